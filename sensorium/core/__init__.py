@@ -1,0 +1,1 @@
+"""The nouns of Sensorium and what they rest on."""

@@ -1,0 +1,164 @@
+"""What enters the model, what encoders yield, what the model returns.
+
+Shape legend: B rows, T tokens of a row, D width, N items laid end to end without
+padding, V vocabulary, C channels, H/W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The layout of one item's features: `prefix` tokens (CLS, ...), then h rows of w."""
+
+    h: int
+    w: int
+    prefix: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.h * self.w
+
+
+@dataclass(frozen=True, slots=True)
+class MediaShape:
+    """Size of a medium before any preprocessing."""
+
+    height_px: int
+    width_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How an encoder wants its pixels: data, not code. Pixel values are scaled to [0, 1]."""
+
+    size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """How one picture is laid out as encoder inputs and as tokens.
+
+    `rows x cols` tiles follow the thumbnail, if any, in reading order. `keep` is the part
+    of the tiled canvas that the picture covers, as fractions (top, bottom, left, right).
+    """
+
+    rows: int = 1
+    cols: int = 1
+    thumbnail: bool = False
+    newline: bool = False
+    keep: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
+
+    @property
+    def images(self) -> int:
+        """Number of encoder inputs."""
+        return self.rows * self.cols + (1 if self.thumbnail else 0)
+
+    def window(self, tile: Grid) -> tuple[int, int, int, int]:
+        """Rows and columns (top, bottom, left, right) of the merged map that are kept."""
+        height, width = self.rows * tile.h, self.cols * tile.w
+        top, left = int(self.keep[0] * height), int(self.keep[2] * width)
+        bottom = max(top + 1, min(height, -int(-self.keep[1] * height // 1)))
+        right = max(left + 1, min(width, -int(-self.keep[3] * width // 1)))
+        return top, bottom, left, right
+
+    def num_tokens(self, tile: Grid) -> int:
+        """Tokens of the whole picture when each tile yields `tile`.
+
+        The processor expands placeholders by this number and the model packs features
+        to it: there is no second formula.
+        """
+        if not self.thumbnail and self.rows * self.cols == 1:
+            return tile.tokens
+        top, bottom, left, right = self.window(tile)
+        per_row = (right - left) + (1 if self.newline else 0)
+        return (tile.tokens if self.thumbnail else 0) + (bottom - top) * per_row
+
+
+@dataclass(slots=True)
+class MediaBatch:
+    """Encoder inputs of one kind for a whole batch.
+
+    `pixels_NCHW` is uint8; `plans` has one entry for each picture, in slot order.
+    """
+
+    pixels_NCHW: Tensor
+    plans: tuple[TilePlan, ...]
+
+
+@dataclass(slots=True)
+class Example:
+    """A Sample made ready for one model: aligned lists of length T.
+
+    `slots` maps a media kind to the positions that its features fill.
+    """
+
+    input_ids: list[int]
+    learn: list[bool]
+    slots: Mapping[str, list[int]] = field(default_factory=dict[str, list[int]])
+    media: Mapping[str, MediaBatch] = field(default_factory=dict[str, MediaBatch])
+    media_index: list[int] = field(default_factory=list[int])
+    """Per token, the 1-based index of the most recent medium; 0 before the first."""
+    id: str = ""
+    truncated_tokens: int = 0
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of one or more packed Examples.
+
+    `segments_BT` numbers the Examples of a row from 1; 0 is padding. `packed` says
+    whether any row holds more than one.
+    """
+
+    input_ids_BT: Tensor
+    learn_BT: Tensor
+    segments_BT: Tensor
+    positions_BT: Tensor
+    slots: Mapping[str, Tensor]
+    media: Mapping[str, MediaBatch]
+    media_index_BT: Tensor
+    packed: bool
+    ids: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Features:
+    """What an encoder or projector yields: items laid end to end, without padding."""
+
+    values_ND: Tensor
+    grids: tuple[Grid, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [grid.tokens for grid in self.grids]
+
+    @property
+    def dim(self) -> int:
+        return int(self.values_ND.shape[-1])
+
+    def uniform(self) -> Grid | None:
+        """The grid that all items share, or None."""
+        first = self.grids[0] if self.grids else None
+        return first if all(grid == first for grid in self.grids) else None
+
+
+@dataclass(slots=True)
+class Output:
+    """What the model returns: the LLM's last hidden states and the features it saw."""
+
+    hidden_BTD: Tensor
+    features: Mapping[str, Features]

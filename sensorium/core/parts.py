@@ -1,0 +1,121 @@
+"""The promises of each kind of part, as config base classes.
+
+A part's config answers what the rest of the system must know without weights, and
+builds the module. A new part subclasses one of these and adds a line to its folder's
+name table; the contract test then finds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
+from sensorium.core.config import Config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class PartConfig(Config):
+    """A node that builds a module."""
+
+    kind: str
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """A version that runs on a CPU in milliseconds."""
+        raise TypeError(f"{cls.__name__} does not define tiny()")
+
+
+class EncoderConfig(PartConfig):
+    """media tensors -> Features."""
+
+    @property
+    def out_dim(self) -> int:
+        """Width of the features."""
+        raise TypeError(f"{type(self).__name__} does not define out_dim")
+
+    def preprocess(self) -> Preprocess:
+        """Size, mean and deviation the encoder was trained with."""
+        raise TypeError(f"{type(self).__name__} does not define preprocess()")
+
+    def grid(self) -> Grid:
+        """Feature layout of one encoder input."""
+        raise TypeError(f"{type(self).__name__} does not define grid()")
+
+    def num_tokens(self, shape: MediaShape) -> int:
+        """Features for one medium of this shape; image towers resize, so it is constant."""
+        del shape
+        return self.grid().tokens
+
+    def build(self) -> nn.Module:
+        """The module: `forward(pixels_NCHW: uint8) -> Features`."""
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+class InputProjectorConfig(PartConfig):
+    """Features of encoder width -> Features of LLM width."""
+
+    def out_grid(self, grid: Grid) -> Grid:
+        """Layout after projecting an item laid out as `grid`.
+
+        Raises:
+            ConfigError: the projector cannot take this grid.
+        """
+        raise TypeError(f"{type(self).__name__} does not define out_grid()")
+
+    def num_tokens(self, grid: Grid) -> int:
+        """Tokens that an item laid out as `grid` becomes."""
+        return self.out_grid(grid).tokens
+
+    def build(self, d_in: int, d_out: int) -> nn.Module:
+        """The module: `forward(features: Features) -> Features`."""
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+class BackboneConfig(PartConfig):
+    """Token embeddings -> hidden states -> logits."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the hidden states."""
+        raise TypeError(f"{type(self).__name__} does not define d_model")
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        raise TypeError(f"{type(self).__name__} does not define vocab_size")
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers, for fusion that inserts between them."""
+        raise TypeError(f"{type(self).__name__} does not define num_layers")
+
+    def build(self) -> nn.Module:
+        """The module; see `backbones.causal_lm.CausalLM` for its interface."""
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+class FusionConfig(PartConfig):
+    """How projected features meet the LLM."""
+
+    @property
+    def fills_slots(self) -> bool:
+        """True: features replace placeholder tokens. False: they enter inside layers."""
+        raise TypeError(f"{type(self).__name__} does not define fills_slots")
+
+    def build(self, d_model: int, num_layers: int) -> nn.Module:
+        """The module that the model calls; see `fusion`."""
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+class ResolutionConfig(PartConfig):
+    """How a picture of any shape becomes encoder inputs of one size."""
+
+    def plan(self, shape: MediaShape, size_px: int, tile: Grid) -> TilePlan:
+        """The layout for a picture of `shape` when one tile costs `tile.tokens`."""
+        raise TypeError(f"{type(self).__name__} does not define plan()")
+
+    def cut(self, image: Any, plan: TilePlan, size_px: int, interpolation: str) -> Any:
+        """The encoder inputs (plan.images, size, size, 3), uint8, of an RGB picture."""
+        raise TypeError(f"{type(self).__name__} does not define cut()")

@@ -1,0 +1,186 @@
+"""Bytes -> RGB image: the one place where untrusted pictures are decoded.
+
+Only the formats in `FORMATS` are tried, the size in the header is checked before any
+pixel is decoded, EXIF rotation is applied, transparency is laid over a background,
+16-bit is scaled to 8, and of an animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from PIL import ImageOps, UnidentifiedImageError
+
+from sensorium.core.batch import MediaShape
+from sensorium.core.errors import MediaError
+from sensorium.core.hashing import sha256_bytes
+from sensorium.media.limits import ImageLimits
+
+FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+WHITE: tuple[int, int, int] = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A decoded picture: `pixels_HWC` is uint8 RGB, upright, opaque."""
+
+    pixels_HWC: NDArray[np.uint8]
+
+    @property
+    def shape(self) -> MediaShape:
+        return MediaShape(height_px=self.pixels_HWC.shape[0], width_px=self.pixels_HWC.shape[1])
+
+    def to_pil(self) -> PILImage.Image:
+        return PILImage.fromarray(self.pixels_HWC, "RGB")
+
+    def digest(self) -> str:
+        """Content hash of the decoded pixels."""
+        height, width, _ = self.pixels_HWC.shape
+        return sha256_bytes(f"{height}x{width}".encode() + self.pixels_HWC.tobytes())
+
+
+def load_image(
+    source: Any,
+    *,
+    root: Path | None = None,
+    limits: ImageLimits | None = None,
+    background: tuple[int, int, int] = WHITE,
+) -> Image:
+    """Turn a path, bytes, a PIL image or an array into an Image.
+
+    Args:
+        source: path (relative ones start from `root`), encoded bytes, PIL image, or an
+            array of shape (H, W), (H, W, 3) or (H, W, 4); float arrays are in [0, 1].
+        background: what shows through transparent pixels.
+
+    Raises:
+        MediaError: naming the source and what is wrong with it.
+    """
+    limits = limits or ImageLimits()
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, str | Path):
+        path = _resolve(Path(source), root)
+        return _decode(_read(path, limits), limits, background, where=str(path))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decode(bytes(source), limits, background, where="image bytes")
+    if isinstance(source, PILImage.Image):
+        return _to_rgb(source, background)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, background)
+    raise MediaError(
+        f"image is a {type(source).__name__}", expected="a path, bytes, a PIL image or an array"
+    )
+
+
+def _resolve(path: Path, root: Path | None) -> Path:
+    """The file that a data row means; relative paths may not climb out of `root`."""
+    if root is None or path.is_absolute():
+        return path
+    full = root / path
+    if not full.resolve().is_relative_to(root.resolve()):
+        raise MediaError("path leads out of the data folder", where=str(path))
+    return full
+
+
+def _read(path: Path, limits: ImageLimits) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limits.max_bytes:
+            raise MediaError(
+                f"file has {size:,} bytes", expected=f"at most {limits.max_bytes:,}", where=str(path)
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MediaError("no such file", where=str(path)) from None
+    except OSError as error:
+        raise MediaError(f"not readable: {error.strerror}", where=str(path)) from None
+
+
+def _decode(
+    content: bytes, limits: ImageLimits, background: tuple[int, int, int], where: str
+) -> Image:
+    if not content:
+        raise MediaError("the file is empty (0 bytes)", where=where)
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own bomb warning has one fixed limit; ours is checked below.
+            warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
+            picture = PILImage.open(io.BytesIO(content), formats=FORMATS)
+            _check_size(picture.size, limits, where)
+            picture.load()
+        return _to_rgb(picture, background)
+    except UnidentifiedImageError:
+        raise MediaError(
+            "not a picture in a known format", expected=", ".join(FORMATS), where=where
+        ) from None
+    except PILImage.DecompressionBombError:
+        raise MediaError(
+            "the header announces too many pixels", expected=f"at most {limits.max_pixels:,}", where=where
+        ) from None
+    except MemoryError:
+        raise MediaError("decoding needs more memory than there is", where=where) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        # Pillow's plugins raise all of these on damaged files.
+        raise MediaError(f"damaged picture: {error}", where=where) from None
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise MediaError(f"picture is {width}x{height} pixels", where=where)
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
+        raise MediaError(
+            f"picture is {width}x{height} = {width * height:,} pixels",
+            expected=f"at most {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side",
+            where=where,
+            fix="shrink it, or raise the image limits in the config",
+        )
+
+
+def _to_rgb(picture: PILImage.Image, background: tuple[int, int, int]) -> Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        picture = _scale_to_8_bit(picture)
+    has_alpha = picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+    if has_alpha:
+        rgba = picture.convert("RGBA")
+        canvas = PILImage.new("RGBA", rgba.size, (*background, 255))
+        picture = PILImage.alpha_composite(canvas, rgba)
+    return Image(np.asarray(picture.convert("RGB"), dtype=np.uint8).copy())
+
+
+def _scale_to_8_bit(picture: PILImage.Image) -> PILImage.Image:
+    """Map deep greys to 0..255: 16-bit by its full range, others by what they hold."""
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+    low, high = (0.0, 65535.0) if values.min() >= 0 and 255 < values.max() <= 65535 else (
+        min(0.0, float(values.min())),
+        max(255.0, float(values.max())),
+    )
+    scaled = (values - low) * (255.0 / (high - low))
+    return PILImage.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8), "L")
+
+
+def _from_array(array: NDArray[Any], background: tuple[int, int, int]) -> Image:
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        raise MediaError(
+            f"image array has shape {array.shape}", expected="(H, W), (H, W, 3) or (H, W, 4)"
+        )
+    if array.size == 0:
+        raise MediaError(f"image array has shape {array.shape}", expected="at least one pixel")
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise MediaError("float image array has values outside [0, 1]")
+        array = np.rint(array * 255)
+    elif array.dtype != np.uint8:
+        raise MediaError(f"image array is {array.dtype}", expected="uint8, or float in [0, 1]")
+    return _to_rgb(PILImage.fromarray(array.astype(np.uint8)), background)

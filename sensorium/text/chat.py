@@ -1,0 +1,161 @@
+"""Chat templates as data: how messages become text, and which text is learned.
+
+Foreign Jinja templates are never executed; a template here is a handful of strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
+from sensorium.core.naming import did_you_mean
+from sensorium.core.sample import Message, Part
+from sensorium.text.tokenizer import Tokenizer
+
+TemplateName = Literal["auto", "chatml", "smol", "vicuna", "llama3", "plain", "caption"]
+
+
+class ChatTemplate(Config):
+    """Strings around each turn; `{special}` pieces are listed in `control`."""
+
+    before: dict[str, str]
+    after: dict[str, str]
+    bos: bool = False
+    default_system: str | None = None
+    media_before: str = ""
+    media_after: str = ""
+    control: tuple[str, ...] = ()
+    """Control tokens that may occur in the strings above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of template output: plain text, a control token, or a medium."""
+
+    kind: Literal["text", "control", "media"]
+    value: str | Part
+    learn: bool
+
+
+_CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")}
+_CHATML_AFTER = {role: "<|im_end|>\n" for role in ("system", "user", "assistant")}
+
+TEMPLATES: dict[str, ChatTemplate] = {
+    "chatml": ChatTemplate(
+        before=_CHATML_BEFORE,
+        after=_CHATML_AFTER,
+        media_after="\n",
+        control=("<|im_start|>", "<|im_end|>"),
+    ),
+    # chatml without a line break after a medium: shorter rows for small models.
+    "smol": ChatTemplate(
+        before=_CHATML_BEFORE, after=_CHATML_AFTER, control=("<|im_start|>", "<|im_end|>")
+    ),
+    # Vicuna v1.1 as LLaVA-1.5 uses it (github.com/haotian-liu/LLaVA, conversation.py).
+    "vicuna": ChatTemplate(
+        before={"system": "", "user": "USER: ", "assistant": "ASSISTANT: "},
+        after={"system": " ", "user": " ", "assistant": "</s>"},
+        bos=True,
+        default_system="A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+        media_after="\n",
+        control=("</s>",),
+    ),
+    "llama3": ChatTemplate(
+        before={
+            r: f"<|start_header_id|>{r}<|end_header_id|>\n\n" for r in ("system", "user", "assistant")
+        },
+        after={r: "<|eot_id|>" for r in ("system", "user", "assistant")},
+        bos=True,
+        media_after="\n",
+        control=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    ),
+    # For language models without chat tokens.
+    "plain": ChatTemplate(
+        before={"system": "", "user": "User: ", "assistant": "Assistant:"},
+        after={"system": "\n", "user": "\n", "assistant": "\n"},
+        media_after="\n",
+    ),
+    # Alignment by captions: picture, then caption, no roles (LLaVA stage 1's `plain`).
+    "caption": ChatTemplate(
+        before={"system": "", "user": "", "assistant": ""},
+        after={"system": "\n", "user": "", "assistant": "\n"},
+    ),
+}
+
+
+def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+    """The template called `name`; `auto` picks by the tokenizer's control tokens.
+
+    Raises:
+        ConfigError: the name is unknown or the tokenizer lacks its control tokens.
+    """
+    if name == "auto":
+        if tokenizer.has("<|im_start|>"):
+            name = "chatml"
+        elif tokenizer.has("<|start_header_id|>"):
+            name = "llama3"
+        else:
+            name = "plain"
+    if name not in TEMPLATES:
+        raise ConfigError(f"unknown chat template {name!r}", fix=did_you_mean(name, TEMPLATES))
+    template = TEMPLATES[name]
+    for token in template.control:
+        tokenizer.special_id(token)
+    return template
+
+
+def render(
+    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False
+) -> Iterator[Piece]:
+    """The pieces of a conversation; assistant text and its closing are learned.
+
+    Args:
+        answer_next: end with the opening of an assistant turn, for generation.
+    """
+    if template.default_system and (not messages or messages[0].role != "system"):
+        yield from _literal(template.before["system"], template, learn=False)
+        yield Piece("text", template.default_system, learn=False)
+        yield from _literal(template.after["system"], template, learn=False)
+    for message in messages:
+        learn = message.role == "assistant"
+        yield from _literal(template.before[message.role], template, learn=False)
+        yield from _content(message, template, learn)
+        yield from _literal(template.after[message.role], template, learn=learn)
+    if answer_next:
+        yield from _literal(template.before["assistant"], template, learn=False)
+
+
+def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[Piece]:
+    for part in message.content:
+        if part.is_media:
+            if template.media_before:
+                yield Piece("text", template.media_before, learn=False)
+            yield Piece("media", part, learn=False)
+            if template.media_after:
+                yield Piece("text", template.media_after, learn=False)
+        elif part.type == "text":
+            if part.value:
+                yield Piece("text", part.value, learn=learn)
+        else:
+            raise ConfigError(
+                f"part type {part.type!r} in a conversation for a model that answers in text",
+                fix="use a model with an output head for it",
+            )
+
+
+def _literal(text: str, template: ChatTemplate, *, learn: bool) -> Iterator[Piece]:
+    """Split template text at its control tokens."""
+    while text:
+        hits = [(text.find(t), t) for t in template.control if t in text]
+        if not hits:
+            yield Piece("text", text, learn)
+            return
+        position, token = min(hits)
+        if position:
+            yield Piece("text", text[:position], learn)
+        yield Piece("control", token, learn)
+        text = text[position + len(token) :]

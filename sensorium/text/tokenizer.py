@@ -1,0 +1,116 @@
+"""Text <-> token ids, over a `tokenizer.json`.
+
+User text can never become a control token: special tokens are encoded as plain text
+unless they are asked for by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as RustTokenizer
+
+from sensorium.core.atomic import write_json, write_text
+from sensorium.core.errors import ConfigError, WeightsError
+
+
+class Tokenizer:
+    """A tokenizer with the special ids that a chat needs."""
+
+    def __init__(
+        self, rust: RustTokenizer, *, bos_id: int | None, eos_id: int, pad_id: int | None
+    ) -> None:
+        self.rust = rust
+        self.bos_id = bos_id
+        self.eos_id = eos_id
+        self.pad_id = eos_id if pad_id is None else pad_id
+        rust.encode_special_tokens = True
+        rust.no_padding()
+        rust.no_truncation()
+        # Copied once: the Rust side rebuilds this table at every call.
+        self._specials: dict[str, int] = {
+            token.content: index
+            for index, token in rust.get_added_tokens_decoder().items()
+            if token.special
+        }
+
+    def __len__(self) -> int:
+        return self.rust.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; control tokens inside it stay plain text."""
+        return list(self.rust.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
+        """Text of ids; control tokens are dropped unless asked for."""
+        return self.rust.decode(list(ids), skip_special_tokens=not keep_special)
+
+    def special_id(self, token: str) -> int:
+        """Id of a control token.
+
+        Raises:
+            ConfigError: the vocabulary has no such token.
+        """
+        found = self._specials.get(token, self.rust.token_to_id(token))
+        if found is None:
+            raise ConfigError(
+                f"the tokenizer has no token {token!r}",
+                fix="choose another chat template for this language model",
+            )
+        return found
+
+    def has(self, token: str) -> bool:
+        """Whether the vocabulary holds `token` as one id."""
+        return self.rust.token_to_id(token) is not None
+
+    def specials(self) -> Mapping[str, int]:
+        """The control tokens and their ids."""
+        return self._specials
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`."""
+        write_text(folder / "tokenizer.json", self.rust.to_str(pretty=False))
+        tokens = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
+        named = {key: self.rust.id_to_token(i) for key, i in tokens.items() if i is not None}
+        write_json(folder / "tokenizer_config.json", named)
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read a folder in the Hugging Face layout (`tokenizer.json`).
+
+        Raises:
+            WeightsError: there is no `tokenizer.json`, or no end-of-text token is named.
+        """
+        file = folder / "tokenizer.json"
+        if not file.exists():
+            raise WeightsError(
+                "no tokenizer.json",
+                where=str(folder),
+                fix="save the tokenizer in its fast form (tokenizer.save_pretrained)",
+            )
+        rust = RustTokenizer.from_file(str(file))
+        names = _special_names(folder)
+        ids = {key: rust.token_to_id(name) for key, name in names.items()}
+        eos = ids.get("eos_token")
+        if eos is None:
+            raise WeightsError("no eos_token is named in tokenizer_config.json", where=str(folder))
+        return cls(rust, bos_id=ids.get("bos_token"), eos_id=eos, pad_id=ids.get("pad_token"))
+
+
+def _special_names(folder: Path) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / file
+        if not path.exists():
+            continue
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("bos_token", "eos_token", "pad_token"):
+            value = values.get(key)
+            if isinstance(value, dict):
+                value = value.get("content")
+            if isinstance(value, str):
+                names[key] = value
+    return names
