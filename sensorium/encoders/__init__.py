@@ -1,0 +1,17 @@
+"""Modality encoders: media tensors -> Features."""
+
+from sensorium.core.tables import NameTable
+
+ENCODERS = NameTable(
+    "encoder",
+    {
+        "efficientnet_lite": "sensorium.encoders.efficientnet_lite:EfficientNetLiteConfig",
+        "clip": "sensorium.encoders.clip:ClipConfig",
+        "siglip": "sensorium.encoders.siglip:SiglipConfig",
+        "dinov2": "sensorium.encoders.dinov2:Dinov2Config",
+        "vit": "sensorium.encoders.vit:VitConfig",
+        "blip2_vit": "sensorium.encoders.blip2_vit:Blip2VitConfig",
+        "idefics_vit": "sensorium.encoders.idefics_vit:IdeficsVitConfig",
+        "fused": "sensorium.encoders.fused:FusedConfig",
+    },
+)

@@ -1,0 +1,48 @@
+"""BLIP-2's EVA-CLIP-g tower (arXiv:2301.12597), through transformers' `Blip2VisionModel`.
+
+39 of EVA's 40 blocks, CLS kept, then the separate final norm (`ln_vision`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, FeatureChoice, TowerConfig, tiny_shape
+
+
+class Blip2VitConfig(TowerConfig):
+    """Defaults are EVA-CLIP-g at 224 pixels: 257 tokens of width 1408."""
+
+    kind: Literal["blip2_vit"] = "blip2_vit"
+    width: int = 1408
+    layers: int = 39
+    heads: int = 16
+    mlp_width: int = 6144
+    image_size_px: int = 224
+    patch_size_px: int = 14
+    feature: FeatureChoice = "cls_patch"
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
+
+    @classmethod
+    def tiny(cls) -> Blip2VitConfig:
+        return cls(**tiny_shape())
+
+    def build_tower(self) -> nn.Module:
+        from transformers import Blip2VisionConfig, Blip2VisionModel
+
+        return Blip2VisionModel(
+            Blip2VisionConfig(
+                hidden_size=self.width,
+                num_hidden_layers=self.layers,
+                num_attention_heads=self.heads,
+                intermediate_size=self.mlp_width,
+                image_size=self.image_size_px,
+                patch_size=self.patch_size_px,
+            )
+        )
+
+    def blocks(self, tower: Any) -> list[nn.Module]:
+        return list(tower.encoder.layers)

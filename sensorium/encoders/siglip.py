@@ -1,0 +1,52 @@
+"""SigLIP and SigLIP 2 (fixed resolution) vision towers, through transformers.
+
+Sources: arXiv:2303.15343, arXiv:2502.14786. No CLS token; `pooled` is the attention-pool
+head. SigLIP 2's fixed-resolution checkpoints have SigLIP's own layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from sensorium.encoders.tower import HALF, TowerConfig, tiny_shape
+
+
+class SiglipConfig(TowerConfig):
+    """Defaults are SO400M/14 at 384 pixels."""
+
+    kind: Literal["siglip"] = "siglip"
+    width: int = 1152
+    layers: int = 27
+    heads: int = 16
+    mlp_width: int = 4304
+    image_size_px: int = 384
+    patch_size_px: int = 14
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+
+    @classmethod
+    def tiny(cls) -> SiglipConfig:
+        return cls(**tiny_shape())
+
+    @property
+    def prefix_tokens(self) -> int:
+        return 0
+
+    def build_tower(self) -> nn.Module:
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
+        return SiglipVisionModel(
+            SiglipVisionConfig(
+                hidden_size=self.width,
+                num_hidden_layers=self.layers,
+                num_attention_heads=self.heads,
+                intermediate_size=self.mlp_width,
+                image_size=self.image_size_px,
+                patch_size=self.patch_size_px,
+            )
+        )
+
+    def blocks(self, tower: Any) -> list[nn.Module]:
+        return list(getattr(tower, "vision_model", tower).encoder.layers)

@@ -1,0 +1,147 @@
+"""What all transformer towers share: choice of layer, choice of features.
+
+The towers themselves come from transformers; this file picks from their outputs.
+
+Shape legend: N pictures, L tokens of a picture, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from sensorium.core.batch import Features, Grid, Preprocess
+from sensorium.core.errors import ConfigError
+from sensorium.core.parts import EncoderConfig
+from sensorium.encoders.pixels import Normalise
+
+FeatureChoice = Literal["patch", "cls_patch", "cls", "pooled"]
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+class TowerConfig(EncoderConfig):
+    """A vision transformer's shape and which of its features to take."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    image_size_px: int
+    patch_size_px: int
+    select_layer: int | None = None
+    """Index into the list of hidden states (0 = embeddings, -1 = last layer before any
+    final norm). None: the tower's final output, after its final norm."""
+    feature: FeatureChoice = "patch"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens in front of the patches: CLS and registers."""
+        return 1
+
+    @property
+    def out_dim(self) -> int:
+        return self.width
+
+    def preprocess(self) -> Preprocess:
+        return Preprocess(self.image_size_px, self.mean, self.std, self.interpolation)
+
+    def grid(self) -> Grid:
+        side = self.image_size_px // self.patch_size_px
+        if self.feature in ("cls", "pooled"):
+            return Grid(1, 1)
+        return Grid(side, side, prefix=self.prefix_tokens if self.feature == "cls_patch" else 0)
+
+    def check(self) -> None:
+        """Refuse choices that this tower cannot serve.
+
+        Raises:
+            ConfigError: no CLS token, a layer that does not exist, or a pooled feature of
+                an inner layer.
+        """
+        if self.feature in ("cls", "cls_patch") and not self.prefix_tokens:
+            raise ConfigError(
+                f"feature {self.feature!r} of a {self.kind} tower, which has no CLS token",
+                expected="patch or pooled",
+            )
+        if self.select_layer is None:
+            return
+        if self.feature == "pooled":
+            raise ConfigError(
+                "pooled features of an inner layer", expected="select_layer: null with pooled"
+            )
+        if not -self.layers - 1 <= self.select_layer <= self.layers:
+            raise ConfigError(
+                f"select_layer {self.select_layer}",
+                expected=f"-{self.layers + 1} to {self.layers} for {self.layers} layers",
+            )
+
+    def build(self) -> Tower:
+        self.check()
+        return Tower(self, self.build_tower())
+
+    def build_tower(self) -> nn.Module:
+        """The transformers module."""
+        raise TypeError(f"{type(self).__name__} does not define build_tower()")
+
+    def blocks(self, tower: nn.Module) -> list[nn.Module]:
+        """The tower's layers, from input to output."""
+        raise TypeError(f"{type(self).__name__} does not define blocks()")
+
+
+class Tower(nn.Module):
+    """A transformers vision tower behind the encoder interface."""
+
+    def __init__(self, config: TowerConfig, tower: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.normalise = Normalise(config.preprocess())
+        self.tower = tower
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Layers from input to output, for training only the last few."""
+        return self.config.blocks(self.tower)
+
+    def forward(self, pixels_NCHW: Tensor) -> Features:
+        """(N, 3, S, S) uint8 -> the chosen features."""
+        return self.features(self.normalise(pixels_NCHW))
+
+    def features(self, pixel_values_NCHW: Tensor) -> Features:
+        """The chosen features of pixels that are already normalised."""
+        config = self.config
+        dtype = next(self.tower.parameters()).dtype
+        need_list = config.select_layer is not None
+        output: Any = self.tower(pixel_values_NCHW.to(dtype), output_hidden_states=need_list)
+        grid = config.grid()
+        grids = (grid,) * len(pixel_values_NCHW)
+        if config.feature == "pooled":
+            return Features(output.pooler_output, grids)
+        if config.select_layer is None:
+            hidden_NLD = output.last_hidden_state
+        else:
+            hidden_NLD = output.hidden_states[config.select_layer]
+        if config.feature == "cls":
+            return Features(hidden_NLD[:, 0], grids)
+        if config.feature == "patch":
+            hidden_NLD = hidden_NLD[:, config.prefix_tokens :]
+        return Features(hidden_NLD.flatten(0, 1), grids)
+
+
+def tiny_shape(**changes: Any) -> dict[str, Any]:
+    """The shape of a tower that runs in milliseconds."""
+    shape: dict[str, Any] = {
+        "width": 32,
+        "layers": 3,
+        "heads": 4,
+        "mlp_width": 48,
+        "image_size_px": 32,
+        "patch_size_px": 8,
+    }
+    return shape | changes

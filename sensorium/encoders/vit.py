@@ -1,0 +1,47 @@
+"""The plain vision transformer (arXiv:2010.11929), through transformers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from sensorium.encoders.tower import HALF, TowerConfig, tiny_shape
+
+
+class VitConfig(TowerConfig):
+    """Defaults are ViT-B/16 at 224 pixels; `pooled` is the tanh-dense CLS token."""
+
+    kind: Literal["vit"] = "vit"
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    image_size_px: int = 224
+    patch_size_px: int = 16
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+
+    @classmethod
+    def tiny(cls) -> VitConfig:
+        return cls(**tiny_shape(feature="cls_patch"))
+
+    def build_tower(self) -> nn.Module:
+        from transformers import ViTConfig, ViTModel
+
+        return ViTModel(
+            ViTConfig(
+                hidden_size=self.width,
+                num_hidden_layers=self.layers,
+                num_attention_heads=self.heads,
+                intermediate_size=self.mlp_width,
+                image_size=self.image_size_px,
+                patch_size=self.patch_size_px,
+            ),
+            add_pooling_layer=self.feature == "pooled",
+        )
+
+    def blocks(self, tower: Any) -> list[nn.Module]:
+        if hasattr(tower, "layers"):
+            return list(tower.layers)
+        return list(tower.encoder.layer)

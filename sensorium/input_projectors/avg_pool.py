@@ -1,0 +1,60 @@
+"""Average pooling to a small grid, then a linear map or an MLP (Emu2, arXiv:2312.13286).
+
+Shape legend: M items, L tokens, D width, H/W positions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sensorium.core.batch import Features, Grid
+from sensorium.core.parts import InputProjectorConfig
+from sensorium.input_projectors.mlp import MlpConfig, mlp
+from sensorium.nn.ragged import map_items
+
+
+class AvgPoolConfig(InputProjectorConfig):
+    """side x side tokens; windows overlap where the grid does not divide evenly.
+
+    Tokens outside the grid (CLS) are kept in front. A grid smaller than `side` stays.
+    """
+
+    kind: Literal["avg_pool"] = "avg_pool"
+    side: int = 8
+    depth: int = 1
+    hidden: int | None = None
+    norm_in: bool = False
+
+    @classmethod
+    def tiny(cls) -> AvgPoolConfig:
+        return cls(side=2)
+
+    def out_grid(self, grid: Grid) -> Grid:
+        return Grid(min(self.side, grid.h), min(self.side, grid.w), grid.prefix)
+
+    def build(self, d_in: int, d_out: int) -> AvgPoolProjector:
+        return AvgPoolProjector(self, d_in, d_out)
+
+
+class AvgPoolProjector(nn.Module):
+    """Features on HxW of d_in -> on side x side of d_out."""
+
+    def __init__(self, config: AvgPoolConfig, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.config = config
+        self.norm = nn.LayerNorm(d_in) if config.norm_in else nn.Identity()
+        self.layers = mlp(MlpConfig(depth=config.depth, hidden=config.hidden), d_in, d_out)
+
+    def forward(self, features: Features) -> Features:
+        return map_items(features, self._apply, self.config.out_grid)
+
+    def _apply(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+        out = self.config.out_grid(grid)
+        prefix, patches = items_MLD[:, : grid.prefix], items_MLD[:, grid.prefix :]
+        map_MDHW = patches.transpose(1, 2).unflatten(2, (grid.h, grid.w))
+        pooled = F.adaptive_avg_pool2d(map_MDHW, (out.h, out.w)).flatten(2).transpose(1, 2)
+        return self.layers(self.norm(torch.cat([prefix, pooled], dim=1)))

@@ -1,0 +1,1 @@
+"""Layers that several parts share, one concept per file."""
