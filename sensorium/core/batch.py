@@ -89,11 +89,15 @@ class TilePlan:
 class MediaBatch:
     """Encoder inputs of one kind for a whole batch.
 
-    `pixels_NCHW` is uint8; `plans` has one entry for each picture, in slot order.
+    `pixels_NCHW` is uint8; `plans` and `rows` (which row of the batch it stands in) have
+    one entry for each picture, in slot order. `features`, where present, are the encoder's
+    outputs computed earlier, and the pixels are not encoded again.
     """
 
     pixels_NCHW: Tensor
     plans: tuple[TilePlan, ...]
+    rows: tuple[int, ...] = ()
+    features: Features | None = None
 
 
 @dataclass(slots=True)

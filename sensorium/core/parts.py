@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.config import Config
+from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +30,9 @@ class PartConfig(Config):
 
 class EncoderConfig(PartConfig):
     """media tensors -> Features."""
+
+    weights: tuple[WeightSource, ...] = ()
+    """Where pretrained weights may come from; the first that is reachable wins."""
 
     @property
     def out_dim(self) -> int:
@@ -76,6 +80,9 @@ class InputProjectorConfig(PartConfig):
 class BackboneConfig(PartConfig):
     """Token embeddings -> hidden states -> logits."""
 
+    weights: tuple[WeightSource, ...] = ()
+    """Where pretrained weights and the tokenizer may come from; first match wins."""
+
     @property
     def d_model(self) -> int:
         """Width of the hidden states."""
@@ -104,7 +111,7 @@ class FusionConfig(PartConfig):
         """True: features replace placeholder tokens. False: they enter inside layers."""
         raise TypeError(f"{type(self).__name__} does not define fills_slots")
 
-    def build(self, d_model: int, num_layers: int) -> nn.Module:
+    def build(self, d_model: int, num_layers: int, d_media: int) -> nn.Module:
         """The module that the model calls; see `fusion`."""
         raise TypeError(f"{type(self).__name__} does not define build()")
 

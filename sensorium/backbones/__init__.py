@@ -1,0 +1,7 @@
+"""LLM backbones: token embeddings -> hidden states -> logits."""
+
+from sensorium.core.tables import NameTable
+
+BACKBONES = NameTable(
+    "backbone", {"causal_lm": "sensorium.backbones.causal_lm:CausalLMConfig"}
+)

@@ -1,0 +1,209 @@
+"""Any transformers causal language model behind one small interface.
+
+Shape legend: B rows, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sensorium.core.errors import ConfigError
+from sensorium.core.parts import BackboneConfig
+from sensorium.nn.attention import segment_mask
+
+Insert = Callable[[int, Tensor], Tensor]
+"""(layer index, hidden_BTD) -> hidden_BTD, called before each decoder layer."""
+
+
+class CausalLMConfig(BackboneConfig):
+    """`arch` is the model's own config.json as transformers writes it."""
+
+    kind: Literal["causal_lm"] = "causal_lm"
+    arch: dict[str, Any]
+
+    @classmethod
+    def tiny(cls) -> CausalLMConfig:
+        return cls(
+            arch={
+                "model_type": "llama",
+                "vocab_size": 512,
+                "hidden_size": 48,
+                "intermediate_size": 96,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 512,
+                "tie_word_embeddings": True,
+            }
+        )
+
+    @property
+    def d_model(self) -> int:
+        return self._number("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
+
+    @property
+    def vocab_size(self) -> int:
+        return self._number("vocab_size")
+
+    @property
+    def num_layers(self) -> int:
+        return self._number("num_hidden_layers", "n_layer", "n_layers")
+
+    @property
+    def max_positions(self) -> int:
+        return self._number("max_position_embeddings", "n_positions", "max_seq_len")
+
+    def _number(self, *names: str) -> int:
+        for name in names:
+            if isinstance(self.arch.get(name), int):
+                return int(self.arch[name])
+        # The file may leave out what equals the class default.
+        config = transformers_config(self.arch)
+        for name in names:
+            if isinstance(getattr(config, name, None), int):
+                return int(getattr(config, name))
+        raise ConfigError(f"backbone config has none of {', '.join(names)}")
+
+    def build(self) -> CausalLM:
+        return CausalLM(self)
+
+
+def transformers_config(arch: dict[str, Any]) -> Any:
+    """The transformers config object for `arch`.
+
+    Raises:
+        ConfigError: no model type is named or transformers does not know it.
+    """
+    from transformers import AutoConfig
+
+    values = {k: v for k, v in arch.items() if k not in ("auto_map", "transformers_version")}
+    model_type = values.pop("model_type", None)
+    if not isinstance(model_type, str):
+        raise ConfigError("backbone config names no 'model_type'")
+    try:
+        return AutoConfig.for_model(model_type, **values)
+    except ValueError as error:
+        raise ConfigError(f"transformers cannot build {model_type!r}: {error}") from None
+
+
+class CausalLM(nn.Module):
+    """embed -> decoder layers -> logits, with optional work between the layers."""
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__()
+        from transformers import AutoModelForCausalLM
+
+        self.config = config
+        hf_config = transformers_config(config.arch)
+        self.lm: Any = AutoModelForCausalLM.from_config(hf_config, attn_implementation="sdpa")
+        self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
+
+    @property
+    def decoder(self) -> nn.Module:
+        return self.lm.base_model
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        return self.lm.get_input_embeddings()
+
+    def decoder_layers(self) -> list[nn.Module]:
+        """The decoder layers in order."""
+        inner: Any = getattr(self.decoder, "decoder", self.decoder)
+        for name in ("layers", "h", "blocks"):
+            if isinstance(getattr(inner, name, None), nn.ModuleList):
+                return list(getattr(inner, name))
+        raise ConfigError(
+            f"no list of decoder layers in {type(self.decoder).__name__}",
+            fix="use fusion: splice with this language model",
+        )
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Layers from input to output, for training only the last few."""
+        return self.decoder_layers()
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """(B, T) -> (B, T, D)."""
+        return self.embedding(ids_BT)
+
+    def forward(
+        self,
+        embeds_BTD: Tensor,
+        *,
+        positions_BT: Tensor,
+        segments_BT: Tensor | None = None,
+        mask_BT: Tensor | None = None,
+        cache: Any = None,
+        insert: Insert | None = None,
+    ) -> Tensor:
+        """Last hidden states, after the final norm.
+
+        Args:
+            segments_BT: given where rows hold several samples; attention stays inside one.
+            mask_BT: given where rows are padded on the left: 1 for real tokens, covering
+                cached positions too.
+            cache: a transformers cache to read and extend.
+        """
+        mask = mask_BT if segments_BT is None else segment_mask(segments_BT)
+        with self._inserted(insert):
+            output = self.decoder(
+                inputs_embeds=embeds_BTD,
+                position_ids=positions_BT,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        return output.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        logits = self.lm.get_output_embeddings()(hidden)
+        if self.logit_scale != 1.0:
+            logits = logits * self.logit_scale
+        if self.logit_softcap is not None:
+            logits = torch.tanh(logits / self.logit_softcap) * self.logit_softcap
+        return logits
+
+    @contextmanager
+    def _inserted(self, insert: Insert | None) -> Iterator[None]:
+        """Run `insert` before each decoder layer while the block lasts.
+
+        Hooks leave the language model's own modules and key names untouched.
+        """
+        if insert is None:
+            yield
+            return
+
+        def hook_for(index: int) -> Callable[..., Any]:
+            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                if args:
+                    return (insert(index, args[0]), *args[1:]), kwargs
+                changed = dict(kwargs, hidden_states=insert(index, kwargs["hidden_states"]))
+                return args, changed
+
+            return hook
+
+        handles = [
+            layer.register_forward_pre_hook(hook_for(i), with_kwargs=True)
+            for i, layer in enumerate(self.decoder_layers())
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _logit_quirks(config: Any) -> tuple[float, float | None]:
+    """Scale and soft cap that some families apply after the output embedding."""
+    scale = 1.0
+    if getattr(config, "logits_scaling", None):  # Granite divides
+        scale = 1.0 / float(config.logits_scaling)
+    if getattr(config, "logit_scale", None) and config.model_type.startswith("cohere"):
+        scale = float(config.logit_scale)
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and later
+    return scale, None if cap is None else float(cap)

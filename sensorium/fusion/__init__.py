@@ -1,0 +1,13 @@
+"""How projected features meet the LLM: at token level or inside its layers."""
+
+from sensorium.core.tables import NameTable
+
+FUSIONS = NameTable(
+    "fusion",
+    {
+        "splice": "sensorium.fusion.splice:SpliceConfig",
+        "gated_cross_attention": (
+            "sensorium.fusion.gated_cross_attention:GatedCrossAttentionConfig"
+        ),
+    },
+)

@@ -1,0 +1,168 @@
+"""Feature-level fusion: gated cross-attention blocks before decoder layers.
+
+Flamingo (arXiv:2204.14198) and IDEFICS. Gates start at zero, so that before any training
+the model is the plain language model, exactly. A token attends to the most recent medium
+before it; tokens before any medium get nothing.
+
+Shape legend: B rows, T tokens, D LLM width, K keys of a row (padded), E media width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sensorium.core.batch import Features, MediaBatch
+from sensorium.core.parts import FusionConfig
+from sensorium.nn.attention import Attention
+from sensorium.nn.norms import NormName, norm
+
+
+class GatedCrossAttentionConfig(FusionConfig):
+    """Defaults are Flamingo's block: 8 heads of 64, GELU feed-forward, scalar gates."""
+
+    kind: Literal["gated_cross_attention"] = "gated_cross_attention"
+    every: int = 1
+    """A block before layers 0, every, 2*every, ..."""
+    heads: int = 8
+    head_dim: int = 64
+    mlp_width: int | None = None
+    """None: four times the LLM's width."""
+    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    norm: NormName = "layer"
+    norm_eps: float = 1e-5
+    norm_heads: bool = False
+    norm_media: bool = False
+    gate: Literal["scalar", "vector"] = "scalar"
+
+    @classmethod
+    def tiny(cls) -> GatedCrossAttentionConfig:
+        return cls(heads=2, head_dim=8, mlp_width=32)
+
+    @property
+    def fills_slots(self) -> bool:
+        return False
+
+    def num_blocks(self, num_layers: int) -> int:
+        return num_layers // self.every
+
+    def build(self, d_model: int, num_layers: int, d_media: int) -> GatedCrossAttention:
+        return GatedCrossAttention(self, d_model, num_layers, d_media)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaContext:
+    """Media tokens by row, padded: `owner_BK` is the 1-based medium of each key, 0 for
+    padding, counted over the whole batch."""
+
+    media_BKE: Tensor
+    owner_BK: Tensor
+
+
+class GatedCrossAttention(nn.Module):
+    """The blocks, and the bookkeeping of which token sees which medium."""
+
+    def __init__(
+        self, config: GatedCrossAttentionConfig, d_model: int, num_layers: int, d_media: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(
+            GatedBlock(config, d_model, d_media) for _ in range(config.num_blocks(num_layers))
+        )
+
+    def enter(
+        self, embeds_BTD: Tensor, features: Mapping[str, Features], slots: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The token sequence stays as it is."""
+        return embeds_BTD
+
+    def context(
+        self, features: Mapping[str, Features], media: Mapping[str, MediaBatch], rows: int
+    ) -> MediaContext | None:
+        """Lay the media tokens of each row side by side."""
+        per_row: list[list[tuple[int, Tensor]]] = [[] for _ in range(rows)]
+        number = 0
+        for kind, feats in features.items():
+            pieces = torch.split(feats.values_ND, feats.lengths)
+            for row, piece in zip(media[kind].rows, pieces, strict=True):
+                number += 1
+                per_row[row].append((number, piece))
+        if number == 0:
+            return None
+        some = next(iter(features.values())).values_ND
+        longest = max(sum(len(p) for _, p in row) for row in per_row)
+        owner_BK = torch.zeros(rows, longest, dtype=torch.long, device=some.device)
+        padded: list[Tensor] = []
+        for b, row in enumerate(per_row):
+            tokens = torch.cat([p for _, p in row]) if row else some[:0]
+            padded.append(F.pad(tokens, (0, 0, 0, longest - len(tokens))))
+            start = 0
+            for index, piece in row:
+                owner_BK[b, start : start + len(piece)] = index
+                start += len(piece)
+        return MediaContext(torch.stack(padded), owner_BK)
+
+    def inserter(
+        self, context: MediaContext | None, media_index_BT: Tensor
+    ) -> Callable[[int, Tensor], Tensor] | None:
+        """The function the backbone calls before each layer."""
+        if context is None:
+            return None
+        sees_BTK = media_index_BT[:, :, None] == context.owner_BK[:, None, :]
+        sees_BTK &= context.owner_BK[:, None, :] > 0
+        gate_BT1 = sees_BTK.any(dim=-1, keepdim=True)
+        # A token that sees nothing attends to everything and is then zeroed by the gate,
+        # because a softmax over no keys is not a number.
+        mask_B1TK = (sees_BTK | ~gate_BT1)[:, None]
+
+        def insert(layer: int, hidden_BTD: Tensor) -> Tensor:
+            index, rest = divmod(layer, self.config.every)
+            if rest or index >= len(self.blocks):
+                return hidden_BTD
+            return self.blocks[index](hidden_BTD, context.media_BKE, mask_B1TK, gate_BT1)
+
+        return insert
+
+
+class GatedBlock(nn.Module):
+    """x + tanh(a) Attn(norm x, media); then x + tanh(b) FF(norm x)."""
+
+    def __init__(self, config: GatedCrossAttentionConfig, d_model: int, d_media: int) -> None:
+        super().__init__()
+        mlp_width = config.mlp_width or 4 * d_model
+        self.attention_norm = norm(config.norm, d_model, config.norm_eps)
+        self.media_norm = nn.LayerNorm(d_media) if config.norm_media else nn.Identity()
+        self.attention = Attention(
+            d_model, d_media, num_heads=config.heads, head_dim=config.head_dim
+        )
+        if config.norm_heads:
+            self.attention.q_norm = norm(config.norm, config.head_dim, config.norm_eps)  # pyright: ignore[reportAttributeAccessIssue]
+            self.attention.k_norm = norm(config.norm, config.head_dim, config.norm_eps)  # pyright: ignore[reportAttributeAccessIssue]
+        self.mlp_norm = norm(config.norm, d_model, config.norm_eps)
+        gated = config.feed_forward == "swiglu"
+        self.mlp_gate = nn.Linear(d_model, mlp_width, bias=False) if gated else None
+        self.mlp_up = nn.Linear(d_model, mlp_width, bias=False)
+        self.mlp_down = nn.Linear(mlp_width, d_model, bias=False)
+        size = d_model if config.gate == "vector" else 1
+        self.attention_gate = nn.Parameter(torch.zeros(size))
+        self.mlp_gate_scale = nn.Parameter(torch.zeros(size))
+
+    def forward(
+        self, x_BTD: Tensor, media_BKE: Tensor, mask_B1TK: Tensor, gate_BT1: Tensor
+    ) -> Tensor:
+        seen_BTD = self.attention(
+            self.attention_norm(x_BTD), self.media_norm(media_BKE), mask_B1TK
+        ).masked_fill(~gate_BT1, 0.0)
+        x_BTD = x_BTD + torch.tanh(self.attention_gate) * seen_BTD
+        h_BTD = self.mlp_norm(x_BTD)
+        if self.mlp_gate is not None:
+            inner = F.silu(self.mlp_gate(h_BTD)) * self.mlp_up(h_BTD)
+        else:
+            inner = F.gelu(self.mlp_up(h_BTD))
+        return x_BTD + torch.tanh(self.mlp_gate_scale) * self.mlp_down(inner)

@@ -1,0 +1,1 @@
+"""The multimodal model: parts assembled, what learns, saving and loading."""

@@ -1,0 +1,114 @@
+"""What learns: turn named parts on, everything else off, and count both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn import Parameter
+
+from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
+from sensorium.core.naming import did_you_mean
+from sensorium.model.multimodal import MultimodalModel
+
+ADAPTER_MARK = "lora_"
+
+
+class Learn(Config):
+    """One part that learns in a stage, with its own learning rate."""
+
+    part: str
+    """`encoders.image`, `projectors.image`, `newlines.image`, `fusion`, `backbone`,
+    `adapter`."""
+    lr: float
+    weight_decay: float = 0.0
+    last_blocks: int | None = None
+    """Only the last blocks of the part (encoders and backbones)."""
+
+
+def part_names(model: MultimodalModel) -> list[str]:
+    """Every part of this model that could learn."""
+    names = [f"encoders.{kind}" for kind in model.encoders]
+    names += [f"projectors.{kind}" for kind in model.projectors]
+    names += [f"newlines.{kind}" for kind in model.newlines]
+    if any(True for _ in model.fusion.parameters()):
+        names.append("fusion")
+    names.append("backbone")
+    if model.config.adapter is not None:
+        names.append("adapter")
+    return names
+
+
+def named_part(model: MultimodalModel, part: str) -> Iterator[tuple[str, Parameter]]:
+    """The (name, parameter) pairs that belong to a part.
+
+    Raises:
+        ConfigError: the model has no such part.
+    """
+    if part not in part_names(model):
+        raise ConfigError(f"no part {part!r} to train", fix=did_you_mean(part, part_names(model)))
+    for name, parameter in model.named_parameters():
+        if _owner(name) == part:
+            yield name, parameter
+
+
+def _owner(name: str) -> str:
+    head, _, rest = name.partition(".")
+    if head in ("encoders", "projectors", "newlines"):
+        return f"{head}.{rest.partition('.')[0]}"
+    if head == "backbone" and ADAPTER_MARK in name:
+        return "adapter"
+    return head
+
+
+def set_learning(
+    model: MultimodalModel, learns: tuple[Learn, ...]
+) -> list[tuple[Learn, list[tuple[str, Parameter]]]]:
+    """Freeze everything, then let the named parts learn.
+
+    Returns:
+        The (name, parameter) pairs of each entry, in model order.
+
+    Raises:
+        ConfigError: a part is unknown, named twice, or has too few blocks.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    groups: list[tuple[Learn, list[tuple[str, Parameter]]]] = []
+    for learn in learns:
+        pairs = list(named_part(model, learn.part))
+        if learn.last_blocks is not None:
+            allowed = _last_blocks(model, learn)
+            pairs = [(name, p) for name, p in pairs if id(p) in allowed]
+        pairs = [(name, p) for name, p in pairs if p.is_floating_point()]
+        for name, parameter in pairs:
+            if parameter.requires_grad:
+                raise ConfigError(f"parameter {name} is named by two entries of 'learns'")
+            parameter.requires_grad_(True)
+        groups.append((learn, pairs))
+    return groups
+
+
+def _last_blocks(model: MultimodalModel, learn: Learn) -> set[int]:
+    module: nn.Module = model.get_submodule(learn.part)
+    get_blocks = getattr(module, "trainable_blocks", None)
+    if get_blocks is None:
+        raise ConfigError(f"part {learn.part!r} has no blocks", fix="leave out last_blocks")
+    blocks: list[nn.Module] = get_blocks()
+    wanted = learn.last_blocks or 0
+    if not 0 < wanted <= len(blocks):
+        raise ConfigError(
+            f"last_blocks: {wanted} of {learn.part!r}", expected=f"1 to {len(blocks)}"
+        )
+    return {id(p) for block in blocks[-wanted:] for p in block.parameters()}
+
+
+def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
+    """(part, all parameters, learning parameters), in model order."""
+    counts: dict[str, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        total, learning = counts.get(_owner(name), (0, 0))
+        size = parameter.numel()
+        counts[_owner(name)] = (total + size, learning + size * parameter.requires_grad)
+    return [(part, total, learning) for part, (total, learning) in counts.items()]

@@ -1,0 +1,100 @@
+"""The whole story in one `forward`: embed, encode, project, fuse, run the LLM.
+
+Shape legend: B rows, T tokens, D LLM width, N features laid end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sensorium.core.batch import Batch, Features, MediaBatch, Output
+from sensorium.core.errors import ConfigError
+from sensorium.fusion.gated_cross_attention import GatedCrossAttention
+from sensorium.fusion.splice import Splice
+from sensorium.backbones.causal_lm import CausalLM
+from sensorium.model.config import ModelConfig
+from sensorium.model.tiles import pack_tiles
+
+
+class MultimodalModel(nn.Module):
+    """Encoders, projectors, fusion and the LLM backbone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: CausalLM = config.backbone.build()
+        d_model = config.backbone.d_model
+        self.encoders = nn.ModuleDict(
+            {kind: lane.encoder.build() for kind, lane in config.lanes.items()}
+        )
+        self.projectors = nn.ModuleDict(
+            {
+                kind: lane.projector.build(lane.encoder.out_dim, d_model)
+                for kind, lane in config.lanes.items()
+            }
+        )
+        self.newlines = nn.ParameterDict(
+            {
+                kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5)
+                for kind, lane in config.lanes.items()
+                if getattr(lane.resolution, "newline", False)
+            }
+        )
+        self.fusion: Splice | GatedCrossAttention = config.fusion.build(
+            d_model, config.backbone.num_layers, self._media_width(d_model)
+        )
+
+    def _media_width(self, d_model: int) -> int:
+        """Width of what the projectors yield: the LLM's, unless one leaves it unprojected."""
+        widths = {
+            d_model if getattr(lane.projector, "project", True) else lane.encoder.out_dim
+            for lane in self.config.lanes.values()
+        }
+        if len(widths) > 1 or (self.config.fusion.fills_slots and widths - {d_model}):
+            raise ConfigError(
+                f"projectors yield tokens of width {sorted(widths)}",
+                expected=f"{d_model}, the LLM's width",
+                fix="set project: true on the projector",
+            )
+        return widths.pop() if widths else d_model
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.embedding.weight.device
+
+    def encode(self, kind: str, media: MediaBatch) -> Features:
+        """Encoder features of all inputs, tiles included."""
+        if media.features is not None:
+            return media.features
+        return self.encoders[kind](media.pixels_NCHW)
+
+    def features(self, media: Mapping[str, MediaBatch]) -> dict[str, Features]:
+        """Projected features, one item for each medium."""
+        out: dict[str, Features] = {}
+        for kind, batch in media.items():
+            projected = self.projectors[kind](self.encode(kind, batch))
+            newline = self.newlines[kind] if kind in self.newlines else None
+            out[kind] = pack_tiles(projected, batch.plans, newline)
+        return out
+
+    def forward(self, batch: Batch) -> Output:
+        """The last hidden states of every token; `backbone.logits` turns them to logits."""
+        embeds_BTD = self.backbone.embed(batch.input_ids_BT)
+        features = self.features(batch.media)
+        embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
+        context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
+        hidden_BTD = self.backbone(
+            embeds_BTD,
+            positions_BT=batch.positions_BT,
+            segments_BT=batch.segments_BT if batch.packed else None,
+            insert=self.fusion.inserter(context, batch.media_index_BT),
+        )
+        return Output(hidden_BTD, features)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary scores of hidden states."""
+        return self.backbone.logits(hidden)

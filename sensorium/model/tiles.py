@@ -1,0 +1,57 @@
+"""From one feature map a tile to one token sequence a picture.
+
+Shape legend: M pictures, R/C rows and columns of tiles, h/w tokens of a tile, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sensorium.core.batch import Features, Grid, TilePlan
+from sensorium.core.errors import AlignmentError
+
+
+def pack_tiles(
+    features: Features, plans: tuple[TilePlan, ...], newline_D: Tensor | None
+) -> Features:
+    """Merge tiles: thumbnail tokens first, then the kept window of the merged map, each
+    row closed by the newline vector (LLaVA-NeXT's order).
+
+    Raises:
+        AlignmentError: the number of encoded tiles is not what the plans announce.
+    """
+    announced = sum(plan.images for plan in plans)
+    if announced != len(features.grids):
+        raise AlignmentError(
+            f"{len(features.grids)} encoded tiles", expected=f"{announced} by the tile plans"
+        )
+    if announced == len(plans) and not any(plan.thumbnail for plan in plans):
+        return features
+    pieces = torch.split(features.values_ND, features.lengths)
+    packed: list[Tensor] = []
+    start = 0
+    for plan in plans:
+        tiles = pieces[start : start + plan.images]
+        tile = features.grids[start]
+        start += plan.images
+        packed.append(_pack_one(tiles, plan, tile, newline_D))
+    grids = tuple(Grid(1, len(piece)) for piece in packed)
+    return Features(torch.cat(packed), grids)
+
+
+def _pack_one(
+    tiles: tuple[Tensor, ...], plan: TilePlan, tile: Grid, newline_D: Tensor | None
+) -> Tensor:
+    if plan.images == 1 and not plan.thumbnail:
+        return tiles[0]
+    out = [tiles[0]] if plan.thumbnail else []
+    body = torch.stack(tiles[1:] if plan.thumbnail else tiles)
+    map_HWD = body.view(plan.rows, plan.cols, tile.h, tile.w, -1)
+    map_HWD = map_HWD.transpose(1, 2).reshape(plan.rows * tile.h, plan.cols * tile.w, -1)
+    top, bottom, left, right = plan.window(tile)
+    map_HWD = map_HWD[top:bottom, left:right]
+    if plan.newline and newline_D is not None:
+        ends = newline_D.to(map_HWD.dtype).expand(len(map_HWD), 1, -1)
+        map_HWD = torch.cat([map_HWD, ends], dim=1)
+    return torch.cat([*out, map_HWD.flatten(0, 1)])
