@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.attention import segment_mask
+from sensorium.nn.pretrained import from_folder
 
 Insert = Callable[[int, Tensor], Tensor]
 """(layer index, hidden_BTD) -> hidden_BTD, called before each decoder layer."""
@@ -29,6 +31,7 @@ class CausalLMConfig(BackboneConfig):
     @classmethod
     def tiny(cls) -> CausalLMConfig:
         return cls(
+            tokenizer="bytes",
             arch={
                 "model_type": "llama",
                 "vocab_size": 512,
@@ -69,8 +72,8 @@ class CausalLMConfig(BackboneConfig):
                 return int(getattr(config, name))
         raise ConfigError(f"backbone config has none of {', '.join(names)}")
 
-    def build(self) -> CausalLM:
-        return CausalLM(self)
+    def build(self, folder: Path | None = None) -> CausalLM:
+        return CausalLM(self, folder)
 
 
 def transformers_config(arch: dict[str, Any]) -> Any:
@@ -94,13 +97,18 @@ def transformers_config(arch: dict[str, Any]) -> Any:
 class CausalLM(nn.Module):
     """embed -> decoder layers -> logits, with optional work between the layers."""
 
-    def __init__(self, config: CausalLMConfig) -> None:
+    def __init__(self, config: CausalLMConfig, folder: Path | None = None) -> None:
         super().__init__()
         from transformers import AutoModelForCausalLM
 
         self.config = config
         hf_config = transformers_config(config.arch)
-        self.lm: Any = AutoModelForCausalLM.from_config(hf_config, attn_implementation="sdpa")
+        if folder is None:
+            self.lm: Any = AutoModelForCausalLM.from_config(hf_config, attn_implementation="sdpa")
+        else:
+            self.lm = from_folder(
+                AutoModelForCausalLM, hf_config, folder, attn_implementation="sdpa"
+            )
         self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
 
     @property

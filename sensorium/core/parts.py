@@ -7,7 +7,8 @@ name table; the contract test then finds it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.config import Config
@@ -52,8 +53,9 @@ class EncoderConfig(PartConfig):
         del shape
         return self.grid().tokens
 
-    def build(self) -> nn.Module:
-        """The module: `forward(pixels_NCHW: uint8) -> Features`."""
+    def build(self, folder: Path | None = None) -> nn.Module:
+        """The module `forward(pixels_NCHW: uint8) -> Features`, with the weights that lie
+        in `folder` in the part's native layout, or random ones."""
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 
@@ -82,6 +84,8 @@ class BackboneConfig(PartConfig):
 
     weights: tuple[WeightSource, ...] = ()
     """Where pretrained weights and the tokenizer may come from; first match wins."""
+    tokenizer: Literal["pretrained", "bytes"] = "pretrained"
+    """`bytes`: a vocabulary of the 256 bytes and chat tokens, for models from scratch."""
 
     @property
     def d_model(self) -> int:
@@ -98,8 +102,9 @@ class BackboneConfig(PartConfig):
         """Decoder layers, for fusion that inserts between them."""
         raise TypeError(f"{type(self).__name__} does not define num_layers")
 
-    def build(self) -> nn.Module:
-        """The module; see `backbones.causal_lm.CausalLM` for its interface."""
+    def build(self, folder: Path | None = None) -> nn.Module:
+        """The module, with the weights in `folder` (Hugging Face layout) or random ones;
+        see `backbones.causal_lm.CausalLM` for its interface."""
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 

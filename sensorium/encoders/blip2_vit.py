@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, FeatureChoice, TowerConfig, tiny_shape
+from sensorium.nn.pretrained import from_config
 
 
 class Blip2VitConfig(TowerConfig):
@@ -30,10 +32,11 @@ class Blip2VitConfig(TowerConfig):
     def tiny(cls) -> Blip2VitConfig:
         return cls(**tiny_shape())
 
-    def build_tower(self) -> nn.Module:
+    def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import Blip2VisionConfig, Blip2VisionModel
 
-        return Blip2VisionModel(
+        return from_config(
+            Blip2VisionModel,
             Blip2VisionConfig(
                 hidden_size=self.width,
                 num_hidden_layers=self.layers,
@@ -41,7 +44,8 @@ class Blip2VitConfig(TowerConfig):
                 intermediate_size=self.mlp_width,
                 image_size=self.image_size_px,
                 patch_size=self.patch_size_px,
-            )
+            ),
+            folder,
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

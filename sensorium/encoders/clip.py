@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, TowerConfig, tiny_shape
+from sensorium.nn.pretrained import from_config
 
 
 class ClipConfig(TowerConfig):
@@ -27,10 +29,11 @@ class ClipConfig(TowerConfig):
     def tiny(cls) -> ClipConfig:
         return cls(**tiny_shape(select_layer=-2))
 
-    def build_tower(self) -> nn.Module:
+    def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import CLIPVisionConfig, CLIPVisionModel
 
-        return CLIPVisionModel(
+        return from_config(
+            CLIPVisionModel,
             CLIPVisionConfig(
                 hidden_size=self.width,
                 num_hidden_layers=self.layers,
@@ -39,7 +42,8 @@ class ClipConfig(TowerConfig):
                 image_size=self.image_size_px,
                 patch_size=self.patch_size_px,
                 hidden_act=self.activation,
-            )
+            ),
+            folder,
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

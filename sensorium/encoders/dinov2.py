@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from sensorium.core.errors import ConfigError
 from sensorium.encoders.tower import IMAGENET_MEAN, IMAGENET_STD, TowerConfig, tiny_shape
+from sensorium.nn.pretrained import from_config
 
 
 class Dinov2Config(TowerConfig):
@@ -27,7 +29,7 @@ class Dinov2Config(TowerConfig):
     def tiny(cls) -> Dinov2Config:
         return cls(**tiny_shape(mlp_width=64))
 
-    def build_tower(self) -> nn.Module:
+    def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import Dinov2Config as HfConfig
         from transformers import Dinov2Model
 
@@ -36,7 +38,8 @@ class Dinov2Config(TowerConfig):
                 f"mlp_width {self.mlp_width} for width {self.width}",
                 expected="a whole multiple of the width in DINOv2",
             )
-        return Dinov2Model(
+        return from_config(
+            Dinov2Model,
             HfConfig(
                 hidden_size=self.width,
                 num_hidden_layers=self.layers,
@@ -44,7 +47,8 @@ class Dinov2Config(TowerConfig):
                 mlp_ratio=self.mlp_width // self.width,
                 image_size=self.image_size_px,
                 patch_size=self.patch_size_px,
-            )
+            ),
+            folder,
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

@@ -10,6 +10,7 @@ Shape legend: N pictures, C channels, H/W positions, D width of the features.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from sensorium.core.batch import Features, Grid, Preprocess
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.pixels import Normalise
+from sensorium.nn.pretrained import load_folder
 
 Level = Literal["stride8", "stride16", "stride32", "head"]
 
@@ -100,8 +102,11 @@ class EfficientNetLiteConfig(EncoderConfig):
         side = math.ceil(self.size_px / self.stride)
         return Grid(side, side)
 
-    def build(self) -> EfficientNetLite:
-        return EfficientNetLite(self)
+    def build(self, folder: Path | None = None) -> EfficientNetLite:
+        tower = EfficientNetLite(self)
+        if folder is not None:
+            load_folder(tower, folder)
+        return tower
 
 
 class EfficientNetLite(nn.Module):

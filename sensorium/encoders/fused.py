@@ -9,6 +9,7 @@ Shape legend: N pictures, L tokens, D width, H/W positions.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -57,19 +58,20 @@ class FusedConfig(EncoderConfig):
             )
         return one
 
-    def build(self) -> Fused:
+    def build(self, folder: Path | None = None) -> Fused:
+        """Build both towers; weights, if any, lie in `folder/first` and `folder/second`."""
         self.grid()
-        return Fused(self)
+        return Fused(self, folder)
 
 
 class Fused(nn.Module):
     """Runs both towers and lays the second's map over the first's grid."""
 
-    def __init__(self, config: FusedConfig) -> None:
+    def __init__(self, config: FusedConfig, folder: Path | None = None) -> None:
         super().__init__()
         self.config = config
-        self.first: nn.Module = config.first.build()
-        self.second: nn.Module = config.second.build()
+        self.first: nn.Module = config.first.build(_inside(folder, "first"))
+        self.second: nn.Module = config.second.build(_inside(folder, "second"))
 
     def trainable_blocks(self) -> list[nn.Module]:
         """Layers of both towers, paired from the output backwards."""
@@ -94,6 +96,13 @@ class Fused(nn.Module):
             map_NLD = map_NDHW.flatten(2).transpose(1, 2)
         values_ND = torch.cat([one.values_ND, map_NLD.flatten(0, 1)], dim=-1)
         return Features(values_ND, one.grids)
+
+
+def _inside(folder: Path | None, name: str) -> Path | None:
+    """The subfolder of one tower; a tower without pretrained weights has none."""
+    if folder is None or not (folder / name).exists():
+        return None
+    return folder / name
 
 
 def _resize(pixels_NCHW: Tensor, preprocess: Preprocess) -> Tensor:

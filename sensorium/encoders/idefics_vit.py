@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, FeatureChoice, TowerConfig, tiny_shape
+from sensorium.nn.pretrained import load_folder
 
 
 class IdeficsVitConfig(TowerConfig):
@@ -28,7 +30,7 @@ class IdeficsVitConfig(TowerConfig):
     def tiny(cls) -> IdeficsVitConfig:
         return cls(**tiny_shape())
 
-    def build_tower(self) -> nn.Module:
+    def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers.models.idefics.configuration_idefics import IdeficsVisionConfig
         from transformers.models.idefics.vision import IdeficsVisionTransformer
 
@@ -43,7 +45,10 @@ class IdeficsVitConfig(TowerConfig):
         )
         # IdeficsModel sets this on its tower, which is not a PreTrainedModel of its own.
         config._attn_implementation = "sdpa"  # noqa: SLF001
-        return IdeficsVisionTransformer(config)
+        tower = IdeficsVisionTransformer(config)
+        if folder is not None:
+            load_folder(tower, folder)
+        return tower
 
     def blocks(self, tower: Any) -> list[nn.Module]:
         return list(tower.encoder.layers)

@@ -6,11 +6,13 @@ head. SigLIP 2's fixed-resolution checkpoints have SigLIP's own layout.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from sensorium.encoders.tower import HALF, TowerConfig, tiny_shape
+from sensorium.nn.pretrained import from_config
 
 
 class SiglipConfig(TowerConfig):
@@ -34,10 +36,11 @@ class SiglipConfig(TowerConfig):
     def prefix_tokens(self) -> int:
         return 0
 
-    def build_tower(self) -> nn.Module:
+    def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import SiglipVisionConfig, SiglipVisionModel
 
-        return SiglipVisionModel(
+        return from_config(
+            SiglipVisionModel,
             SiglipVisionConfig(
                 hidden_size=self.width,
                 num_hidden_layers=self.layers,
@@ -45,7 +48,8 @@ class SiglipConfig(TowerConfig):
                 intermediate_size=self.mlp_width,
                 image_size=self.image_size_px,
                 patch_size=self.patch_size_px,
-            )
+            ),
+            folder,
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

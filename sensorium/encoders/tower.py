@@ -7,6 +7,7 @@ Shape legend: N pictures, L tokens of a picture, D width.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -83,12 +84,12 @@ class TowerConfig(EncoderConfig):
                 expected=f"-{self.layers + 1} to {self.layers} for {self.layers} layers",
             )
 
-    def build(self) -> Tower:
+    def build(self, folder: Path | None = None) -> Tower:
         self.check()
-        return Tower(self, self.build_tower())
+        return Tower(self, self.build_tower(folder))
 
-    def build_tower(self) -> nn.Module:
-        """The transformers module."""
+    def build_tower(self, folder: Path | None) -> nn.Module:
+        """The transformers module, with the weights in `folder` or random ones."""
         raise TypeError(f"{type(self).__name__} does not define build_tower()")
 
     def blocks(self, tower: nn.Module) -> list[nn.Module]:

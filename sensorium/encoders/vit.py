@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from sensorium.encoders.tower import HALF, TowerConfig, tiny_shape
+from sensorium.nn.pretrained import from_config
 
 
 class VitConfig(TowerConfig):
@@ -26,10 +28,11 @@ class VitConfig(TowerConfig):
     def tiny(cls) -> VitConfig:
         return cls(**tiny_shape(feature="cls_patch"))
 
-    def build_tower(self) -> nn.Module:
+    def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import ViTConfig, ViTModel
 
-        return ViTModel(
+        return from_config(
+            ViTModel,
             ViTConfig(
                 hidden_size=self.width,
                 num_hidden_layers=self.layers,
@@ -38,6 +41,7 @@ class VitConfig(TowerConfig):
                 image_size=self.image_size_px,
                 patch_size=self.patch_size_px,
             ),
+            folder,
             add_pooling_layer=self.feature == "pooled",
         )
 

@@ -6,6 +6,7 @@ Shape legend: B rows, T tokens, D LLM width, N features laid end to end.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,13 +24,25 @@ from sensorium.model.tiles import pack_tiles
 class MultimodalModel(nn.Module):
     """Encoders, projectors, fusion and the LLM backbone."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(
+        self, config: ModelConfig, folders: Mapping[str, Path] | None = None
+    ) -> None:
+        """Build every part.
+
+        Args:
+            folders: part name (`backbone`, `encoders.image`) -> folder with its weights;
+                parts without one start at random.
+        """
         super().__init__()
+        folders = folders or {}
         self.config = config
-        self.backbone: CausalLM = config.backbone.build()
+        self.backbone: CausalLM = config.backbone.build(folders.get("backbone"))
         d_model = config.backbone.d_model
         self.encoders = nn.ModuleDict(
-            {kind: lane.encoder.build() for kind, lane in config.lanes.items()}
+            {
+                kind: lane.encoder.build(folders.get(f"encoders.{kind}"))
+                for kind, lane in config.lanes.items()
+            }
         )
         self.projectors = nn.ModuleDict(
             {

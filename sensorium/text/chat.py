@@ -15,6 +15,7 @@ from sensorium.core.naming import did_you_mean
 from sensorium.core.sample import Message, Part
 from sensorium.text.tokenizer import Tokenizer
 
+EOS = "{eos}"
 TemplateName = Literal["auto", "chatml", "smol", "vicuna", "llama3", "plain", "caption"]
 
 
@@ -27,8 +28,10 @@ class ChatTemplate(Config):
     default_system: str | None = None
     media_before: str = ""
     media_after: str = ""
+    answer_prefix: str = ""
+    """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
     control: tuple[str, ...] = ()
-    """Control tokens that may occur in the strings above."""
+    """Control tokens that may occur in the strings above; `{eos}` is the tokenizer's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,14 @@ TEMPLATES: dict[str, ChatTemplate] = {
     ),
     # Vicuna v1.1 as LLaVA-1.5 uses it (github.com/haotian-liu/LLaVA, conversation.py).
     "vicuna": ChatTemplate(
-        before={"system": "", "user": "USER: ", "assistant": "ASSISTANT: "},
-        after={"system": " ", "user": " ", "assistant": "</s>"},
+        before={"system": "", "user": "USER: ", "assistant": "ASSISTANT:"},
+        after={"system": " ", "user": " ", "assistant": "{eos}"},
+        answer_prefix=" ",
         bos=True,
         default_system="A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions.",
         media_after="\n",
-        control=("</s>",),
+        control=("{eos}",),
     ),
     "llama3": ChatTemplate(
         before={
@@ -76,13 +80,16 @@ TEMPLATES: dict[str, ChatTemplate] = {
     # For language models without chat tokens.
     "plain": ChatTemplate(
         before={"system": "", "user": "User: ", "assistant": "Assistant:"},
-        after={"system": "\n", "user": "\n", "assistant": "\n"},
+        after={"system": "\n", "user": "\n", "assistant": "{eos}"},
+        answer_prefix=" ",
         media_after="\n",
+        control=("{eos}",),
     ),
     # Alignment by captions: picture, then caption, no roles (LLaVA stage 1's `plain`).
     "caption": ChatTemplate(
         before={"system": "", "user": "", "assistant": ""},
-        after={"system": "\n", "user": "", "assistant": "\n"},
+        after={"system": "\n", "user": "", "assistant": "{eos}"},
+        control=("{eos}",),
     ),
 }
 
@@ -104,8 +111,19 @@ def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
         raise ConfigError(f"unknown chat template {name!r}", fix=did_you_mean(name, TEMPLATES))
     template = TEMPLATES[name]
     for token in template.control:
-        tokenizer.special_id(token)
+        control_id(token, tokenizer)
     return template
+
+
+def control_id(token: str, tokenizer: Tokenizer) -> int:
+    """Id of a control token of a template."""
+    return tokenizer.eos_id if token == EOS else tokenizer.special_id(token)
+
+
+def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> set[int]:
+    """Ids that end an answer: end of text, and the token that closes a turn."""
+    closing = {t for t in template.control if t in template.after["assistant"]}
+    return {tokenizer.eos_id} | {control_id(token, tokenizer) for token in closing}
 
 
 def render(
@@ -123,6 +141,8 @@ def render(
     for message in messages:
         learn = message.role == "assistant"
         yield from _literal(template.before[message.role], template, learn=False)
+        if learn and template.answer_prefix:
+            yield Piece("text", template.answer_prefix, learn=True)
         yield from _content(message, template, learn)
         yield from _literal(template.after[message.role], template, learn=learn)
     if answer_next:

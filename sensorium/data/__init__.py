@@ -1,0 +1,1 @@
+"""Sources, foreign formats, mixtures, order, packing, and the data sets we build."""

@@ -1,0 +1,177 @@
+"""Sources as config nodes: what a stage trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from sensorium.core.config import Config, kinds
+from sensorium.core.errors import DataError
+from sensorium.core.sample import Sample, parse_sample
+from sensorium.core.tables import NameTable
+from sensorium.data.formats import FORMATS
+from sensorium.data.picture_book.build import read_entries
+from sensorium.data.picture_book.instruct import Catalogue, caption_sample, instruct_sample
+from sensorium.data.picture_book.place import book_folder
+from sensorium.data.scenes import caption, draw_scene, make_scene, scene_sample
+from sensorium.data.source import Source
+
+
+class SourceConfig(Config):
+    """One source of a mixture."""
+
+    kind: str
+    weight: float | None = None
+    """Share of the mixture; None: its number of rows."""
+    augment: bool = False
+    take: int | None = None
+    """Only the first rows."""
+
+    def open(self) -> Source:
+        """The Samples.
+
+        Raises:
+            DataError: the data is missing or malformed.
+        """
+        raise TypeError(f"{type(self).__name__} does not define open()")
+
+
+class FileSource(SourceConfig):
+    """Samples, or a foreign format, on disk."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    format: str = "auto"
+    """`auto` or a name of `data.formats.FORMATS`."""
+    media_root: str | None = None
+
+    def open(self) -> Source:
+        from sensorium.data.formats import open_path
+
+        root = Path(self.media_root) if self.media_root else None
+        return open_path(Path(self.path), self.format, root)
+
+
+class PictureBookSource(SourceConfig):
+    """Conversations made from picture-book's entries, in memory."""
+
+    kind: Literal["picture_book"] = "picture_book"
+    part: Literal["shipped", "full", "best"] = "best"
+    """`best`: the whole set where it has been built, else the shipped part."""
+    task: Literal["captions", "instruct"] = "instruct"
+    split: Literal["train", "heldout"] = "train"
+    variants: int = 4
+    seed: int = 7
+
+    def open(self) -> Source:
+        folder = book_folder(self.part)
+        entries = read_entries(folder)
+        catalogue = Catalogue.of([e for e in entries if e["split"] == "train"])
+        mine = [e for e in entries if e["split"] == self.split]
+        if self.task == "captions":
+            return MadeSource("picture-book captions", len(mine),
+                              lambda i: caption_sample(mine[i]), folder)  # fmt: skip
+
+        def make(index: int) -> dict[str, Any]:
+            variant, i = divmod(index, len(mine))
+            return instruct_sample(mine[i], catalogue, self.seed, variant)
+
+        return MadeSource("picture-book instruct", len(mine) * self.variants, make, folder)
+
+
+class ScenesSource(SourceConfig):
+    """Synthetic scenes, drawn when they are asked for."""
+
+    kind: Literal["scenes"] = "scenes"
+    task: Literal["captions", "instruct"] = "instruct"
+    seed: int = 11
+    count: int = 4000
+
+    def open(self) -> Source:
+        def make(index: int) -> dict[str, Any]:
+            scene = make_scene(self.seed, index)
+            image: Any = draw_scene(scene)
+            if self.task == "instruct":
+                return scene_sample(scene, image, self.seed, index)
+            return {"id": f"scene/{self.seed}/{index}#caption", "messages": [
+                {"role": "user", "content": [{"type": "image", "image": image}]},
+                {"role": "assistant", "content": caption(scene)}]}  # fmt: skip
+
+        return MadeSource(f"scenes {self.task}", self.count, make, None)
+
+
+class MadeSource:
+    """Samples computed from their index."""
+
+    def __init__(
+        self, name: str, length: int, make: Callable[[int], dict[str, Any]], root: Path | None
+    ) -> None:
+        self.name = name
+        self._length = length
+        self._make = make
+        self._root = root
+
+    def __len__(self) -> int:
+        return self._length
+
+    def where(self, index: int) -> str:
+        return f"{self.name}[{index}]"
+
+    def __getitem__(self, index: int) -> Sample:
+        return parse_sample(self._make(index), where=self.where(index), root=self._root)
+
+
+class Head:
+    """The first rows of a source."""
+
+    def __init__(self, source: Source, rows: int) -> None:
+        if rows < 1:
+            raise DataError(f"take: {rows}", expected="at least 1")
+        self.name = source.name
+        self._source = source
+        self._rows = min(rows, len(source))
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def where(self, index: int) -> str:
+        place = getattr(self._source, "where", None)
+        return str(place(index)) if callable(place) else f"{self.name}[{index}]"
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[index]
+
+
+SOURCES = NameTable(
+    "source",
+    {
+        "file": "sensorium.data.config:FileSource",
+        "picture_book": "sensorium.data.config:PictureBookSource",
+        "scenes": "sensorium.data.config:ScenesSource",
+    },
+)
+AnySource: Any = kinds(SOURCES, SourceConfig)
+
+
+def open_sources(configs: tuple[SourceConfig, ...]) -> tuple[list[Source], list[float]]:
+    """All sources of a mixture and their weights.
+
+    Raises:
+        DataError: one is missing or empty.
+    """
+    opened: list[Source] = []
+    weights: list[float] = []
+    for config in configs:
+        source = config.open()
+        if config.take is not None:
+            source = Head(source, config.take)
+        if not len(source):
+            raise DataError(f"source {source.name!r} has no rows")
+        opened.append(source)
+        weights.append(float(len(source)) if config.weight is None else config.weight)
+    return opened, weights
+
+
+__all__ = ["FORMATS", "AnySource", "FileSource", "PictureBookSource", "ScenesSource",
+           "SourceConfig", "open_sources"]  # fmt: skip

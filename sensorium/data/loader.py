@@ -1,0 +1,143 @@
+"""The training loader: picks -> Examples -> packed Batches, ahead of the model.
+
+Threads decode and tokenise in parallel; results are consumed in the order of the picks,
+so the batches do not depend on how many there are. A batch's state is the mixture state
+after its last sample: restoring it continues with the next sample.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sensorium.core.batch import Batch, Example
+from sensorium.core.errors import DataError
+from sensorium.core.hashing import stable_int
+from sensorium.data.mixture import MixtureOrder, MixtureState, Pick
+from sensorium.data.source import Source
+from sensorium.processing.collate import collate, pack
+from sensorium.processing.processor import Processor
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderOptions:
+    """How batches are made."""
+
+    batch_size: int
+    """Samples a batch where rows are not packed; at most this many rows where they are."""
+    max_length: int
+    pack: bool = False
+    workers: int = 2
+    seed: int = 0
+    augment: Sequence[bool] = ()
+    """Per source: augment pictures."""
+    skip_bad: bool = False
+    """Report a bad row and go on instead of stopping."""
+
+
+@dataclass(slots=True)
+class LoadedBatch:
+    """A batch and the state to resume after it."""
+
+    batch: Batch
+    state: MixtureState
+    samples: int
+    problems: list[str]
+
+
+class Loader:
+    """An endless stream of batches from a mixture."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        order: MixtureOrder,
+        processor: Processor,
+        options: LoaderOptions,
+        transform: Callable[[Example, Pick], Example] | None = None,
+    ) -> None:
+        self.sources = sources
+        self.order = order
+        self.processor = processor
+        self.options = options
+        self.transform = transform
+
+    def example(self, pick: Pick) -> Example:
+        """The Example of one pick.
+
+        Raises:
+            DataError: the row cannot be used.
+        """
+        source = self.sources[pick.source]
+        augment = bool(self.options.augment) and self.options.augment[pick.source]
+        rng = None
+        if augment:
+            rng = random.Random(stable_int("augment", self.options.seed, pick.number))
+        sample = source[pick.row]
+        try:
+            example = self.processor.encode(sample, max_length=self.options.max_length, rng=rng)
+        except DataError as error:
+            raise error.at(_where(source, pick.row)) from None
+        return example if self.transform is None else self.transform(example, pick)
+
+    def batches(self, state: MixtureState) -> Iterator[LoadedBatch]:
+        """Batches from `state` on; `state` itself is not changed.
+
+        Raises:
+            DataError: a row cannot be used and `skip_bad` is off.
+        """
+        ahead = state.copy()
+        waiting: deque[tuple[MixtureState, Future[Example]]] = deque()
+        depth = max(4, 2 * self.options.batch_size)
+        ready: list[tuple[MixtureState, Example]] = []
+        problems: list[str] = []
+        bad_in_row = 0
+        with ThreadPoolExecutor(max(1, self.options.workers)) as pool:
+            try:
+                while True:
+                    while len(waiting) < depth:
+                        pick = self.order.next(ahead)
+                        waiting.append((ahead.copy(), pool.submit(self.example, pick)))
+                    after, future = waiting.popleft()
+                    try:
+                        ready.append((after, future.result()))
+                        bad_in_row = 0
+                    except DataError as error:
+                        if not self.options.skip_bad:
+                            raise
+                        problems.append(str(error))
+                        bad_in_row += 1
+                        if bad_in_row > sum(self.order.lengths):
+                            raise DataError(
+                                f"every row of the mixture is bad; the last: {error}"
+                            ) from None
+                        continue
+                    made = self._try_batch(ready)
+                    if made is None:
+                        continue
+                    batch, count = made
+                    yield LoadedBatch(batch, ready[count - 1][0], count, problems)
+                    ready, problems = ready[count:], []
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _try_batch(
+        self, ready: Sequence[tuple[MixtureState, Example]]
+    ) -> tuple[Batch, int] | None:
+        examples = [example for _, example in ready]
+        pad_id = self.processor.tokenizer.pad_id
+        if not self.options.pack:
+            if len(examples) < self.options.batch_size:
+                return None
+            return collate([[e] for e in examples], pad_id), len(examples)
+        rows, count = pack(examples, self.options.max_length, self.options.batch_size)
+        # Complete only when one more Example fitted nowhere; it stays for the next batch.
+        return (collate(rows, pad_id), count) if count < len(examples) else None
+
+
+def _where(source: Source, row: int) -> str:
+    place = getattr(source, "where", None)
+    return str(place(row)) if callable(place) else f"{source.name}, row {row + 1}"

@@ -1,0 +1,1 @@
+"""picture-book: captioned drawings and photographs, built from Debian packages."""

@@ -1,0 +1,173 @@
+"""Conversations about pictures: naming, describing, category, existence, several turns.
+
+Every conversation is a pure function of (picture, seed, variant).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sensorium.core.hashing import stable_int
+from sensorium.data.picture_book.categories import CATEGORIES
+from sensorium.data.picture_book.words import article
+
+NAMING = (
+    "What is this?",
+    "What is in the picture?",
+    "What does the picture show?",
+    "Name the thing in the picture.",
+    "What do you see?",
+    "What object is this?",
+    "What is shown here?",
+    "Can you tell me what this is?",
+)
+SHORT = " Answer with one word or a short phrase."
+DESCRIBE = (
+    "Describe the picture.",
+    "Describe this image in a sentence.",
+    "Tell me about this picture.",
+    "What can you say about this picture?",
+    "Write a caption for this picture.",
+)
+CATEGORY = (
+    "What kind of thing is this?",
+    "Which category does this belong to?",
+    "What sort of thing does the picture show?",
+    "Which group fits the picture best?",
+)
+EXISTENCE = (
+    "Is there {a} in the picture?",
+    "Is this {a}?",
+    "Does the picture show {a}?",
+    "Can you see {a} here?",
+    "Is there {a} in the image?",
+)
+YES_NO = " Answer yes or no."
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What instruction samples need to know about the whole set."""
+
+    entries: Sequence[dict[str, Any]]
+    names_by_category: dict[str, list[str]]
+    all_names: list[str]
+
+    @classmethod
+    def of(cls, entries: Sequence[dict[str, Any]]) -> Catalogue:
+        by_category: dict[str, set[str]] = {}
+        for entry in entries:
+            by_category.setdefault(entry["category"] or "", set()).add(entry["name"])
+        return cls(
+            entries,
+            {category: sorted(names) for category, names in by_category.items()},
+            sorted({entry["name"] for entry in entries}),
+        )
+
+
+def with_article(name: str) -> str:
+    """`a cat`, `an apple`, `grapes`."""
+    return f"{article(name)} {name}".strip()
+
+
+def sentence(text: str) -> str:
+    """First letter upper case, full stop."""
+    return text[0].upper() + text[1:] + "."
+
+
+def name_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
+    """A naming question and its answer."""
+    if rng.random() < 0.5:
+        return rng.choice(NAMING) + SHORT, entry["name"]
+    return rng.choice(NAMING), sentence(with_article(entry["name"]))
+
+
+def describe_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
+    """A request to describe, and the caption with what kind of picture it is."""
+    answer = sentence(entry["caption"])
+    if entry["category"]:
+        answer += f" This {entry['style']} belongs to the category {entry['category']}."
+    else:
+        answer += f" It is a {entry['style']}."
+    return rng.choice(DESCRIBE), answer
+
+
+def category_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
+    """A category question, with a list to choose from half of the time."""
+    question = rng.choice(CATEGORY)
+    if rng.random() < 0.5:
+        others = rng.sample([c for c in CATEGORIES if c != entry["category"]], rng.randint(2, 7))
+        options = [*others, entry["category"]]
+        rng.shuffle(options)
+        question += f" Choose one of: {', '.join(options)}."
+    return question, entry["category"]
+
+
+def existence_turn(
+    entry: dict[str, Any], catalogue: Catalogue, rng: random.Random, present: bool
+) -> tuple[str, str]:
+    """A yes/no question; absent things are from the same category half of the time."""
+    name = present_name(entry, rng) if present else absent_name(entry, catalogue, rng)
+    question = rng.choice(EXISTENCE).format(a=with_article(name))
+    return question + (YES_NO if rng.random() < 0.7 else ""), "yes" if present else "no"
+
+
+def present_name(entry: dict[str, Any], rng: random.Random) -> str:
+    """The name or, sometimes, its noun alone."""
+    head = entry["name"].split()[-1]
+    return entry["name"] if rng.random() < 0.6 or head not in entry["accepted"] else head
+
+
+def absent_name(
+    entry: dict[str, Any], catalogue: Catalogue, rng: random.Random, hard: bool | None = None
+) -> str:
+    """A name of another picture that no accepted name of this one overlaps."""
+    if hard is None:
+        hard = rng.random() < 0.5
+    pool = catalogue.names_by_category.get(entry["category"] or "", []) if hard else []
+    pool = pool if len(pool) > 3 else catalogue.all_names
+    own = {word for name in entry["accepted"] for word in name.split()}
+    for _ in range(50):
+        name = rng.choice(pool)
+        if not own & set(name.split()):
+            return name
+    return rng.choice([n for n in catalogue.all_names if not own & set(n.split())])
+
+
+def caption_sample(entry: dict[str, Any]) -> dict[str, Any]:
+    """Picture, then caption: for alignment."""
+    return conversation(entry, "caption", [("", sentence(entry["caption"]))])
+
+
+def instruct_sample(
+    entry: dict[str, Any], catalogue: Catalogue, seed: int, variant: int
+) -> dict[str, Any]:
+    """A conversation of two to four turns of different kinds about one picture."""
+    rng = random.Random(stable_int("instruct", seed, variant, entry["id"]))
+    turns = [name_turn(entry, rng)]
+    if entry["category"]:
+        turns.append(category_turn(entry, rng))
+    first_present = rng.random() < 0.5
+    turns.append(existence_turn(entry, catalogue, rng, first_present))
+    turns.append(existence_turn(entry, catalogue, rng, not first_present))
+    if rng.random() < 0.3:
+        turns.append(describe_turn(entry, rng))
+    rng.shuffle(turns)
+    return conversation(entry, f"v{variant}", turns)
+
+
+def conversation(
+    entry: dict[str, Any], suffix: str, turns: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """A Sample's JSON: the picture stands before the first question."""
+    messages: list[dict[str, Any]] = []
+    for i, (question, answer) in enumerate(turns):
+        content: list[dict[str, Any]] = [{"type": "image", "image": entry["image"]}] if i == 0 else []
+        if question:
+            content.append({"type": "text", "text": question})
+        messages.append({"role": "user", "content": content})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return {"id": f"{entry['id']}#{suffix}", "messages": messages}

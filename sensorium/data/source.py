@@ -1,0 +1,92 @@
+"""Sources of Samples: random access by index, identity of rows for error messages.
+
+A source knows its length and gives its i-th Sample; everything above (mixtures, order,
+resuming) is arithmetic on indices.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sensorium.core.errors import DataError
+from sensorium.core.sample import Sample, parse_sample
+
+
+class Source(Protocol):
+    """Random access to Samples."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The Sample of a row.
+
+        Raises:
+            DataError: naming file and row.
+        """
+        ...
+
+
+class JsonlSource:
+    """A file of Samples, one a line; only line offsets are kept in memory."""
+
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        if not path.is_file():
+            raise DataError("no such file", where=str(path))
+        self.path = path
+        self.root = root or path.parent
+        self.name = path.name
+        self._offsets: list[int] = []
+        self._lines: list[int] = []
+        with path.open("rb") as stream:
+            position = 0
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    self._offsets.append(position)
+                    self._lines.append(number)
+                position += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def where(self, index: int) -> str:
+        """File and line of a row."""
+        return f"{self.path}:{self._lines[index]}"
+
+    def raw(self, index: int) -> Any:
+        """The row's JSON value.
+
+        Raises:
+            DataError: the line is not JSON.
+        """
+        with self.path.open("rb") as stream:
+            stream.seek(self._offsets[index])
+            line = stream.readline()
+        try:
+            return json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"not JSON: {error}", where=self.where(index)) from None
+
+    def __getitem__(self, index: int) -> Sample:
+        return parse_sample(self.raw(index), where=self.where(index), root=self.root)
+
+
+class ListSource:
+    """Samples held in memory."""
+
+    def __init__(self, name: str, samples: Sequence[Sample]) -> None:
+        self.name = name
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def where(self, index: int) -> str:
+        return f"{self.name}[{index}]"
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]

@@ -1,0 +1,1 @@
+"""Foreign checkpoints in and out, and where weights come from."""

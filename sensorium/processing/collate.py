@@ -1,0 +1,96 @@
+"""Examples -> Batch: one or several Examples a row, padded on the right.
+
+Shape legend: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from sensorium.core.batch import Batch, Example, MediaBatch
+from sensorium.core.batch import Features
+
+
+def collate(rows: Sequence[Sequence[Example]], pad_id: int) -> Batch:
+    """Lay Examples into rows; media are numbered across the batch in reading order."""
+    length = max(sum(len(e) for e in row) for row in rows)
+    shape = (len(rows), length)
+    ids = torch.full(shape, pad_id, dtype=torch.long)
+    learn = torch.zeros(shape, dtype=torch.bool)
+    segments = torch.zeros(shape, dtype=torch.long)
+    positions = torch.zeros(shape, dtype=torch.long)
+    media_index = torch.zeros(shape, dtype=torch.long)
+    slots: dict[str, torch.Tensor] = {}
+    parts: dict[str, list[tuple[int, MediaBatch]]] = {}
+    media_count = 0
+    names: list[str] = []
+    for b, row in enumerate(rows):
+        start = 0
+        for number, example in enumerate(row, start=1):
+            stop = start + len(example)
+            ids[b, start:stop] = torch.tensor(example.input_ids)
+            learn[b, start:stop] = torch.tensor(example.learn)
+            # The first token of a sample has nothing before it that could predict it.
+            learn[b, start] = False
+            segments[b, start:stop] = number
+            positions[b, start:stop] = torch.arange(len(example))
+            index = torch.tensor(example.media_index)
+            media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
+            for kind, media in example.media.items():
+                parts.setdefault(kind, []).append((b, media))
+                mask = slots.setdefault(kind, torch.zeros(shape, dtype=torch.bool))
+                mask[b, [start + p for p in example.slots[kind]]] = True
+                media_count += len(media.plans)
+            names.append(example.id)
+            start = stop
+    return Batch(
+        input_ids_BT=ids,
+        learn_BT=learn,
+        segments_BT=segments,
+        positions_BT=positions,
+        slots=slots,
+        media={kind: _join(found) for kind, found in parts.items()},
+        media_index_BT=media_index,
+        packed=any(len(row) > 1 for row in rows),
+        ids=names,
+    )
+
+
+def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:
+    cached = [media.features for _, media in found if media.features is not None]
+    features = None
+    if len(cached) == len(found):
+        features = Features(
+            torch.cat([f.values_ND for f in cached]), tuple(g for f in cached for g in f.grids)
+        )
+    return MediaBatch(
+        pixels_NCHW=torch.cat([media.pixels_NCHW for _, media in found]),
+        plans=tuple(plan for _, media in found for plan in media.plans),
+        rows=tuple(row for row, media in found for _ in media.plans),
+        features=features,
+    )
+
+
+def pack(examples: Sequence[Example], max_length: int, max_rows: int) -> tuple[list[list[Example]], int]:
+    """Fill rows in order until the next Example fits nowhere.
+
+    Returns:
+        The rows, and how many Examples they hold; the rest opens the next batch, so the
+        position in the data stream is one number.
+    """
+    rows: list[list[Example]] = []
+    used: list[int] = []
+    for count, example in enumerate(examples):
+        need = len(example)
+        spot = next((i for i, n in enumerate(used) if n + need <= max_length), None)
+        if spot is not None:
+            rows[spot].append(example)
+            used[spot] += need
+        elif len(rows) < max_rows:
+            rows.append([example])
+            used.append(need)
+        else:
+            return rows, count
+    return rows, len(examples)

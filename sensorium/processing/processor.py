@@ -1,0 +1,180 @@
+"""The Processor: Sample -> Example. The same one trains, evaluates and serves.
+
+Shape legend: N encoder inputs, H/W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensorium.core.batch import Example, MediaBatch, TilePlan
+from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.sample import Message, Part, Sample
+from sensorium.media.augment import augment_image, random_background
+from sensorium.media.image import WHITE, load_image
+from sensorium.media.limits import ImageLimits
+from sensorium.model.config import ModelConfig
+from sensorium.text.chat import ChatTemplate, choose_template, control_id, render, stop_ids
+from sensorium.text.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class _Draft:
+    """An Example while it is written."""
+
+    ids: list[int] = field(default_factory=list[int])
+    learn: list[bool] = field(default_factory=list[bool])
+    media_index: list[int] = field(default_factory=list[int])
+    spans: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
+    """(kind, first position, one past the last) of each medium."""
+    pixels: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
+    plans: dict[str, list[TilePlan]] = field(default_factory=dict[str, list[TilePlan]])
+
+    def put(self, ids: list[int], learn: bool) -> None:
+        self.ids.extend(ids)
+        self.learn.extend([learn] * len(ids))
+        self.media_index.extend([len(self.spans)] * len(ids))
+
+
+class Processor:
+    """Turns conversations into model input by the model's own config."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        *,
+        template: str | None = None,
+        limits: ImageLimits | None = None,
+    ) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.template: ChatTemplate = choose_template(template or config.template, tokenizer)
+        self.limits = limits or ImageLimits()
+        self.stop_ids = stop_ids(self.template, tokenizer)
+        self._fills_slots: bool = config.fusion.fills_slots
+        token = config.placeholder_token
+        self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
+        marker = config.image_marker
+        self._marker = [tokenizer.special_id(marker)] if marker else []
+        self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
+
+    def with_template(self, name: str) -> Processor:
+        """The same Processor with another chat template."""
+        return Processor(self.config, self.tokenizer, template=name, limits=self.limits)
+
+    def encode(
+        self,
+        sample: Sample,
+        *,
+        answer_next: bool = False,
+        max_length: int | None = None,
+        rng: random.Random | None = None,
+    ) -> Example:
+        """Make an Example.
+
+        Args:
+            answer_next: end with the opening of an assistant turn.
+            max_length: cut longer conversations at the end; a medium is dropped whole
+                rather than cut.
+            rng: augment pictures with these random numbers.
+
+        Raises:
+            DataError: a medium cannot be decoded, or nothing to learn is left after cutting.
+            ConfigError: the model does not take a medium of the sample.
+        """
+        draft = _Draft()
+        if self.template.bos and self.tokenizer.bos_id is not None:
+            draft.put([self.tokenizer.bos_id], learn=False)
+        text, learn = "", False
+        for piece in render(sample.messages, self.template, answer_next=answer_next):
+            # Neighbouring text is tokenised together, except across the learn boundary,
+            # where training must split words exactly as a prompt does.
+            if piece.kind == "text" and isinstance(piece.value, str):
+                if piece.learn != learn and text:
+                    draft.put(self.tokenizer.encode(text), learn)
+                    text = ""
+                text, learn = text + piece.value, piece.learn
+                continue
+            if text:
+                draft.put(self.tokenizer.encode(text), learn)
+                text = ""
+            if isinstance(piece.value, Part):
+                self._put_medium(draft, piece.value, sample.root, rng)
+            else:
+                draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
+        if text:
+            draft.put(self.tokenizer.encode(text), learn)
+        return self._finish(draft, sample, max_length)
+
+    def prompt(self, messages: tuple[Message, ...], root: Path | None = None) -> Example:
+        """The Example of a conversation that the model is to continue."""
+        return self.encode(Sample(messages=messages, root=root), answer_next=True)
+
+    def _put_medium(
+        self, draft: _Draft, part: Part, root: Path | None, rng: random.Random | None
+    ) -> None:
+        kind = part.type
+        lane = self.config.lane(kind)
+        if kind != "image":
+            raise ConfigError(f"no decoder for {kind} yet", expected="image")
+        background = random_background(rng) if rng else WHITE
+        image = load_image(part.value, root=root, limits=self.limits, background=background)
+        if rng:
+            image = augment_image(image, rng)
+        preprocess = lane.encoder.preprocess()
+        plan: TilePlan = lane.resolution.plan(image.shape, preprocess.size_px, self._tiles[kind])
+        inputs_NHWC: np.ndarray = lane.resolution.cut(
+            image, plan, preprocess.size_px, preprocess.interpolation
+        )
+        draft.pixels.setdefault(kind, []).append(torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2))
+        draft.plans.setdefault(kind, []).append(plan)
+        start = len(draft.ids)
+        if self._fills_slots:
+            count = plan.num_tokens(self._tiles[kind])
+            placeholders = [self._placeholder] * count
+        else:
+            placeholders = self._marker
+        draft.spans.append((kind, start, start + len(placeholders)))
+        draft.put(placeholders, learn=False)
+
+    def _finish(self, draft: _Draft, sample: Sample, max_length: int | None) -> Example:
+        length = len(draft.ids)
+        cut = length if max_length is None else min(length, max_length)
+        for _, start, stop in draft.spans:
+            if start < cut < stop or (start == cut and self._fills_slots):
+                cut = start
+                break
+        kept = [span for span in draft.spans if span[2] <= cut and span[1] <= cut]
+        if cut < length and not any(draft.learn[:cut]) and any(draft.learn):
+            raise DataError(
+                f"conversation {sample.id!r} has {length} tokens and its first answer begins "
+                f"after token {max_length}",
+                fix="raise max_length or shorten the conversation",
+            )
+        slots: dict[str, list[int]] = {}
+        media: dict[str, MediaBatch] = {}
+        for kind in draft.pixels:
+            count = sum(1 for span in kept if span[0] == kind)
+            if not count:
+                continue
+            media[kind] = MediaBatch(
+                torch.cat(draft.pixels[kind][:count]), tuple(draft.plans[kind][:count])
+            )
+            positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
+            slots[kind] = positions if self._fills_slots else []
+        return Example(
+            input_ids=draft.ids[:cut],
+            learn=draft.learn[:cut],
+            slots=slots,
+            media=media,
+            media_index=draft.media_index[:cut],
+            id=sample.id,
+            truncated_tokens=length - cut,
+        )

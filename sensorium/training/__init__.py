@@ -1,0 +1,1 @@
+"""Training in stages: objectives, loop, checkpoints."""

@@ -1,0 +1,74 @@
+"""Stages and recipes: the config of a whole training."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from sensorium.core.config import Config, kinds
+from sensorium.data.config import AnySource
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import Learn
+from sensorium.training.objectives import OBJECTIVES
+from sensorium.training.objectives.base import ObjectiveConfig
+
+AnyObjective: Any = kinds(OBJECTIVES, ObjectiveConfig)
+
+
+class ScheduleConfig(Config):
+    """Learning rate over the stage: linear warm-up, then constant or cosine."""
+
+    shape: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 0
+    final_ratio: float = 0.1
+    """Of the peak, at the last step of a cosine."""
+
+
+class StageConfig(Config):
+    """One stage: what learns, from which data, by which objective."""
+
+    name: str
+    objective: AnyObjective
+    data: tuple[AnySource, ...] = Field(min_length=1)
+    learns: tuple[Learn, ...] = Field(min_length=1)
+    steps: int | None = None
+    epochs: float | None = None
+    """Passes over the data; give this or `steps`."""
+    batch_size: int = Field(default=16, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    max_length: int = Field(default=512, ge=8)
+    pack: bool = False
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_norm: float = 1.0
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    """`auto`: bf16 where this machine multiplies faster in it, else fp32."""
+    cache_features: bool = False
+    """Keep a frozen encoder's outputs on disk, so that later epochs skip it."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    workers: int = Field(default=2, ge=1)
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> StageConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"stage {self.name!r} needs either steps or epochs")
+        return self
+
+
+class Recipe(Config):
+    """A system: its model and the stages that train it."""
+
+    name: str
+    description: str = ""
+    model: ModelConfig
+    stages: tuple[StageConfig, ...] = ()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two stages share a name: {names}")
+        return self

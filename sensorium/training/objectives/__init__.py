@@ -1,0 +1,12 @@
+"""Objectives: batch in, named losses out. They live outside the model."""
+
+from sensorium.core.tables import NameTable
+
+OBJECTIVES = NameTable(
+    "objective",
+    {
+        "vocabulary": "sensorium.training.objectives.vocabulary:VocabularyConfig",
+        "caption": "sensorium.training.objectives.next_token:CaptionConfig",
+        "instruct": "sensorium.training.objectives.next_token:InstructConfig",
+    },
+)

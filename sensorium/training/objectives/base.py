@@ -1,0 +1,53 @@
+"""What every objective answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from sensorium.core.batch import Batch
+from sensorium.core.config import Config
+from sensorium.data.source import Source
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.processor import Processor
+
+
+@dataclass(slots=True)
+class Losses:
+    """A sum of losses, and over how many targets; the loop divides, so that accumulated
+    batches weigh every target alike."""
+
+    total: Tensor
+    count: int
+    parts: dict[str, float]
+
+
+class Objective(Protocol):
+    """A callable from model and batch to losses."""
+
+    def __call__(self, model: MultimodalModel, batch: Batch) -> Losses: ...
+
+
+class ObjectiveConfig(Config):
+    """Builds an objective and says what it needs."""
+
+    kind: str
+
+    @property
+    def template(self) -> str | None:
+        """Chat template it asks for; None: the model's own."""
+        return None
+
+    @property
+    def runs_llm(self) -> bool:
+        """Whether the LLM's layers run at all."""
+        return True
+
+    def build(
+        self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
+    ) -> Objective:
+        """The objective for this model and data."""
+        raise TypeError(f"{type(self).__name__} does not define build()")

@@ -1,0 +1,63 @@
+"""Next-token cross-entropy on learned tokens: captions, or answers of conversations.
+
+Sources: LLaVA (arXiv:2304.08485) stages 1 and 2.
+
+Shape legend: B rows, T tokens, N learned tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sensorium.core.batch import Batch
+from sensorium.data.source import Source
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.processor import Processor
+from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+
+
+class CaptionConfig(ObjectiveConfig):
+    """Alignment: picture, then its caption, without roles."""
+
+    kind: Literal["caption"] = "caption"
+
+    @property
+    def template(self) -> str | None:
+        return "caption"
+
+    def build(
+        self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
+    ) -> Objective:
+        return next_token_losses
+
+
+class InstructConfig(ObjectiveConfig):
+    """Instruction tuning: the model's own chat template, loss on answers only."""
+
+    kind: Literal["instruct"] = "instruct"
+
+    def build(
+        self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
+    ) -> Objective:
+        return next_token_losses
+
+
+def next_token_losses(model: MultimodalModel, batch: Batch) -> Losses:
+    """Cross-entropy of every learned token given all before it in its own sample."""
+    hidden_BTD = model(batch).hidden_BTD
+    hidden_ND, targets_N = learned(hidden_BTD, batch)
+    # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
+    # logits would cost more memory than all layers together.
+    logits_NV = model.logits(hidden_ND).float()
+    total = F.cross_entropy(logits_NV, targets_N, reduction="sum")
+    return Losses(total, len(targets_N), {"next_token": float(total.detach()) / len(targets_N)})
+
+
+def learned(hidden_BTD: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Hidden states in front of learned tokens, and those tokens."""
+    mask_BT = batch.learn_BT[:, 1:]
+    return hidden_BTD[:, :-1][mask_BT], batch.input_ids_BT[:, 1:][mask_BT]

@@ -1,0 +1,147 @@
+"""Vocabulary alignment: visual tokens learn to predict the caption's words through the
+LLM's own embedding matrix, without running the LLM.
+
+The picture's score for a word is the log-mean-exp, over its visual tokens, of their scaled
+cosine with the word's embedding; the target is the caption's set of words. The published
+relative is P-Former's decoupled pretraining (arXiv:2307.07063).
+
+Shape legend: M pictures, L tokens of one, D width, C candidate words.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sensorium.core.batch import Batch
+from sensorium.core.errors import DataError
+from sensorium.core.sample import Sample
+from sensorium.data.source import Source
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.processor import Processor
+from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+
+# Words that say nothing about a picture.
+COMMON = frozenset(
+    "a an the of and with in on at to is are it its this that for by from as some be or".split()
+)
+MAX_ROWS_READ = 200_000
+
+
+class VocabularyConfig(ObjectiveConfig):
+    """Cosines are multiplied by `scale`; `norm_weight` keeps tokens as long as words."""
+
+    kind: Literal["vocabulary"] = "vocabulary"
+    scale: float = 20.0
+    norm_weight: float = 0.1
+
+    @property
+    def template(self) -> str | None:
+        return "caption"
+
+    @property
+    def runs_llm(self) -> bool:
+        return False
+
+    def build(
+        self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
+    ) -> Objective:
+        return VocabularyObjective(self, model, processor, sources)
+
+
+class VocabularyObjective:
+    """Holds the candidate words of the stage's captions."""
+
+    def __init__(
+        self,
+        config: VocabularyConfig,
+        model: MultimodalModel,
+        processor: Processor,
+        sources: Sequence[Source],
+    ) -> None:
+        self.config = config
+        self.processor = processor
+        words: set[str] = set()
+        for source in sources:
+            for i in range(min(len(source), MAX_ROWS_READ)):
+                words |= caption_words(source[i])
+        ids = {self._first_id(word) for word in words}
+        if not ids:
+            raise DataError("no captions to learn words from", fix="give captioned pictures")
+        candidates_C = torch.tensor(sorted(ids), device=model.device)
+        self._column = {int(token): c for c, token in enumerate(candidates_C.tolist())}
+        embedding_VD = model.backbone.embedding.weight.detach().float()
+        self._words_CD = F.normalize(embedding_VD[candidates_C], dim=-1)
+        self._norm = float(embedding_VD[candidates_C].norm(dim=-1).mean())
+
+    def _first_id(self, word: str) -> int:
+        """A word stands for its first token, as it appears inside a sentence."""
+        return self.processor.tokenizer.encode(" " + word)[0]
+
+    def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
+        features = model.features(batch.media)["image"]
+        tokens_ND = features.values_ND.float()
+        length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
+        scores_NC = self.config.scale * (tokens_ND / length_N1.clamp_min(1e-6)) @ self._words_CD.T
+        scores_MC = torch.stack(
+            [s.logsumexp(0) - math.log(len(s)) for s in scores_NC.split(features.lengths)]
+        )
+        targets_MC = self._targets(batch, scores_MC)
+        log_probs_MC = scores_MC.log_softmax(dim=-1)
+        words = -(targets_MC * log_probs_MC).sum()
+        norm = ((length_N1 / self._norm - 1) ** 2).mean() * len(scores_MC)
+        total = words + self.config.norm_weight * norm
+        count = len(scores_MC)
+        parts = {"words": float(words.detach()) / count, "norm": float(norm.detach()) / count}
+        return Losses(total, count, parts)
+
+    def _targets(self, batch: Batch, like_MC: Tensor) -> Tensor:
+        """Rows that spread their mass evenly over the caption's words."""
+        targets_MC = torch.zeros_like(like_MC)
+        texts = learned_texts(batch, self.processor)
+        for m, text in enumerate(texts):
+            columns = {
+                self._column[token]
+                for token in (self._first_id(word) for word in text_words(text))
+                if token in self._column
+            }
+            for column in columns:
+                targets_MC[m, column] = 1.0 / len(columns)
+        return targets_MC
+
+
+def learned_texts(batch: Batch, processor: Processor) -> list[str]:
+    """The learned text of every sample, in media order (one picture a sample)."""
+    texts: list[str] = []
+    for ids_T, learn_T, segments_T in zip(
+        batch.input_ids_BT, batch.learn_BT, batch.segments_BT, strict=True
+    ):
+        for number in range(1, int(segments_T.max()) + 1):
+            chosen = (segments_T == number) & learn_T
+            texts.append(processor.tokenizer.decode(ids_T[chosen].tolist()))
+    return texts
+
+
+def text_words(text: str) -> set[str]:
+    """The telling words of a caption."""
+    return {w for w in re.findall(r"[a-z]+", text.lower()) if w not in COMMON}
+
+
+def caption_words(sample: Sample) -> set[str]:
+    """The telling words of a sample's answers.
+
+    Raises:
+        DataError: the sample does not hold exactly one picture.
+    """
+    if sum(1 for part in sample.media() if part.type == "image") != 1:
+        raise DataError(
+            f"sample {sample.id!r} does not hold exactly one picture",
+            expected="captioned pictures for vocabulary alignment",
+        )
+    return set().union(*(text_words(m.text) for m in sample.messages if m.role == "assistant"))
