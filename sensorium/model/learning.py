@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 from torch.nn import Parameter
@@ -112,3 +113,19 @@ def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
         size = parameter.numel()
         counts[_owner(name)] = (total + size, learning + size * parameter.requires_grad)
     return [(part, total, learning) for part, (total, learning) in counts.items()]
+
+
+def own_names(model: MultimodalModel) -> set[str]:
+    """Names of tensors that no source of weights provides."""
+    sourced = [f"encoders.{k}." for k, lane in model.config.lanes.items() if _has_source(lane.encoder)]
+    if model.config.backbone.weights:
+        sourced.append("backbone.")
+    names = set(model.state_dict())
+    return {n for n in names if "lora_" in n or not n.startswith(tuple(sourced))}
+
+
+def _has_source(encoder: Any) -> bool:
+    if encoder.weights:
+        return True
+    return any(getattr(encoder, side, None) is not None and getattr(encoder, side).weights
+               for side in ("first", "second"))  # fmt: skip

@@ -1,0 +1,143 @@
+"""Our own checkpoints: config.json + model.safetensors (+ tokenizer).
+
+Parts that name a source of weights and never learnt are left out; they come from their
+source again. What learnt, and what has no source, is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import sensorium
+from sensorium.core.atomic import atomic_folder, write_json
+from sensorium.core.errors import WeightsError
+from sensorium.interop.assemble import build_pretrained
+from sensorium.model.adapter import merge_into
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import own_names
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.pretrained import read_file
+from sensorium.text.tokenizer import Tokenizer
+
+FORMAT = 1
+
+
+def save_model(
+    model: MultimodalModel,
+    tokenizer: Tokenizer,
+    folder: Path,
+    learnt: set[str],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model folder, atomically.
+
+    Args:
+        learnt: names of parameters that training changed.
+        dtype: store floating tensors in this type; None: as they are.
+    """
+    state = model.state_dict()
+    names = sorted((own_names(model) | learnt) & set(state))
+    tensors = {_plain(name): _stored(state[name], dtype) for name in names}
+    # Tied matrices are one tensor with two names; the first name is stored.
+    seen: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for name in list(tensors):
+        pointer = state[name].data_ptr() if name in state else 0
+        if pointer and pointer in seen:
+            tied[name] = seen[pointer]
+            del tensors[name]
+        elif pointer:
+            seen[pointer] = name
+    with atomic_folder(folder) as target:
+        write_json(
+            target / "config.json",
+            {
+                "sensorium": sensorium.__version__,
+                "format": FORMAT,
+                "model": model.config.to_dict(),
+                "tied": tied,
+            },
+        )
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save(target)
+
+
+def _plain(name: str) -> str:
+    """peft wraps a layer's own weight; on disk it keeps its plain name."""
+    return name.replace(".base_layer.", ".").replace(".default.", ".")
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = tensor.detach().cpu()
+    if dtype is not None and tensor.is_floating_point():
+        tensor = tensor.to(dtype)
+    return tensor.contiguous().clone()
+
+
+def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
+    """Read a model folder; adapters are merged into the LLM.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or does not fit the config.
+    """
+    config = read_model_config(folder)
+    model, tokenizer = build_pretrained(config)
+    stored = {k: v for k, v in read_file(folder / "model.safetensors").items()}
+    state = model.state_dict()
+    adapter = {name: value for name, value in stored.items() if "lora_" in name}
+    plain = {name: value for name, value in stored.items() if "lora_" not in name}
+    unknown = sorted(set(plain) - set(state))
+    missing = sorted(own_names(model) - set(plain) - set(_tied(folder)))
+    if unknown or missing:
+        raise WeightsError(
+            f"{len(unknown)} unknown and {len(missing)} missing tensors: {(unknown + missing)[:4]}",
+            where=str(folder / "model.safetensors"),
+            fix="the config and the weights are not of the same model",
+        )
+    with torch.no_grad():
+        for name, value in plain.items():
+            if state[name].shape != value.shape:
+                raise WeightsError(
+                    f"{name} has shape {tuple(value.shape)}",
+                    expected=str(tuple(state[name].shape)),
+                    where=str(folder),
+                )
+            state[name].copy_(value)
+    if adapter:
+        if config.adapter is None:
+            raise WeightsError("adapter weights without an adapter config", where=str(folder))
+        merge_into(state, adapter, config.adapter)
+    if (folder / "tokenizer.json").exists():
+        tokenizer = Tokenizer.load(folder)
+    return model.eval(), tokenizer
+
+
+def _tied(folder: Path) -> dict[str, str]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("tied", {})
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The model config of a folder.
+
+    Raises:
+        WeightsError: it is not a Sensorium model folder.
+    """
+    file = folder / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError("no config.json", where=str(folder)) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"not JSON: {error}", where=str(file)) from None
+    if not isinstance(values, dict) or "model" not in values or "sensorium" not in values:
+        raise WeightsError(
+            "not a Sensorium model folder",
+            where=str(folder),
+            fix="bring a foreign checkpoint in with `sensorium import`",
+        )
+    return ModelConfig.from_dict(values["model"], where=str(file))

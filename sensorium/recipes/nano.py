@@ -1,0 +1,137 @@
+"""nano, the default model: EfficientNet-Lite0 + projector + SmolLM2-135M-Instruct.
+
+The vision tower's stride-16 map and its head are pooled to 4 x 4 tokens. Three stages:
+vocabulary alignment, alignment by captions, instruction tuning.
+"""
+
+from __future__ import annotations
+
+from sensorium.data.config import PictureBookSource, ScenesSource
+from sensorium.input_projectors.avg_pool import AvgPoolConfig
+from sensorium.model.config import LaneConfig, LoraConfig, ModelConfig
+from sensorium.model.learning import Learn
+from sensorium.recipes.nano_parts import efficientnet_lite0, smollm2_135m
+from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.next_token import CaptionConfig, InstructConfig
+from sensorium.training.objectives.vocabulary import VocabularyConfig
+
+PROJECTOR, ADAPTER, TOWER = "projectors.image", "adapter", "encoders.image"
+
+
+def nano_model() -> ModelConfig:
+    """13 M parameters of eyes, 135 M of language."""
+    return ModelConfig(
+        lanes={
+            "image": LaneConfig(
+                encoder=efficientnet_lite0(("stride16", "head")),
+                projector=AvgPoolConfig(side=4, depth=2, norm_in=True),
+            )
+        },
+        backbone=smollm2_135m(),
+        adapter=LoraConfig(rank=4, alpha=8.0),
+        template="smol",
+    )
+
+
+def nano() -> Recipe:
+    """The shipped weights: the whole picture-book and synthetic scenes."""
+    return Recipe(
+        name="nano",
+        description="EfficientNet-Lite0 + projector + SmolLM2-135M on picture-book and scenes",
+        model=nano_model(),
+        stages=(
+            StageConfig(
+                name="vocabulary",
+                objective=VocabularyConfig(),
+                data=(
+                    PictureBookSource(part="full", task="captions", augment=True, weight=3),
+                    ScenesSource(task="captions", count=6000, weight=1),
+                ),
+                learns=(Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),),
+                steps=600,
+                batch_size=32,
+                schedule=ScheduleConfig(warmup_steps=20),
+            ),
+            StageConfig(
+                name="align",
+                objective=CaptionConfig(),
+                data=(
+                    PictureBookSource(part="full", task="captions", augment=True, weight=3),
+                    ScenesSource(task="captions", count=6000, weight=1),
+                ),
+                learns=(Learn(part=PROJECTOR, lr=5e-4, weight_decay=0.01),),
+                steps=250,
+                batch_size=4,
+                max_length=256,
+                pack=True,
+                schedule=ScheduleConfig(warmup_steps=20),
+            ),
+            StageConfig(
+                name="instruct",
+                objective=InstructConfig(),
+                data=(
+                    PictureBookSource(part="full", variants=8, augment=True, weight=5),
+                    ScenesSource(count=20000, weight=3),
+                ),
+                learns=(
+                    Learn(part=PROJECTOR, lr=4e-4, weight_decay=0.01),
+                    Learn(part=ADAPTER, lr=8e-4, weight_decay=0.01),
+                    Learn(part=TOWER, lr=1e-4, weight_decay=0.01, last_blocks=4),
+                ),
+                steps=1100,
+                batch_size=6,
+                max_length=512,
+                pack=True,
+                schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.02),
+                checkpoint_every=100,
+            ),
+        ),
+    )
+
+
+def demo() -> Recipe:
+    """nano's three stages in a few minutes on two cores, on the pictures that ship here."""
+    return Recipe(
+        name="demo",
+        description="nano from an untrained projector, on the shipped pictures, in minutes",
+        model=nano_model(),
+        stages=(
+            StageConfig(
+                name="vocabulary",
+                objective=VocabularyConfig(),
+                data=(PictureBookSource(part="shipped", task="captions"),),
+                learns=(Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),),
+                epochs=8,
+                batch_size=32,
+                cache_features=True,
+                schedule=ScheduleConfig(warmup_steps=20),
+            ),
+            StageConfig(
+                name="align",
+                objective=CaptionConfig(),
+                data=(PictureBookSource(part="shipped", task="captions"),),
+                learns=(Learn(part=PROJECTOR, lr=5e-4, weight_decay=0.01),),
+                steps=60,
+                batch_size=4,
+                max_length=256,
+                pack=True,
+                cache_features=True,
+                schedule=ScheduleConfig(warmup_steps=10),
+            ),
+            StageConfig(
+                name="instruct",
+                objective=InstructConfig(),
+                data=(PictureBookSource(part="shipped", variants=4),),
+                learns=(
+                    Learn(part=PROJECTOR, lr=4e-4, weight_decay=0.01),
+                    Learn(part=ADAPTER, lr=8e-4, weight_decay=0.01),
+                ),
+                steps=100,
+                batch_size=4,
+                max_length=512,
+                pack=True,
+                cache_features=True,
+                schedule=ScheduleConfig(warmup_steps=10, final_ratio=0.05),
+            ),
+        ),
+    )

@@ -1,0 +1,63 @@
+"""The training log: JSON lines always, TensorBoard where asked for, a curve at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.errors import MissingDependencyError
+
+
+class TrainingLog:
+    """Appends one line a step and remembers how long the file is."""
+
+    def __init__(self, folder: Path, *, keep_bytes: int, tensorboard: bool) -> None:
+        self.path = folder / "log.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stream = self.path.open("ab")
+        # Lines after the checkpoint belong to steps that will run again.
+        self._stream.truncate(keep_bytes)
+        self._stream.seek(0, 2)
+        self._board = _board(folder / "tensorboard") if tensorboard else None
+        self._global_step = sum(1 for _ in self.path.open("rb")) if keep_bytes else 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line."""
+        self._stream.write((json.dumps(line) + "\n").encode())
+        self._stream.flush()
+        self._global_step += 1
+        if self._board is not None:
+            for key, value in line.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{line['stage']}/{key}", value, self._global_step)
+
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._stream.tell()
+
+    def close(self) -> None:
+        self._stream.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingDependencyError(
+            "TensorBoard logs need tensorboard", fix="pip install 'sensorium[train]'"
+        ) from None
+    return SummaryWriter(str(folder))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a line cut by a crash at the very end is left out."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

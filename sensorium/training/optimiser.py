@@ -1,0 +1,62 @@
+"""AdamW over the parts that learn, and the learning rate over a stage."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from sensorium.model.learning import Learn
+from sensorium.training.config import ScheduleConfig
+
+BETAS = (0.9, 0.98)
+
+
+def build_optimiser(
+    groups: list[tuple[Learn, list[tuple[str, Parameter]]]],
+) -> torch.optim.AdamW:
+    """One parameter group for each entry of `learns`; vectors never decay."""
+    made: list[dict[str, object]] = []
+    for learn, pairs in groups:
+        for decays in (True, False):
+            chosen = [p for _, p in pairs if (p.ndim > 1) == decays]
+            if chosen:
+                decay = learn.weight_decay if decays else 0.0
+                made.append({"params": chosen, "lr": learn.lr, "peak": learn.lr,
+                             "weight_decay": decay})  # fmt: skip
+    return torch.optim.AdamW(made, betas=BETAS, foreach=False)  # pyright: ignore[reportArgumentType]
+
+
+def rate(schedule: ScheduleConfig, step: int, steps: int) -> float:
+    """Factor on the peak learning rate for the step that is about to run (from 0)."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if schedule.shape == "constant":
+        return 1.0
+    span = max(1, steps - schedule.warmup_steps)
+    done = min(1.0, (step - schedule.warmup_steps) / span)
+    return schedule.final_ratio + (1 - schedule.final_ratio) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def optimiser_tensors(
+    optimiser: torch.optim.Optimizer, names: dict[int, str]
+) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name, for a safetensors file."""
+    tensors: dict[str, Tensor] = {}
+    for parameter, state in optimiser.state.items():
+        for key, value in state.items():
+            tensors[f"{names[id(parameter)]}|{key}"] = value.detach().cpu().clone()
+    return tensors
+
+
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, parameters: dict[str, Parameter], tensors: dict[str, Tensor]
+) -> None:
+    """Put saved state back."""
+    for name, value in tensors.items():
+        parameter_name, _, key = name.rpartition("|")
+        parameter = parameters[parameter_name]
+        where = "cpu" if key == "step" else parameter.device
+        optimiser.state[parameter][key] = value.to(where)

@@ -1,0 +1,204 @@
+"""Before step one: build every stage's data and objective, run one real batch, and say
+what will happen, or why it cannot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sensorium.core.batch import Batch
+from sensorium.core.errors import ConfigError, SensoriumError
+from sensorium.data.config import open_sources
+from sensorium.data.loader import Loader, LoaderOptions
+from sensorium.data.mixture import MixtureOrder
+from sensorium.data.source import Source
+from sensorium.model.learning import count_parameters, set_learning
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.processor import Processor
+from sensorium.training.config import StageConfig
+from sensorium.training.precision import Precision, autocast
+
+# Activations kept for the backward pass, in values per token, width and layer: measured on
+# Llama-like decoders (norms, attention, gated MLP) with torch 2.13.
+ACTIVATIONS_PER_WIDTH = 34
+
+
+@dataclass(slots=True)
+class StagePlan:
+    """What a stage will do."""
+
+    name: str
+    steps: int
+    rows: int
+    parts: list[tuple[str, int, int]]
+    tokens: int
+    """In the probed batch."""
+    samples: int
+    memory_mb: int
+    loss: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "steps": self.steps,
+            "rows": self.rows,
+            "parts": [{"part": p, "parameters": n, "learning": k} for p, n, k in self.parts],
+            "batch_tokens": self.tokens,
+            "batch_samples": self.samples,
+            "memory_mb": self.memory_mb,
+            "first_loss": self.loss,
+        }
+
+
+@dataclass(slots=True)
+class StageParts:
+    """A stage made ready: its data, order, processor and objective."""
+
+    sources: list[Source]
+    order: MixtureOrder
+    processor: Processor
+    objective: Any
+    steps: int
+
+
+def prepare_stage(
+    stage: StageConfig, model: MultimodalModel, processor: Processor
+) -> StageParts:
+    """Open the data and build the objective.
+
+    Raises:
+        ConfigError: a stage that cannot work; the message says why.
+        DataError: data that is missing or malformed.
+    """
+    limit = model.config.backbone.max_positions
+    if stage.max_length > limit:
+        raise ConfigError(
+            f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions"
+        )
+    if stage.cache_features:
+        if any(source.augment for source in stage.data):
+            raise ConfigError("cache_features with augmented pictures",
+                              fix="turn one of them off")  # fmt: skip
+        if any(learn.part.startswith("encoders.") for learn in stage.learns):
+            raise ConfigError("cache_features while an encoder learns", fix="turn it off")
+    sources, weights = open_sources(stage.data)
+    order = MixtureOrder([len(s) for s in sources], weights, stage.seed)
+    template = stage.objective.template
+    mine = processor.with_template(template) if template else processor
+    objective = stage.objective.build(model, mine, sources)
+    samples = sum(len(s) for s in sources)
+    steps = stage.steps
+    if steps is None:
+        per_step = stage.batch_size * stage.accumulate * (_samples_a_row(stage, sources, mine))
+        steps = max(1, round((stage.epochs or 0) * samples / per_step))
+    return StageParts(sources, order, mine, objective, steps)
+
+
+def _samples_a_row(stage: StageConfig, sources: list[Source], processor: Processor) -> float:
+    """How many samples fit a packed row, judged by the first few of each source."""
+    if not stage.pack:
+        return 1.0
+    lengths = [
+        len(processor.encode(source[i], max_length=stage.max_length))
+        for source in sources
+        for i in range(min(8, len(source)))
+    ]
+    return max(1.0, stage.max_length / (sum(lengths) / len(lengths)) * 0.9)
+
+
+def loader_options(stage: StageConfig) -> LoaderOptions:
+    """The loader's share of a stage's config."""
+    return LoaderOptions(
+        batch_size=stage.batch_size,
+        max_length=stage.max_length,
+        pack=stage.pack,
+        workers=stage.workers,
+        seed=stage.seed,
+        augment=tuple(source.augment for source in stage.data),
+        skip_bad=stage.on_bad_row == "skip",
+    )
+
+
+def probe_stage(
+    stage: StageConfig, parts: StageParts, model: MultimodalModel, precision: Precision
+) -> StagePlan:
+    """Run one real batch forward and describe the stage.
+
+    Raises:
+        ConfigError: nothing would learn, or nothing is there to be learnt.
+        AlignmentError: placeholders and features disagree.
+    """
+    groups = set_learning(model, stage.learns)
+    learning = sum(p.numel() for _, pairs in groups for _, p in pairs)
+    if learning == 0:
+        raise ConfigError(f"no parameter learns in stage {stage.name!r}")
+    loader = Loader(parts.sources, parts.order, parts.processor, loader_options(stage))
+    stream = loader.batches(parts.order.start())
+    loaded = next(stream)
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+    batch = to_device(loaded.batch, model.device)
+    if stage.objective.runs_llm and not bool(batch.learn_BT.any()):
+        raise ConfigError(
+            "no token of the first batch is learned",
+            expected="assistant messages in the data",
+            where=f"stage {stage.name}",
+        )
+    needs_media = any(l.part.startswith(("projectors", "encoders")) for l in stage.learns)
+    if needs_media and not batch.media and not any(_has_media(s) for s in parts.sources):
+        raise ConfigError(
+            "a projector or encoder learns, but the data holds no media",
+            where=f"stage {stage.name}",
+        )
+    model.eval()
+    try:
+        with torch.no_grad(), autocast(precision, model.device):
+            losses = parts.objective(model, batch)
+    except SensoriumError as error:
+        raise error.at(f"stage {stage.name}, first batch") from None
+    loss = float(losses.total) / max(1, losses.count)
+    return StagePlan(
+        name=stage.name,
+        steps=parts.steps,
+        rows=sum(len(s) for s in parts.sources),
+        parts=count_parameters(model),
+        tokens=int((batch.segments_BT > 0).sum()),
+        samples=loaded.samples,
+        memory_mb=_memory_mb(stage, model, batch, learning),
+        loss=loss,
+    )
+
+
+def _has_media(source: Source) -> bool:
+    return any(any(True for _ in source[i].media()) for i in range(min(50, len(source))))
+
+
+def _memory_mb(
+    stage: StageConfig, model: MultimodalModel, batch: Batch, learning: int
+) -> int:
+    """Weights, gradients, two Adam moments, and activations of one batch, in fp32."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    state = learning * 12
+    activations = 0
+    if stage.objective.runs_llm:
+        backbone = model.config.backbone
+        width = backbone.d_model * backbone.num_layers * ACTIVATIONS_PER_WIDTH
+        activations = batch.input_ids_BT.numel() * width * 4
+        activations += int(batch.learn_BT.sum()) * backbone.vocab_size * 4 * 3
+    return round((weights + state + activations) / 2**20)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on a device."""
+    if device.type == "cpu":
+        return batch
+    for kind, media in batch.media.items():
+        media.pixels_NCHW = media.pixels_NCHW.to(device, non_blocking=True)
+        if media.features is not None:
+            media.features.values_ND = media.features.values_ND.to(device)
+        batch.slots[kind].data = batch.slots[kind].to(device)
+    for name in ("input_ids_BT", "learn_BT", "segments_BT", "positions_BT", "media_index_BT"):
+        setattr(batch, name, getattr(batch, name).to(device))
+    return batch

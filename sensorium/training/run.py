@@ -1,0 +1,37 @@
+"""Train a recipe into a folder: the one entry that CLI and Python share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sensorium.core.atomic import write_text
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.text.tokenizer import Tokenizer
+from sensorium.training.config import Recipe
+from sensorium.training.preflight import StagePlan
+from sensorium.training.trainer import Trainer, TrainerOptions
+
+Build = Callable[[], tuple[MultimodalModel, Tokenizer]]
+Save = Callable[[MultimodalModel, Tokenizer, Path, set[str]], None]
+
+
+def train_recipe(
+    recipe: Recipe, build: Build, save: Save, options: TrainerOptions
+) -> list[StagePlan]:
+    """Build, train all stages, save the model to `folder/model`.
+
+    Args:
+        build: makes the model with its pretrained parts; seeded here, so that new parts
+            start alike in every run of the recipe.
+        save: writes the finished model.
+    """
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = build()
+    trainer = Trainer(recipe, model, tokenizer, options)
+    write_text(options.folder / "recipe.yaml", recipe.to_yaml())
+    plans = trainer.run()
+    save(model, tokenizer, options.folder / "model", trainer.learnt)
+    return plans

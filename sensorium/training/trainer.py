@@ -1,0 +1,304 @@
+"""The trainer: all stages of a recipe in order, resumable at any moment, bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+from sensorium.core.errors import CheckpointError, NumericsError
+from sensorium.core.progress import Meter, progress
+from sensorium.data.loader import Loader
+from sensorium.data.mixture import MixtureState
+from sensorium.model.adapter import inject_adapter
+from sensorium.model.learning import own_names, set_learning
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.processor import Processor
+from sensorium.text.tokenizer import Tokenizer
+from sensorium.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    restore_rng,
+    save_checkpoint,
+)
+from sensorium.training.config import Recipe, StageConfig
+from sensorium.training.curve import draw_curve
+from sensorium.training.feature_cache import FeatureCache
+from sensorium.training.log import TrainingLog, read_log
+from sensorium.training.optimiser import (
+    build_optimiser,
+    optimiser_tensors,
+    rate,
+    restore_optimiser,
+)
+from sensorium.training.precision import Precision, autocast, choose_precision
+from sensorium.training.preflight import (
+    StageParts,
+    StagePlan,
+    loader_options,
+    prepare_stage,
+    probe_stage,
+    to_device,
+)
+
+MAX_BAD_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerOptions:
+    """Where a run lives and how it reports."""
+
+    folder: Path
+    cache: Path
+    resume: bool = False
+    tensorboard: bool = False
+    on_plan: Callable[[StagePlan, Precision], None] | None = None
+
+
+class Trainer:
+    """Runs a recipe's stages over one model."""
+
+    def __init__(
+        self, recipe: Recipe, model: MultimodalModel, tokenizer: Tokenizer, options: TrainerOptions
+    ) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.options = options
+        inject_adapter(model)
+        self.processor = Processor(recipe.model, tokenizer)
+        self.learnt: set[str] = set()
+        # What no source of weights provides is in every checkpoint.
+        self._own = own_names(model)
+        self._saved = self._load()
+        self.precision: Precision = self._choose_precision()
+        keep = self._saved.log_bytes if self._saved else 0
+        self._log = TrainingLog(options.folder, keep_bytes=keep, tensorboard=options.tensorboard)
+
+    def _load(self) -> Checkpoint | None:
+        folder = self.options.folder / "checkpoint"
+        saved = load_checkpoint(folder)
+        if saved is None:
+            return None
+        if not self.options.resume:
+            raise CheckpointError(
+                "a run was already begun here",
+                where=str(self.options.folder),
+                fix="add --resume to go on with it, or choose another folder with --out",
+            )
+        if saved.recipe != self.recipe.to_dict():
+            raise CheckpointError(
+                "the checkpoint belongs to another recipe",
+                where=str(folder),
+                fix="resume with the same recipe and overrides, or choose another folder",
+            )
+        return saved
+
+    def _choose_precision(self) -> Precision:
+        if self._saved is not None:
+            return "bf16" if self._saved.precision == "bf16" else "fp32"
+        asked = {stage.precision for stage in self.recipe.stages}
+        return choose_precision("auto" if "auto" in asked else asked.pop(), self.model.device)
+
+    def _stage_precision(self, stage: StageConfig) -> Precision:
+        return self.precision if stage.precision == "auto" else stage.precision
+
+    def run(self) -> list[StagePlan]:
+        """Check every stage, then train them in order.
+
+        Returns:
+            The plans of all stages.
+
+        Raises:
+            SensoriumError: before step one for anything that can be known then.
+        """
+        start = self._saved.stage if self._saved else 0
+        plans: list[StagePlan] = []
+        ready: list[StageParts] = []
+        for stage in self.recipe.stages:
+            parts = prepare_stage(stage, self.model, self.processor)
+            plan = probe_stage(stage, parts, self.model, self._stage_precision(stage))
+            if self.options.on_plan is not None:
+                self.options.on_plan(plan, self._stage_precision(stage))
+            plans.append(plan)
+            ready.append(parts)
+        torch.manual_seed(self.recipe.seed)
+        if self._saved is not None:
+            self._restore_weights(self._saved)
+        for stage in self.recipe.stages[:start]:
+            self._note_learnt(stage)
+        for index in range(start, len(self.recipe.stages)):
+            self._run_stage(index, ready[index])
+        self._log.close()
+        draw_curve(read_log(self._log.path), self.options.folder / "loss.png")
+        return plans
+
+    def _note_learnt(self, stage: StageConfig) -> list[Any]:
+        groups = set_learning(self.model, stage.learns)
+        self.learnt |= {name for _, pairs in groups for name, _ in pairs}
+        return groups
+
+    def _run_stage(self, index: int, parts: StageParts) -> None:
+        stage = self.recipe.stages[index]
+        groups = self._note_learnt(stage)
+        named: dict[str, Parameter] = {n: p for _, pairs in groups for n, p in pairs}
+        optimiser = build_optimiser(groups)
+        state, step = parts.order.start(), 0
+        if self._saved is not None and self._saved.stage == index:
+            state, step = MixtureState(self._saved.counts), self._saved.step
+            restore_optimiser(optimiser, named, self._saved.optimiser)
+            restore_rng(self._saved.rng)
+            if self._saved.finished:
+                return
+        self._saved = None
+        cache = FeatureCache(self.model, self.options.cache) if stage.cache_features else None
+        loader = Loader(
+            parts.sources, parts.order, parts.processor, loader_options(stage), transform=cache
+        )
+        run = _StageRun(self, stage, index, parts, optimiser, named)
+        with progress(f"{stage.name}", parts.steps) as meter:
+            run.train(loader, state, step, meter)
+
+    def _restore_weights(self, saved: Checkpoint) -> None:
+        state = self.model.state_dict()
+        with torch.no_grad():
+            for name, value in saved.weights.items():
+                if name not in state or state[name].shape != value.shape:
+                    raise CheckpointError(f"tensor {name} does not fit the model")
+                state[name].copy_(value)
+
+    def save(
+        self, index: int, step: int, state: MixtureState, optimiser: Any,
+        named: dict[str, Parameter], *, finished: bool,
+    ) -> None:  # fmt: skip
+        """Write a checkpoint."""
+        tensors = self.model.state_dict()
+        names = (self._own | self.learnt) & set(tensors)
+        save_checkpoint(
+            self.options.folder / "checkpoint",
+            Checkpoint(
+                stage=index,
+                step=step,
+                counts=state.counts,
+                log_bytes=self._log.size(),
+                precision=self.precision,
+                weights={n: tensors[n].detach().cpu().clone() for n in sorted(names)},
+                optimiser=optimiser_tensors(optimiser, {id(p): n for n, p in named.items()}),
+                rng=torch.get_rng_state(),
+                recipe=self.recipe.to_dict(),
+                finished=finished,
+            ),
+        )
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to the log."""
+        self._log.write(line)
+
+
+class _StageRun:
+    """The loop of one stage."""
+
+    def __init__(
+        self, trainer: Trainer, stage: StageConfig, index: int, parts: StageParts,
+        optimiser: torch.optim.Optimizer, named: dict[str, Parameter],
+    ) -> None:  # fmt: skip
+        self.trainer = trainer
+        self.stage = stage
+        self.index = index
+        self.parts = parts
+        self.optimiser = optimiser
+        self.named = named
+        self.bad_in_row = 0
+
+    def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
+        """Steps until the stage is done, with checkpoints on the way."""
+        model, stage, steps = self.trainer.model, self.stage, self.parts.steps
+        model.eval()  # No dropout unless a part asks for it; batch norms keep their statistics.
+        stream = loader.batches(state)
+        while step < steps:
+            started = time.monotonic()
+            factor = rate(stage.schedule, step, steps)
+            for group in self.optimiser.param_groups:
+                group["lr"] = group["peak"] * factor
+            line, state = self._step(stream, state)
+            step += 1
+            line |= {"stage": stage.name, "step": step, "lr_factor": factor,
+                     "seconds": round(time.monotonic() - started, 4)}  # fmt: skip
+            self.trainer.log(line)
+            shown = "not finite" if line["loss"] is None else f"loss {line['loss']:.3f}"
+            meter.update(step, f"{shown}  {line['samples'] / line['seconds']:.1f} samples/s")
+            if step % stage.checkpoint_every == 0 and step < steps:
+                self._save(step, state, finished=False)
+        last = self.index == len(self.trainer.recipe.stages) - 1
+        if last:
+            self._save(step, state, finished=True)
+        else:
+            # The next stage starts from here with a fresh optimiser.
+            empty: dict[str, Parameter] = {}
+            fresh = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+            length = len(self.trainer.recipe.stages[self.index + 1].data)
+            self.trainer.save(self.index + 1, 0, MixtureState([0] * length), fresh, empty,
+                              finished=False)  # fmt: skip
+        close = getattr(stream, "close", None)
+        if close is not None:
+            close()
+
+    def _save(self, step: int, state: MixtureState, *, finished: bool) -> None:
+        self.trainer.save(
+            self.index, step, state, self.optimiser, self.named, finished=finished
+        )
+
+    def _step(self, stream: Any, state: MixtureState) -> tuple[dict[str, Any], MixtureState]:
+        """One optimiser step over `accumulate` batches."""
+        model, stage = self.trainer.model, self.stage
+        precision = self.trainer._stage_precision(stage)  # noqa: SLF001
+        self.optimiser.zero_grad(set_to_none=True)
+        total, count, samples, tokens = 0.0, 0, 0, 0
+        named: dict[str, float] = {}
+        problems: list[str] = []
+        for _ in range(stage.accumulate):
+            loaded = next(stream)
+            batch = to_device(loaded.batch, model.device)
+            with autocast(precision, model.device):
+                losses = self.parts.objective(model, batch)
+            losses.total.backward()
+            total += float(losses.total.detach())
+            count += losses.count
+            samples += loaded.samples
+            tokens += int((batch.segments_BT > 0).sum())
+            problems += loaded.problems
+            state = loaded.state
+            for key, value in losses.parts.items():
+                named[key] = named.get(key, 0.0) + value / stage.accumulate
+        for parameter in self.named.values():
+            if parameter.grad is not None:
+                parameter.grad.div_(max(1, count))
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm))
+        loss = total / max(1, count)
+        line: dict[str, Any] = {"loss": loss, "grad_norm": norm, "samples": samples,
+                                "tokens": tokens, **named}  # fmt: skip
+        if problems:
+            line["skipped_rows"] = problems
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimiser.step()
+            self.bad_in_row = 0
+        else:
+            line |= {"loss": None, "grad_norm": None, "skipped_update": True}
+            line |= {key: None for key in named}
+            self._count_bad(loss, norm)
+        return line, state
+
+    def _count_bad(self, loss: float, norm: float) -> None:
+        self.bad_in_row += 1
+        if self.bad_in_row >= MAX_BAD_STEPS:
+            raise NumericsError(
+                f"loss {loss} and gradient norm {norm}, {MAX_BAD_STEPS} steps in a row",
+                expected="finite values",
+                where=f"stage {self.stage.name}",
+                fix="lower the learning rate or use precision: fp32; the last checkpoint is whole",
+            )
