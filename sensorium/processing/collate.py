@@ -13,8 +13,14 @@ from sensorium.core.batch import Batch, Example, MediaBatch
 from sensorium.core.batch import Features
 
 
-def collate(rows: Sequence[Sequence[Example]], pad_id: int) -> Batch:
-    """Lay Examples into rows; media are numbered across the batch in reading order."""
+def collate(
+    rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = False
+) -> Batch:
+    """Lay Examples into rows; media are numbered across the batch in reading order.
+
+    Args:
+        pad_left: pad in front, so that all rows end together, as generation wants.
+    """
     length = max(sum(len(e) for e in row) for row in rows)
     shape = (len(rows), length)
     ids = torch.full(shape, pad_id, dtype=torch.long)
@@ -27,7 +33,7 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int) -> Batch:
     media_count = 0
     names: list[str] = []
     for b, row in enumerate(rows):
-        start = 0
+        start = length - sum(len(e) for e in row) if pad_left else 0
         for number, example in enumerate(row, start=1):
             stop = start + len(example)
             ids[b, start:stop] = torch.tensor(example.input_ids)

@@ -191,12 +191,22 @@ def shrink(entry: Entry, side_px: int, quality: int) -> tuple[bytes, PILImage.Im
         return None
     with PILImage.open(io.BytesIO(entry.content), formats=("PNG",)) as picture:
         transparent = picture.mode in ("RGBA", "LA") or "transparency" in picture.info
-        small = picture.convert("RGBA") if transparent else upright.to_pil()
+        small = _crop_margin(picture.convert("RGBA")) if transparent else upright.to_pil()
     if min(small.size) < 12:
         return None
     small.thumbnail((side_px, side_px), PILImage.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=quality, method=4)
-    rgb = upright.to_pil()
-    rgb.thumbnail((side_px, side_px), PILImage.Resampling.LANCZOS)
-    return buffer.getvalue(), rgb
+    return buffer.getvalue(), load_image(small).to_pil()
+
+
+def _crop_margin(picture: PILImage.Image) -> PILImage.Image:
+    """Cut transparent margins: many clip-arts are a small drawing on an empty page."""
+    box = picture.getchannel("A").point(lambda a: 255 if a > 8 else 0).getbbox()  # pyright: ignore[reportOperatorIssue]
+    if box is None:
+        return picture
+    pad = max(2, max(box[2] - box[0], box[3] - box[1]) // 25)
+    left, top = max(0, box[0] - pad), max(0, box[1] - pad)
+    return picture.crop(
+        (left, top, min(picture.width, box[2] + pad), min(picture.height, box[3] + pad))
+    )

@@ -1,0 +1,165 @@
+"""`sensorium.load(...)`: one object that answers, scores and embeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from sensorium.core.batch import Features
+from sensorium.core.errors import WeightsError
+from sensorium.core.naming import nearest
+from sensorium.core.sample import Part, Sample, parse_messages, parse_sample
+from sensorium.inference.engine import Engine
+from sensorium.inference.sampling import Sampling
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.collate import collate
+from sensorium.processing.processor import Processor
+from sensorium.text.tokenizer import Tokenizer
+
+SHIPPED = {"nano": Path(__file__).parent / "assets" / "nano"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Teacher-forced scores of a whole conversation.
+
+    `logits_TV[t]` scores the token that follows `token_ids[t]`; `learn[t]` says whether
+    `token_ids[t]` belongs to an answer.
+    """
+
+    token_ids: list[int]
+    learn: list[bool]
+    logits_TV: Tensor
+
+
+class Model:
+    """A loaded model with its Processor and Engine."""
+
+    def __init__(self, model: MultimodalModel, tokenizer: Tokenizer) -> None:
+        self.network = model
+        self.tokenizer = tokenizer
+        self.processor = Processor(model.config, tokenizer)
+        self.engine = Engine(model, self.processor)
+
+    @overload
+    def respond(
+        self,
+        messages: Any,
+        *,
+        max_tokens: int = ...,
+        stream: Literal[False] = ...,
+        sampling: Sampling | None = ...,
+        root: Path | None = ...,
+    ) -> str: ...
+
+    @overload
+    def respond(
+        self,
+        messages: Any,
+        *,
+        max_tokens: int = ...,
+        stream: Literal[True],
+        sampling: Sampling | None = ...,
+        root: Path | None = ...,
+    ) -> Iterator[str]: ...
+
+    def respond(
+        self,
+        messages: Any,
+        *,
+        max_tokens: int = 128,
+        stream: bool = False,
+        sampling: Sampling | None = None,
+        root: Path | None = None,
+    ) -> str | Iterator[str]:
+        """Answer a conversation.
+
+        Args:
+            messages: the Sample's own JSON; a medium is a path, bytes, a PIL image or an
+                array. A plain string is one user message.
+            stream: return an iterator of text pieces instead of the whole text.
+            root: folder that relative media paths start from.
+
+        Raises:
+            DataError: malformed messages, media that do not decode, or a prompt too long.
+        """
+        prompt = self.processor.prompt(parse_messages(_as_messages(messages)), root)
+        if stream:
+            return self.engine.stream(prompt, max_tokens=max_tokens, sampling=sampling)
+        ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
+        return self.engine.text(ids)
+
+    @torch.inference_mode()
+    def logits(self, messages: Any, *, root: Path | None = None) -> Scores:
+        """Token ids and logits of a conversation, answers included (teacher forcing)."""
+        sample = Sample(messages=parse_messages(_as_messages(messages)), root=root)
+        example = self.processor.encode(sample)
+        batch = collate([[example]], self.tokenizer.pad_id)
+        hidden_BTD = self.network(batch).hidden_BTD
+        return Scores(example.input_ids, example.learn, self.network.logits(hidden_BTD)[0])
+
+    @torch.inference_mode()
+    def embed(self, media: Any | Sequence[Any], *, kind: str = "image") -> list[Features]:
+        """Projected features of one or several media, one Features each: what the LLM sees."""
+        items = list(media) if isinstance(media, list | tuple) else [media]
+        out: list[Features] = []
+        for item in items:
+            sample = parse_sample(
+                {"messages": [{"role": "user", "content": [Part(kind, item)]}]}, where=kind
+            )
+            example = self.processor.encode(sample)
+            out.append(self.network.features(example.media)[kind])
+        return out
+
+
+def _as_messages(messages: Any) -> Any:
+    return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+
+
+def load(name: str | Path) -> Model:
+    """Load `nano`, a folder saved by Sensorium, or a hub id of such a folder.
+
+    Raises:
+        WeightsError: there is no such model, or its files are damaged.
+    """
+    from sensorium.interop.saved import load_model
+
+    return Model(*load_model(find_model(name)))
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model by shipped name, path, or hub id.
+
+    Raises:
+        WeightsError: nothing is there.
+    """
+    text = str(name)
+    if text in SHIPPED:
+        if not SHIPPED[text].exists():
+            raise WeightsError(
+                f"the shipped model {text!r} is missing from this installation",
+                where=str(SHIPPED[text]),
+                fix="reinstall, or train it with `sensorium train nano`",
+            )
+        return SHIPPED[text]
+    path = Path(name)
+    if path.is_dir():
+        return path / "model" if (path / "model" / "config.json").exists() else path
+    if text.count("/") == 1 and not text.startswith((".", "/")):
+        from sensorium.core.weights import HubSource
+        from sensorium.interop.locate import locate
+
+        found = locate((HubSource(id=text),))
+        if found is not None:
+            return found
+    near = nearest(text, SHIPPED)
+    raise WeightsError(
+        f"no model {text!r}",
+        expected="a shipped name, a folder, or a hub id owner/name",
+        fix=f"did you mean {near!r}?" if near else f"shipped: {', '.join(SHIPPED)}",
+    )

@@ -1,0 +1,68 @@
+"""Anything that answers requests with media: an engine, an endpoint, a constant.
+
+Evaluation and agents see only this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sensorium.core.sample import Message, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A conversation that wants an answer."""
+
+    id: str
+    messages: tuple[Message, ...]
+    max_tokens: int = 32
+    root: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one request."""
+
+    id: str
+    text: str
+    tokens: int = 0
+
+
+class Responder(Protocol):
+    """Answers requests, one answer each, in the same order."""
+
+    def respond(self, requests: Sequence[Request]) -> Iterator[Answer]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Always the same answer: a baseline, and a test double."""
+
+    text: str
+
+    def respond(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        for request in requests:
+            yield Answer(request.id, self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """The same responder without its media: what language alone can do."""
+
+    inner: Responder
+
+    def respond(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        yield from self.inner.respond([without_media(r) for r in requests])
+
+
+def without_media(request: Request) -> Request:
+    """The request with every medium taken out."""
+    messages = tuple(
+        Message(m.role, tuple(p for p in m.content if not p.is_media) or (Part("text", ""),))
+        for m in request.messages
+    )
+    return Request(request.id, messages, request.max_tokens, None)

@@ -1,0 +1,1 @@
+"""Answering: the generator and sampling."""

@@ -1,0 +1,161 @@
+"""A plain, correct generator: cached, batched, streaming.
+
+Shape legend: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sensorium.core.batch import Batch, Example
+from sensorium.core.errors import DataError
+from sensorium.core.responder import Answer, Request
+from sensorium.inference.sampling import Sampler, Sampling
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.collate import collate
+from sensorium.processing.processor import Processor
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The state of a batch of growing answers."""
+
+    cache: Any
+    mask_BT: torch.Tensor | None
+    positions_B: torch.Tensor
+    media_index_B: torch.Tensor
+    context: Any
+
+
+class Engine:
+    """Answers conversations with one model."""
+
+    def __init__(self, model: MultimodalModel, processor: Processor) -> None:
+        self.model = model.eval()
+        self.processor = processor
+
+    def respond(
+        self, requests: Sequence[Request], *, batch_size: int = 8
+    ) -> Iterator[Answer]:
+        """Greedy answers, in the order of the requests."""
+        for start in range(0, len(requests), batch_size):
+            group = requests[start : start + batch_size]
+            examples = [self.processor.prompt(r.messages, r.root) for r in group]
+            texts = self.generate(examples, max_tokens=max(r.max_tokens for r in group))
+            for request, ids in zip(group, texts, strict=True):
+                kept = ids[: request.max_tokens]
+                yield Answer(request.id, self.text(kept), len(kept))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The answer's text."""
+        return self.processor.tokenizer.decode(ids).strip()
+
+    def generate(
+        self, prompts: Sequence[Example], *, max_tokens: int, sampling: Sampling | None = None
+    ) -> list[list[int]]:
+        """Token ids of all answers, without their stop tokens."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        done = [False] * len(prompts)
+        for tokens in self._run(prompts, max_tokens, sampling or Sampling(), answers, done):
+            del tokens
+        return answers
+
+    def stream(
+        self, prompt: Example, *, max_tokens: int, sampling: Sampling | None = None
+    ) -> Iterator[str]:
+        """Pieces of one answer's text as they are made."""
+        answers: list[list[int]] = [[]]
+        shown = ""
+        for _ in self._run([prompt], max_tokens, sampling or Sampling(), answers, [False]):
+            text = self.processor.tokenizer.decode(answers[0]).lstrip()
+            # A character whose last byte is still to come decodes to the replacement mark.
+            if text.endswith("\ufffd"):
+                continue
+            if text.startswith(shown) and len(text) > len(shown):
+                yield text[len(shown) :]
+                shown = text
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        prompts: Sequence[Example],
+        max_tokens: int,
+        sampling: Sampling,
+        answers: list[list[int]],
+        done: list[bool],
+    ) -> Iterator[list[int]]:
+        """Extend `answers` by one token a turn until all are done."""
+        if not prompts:
+            return
+        self._check_room(prompts, max_tokens)
+        sampler = Sampler(sampling, self.model.device)
+        batch = collate([[p] for p in prompts], self.processor.tokenizer.pad_id, pad_left=True)
+        rows, logits_BV = self._prefill(batch)
+        for count in range(max_tokens):
+            chosen = sampler(logits_BV, answers).tolist()
+            for b, token in enumerate(chosen):
+                if not done[b] and token in self.processor.stop_ids:
+                    done[b] = True
+                if not done[b]:
+                    answers[b].append(token)
+            yield chosen
+            if all(done) or count == max_tokens - 1:
+                return
+            logits_BV = self._step(rows, chosen)
+
+    def _check_room(self, prompts: Sequence[Example], max_tokens: int) -> None:
+        limit = self.model.config.backbone.max_positions
+        longest = max(len(p) for p in prompts)
+        if longest + max_tokens > limit:
+            raise DataError(
+                f"a prompt of {longest} tokens and {max_tokens} to answer",
+                expected=f"at most {limit} together",
+                fix="shorten the conversation or lower max_tokens",
+            )
+
+    def _prefill(self, batch: Batch) -> tuple[_Rows, torch.Tensor]:
+        from transformers import DynamicCache
+
+        model = self.model
+        ids_BT = batch.input_ids_BT.to(model.device)
+        embeds_BTD = model.backbone.embed(ids_BT)
+        features = model.features(batch.media)
+        embeds_BTD = model.fusion.enter(embeds_BTD, features, batch.slots)
+        context: Any = model.fusion.context(features, batch.media, len(ids_BT))
+        real_BT = batch.segments_BT > 0
+        padded = not bool(real_BT.all())
+        rows = _Rows(
+            cache=DynamicCache(),
+            mask_BT=real_BT.long() if padded else None,
+            positions_B=batch.positions_BT[:, -1],
+            media_index_B=batch.media_index_BT[:, -1],
+            context=context,
+        )
+        hidden_BTD = model.backbone(
+            embeds_BTD,
+            positions_BT=batch.positions_BT,
+            mask_BT=rows.mask_BT,
+            cache=rows.cache,
+            insert=model.fusion.inserter(context, batch.media_index_BT),
+        )
+        return rows, model.logits(hidden_BTD[:, -1])
+
+    def _step(self, rows: _Rows, tokens: list[int]) -> torch.Tensor:
+        model = self.model
+        rows.positions_B = rows.positions_B + 1
+        if rows.mask_BT is not None:
+            ones = torch.ones(len(tokens), 1, dtype=rows.mask_BT.dtype)
+            rows.mask_BT = torch.cat([rows.mask_BT, ones], dim=1)
+        embeds_BTD = model.backbone.embed(torch.tensor(tokens, device=model.device)[:, None])
+        hidden_BTD = model.backbone(
+            embeds_BTD,
+            positions_BT=rows.positions_B[:, None],
+            mask_BT=rows.mask_BT,
+            cache=rows.cache,
+            insert=model.fusion.inserter(rows.context, rows.media_index_B[:, None]),
+        )
+        return model.logits(hidden_BTD[:, -1])

@@ -1,0 +1,63 @@
+"""From logits to the next token.
+
+Shape legend: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sensorium.core.config import Config
+
+
+class Sampling(Config):
+    """temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+class Sampler:
+    """Draws tokens with its own random numbers, so that equal seeds give equal answers."""
+
+    def __init__(self, config: Sampling, device: torch.device) -> None:
+        self.config = config
+        self._generator = torch.Generator(device=device).manual_seed(config.seed)
+
+    def __call__(self, logits_BV: Tensor, previous: list[list[int]]) -> Tensor:
+        """(B, V) and the tokens of each answer so far -> (B,)."""
+        logits_BV = logits_BV.float()
+        if self.config.repetition_penalty != 1.0:
+            logits_BV = self._penalise(logits_BV.clone(), previous)
+        if self.config.temperature <= 0:
+            return logits_BV.argmax(dim=-1)
+        logits_BV = logits_BV / self.config.temperature
+        if self.config.top_k:
+            floor = logits_BV.topk(self.config.top_k, dim=-1).values[:, -1:]
+            logits_BV = logits_BV.masked_fill(logits_BV < floor, float("-inf"))
+        probs_BV = logits_BV.softmax(dim=-1)
+        if self.config.top_p < 1.0:
+            probs_BV = self._nucleus(probs_BV)
+        return torch.multinomial(probs_BV, 1, generator=self._generator)[:, 0]
+
+    def _penalise(self, logits_BV: Tensor, previous: list[list[int]]) -> Tensor:
+        """CTRL's rule (arXiv:1909.05858): shrink the logits of tokens already said."""
+        for row, said in zip(logits_BV, previous, strict=True):
+            if said:
+                ids = torch.tensor(sorted(set(said)), device=row.device)
+                values = row[ids]
+                penalty = self.config.repetition_penalty
+                row[ids] = torch.where(values > 0, values / penalty, values * penalty)
+        return logits_BV
+
+    def _nucleus(self, probs_BV: Tensor) -> Tensor:
+        """Keep the smallest set of tokens whose mass reaches top_p."""
+        ordered, index = probs_BV.sort(dim=-1, descending=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        ordered = ordered.masked_fill(before >= self.config.top_p, 0.0)
+        kept = torch.zeros_like(probs_BV).scatter(-1, index, ordered)
+        return kept / kept.sum(dim=-1, keepdim=True)
