@@ -1,0 +1,250 @@
+"""What foreign formats share: rows by index, placeholders in text, rows of named columns.
+
+`<image>` and its relatives exist only here; past an importer there are parts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.errors import DataError
+from sensorium.core.sample import Sample, parse_sample
+from sensorium.data.source import JsonlSource
+
+PLACEHOLDER = re.compile(r"\n?<(image|video|audio)>\n?")
+ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
+    "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "system": "system",
+}  # fmt: skip
+IMAGE_COLUMNS = ("image", "images", "img", "image_path", "file_name", "filename", "file", "path",
+                 "jpg", "png", "webp", "jpeg")  # fmt: skip
+TEXT_COLUMNS = ("caption", "text", "txt", "title", "description", "label", "sentence")
+TURN_COLUMNS = ("messages", "conversations", "conversation")
+
+Row = Mapping[str, Any]
+Convert = Callable[[Row, str], dict[str, Any]]
+
+
+class RowSource:
+    """Samples converted from rows when they are asked for."""
+
+    def __init__(
+        self,
+        name: str,
+        length: int,
+        row: Callable[[int], Row],
+        convert: Convert,
+        *,
+        where: Callable[[int], str],
+        root: Path | None,
+    ) -> None:
+        self.name = name
+        self._length = length
+        self._row = row
+        self._convert = convert
+        self._where = where
+        self._root = root
+
+    def __len__(self) -> int:
+        return self._length
+
+    def where(self, index: int) -> str:
+        return self._where(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        where = self._where(index)
+        row = self._row(index)
+        if not isinstance(row, Mapping):
+            raise DataError(f"row is {type(row).__name__}", expected="an object", where=where)
+        return parse_sample(self._convert(row, where), where=where, root=self._root)
+
+
+def json_rows(path: Path, convert: Convert, root: Path | None) -> RowSource:
+    """Rows of a JSON array or of JSON lines.
+
+    Raises:
+        DataError: the file is neither.
+    """
+    root = root or path.parent
+    with path.open("rb") as stream:
+        first = stream.read(64).lstrip()[:1]
+    if first == b"[":
+        try:
+            rows: list[Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"not JSON: {error}", where=str(path)) from None
+        return RowSource(path.name, len(rows), rows.__getitem__, convert,
+                         where=lambda i: f"{path}, row {i + 1}", root=root)  # fmt: skip
+    lines = JsonlSource(path, root)
+    return RowSource(path.name, len(lines), lines.raw, convert, where=lines.where, root=root)
+
+
+def turn_row(row: Row, where: str) -> dict[str, Any]:
+    """A row with turns (`conversations` or `messages`) and its media as columns.
+
+    Raises:
+        DataError: no turns, an unknown role, or placeholders and media that do not match.
+    """
+    key = next((k for k in TURN_COLUMNS if k in row), None)
+    if key is None:
+        raise DataError(
+            f"no turns among the keys {sorted(row)}", expected=" or ".join(TURN_COLUMNS), where=where
+        )
+    media = {kind: _as_list(row.get(kind, row.get(f"{kind}s"))) for kind in ("image", "video", "audio")}
+    left = {kind: list(items) for kind, items in media.items()}
+    turns: Any = row[key]
+    if not isinstance(turns, Sequence) or isinstance(turns, str):
+        raise DataError(f"{key!r} is {type(turns).__name__}", expected="a list", where=where)
+    messages = [_turn(turn, left, f"{where}, message {i + 1}") for i, turn in enumerate(turns)]
+    has_slots = any(PLACEHOLDER.search(str(_text_of(t))) for t in turns if isinstance(t, Mapping))
+    unplaced = [(kind, item) for kind, items in left.items() for item in items]
+    if unplaced and has_slots:
+        kind, total = unplaced[0][0], len(media[unplaced[0][0]])
+        used = total - len(left[kind])
+        raise DataError(
+            f"{total} {kind}s but {used} <{kind}> placeholder{'s' if used != 1 else ''}",
+            expected="one placeholder for each medium, or none at all",
+            where=where,
+        )
+    if unplaced:
+        # No placeholders at all: media stand before the first question.
+        first = next((m for m in messages if m["role"] == "user"), None)
+        if first is None:
+            raise DataError("media but no user message to put them in", where=where)
+        first["content"] = [*({"type": k, k: v} for k, v in unplaced), *first["content"]]
+    return {"id": str(row.get("id", "")), "messages": messages}
+
+
+def _turn(turn: Any, left: dict[str, list[Any]], where: str) -> dict[str, Any]:
+    if not isinstance(turn, Mapping):
+        raise DataError(f"turn is {type(turn).__name__}", expected="an object", where=where)
+    said = turn.get("from", turn.get("role"))
+    if said not in ROLES:
+        raise DataError(
+            f"unknown role {said!r}", expected=", ".join(sorted(ROLES)), where=where
+        )
+    content = _text_of(turn)
+    if isinstance(content, str):
+        return {"role": ROLES[said], "content": _place(content, left, where)}
+    if not isinstance(content, Sequence):
+        raise DataError(f"content is {type(content).__name__}", expected="text or parts", where=where)
+    return {"role": ROLES[said], "content": [p for c in content for p in _part(c, left, where)]}
+
+
+def _text_of(turn: Mapping[str, Any]) -> Any:
+    return turn.get("value", turn.get("content"))
+
+
+def _place(text: str, left: dict[str, list[Any]], where: str) -> list[dict[str, Any]]:
+    """Text with placeholders -> parts."""
+    parts: list[dict[str, Any]] = []
+    position = 0
+    for match in PLACEHOLDER.finditer(text):
+        if text[position : match.start()]:
+            parts.append({"type": "text", "text": text[position : match.start()]})
+        kind = match.group(1)
+        if not left[kind]:
+            raise DataError(
+                f"more <{kind}> placeholders than {kind}s",
+                expected="one placeholder for each medium",
+                where=where,
+            )
+        parts.append({"type": kind, kind: left[kind].pop(0)})
+        position = match.end()
+    if text[position:] or not parts:
+        parts.append({"type": "text", "text": text[position:]})
+    return parts
+
+
+def _part(part: Any, left: dict[str, list[Any]], where: str) -> list[dict[str, Any]]:
+    """One part of an OpenAI message."""
+    if isinstance(part, str):
+        return _place(part, left, where)
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text":
+        return [{"type": "text", "text": part.get("text", "")}]
+    if kind in ("image_url", "input_image"):
+        url = part.get("image_url")
+        return [{"type": "image", "image": from_url(url.get("url") if isinstance(url, Mapping) else url, where)}]  # fmt: skip
+    if kind in ("image", "video", "audio"):
+        value = part.get(kind, part.get("path", part.get("url")))
+        if value is None and left[kind]:
+            value = left[kind].pop(0)
+        if value is None:
+            raise DataError(f"part of type {kind!r} without a value", where=where)
+        return [{"type": kind, kind: from_url(value, where)}]
+    raise DataError(
+        f"unknown part type {kind!r}", expected="text, image_url, image, video or audio", where=where
+    )
+
+
+def from_url(url: Any, where: str) -> Any:
+    """A data URL as bytes, a file URL as a path; nothing is fetched from the network.
+
+    Raises:
+        DataError: a remote URL, or a malformed data URL.
+    """
+    import base64
+    import binascii
+
+    if not isinstance(url, str):
+        return url
+    if url.startswith("data:"):
+        _, comma, body = url.partition(",")
+        try:
+            return base64.b64decode(body if comma else "", validate=True)
+        except binascii.Error:
+            raise DataError("malformed data URL", where=where) from None
+    if url.startswith(("http://", "https://")):
+        raise DataError(
+            f"remote medium {url[:80]!r}", expected="a local path or a data URL", where=where,
+            fix="download the media first",
+        )  # fmt: skip
+    return url.removeprefix("file://")
+
+
+def column_row(row: Row, where: str) -> dict[str, Any]:
+    """A row of a table: turns, or question and answer, or image and caption.
+
+    Raises:
+        DataError: no usable columns.
+    """
+    if any(k in row for k in TURN_COLUMNS):
+        return turn_row({k: _cell(v) for k, v in row.items()}, where)
+    image_key = next((k for k in IMAGE_COLUMNS if row.get(k) is not None), None)
+    images = [_cell(v) for v in _as_list(row[image_key])] if image_key else []
+    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    if row.get("question") is not None and row.get("answer") is not None:
+        content.append({"type": "text", "text": str(row["question"])})
+        answer = str(row["answer"])
+    else:
+        text_key = next((k for k in TEXT_COLUMNS if row.get(k) is not None), None)
+        if text_key is None or not images:
+            raise DataError(
+                f"columns {sorted(row)} or their values do not make a sample",
+                expected=f"an image ({', '.join(IMAGE_COLUMNS[:4])}, ...) with a text "
+                f"({', '.join(TEXT_COLUMNS[:3])}, ...) or question and answer",
+                where=where,
+            )
+        answer = str(row[text_key])
+    return {"id": str(row.get("id", "")), "messages": [
+        {"role": "user", "content": content}, {"role": "assistant", "content": answer}]}  # fmt: skip
+
+
+def _cell(value: Any) -> Any:
+    """Hugging Face stores an image as {bytes, path}."""
+    if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:
+        return value["bytes"] if value["bytes"] is not None else value["path"]
+    if isinstance(value, list):
+        return [_cell(v) for v in value]
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

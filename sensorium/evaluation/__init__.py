@@ -1,0 +1,1 @@
+"""Benchmarks, metrics, runner, report. Models are seen only as Responders."""

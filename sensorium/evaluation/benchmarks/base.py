@@ -1,0 +1,72 @@
+"""What every benchmark answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.config import Config
+from sensorium.core.responder import Answer, Request
+from sensorium.core.sample import Message, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question with what counts as right."""
+
+    request: Request
+    gold: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    """Sub-groups that get a score of their own."""
+
+
+class BenchmarkConfig(Config):
+    """Makes items and scores answers; `version` changes when scores would."""
+
+    kind: str
+    version: int = 1
+    limit: int | None = None
+
+    @property
+    def headline(self) -> str:
+        """The score that stands for the benchmark."""
+        return "accuracy"
+
+    @property
+    def constant(self) -> str:
+        """The best answer that ignores the question."""
+        return "yes"
+
+    def items(self) -> list[Item]:
+        """All questions, always in the same order."""
+        raise TypeError(f"{type(self).__name__} does not define items()")
+
+    def right(self, item: Item, answer: Answer) -> bool:
+        """Whether one answer is right."""
+        raise TypeError(f"{type(self).__name__} does not define right()")
+
+    def scores(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, float]:
+        """Accuracy, and accuracy by tag."""
+        marks = [self.right(i, a) for i, a in zip(items, answers, strict=True)]
+        out = {"accuracy": sum(marks) / len(marks) if marks else 0.0}
+        for tag in sorted({t for item in items for t in item.tags}):
+            mine = [m for m, item in zip(marks, items, strict=True) if tag in item.tags]
+            out[tag] = sum(mine) / len(mine)
+        return out
+
+
+def question(
+    identity: str, image: Any, text: str, *, root: Path | None = None, max_tokens: int = 24
+) -> Request:
+    """A picture and a question."""
+    message = Message("user", (Part("image", image), Part("text", text)))
+    return Request(identity, (message,), max_tokens, root)
+
+
+def spread(rows: list[Any], limit: int | None) -> list[Any]:
+    """At most `limit` rows, evenly spread."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    return [rows[int(i * len(rows) / limit)] for i in range(limit)]

@@ -1,0 +1,45 @@
+"""Naming: say what a held-out picture shows; any accepted name counts.
+
+The headline counts pictures whose name some training picture bears too (`known`). Pictures
+of things never seen in training are scored apart (`unseen`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from sensorium.core.responder import Answer
+from sensorium.data.picture_book.instruct import NAMING, SHORT
+from sensorium.evaluation.benchmarks.base import Item, question
+from sensorium.evaluation.benchmarks.book import BookBenchmark
+from sensorium.evaluation.metrics.answers import names
+
+
+class Naming(BookBenchmark):
+    """`What is this? Answer with one word or a short phrase.`"""
+
+    kind: Literal["naming"] = "naming"
+
+    @property
+    def headline(self) -> str:
+        return "accuracy"
+
+    @property
+    def constant(self) -> str:
+        heads = Counter(e["name"] for e in self.catalogue().entries)
+        return heads.most_common(1)[0][0]
+
+    def items(self) -> list[Item]:
+        known = {name for entry in self.catalogue().entries for name in entry["accepted"]}
+        return [
+            Item(
+                question(e["id"], e["image"], NAMING[0] + SHORT, root=self.folder()),
+                tuple(e["accepted"]),
+                ("known" if known & set(e["accepted"]) else "unseen", e["style"]),
+            )
+            for e in self.heldout()
+        ]
+
+    def right(self, item: Item, answer: Answer) -> bool:
+        return names(answer.text, item.gold)

@@ -1,0 +1,48 @@
+"""Your own questions: a file of Samples whose last assistant turn is the gold answer.
+
+More accepted answers may stand in `meta.accepted`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from sensorium.core.errors import DataError
+from sensorium.core.responder import Answer, Request
+from sensorium.data.formats import open_path
+from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, spread
+from sensorium.evaluation.metrics.answers import names
+
+
+class VqaFile(BenchmarkConfig):
+    """Accepted-answer match over any data that can be imported."""
+
+    kind: Literal["vqa_file"] = "vqa_file"
+    path: str
+    format: str = "auto"
+    max_tokens: int = 24
+
+    @property
+    def constant(self) -> str:
+        return Counter(item.gold[0] for item in self.items()).most_common(1)[0][0]
+
+    def items(self) -> list[Item]:
+        source = open_path(Path(self.path), self.format)
+        items: list[Item] = []
+        for index in spread(list(range(len(source))), self.limit):
+            sample = source[index]
+            if len(sample.messages) < 2 or sample.messages[-1].role != "assistant":
+                raise DataError(
+                    f"row {index + 1} does not end with an assistant turn, the gold answer",
+                    where=self.path,
+                )
+            gold = (sample.messages[-1].text, *sample.meta.get("accepted", ()))
+            request = Request(sample.id or str(index), sample.messages[:-1], self.max_tokens,
+                              sample.root)  # fmt: skip
+            items.append(Item(request, gold))
+        return items
+
+    def right(self, item: Item, answer: Answer) -> bool:
+        return names(answer.text, item.gold)

@@ -1,0 +1,125 @@
+"""The HTML report: one file, with the pictures, the questions and the answers."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as PILImage
+
+from sensorium.core.atomic import write_text
+from sensorium.evaluation.benchmarks.base import Item
+from sensorium.evaluation.runner import Result
+from sensorium.media.image import load_image
+
+EXAMPLES = 24
+THUMBNAIL_PX = 132
+STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;
+color:#1c2430;background:#fff}
+h1{font-size:1.6rem}h2{margin-top:2.4rem;font-size:1.2rem}
+table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.3rem .8rem;text-align:left;
+border-bottom:1px solid #dde3ea}td.n{text-align:right;font-variant-numeric:tabular-nums}
+.bar{background:#e8edf3;width:160px;height:10px;border-radius:5px;overflow:hidden}
+.bar i{display:block;height:10px;background:#2f6db3}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(245px,1fr));gap:.8rem}
+.card{border:1px solid #dde3ea;border-radius:8px;padding:.6rem;font-size:13px}
+.card img{max-height:132px;display:block;margin:0 auto .5rem}
+.ok{border-left:5px solid #2e9e5b}.bad{border-left:5px solid #cf4a3c}
+.q{color:#51607a}.dim{color:#8290a5}
+"""
+
+
+def write_report(
+    title: str,
+    columns: Sequence[tuple[str, Sequence[Result]]],
+    path: Path,
+    *,
+    notes: Sequence[str] = (),
+    picture: Path | None = None,
+) -> None:
+    """Write the report.
+
+    Args:
+        columns: (name, results) of each model, the same benchmarks in the same order; the
+            last one's answers are shown.
+        picture: a PNG to show under the scores, such as the loss curve.
+    """
+    parts = [
+        "<!doctype html><meta charset='utf-8'>",
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>",
+        *(f"<p>{html.escape(note)}</p>" for note in notes),
+        _summary(columns),
+    ]
+    if picture is not None and picture.exists():
+        encoded = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(f"<h2>Training</h2><img alt='loss curve' style='max-width:100%' "
+                     f"src='data:image/png;base64,{encoded}'>")  # fmt: skip
+    for result in columns[-1][1]:
+        parts.append(_section(result))
+    write_text(path, "\n".join(parts))
+
+
+def _summary(columns: Sequence[tuple[str, Sequence[Result]]]) -> str:
+    heads = "".join(f"<th>{html.escape(name)}</th><th></th>" for name, _ in columns)
+    rows = [f"<tr><th>benchmark</th>{heads}<th>without picture</th><th>constant</th>"
+            "<th>questions</th></tr>"]  # fmt: skip
+    for i, last in enumerate(columns[-1][1]):
+        cells = ""
+        for _, results in columns:
+            result = results[i]
+            low, high = result.interval("model")
+            value = result.headline("model")
+            cells += (f"<td class=n><b>{value:.1%}</b> <span class=dim>{low:.0%}–{high:.0%}</span>"
+                      f"</td><td><div class=bar><i style='width:{value:.0%}'></i></div></td>")  # fmt: skip
+        name = f"{last.benchmark.kind} ({last.benchmark.headline.replace('_', ' ')})"
+        rows.append(
+            f"<tr><td>{html.escape(name)}</td>{cells}<td class=n>{last.headline('blind'):.1%}</td>"
+            f"<td class=n>{last.headline('constant'):.1%}</td><td class=n>{len(last.items)}</td></tr>"
+        )
+    return f"<table>{''.join(rows)}</table><p class=dim>Small figures: 95 % Wilson interval.</p>"
+
+
+def _section(result: Result) -> str:
+    step = max(1, len(result.items) // EXAMPLES)
+    cards = [_card(result, i) for i in range(0, len(result.items), step)][:EXAMPLES]
+    table = "".join(
+        f"<tr><td>{html.escape(name)}</td><td class=n>{value:.1%}</td></tr>"
+        for name, value in result.scores["model"].items()
+    )
+    return (f"<h2>{html.escape(result.benchmark.kind)}</h2><table>{table}</table>"
+            f"<div class=cards>{''.join(cards)}</div>")  # fmt: skip
+
+
+def _card(result: Result, i: int) -> str:
+    item = result.items[i]
+    right = result.benchmark.right(item, result.answers["model"][i])
+    gold = ", ".join(item.gold[:4])
+    return (
+        f"<div class='card {'ok' if right else 'bad'}'>{_picture(item)}"
+        f"<div class=q>{html.escape(item.request.messages[-1].text)}</div>"
+        f"<b>{html.escape(result.answers['model'][i].text) or '—'}</b>"
+        f"<div class=dim>right: {html.escape(gold)}<br>without picture: "
+        f"{html.escape(result.answers['blind'][i].text) or '—'}</div></div>"
+    )
+
+
+def _picture(item: Item) -> str:
+    for message in item.request.messages:
+        for part in message.content:
+            if part.type == "image":
+                return _thumbnail(part.value, item.request.root)
+    return ""
+
+
+def _thumbnail(source: Any, root: Path | None) -> str:
+    picture: PILImage.Image = load_image(source, root=root).to_pil()
+    picture.thumbnail((2 * THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=75)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"<img alt='' src='data:image/webp;base64,{encoded}'>"
