@@ -7,8 +7,9 @@ name table; the contract test then finds it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.config import Config
@@ -131,3 +132,33 @@ class ResolutionConfig(PartConfig):
     def cut(self, image: Any, plan: TilePlan, size_px: int, interpolation: str) -> Any:
         """The encoder inputs (plan.images, size, size, 3), uint8, of an RGB picture."""
         raise TypeError(f"{type(self).__name__} does not define cut()")
+
+
+class LaneShape(Protocol):
+    """What the Processor must know of one modality's way into the LLM."""
+
+    @property
+    def encoder(self) -> EncoderConfig: ...
+    @property
+    def resolution(self) -> ResolutionConfig: ...
+    def tile_grid(self) -> Grid:
+        """Tokens of one encoder input after the projector."""
+        ...
+
+
+class ModelShape(Protocol):
+    """What the Processor must know of a model."""
+
+    @property
+    def lanes(self) -> Mapping[str, LaneShape]: ...
+    @property
+    def fusion(self) -> FusionConfig: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def image_markers(self) -> tuple[str, ...]: ...
+    @property
+    def placeholder_token(self) -> str | None: ...
+    def lane(self, kind: str) -> LaneShape:
+        """The lane of a media kind, or a ConfigError."""
+        ...

@@ -141,3 +141,18 @@ def read_model_config(folder: Path) -> ModelConfig:
             fix="bring a foreign checkpoint in with `sensorium import`",
         )
     return ModelConfig.from_dict(values["model"], where=str(file))
+
+
+def recast(folder: Path, out: Path, *, half: bool) -> None:
+    """Copy a model folder, its tensors as stored or in half precision."""
+    tensors = read_file(folder / "model.safetensors")
+    read_model_config(folder)
+    with atomic_folder(out) as target:
+        save_file(
+            {k: _stored(v, torch.float16 if half else None) for k, v in tensors.items()},
+            target / "model.safetensors",
+            metadata={"format": "pt"},
+        )
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            if (folder / name).exists():
+                (target / name).write_bytes((folder / name).read_bytes())

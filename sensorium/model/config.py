@@ -70,8 +70,8 @@ class ModelConfig(Config):
     fusion: AnyFusion = SpliceConfig()
     adapter: LoraConfig | None = None
     template: TemplateName = "auto"
-    image_marker: str | None = None
-    """Token written where a medium stands when features enter inside layers."""
+    image_markers: tuple[str, ...] = ()
+    """Tokens written where a medium stands when features enter inside layers."""
     placeholder_token: str | None = None
     """Vocabulary entry used as placeholder id; None: the padding id. Only its position
     matters, features replace it."""

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from sensorium.core.batch import Example, MediaBatch, TilePlan
 from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.parts import ModelShape
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.media.augment import augment_image, random_background
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
-from sensorium.model.config import ModelConfig
 from sensorium.text.chat import ChatTemplate, choose_template, control_id, render, stop_ids
 from sensorium.text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ class Processor:
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: ModelShape,
         tokenizer: Tokenizer,
         *,
         template: str | None = None,
@@ -61,8 +61,7 @@ class Processor:
         self._fills_slots: bool = config.fusion.fills_slots
         token = config.placeholder_token
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
-        marker = config.image_marker
-        self._marker = [tokenizer.special_id(marker)] if marker else []
+        self._markers = [tokenizer.special_id(token) for token in config.image_markers]
         self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
 
     def with_template(self, name: str) -> Processor:
@@ -140,7 +139,7 @@ class Processor:
             count = plan.num_tokens(self._tiles[kind])
             placeholders = [self._placeholder] * count
         else:
-            placeholders = self._marker
+            placeholders = self._markers
         draft.spans.append((kind, start, start + len(placeholders)))
         draft.put(placeholders, learn=False)
 

@@ -4,6 +4,7 @@ what will happen, or why it cannot.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ from sensorium.data.source import Source
 from sensorium.model.learning import count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
-from sensorium.training.config import StageConfig
-from sensorium.training.precision import Precision, autocast
+from sensorium.training.config import Recipe, StageConfig
+from sensorium.training.precision import Precision, autocast, choose_precision
 
 # Activations kept for the backward pass, in values per token, width and layer: measured on
 # Llama-like decoders (norms, attention, gated MLP) with torch 2.13.
@@ -134,7 +135,7 @@ def probe_stage(
     groups = set_learning(model, stage.learns)
     learning = sum(p.numel() for _, pairs in groups for _, p in pairs)
     if learning == 0:
-        raise ConfigError(f"no parameter learns in stage {stage.name!r}")
+        raise ConfigError("no parameter learns")
     loader = Loader(parts.sources, parts.order, parts.processor, loader_options(stage))
     stream = loader.batches(parts.order.start())
     loaded = next(stream)
@@ -144,20 +145,18 @@ def probe_stage(
         raise ConfigError(
             "no token of the first batch is learned",
             expected="assistant messages in the data",
-            where=f"stage {stage.name}",
         )
     needs_media = any(l.part.startswith(("projectors", "encoders")) for l in stage.learns)
     if needs_media and not batch.media and not any(_has_media(s) for s in parts.sources):
         raise ConfigError(
             "a projector or encoder learns, but the data holds no media",
-            where=f"stage {stage.name}",
         )
     model.eval()
     try:
         with torch.no_grad(), autocast(precision, model.device):
             losses = parts.objective(model, batch)
     except SensoriumError as error:
-        raise error.at(f"stage {stage.name}, first batch") from None
+        raise error.at("first batch") from None
     loss = float(losses.total) / max(1, losses.count)
     return StagePlan(
         name=stage.name,
@@ -169,6 +168,42 @@ def probe_stage(
         memory_mb=_memory_mb(stage, model, batch, learning),
         loss=loss,
     )
+
+
+def check_stages(
+    recipe: Recipe,
+    model: MultimodalModel,
+    processor: Processor,
+    on_plan: Callable[[StagePlan, Precision], None] | None = None,
+    precision: Precision | None = None,
+) -> tuple[list[StagePlan], list[StageParts]]:
+    """Prepare and probe every stage, in order, before any of them trains.
+
+    Raises:
+        SensoriumError: for whatever would make a stage fail.
+    """
+    plans: list[StagePlan] = []
+    ready: list[StageParts] = []
+    for stage in recipe.stages:
+        try:
+            chosen = stage_precision(stage, precision, model.device)
+            parts = prepare_stage(stage, model, processor)
+            plans.append(probe_stage(stage, parts, model, chosen))
+        except SensoriumError as error:
+            raise error.at(f"stage {stage.name}") from None
+        ready.append(parts)
+        if on_plan is not None:
+            on_plan(plans[-1], chosen)
+    return plans, ready
+
+
+def stage_precision(
+    stage: StageConfig, chosen: Precision | None, device: torch.device
+) -> Precision:
+    """The stage's number format; `auto` takes the run's choice, measured once."""
+    if stage.precision != "auto":
+        return stage.precision
+    return chosen or choose_precision("auto", device)
 
 
 def _has_media(source: Source) -> bool:

@@ -8,14 +8,24 @@ from pathlib import Path
 import torch
 
 from sensorium.core.atomic import write_text
+from sensorium.model.adapter import inject_adapter
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe
-from sensorium.training.preflight import StagePlan
+from sensorium.training.preflight import StagePlan, check_stages
 from sensorium.training.trainer import Trainer, TrainerOptions
 
 Build = Callable[[], tuple[MultimodalModel, Tokenizer]]
 Save = Callable[[MultimodalModel, Tokenizer, Path, set[str]], None]
+
+
+def plan_recipe(recipe: Recipe, build: Build, options: TrainerOptions) -> list[StagePlan]:
+    """Check every stage of a recipe on a real batch, and train nothing."""
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = build()
+    inject_adapter(model)
+    return check_stages(recipe, model, Processor(recipe.model, tokenizer), options.on_plan)[0]
 
 
 def train_recipe(

@@ -41,9 +41,9 @@ from sensorium.training.precision import Precision, autocast, choose_precision
 from sensorium.training.preflight import (
     StageParts,
     StagePlan,
+    check_stages,
     loader_options,
-    prepare_stage,
-    probe_stage,
+    stage_precision,
     to_device,
 )
 
@@ -105,9 +105,6 @@ class Trainer:
         asked = {stage.precision for stage in self.recipe.stages}
         return choose_precision("auto" if "auto" in asked else asked.pop(), self.model.device)
 
-    def _stage_precision(self, stage: StageConfig) -> Precision:
-        return self.precision if stage.precision == "auto" else stage.precision
-
     def run(self) -> list[StagePlan]:
         """Check every stage, then train them in order.
 
@@ -118,15 +115,9 @@ class Trainer:
             SensoriumError: before step one for anything that can be known then.
         """
         start = self._saved.stage if self._saved else 0
-        plans: list[StagePlan] = []
-        ready: list[StageParts] = []
-        for stage in self.recipe.stages:
-            parts = prepare_stage(stage, self.model, self.processor)
-            plan = probe_stage(stage, parts, self.model, self._stage_precision(stage))
-            if self.options.on_plan is not None:
-                self.options.on_plan(plan, self._stage_precision(stage))
-            plans.append(plan)
-            ready.append(parts)
+        plans, ready = check_stages(
+            self.recipe, self.model, self.processor, self.options.on_plan, self.precision
+        )
         torch.manual_seed(self.recipe.seed)
         if self._saved is not None:
             self._restore_weights(self._saved)
@@ -256,7 +247,7 @@ class _StageRun:
     def _step(self, stream: Any, state: MixtureState) -> tuple[dict[str, Any], MixtureState]:
         """One optimiser step over `accumulate` batches."""
         model, stage = self.trainer.model, self.stage
-        precision = self.trainer._stage_precision(stage)  # noqa: SLF001
+        precision = stage_precision(stage, self.trainer.precision, model.device)
         self.optimiser.zero_grad(set_to_none=True)
         total, count, samples, tokens = 0.0, 0, 0, 0
         named: dict[str, float] = {}

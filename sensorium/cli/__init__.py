@@ -1,0 +1,1 @@
+"""The command line: thin; heavy imports happen inside commands."""

@@ -1,0 +1,118 @@
+"""`doctor`: what this machine can do, what is missing, and the remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from typing import Any
+
+OPTIONAL = {
+    "peft": ("adapters (LoRA)", "train"),
+    "matplotlib": ("loss curves", "train"),
+    "tensorboard": ("TensorBoard logs", "train"),
+    "pyarrow": ("Parquet and Hugging Face datasets", "data"),
+}
+REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "pillow", "numpy",
+            "gguf", "typer", "rich", "pyyaml")  # fmt: skip
+
+
+def doctor_command(as_json: bool) -> None:
+    """Print findings; exit with 1 when something necessary is missing."""
+    from sensorium.cli.main import print_json
+
+    findings = [*_machine(), *_packages(), *_parts()]
+    if as_json:
+        print_json(findings)
+    else:
+        for f in findings:
+            remedy = f"  -> {f['remedy']}" if f["remedy"] else ""
+            print(f"[{f['state']:>7}] {f['what']}: {f['found']}{remedy}")
+    if any(f["state"] == "missing" for f in findings):
+        sys.exit(1)
+
+
+def _finding(what: str, found: str, state: str = "ok", remedy: str = "") -> dict[str, str]:
+    return {"what": what, "found": found, "state": state, "remedy": remedy}
+
+
+def _machine() -> list[dict[str, str]]:
+    import torch
+
+    from sensorium.training.precision import choose_precision
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    out = [
+        _finding("python", platform.python_version(),
+                 *(() if sys.version_info >= (3, 11) else ("missing", "use Python 3.11 or newer"))),
+        _finding("processor cores", str(cores)),
+        _memory(),
+        _finding("free disk", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB",
+                 *(() if shutil.disk_usage(".").free > 3 * 2**30 else
+                   ("warning", "nano's parts need about 1.5 GiB"))),
+    ]  # fmt: skip
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        out.append(_finding("GPU", torch.cuda.get_device_name()))
+    else:
+        out.append(_finding("GPU", "none: training and answering run on the processor"))
+    out.append(_finding("training precision", choose_precision("auto", device)))
+    return out
+
+
+def _memory() -> dict[str, str]:
+    pages: Any = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    size = pages * os.sysconf("SC_PAGE_SIZE") / 2**30 if pages else 0.0
+    state = ("warning", "the demo needs 6 GiB") if 0 < size < 6 else ()
+    return _finding("memory", f"{size:.0f} GiB" if size else "unknown", *state)
+
+
+def _packages() -> list[dict[str, str]]:
+    out: list[dict[str, str]] = []
+    for name in REQUIRED:
+        found = _version(name)
+        remedy = "" if found else f"pip install {name}"
+        out.append(_finding(name, found or "not installed", "ok" if found else "missing", remedy))
+    for name, (purpose, extra) in OPTIONAL.items():
+        found = _version(name)
+        remedy = "" if found else f"pip install 'sensorium[{extra}]' for {purpose}"
+        out.append(_finding(name, found or "not installed", "ok" if found else "option", remedy))
+    return out
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _parts() -> list[dict[str, str]]:
+    from sensorium.api import SHIPPED
+    from sensorium.data.picture_book.place import SHIPPED as SHIPPED_BOOK
+    from sensorium.data.picture_book.place import data_folder
+    from sensorium.interop.cache import cache_folder
+    from sensorium.interop.locate import CONVERSION
+    from sensorium.recipes.nano_parts import EFFICIENTNET_LITE0, SMOLLM2_GGUF
+
+    out: list[dict[str, str]] = []
+    for source in (SMOLLM2_GGUF, EFFICIENTNET_LITE0):
+        folder = cache_folder() / "parts" / f"{source.sha256[:16]}-{source.format}-v{CONVERSION}"
+        out.append(
+            _finding(f"nano part {source.package}", "unpacked", "ok")
+            if folder.exists()
+            else _finding(f"nano part {source.package}", "not fetched yet", "option",
+                          "fetched by itself on first use")
+        )  # fmt: skip
+    nano = SHIPPED["nano"] / "model.safetensors"
+    out.append(_finding("nano's trained weights", "here" if nano.exists() else "not here",
+                        *(() if nano.exists() else ("missing", "reinstall the package"))))  # fmt: skip
+    out.append(_finding("picture-book, shipped part", "here" if SHIPPED_BOOK.exists() else "not here",
+                        *(() if SHIPPED_BOOK.exists() else ("missing", "reinstall the package"))))  # fmt: skip
+    whole = data_folder() / "picture-book" / "pictures.jsonl"
+    out.append(_finding("picture-book, whole", "built" if whole.exists() else "not built",
+                        *(() if whole.exists() else
+                          ("option", "sensorium data build picture-book"))))  # fmt: skip
+    return out

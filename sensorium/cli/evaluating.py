@@ -1,0 +1,95 @@
+"""`eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sensorium.core.errors import ConfigError
+
+DEFAULT = ("naming", "category", "existence", "scene_existence", "attribute", "count", "relation")
+
+
+def parse_benchmarks(names: Sequence[str], limit: int | None) -> list[Any]:
+    """Benchmark configs from `name` or `name:key=value,key=value`.
+
+    Raises:
+        ConfigError: an unknown name or key.
+    """
+    from sensorium.evaluation.benchmarks import BENCHMARKS
+
+    made: list[Any] = []
+    for text in names or DEFAULT:
+        name, _, rest = text.partition(":")
+        values: dict[str, Any] = {"kind": name}
+        if limit is not None:
+            values["limit"] = limit
+        for pair in filter(None, rest.split(",")):
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise ConfigError(f"benchmark option {pair!r} has no '='", expected="key=value")
+            values[key] = yaml.safe_load(value)
+        made.append(BENCHMARKS.find(name).from_dict(values, where=f"benchmark {name}"))
+    return made
+
+
+def eval_command(
+    model: str, names: Sequence[str], limit: int | None, out: str, as_json: bool
+) -> None:
+    """Run, print a table, write results.json and report.html."""
+    from sensorium.api import load
+    from sensorium.cli.main import print_json
+    from sensorium.evaluation.report import write_report
+
+    benchmarks = parse_benchmarks(names, limit)
+    results = run_benchmarks(benchmarks, load(model).engine)
+    folder = Path(out)
+    write_results(folder / "results.json", model, results)
+    write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")
+    if as_json:
+        print_json(summary(model, results))
+        return
+    print_table(results)
+    print(f"\nAnswers and pictures: {folder / 'report.html'}")
+
+
+def run_benchmarks(benchmarks: Sequence[Any], responder: Any) -> list[Any]:
+    """Every benchmark in turn."""
+    from sensorium.evaluation.runner import run_benchmark
+
+    return [run_benchmark(benchmark, responder) for benchmark in benchmarks]
+
+
+def summary(model: str, results: Sequence[Any]) -> dict[str, Any]:
+    """Scores without the rows."""
+    full = {r.benchmark.kind: r.to_json() for r in results}
+    for value in full.values():
+        del value["rows"]
+    return {"model": model, "benchmarks": full}
+
+
+def write_results(path: Path, model: str, results: Sequence[Any]) -> None:
+    """results.json, with every answer."""
+    from sensorium.core.atomic import write_json
+
+    write_json(path, {"model": model, "benchmarks": {r.benchmark.kind: r.to_json() for r in results}})
+
+
+def print_table(results: Sequence[Any], before: Sequence[Any] | None = None) -> None:
+    """Headline scores beside the baselines."""
+    head = f"{'benchmark':<18}{'score':<20}"
+    if before:
+        head += f"{'before':>9}"
+    head += f"{'model':>9}{'95 % interval':>18}{'blind':>9}{'constant':>10}{'n':>6}"
+    print(head)
+    for i, r in enumerate(results):
+        low, high = r.interval("model")
+        line = f"{r.benchmark.kind:<18}{r.benchmark.headline.replace('_', ' '):<20}"
+        if before:
+            line += f"{before[i].headline('model'):>9.1%}"
+        line += f"{r.headline('model'):>9.1%}{f'{low:.1%} - {high:.1%}':>18}"
+        line += f"{r.headline('blind'):>9.1%}{r.headline('constant'):>10.1%}{len(r.items):>6}"
+        print(line)

@@ -1,0 +1,241 @@
+"""`sensorium`: the commands and their exit codes.
+
+0 done; 1 another error; 2 config or usage; 3 data or media; 4 placeholders and features
+disagree; 5 weights; 6 checkpoint; 7 numbers not finite; 8 an optional package is missing;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from sensorium.core.errors import SensoriumError
+
+# Weights load in parallel bars of their own library otherwise, in the midst of ours.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 error, 2 config or usage, 3 data or media, 4 misaligned "
+    "placeholders, 5 weights, 6 checkpoint, 7 numbers not finite, 8 missing package, "
+    "130 interrupted."
+)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Build, train, measure and serve multimodal language models.",
+    epilog=EXIT_CODES,
+)
+data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.",
+                       rich_markup_mode=None)  # fmt: skip
+recipe_app = typer.Typer(no_args_is_help=True, help="List and print recipes.",
+                         rich_markup_mode=None)  # fmt: skip
+app.add_typer(data_app, name="data")
+app.add_typer(recipe_app, name="recipe")
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def ask(
+    picture: Annotated[str, typer.Argument(help="An image file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    model: ModelName = "nano",
+    max_tokens: MaxTokens = 64,
+    temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Ask one question about a picture."""
+    from sensorium.cli.answering import ask_command
+
+    ask_command(picture, question, model, max_tokens, temperature, as_json)
+
+
+@app.command()
+def chat(
+    picture: Annotated[str | None, typer.Argument(help="An image to start with.")] = None,
+    model: ModelName = "nano",
+    max_tokens: MaxTokens = 128,
+    temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+) -> None:
+    """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
+    from sensorium.cli.answering import chat_command
+
+    chat_command(picture, model, max_tokens, temperature)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder; default runs/RECIPE.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs too.")] = False,
+    plan_only: Annotated[bool, typer.Option(help="Check everything, train nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train all stages of a recipe."""
+    from sensorium.cli.training import train_command
+
+    train_command(recipe, overrides or [], out, resume, tensorboard, plan_only, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    model: ModelName = "nano",
+    benchmarks: Annotated[
+        list[str] | None, typer.Argument(help="Names, or name:key=value,... Default: all.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
+    out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
+    as_json: Json = False,
+) -> None:
+    """Score a model beside a blind and a constant baseline."""
+    from sensorium.cli.evaluating import eval_command
+
+    eval_command(model, benchmarks or [], limit, out, as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Run folder.")] = "runs/demo",
+    limit: Annotated[int, typer.Option(help="Questions a benchmark, at most.")] = 60,
+) -> None:
+    """Train nano from an untrained projector, measure it before and after, ask it."""
+    from sensorium.cli.demo import demo_command
+
+    demo_command(out, limit)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="A file or folder in any known format.")],
+    format: Annotated[str, typer.Option(help="Format name; auto finds out.")] = "auto",
+    media_root: Annotated[str | None, typer.Option(help="Where relative media start.")] = None,
+    model: ModelName = "nano",
+    max_length: Annotated[int, typer.Option(help="Tokens a row may have in training.")] = 512,
+    as_json: Json = False,
+) -> None:
+    """Read every row, decode every image, report every problem."""
+    from sensorium.cli.data import check_command
+
+    check_command(path, format, media_root, model, max_length, as_json)
+
+
+@data_app.command("build")
+def data_build(
+    name: Annotated[str, typer.Argument(help="picture-book or scenes.")],
+    out: Annotated[str | None, typer.Option(help="Folder; default: the data folder.")] = None,
+    packages: Annotated[
+        str | None, typer.Option(help="Folder with .deb files already fetched.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="scenes: how many.")] = 1000,
+    seed: Annotated[int, typer.Option(help="scenes: which.")] = 11,
+    as_json: Json = False,
+) -> None:
+    """Build a data set from its sources."""
+    from sensorium.cli.data import build_command
+
+    build_command(name, out, packages, count, seed, as_json)
+
+
+@data_app.command("show")
+def data_show(
+    path: Annotated[str, typer.Argument(help="A file or folder in any known format.")],
+    row: Annotated[int, typer.Option(help="First row to show, from 1.")] = 1,
+    rows: Annotated[int, typer.Option(help="How many.")] = 3,
+    format: Annotated[str, typer.Option(help="Format name; auto finds out.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Print rows as the conversations they become."""
+    from sensorium.cli.data import show_command
+
+    show_command(path, format, row, rows, as_json)
+
+
+@recipe_app.command("list")
+def recipe_list(as_json: Json = False) -> None:
+    """Every recipe and what it is."""
+    from sensorium.cli.training import recipe_list_command
+
+    recipe_list_command(as_json)
+
+
+@recipe_app.command("show")
+def recipe_show(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a recipe as YAML that `train` accepts."""
+    from sensorium.cli.training import recipe_show_command
+
+    recipe_show_command(recipe, overrides or [], as_json)
+
+
+@app.command("import")
+def import_model(
+    folder: Annotated[str, typer.Argument(help="A Hugging Face model folder.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    as_json: Json = False,
+) -> None:
+    """Bring a LLaVA, BLIP-2 or IDEFICS checkpoint in."""
+    from sensorium.cli.exchange import import_command
+
+    import_command(folder, out, as_json)
+
+
+@app.command()
+def export(
+    folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    to: Annotated[
+        str | None, typer.Option(help="llava, blip-2, idefics, or sensorium (one folder).")
+    ] = None,
+    half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model in another layout."""
+    from sensorium.cli.exchange import export_command
+
+    export_command(folder, out, to, half, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine can do, what is missing, and the remedy."""
+    from sensorium.cli.doctor import doctor_command
+
+    doctor_command(as_json)
+
+
+def main() -> None:
+    """Run, and turn errors a user can mend into one line and an exit code."""
+    try:
+        app()
+    except SensoriumError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

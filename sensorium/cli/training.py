@@ -1,0 +1,112 @@
+"""`train`, `recipe list`, `recipe show`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.errors import ConfigError
+
+
+def find_recipe(name: str, overrides: list[str]) -> Any:
+    """A recipe by name or YAML file, with overrides applied."""
+    from sensorium.recipes import RECIPES
+    from sensorium.training.config import Recipe
+
+    if name.endswith((".yaml", ".yml")):
+        recipe = Recipe.load(Path(name))
+    else:
+        recipe = RECIPES.find(name)()
+    return recipe.override(overrides)
+
+
+def train_command(
+    name: str, overrides: list[str], out: str | None, resume: bool, tensorboard: bool,
+    plan_only: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Check, then train every stage."""
+    from sensorium.cli.main import print_json
+
+    recipe = find_recipe(name, overrides)
+    if not recipe.stages:
+        raise ConfigError(f"recipe {recipe.name!r} has no stages to train")
+    folder = Path(out or f"runs/{recipe.name}")
+    plans = run_training(recipe, folder, resume=resume, tensorboard=tensorboard,
+                         plan_only=plan_only, quiet=as_json)  # fmt: skip
+    if as_json:
+        print_json({"folder": str(folder), "trained": not plan_only,
+                    "stages": [plan.to_json() for plan in plans]})  # fmt: skip
+    elif plan_only:
+        print("The plan holds; nothing was trained.")
+    else:
+        print(f"Model: {folder / 'model'}   log: {folder / 'log.jsonl'}")
+        print(f"Try it: sensorium chat --model {folder}")
+
+
+def run_training(
+    recipe: Any, folder: Path, *, resume: bool = False, tensorboard: bool = False,
+    plan_only: bool = False, quiet: bool = False,
+) -> list[Any]:  # fmt: skip
+    """Train a recipe into a folder; prints each stage's plan."""
+    import torch
+
+    from sensorium.interop.assemble import build_pretrained
+    from sensorium.interop.cache import cache_folder
+    from sensorium.interop.saved import save_model
+    from sensorium.training.run import plan_recipe, train_recipe
+    from sensorium.training.trainer import TrainerOptions
+
+    options = TrainerOptions(
+        folder=folder,
+        cache=cache_folder() / "features",
+        resume=resume,
+        tensorboard=tensorboard,
+        on_plan=None if quiet else print_plan,
+    )
+
+    def build() -> Any:
+        model, tokenizer = build_pretrained(recipe.model)
+        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+    if plan_only:
+        return plan_recipe(recipe, build, options)
+    return train_recipe(recipe, build, save_model, options)
+
+
+def print_plan(plan: Any, precision: str) -> None:
+    """What a stage will do, before it does it."""
+    say = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    say(f"stage {plan.name}: {plan.steps} steps over {plan.rows:,} rows, {precision}; first batch "
+        f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
+        f"about {plan.memory_mb:,} MB")  # fmt: skip
+    for part, total, learning in plan.parts:
+        state = f"{learning:>12,} learn" if learning else "frozen"
+        say(f"  {part:<20} {total:>12,} parameters  {state}")
+
+
+def recipe_list_command(as_json: bool) -> None:
+    """Names and descriptions."""
+    from sensorium.cli.main import print_json
+    from sensorium.recipes import RECIPES
+
+    recipes = [RECIPES.find(name)() for name in RECIPES]
+    rows = [{"name": r.name, "description": r.description, "stages": [s.name for s in r.stages]}
+            for r in recipes]  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']:<10} {row['description']}")
+        print(f"{'':<10} stages: {', '.join(row['stages']) or 'none'}")
+
+
+def recipe_show_command(name: str, overrides: list[str], as_json: bool) -> None:
+    """The recipe as YAML or JSON."""
+    from sensorium.cli.main import print_json
+
+    recipe = find_recipe(name, overrides)
+    if as_json:
+        print_json(recipe.to_dict())
+    else:
+        print(recipe.to_yaml(), end="")

@@ -1,0 +1,12 @@
+"""Families of foreign checkpoints: config both ways, and the key map."""
+
+from sensorium.core.tables import NameTable
+
+FAMILIES = NameTable(
+    "model family",
+    {
+        "llava": "sensorium.interop.families.llava:Llava",
+        "blip-2": "sensorium.interop.families.blip2:Blip2",
+        "idefics": "sensorium.interop.families.idefics:Idefics",
+    },
+)

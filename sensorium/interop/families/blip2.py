@@ -1,0 +1,119 @@
+"""BLIP-2 with a decoder-only language model, in transformers' layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.errors import ConfigError
+from sensorium.encoders.blip2_vit import Blip2VitConfig
+from sensorium.input_projectors.qformer import QFormerConfig
+from sensorium.interop.families.base import refuse_export, text_arch
+from sensorium.interop.key_map import KeyMap, Rule
+from sensorium.media.resolution import FixedResolution
+from sensorium.model.config import LaneConfig, ModelConfig
+
+VISION_DEFAULTS = {
+    "hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39,
+    "num_attention_heads": 16, "image_size": 224, "patch_size": 14,
+}  # fmt: skip
+QFORMER_DEFAULTS = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "cross_attention_frequency": 2, "layer_norm_eps": 1e-12,
+}  # fmt: skip
+ATTENTION = (
+    ("attention.query.*", "attention.q.*"),
+    ("attention.key.*", "attention.k.*"),
+    ("attention.value.*", "attention.v.*"),
+    ("output.dense.*", "attention.out.*"),
+    ("output.LayerNorm.*", "norm.*"),
+)
+
+
+class Blip2:
+    """EVA-CLIP-g, Q-Former, OPT (or another causal language model)."""
+
+    def to_ours(self, config: Mapping[str, Any]) -> ModelConfig:
+        vision = VISION_DEFAULTS | dict(config.get("vision_config") or {})
+        former = QFORMER_DEFAULTS | dict(config.get("qformer_config") or {})
+        text = config["text_config"]
+        if text.get("model_type") == "t5":
+            raise ConfigError("BLIP-2 with an encoder-decoder language model (T5)",
+                              expected="a causal language model such as OPT")  # fmt: skip
+        return ModelConfig(
+            lanes={
+                "image": LaneConfig(
+                    encoder=Blip2VitConfig(
+                        width=vision["hidden_size"],
+                        layers=vision["num_hidden_layers"],
+                        heads=vision["num_attention_heads"],
+                        mlp_width=vision["intermediate_size"],
+                        image_size_px=vision["image_size"],
+                        patch_size_px=vision["patch_size"],
+                    ),
+                    projector=QFormerConfig(
+                        queries=config.get("num_query_tokens", 32),
+                        width=former["hidden_size"],
+                        layers=former["num_hidden_layers"],
+                        heads=former["num_attention_heads"],
+                        mlp_width=former["intermediate_size"],
+                        cross_every=former["cross_attention_frequency"],
+                        norm_eps=former["layer_norm_eps"],
+                    ),
+                    resolution=FixedResolution(fit="stretch"),
+                )
+            },
+            backbone=CausalLMConfig(arch=text_arch(text)),
+            template="plain",
+        )
+
+    def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
+        lane = config.lanes.get("image")
+        if lane is None or not isinstance(lane.encoder, Blip2VitConfig):
+            raise refuse_export("blip-2", "the encoder is not BLIP-2's")
+        if not isinstance(lane.projector, QFormerConfig):
+            raise refuse_export("blip-2", "the projector is not a Q-Former")
+        tower, former = lane.encoder, lane.projector
+        return {
+            "architectures": ["Blip2ForConditionalGeneration"],
+            "model_type": "blip-2",
+            "num_query_tokens": former.queries,
+            "text_config": dict(config.backbone.arch),
+            "vision_config": {
+                "hidden_size": tower.width,
+                "num_hidden_layers": tower.layers,
+                "num_attention_heads": tower.heads,
+                "intermediate_size": tower.mlp_width,
+                "image_size": tower.image_size_px,
+                "patch_size": tower.patch_size_px,
+            },
+            "qformer_config": {
+                "hidden_size": former.width,
+                "num_hidden_layers": former.layers,
+                "num_attention_heads": former.heads,
+                "intermediate_size": former.mlp_width,
+                "cross_attention_frequency": former.cross_every,
+                "encoder_hidden_size": tower.width,
+                "layer_norm_eps": former.norm_eps,
+            },
+        }
+
+    def key_map(self, config: Mapping[str, Any]) -> KeyMap:
+        layer, mine = "qformer.encoder.layer.#.", "projectors.image.layers.#."
+        rules = [
+            Rule("vision_model.*", "encoders.image.tower.*"),
+            Rule("query_tokens", "projectors.image.queries_QD", lead=1),
+            Rule("qformer.layernorm.*", "projectors.image.norm.*"),
+        ]
+        for theirs, ours in ATTENTION:
+            rules.append(Rule(f"{layer}attention.{theirs}", f"{mine}self_attention.{ours}"))
+            rules.append(Rule(f"{layer}crossattention.{theirs}", f"{mine}cross_attention.{ours}"))
+        rules += [
+            Rule(f"{layer}intermediate_query.dense.*", f"{mine}up.*"),
+            Rule(f"{layer}output_query.dense.*", f"{mine}down.*"),
+            Rule(f"{layer}output_query.LayerNorm.*", f"{mine}norm.*"),
+            Rule("language_projection.*", "projectors.image.out.*"),
+            Rule("language_model.*", "backbone.lm.*"),
+        ]
+        return KeyMap(rules=tuple(rules))

@@ -1,0 +1,149 @@
+"""Whole multimodal checkpoints in the Hugging Face layout: in, and out again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sensorium.core.atomic import atomic_folder, write_json
+from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.interop.families import FAMILIES
+from sensorium.interop.families.base import Family
+from sensorium.interop.saved import load_model, read_model_config, save_model
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.pretrained import read_folder
+from sensorium.text.tokenizer import Tokenizer
+
+FOREIGN = "foreign.json"
+SIDE_FILES = ("generation_config.json", "preprocessor_config.json", "processor_config.json",
+              "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+              "chat_template.jinja", "chat_template.json")  # fmt: skip
+
+
+def read_hf(folder: Path) -> MultimodalModel:
+    """A foreign checkpoint as our model, weights loaded.
+
+    Raises:
+        ConfigError: its architecture is not known.
+        WeightsError: tensors are missing, unknown, or of other shapes.
+    """
+    config = _foreign_config(folder)
+    family = _family(config)
+    model = MultimodalModel(family.to_ours(config))
+    tensors = family.key_map(config).to_ours(read_folder(folder))
+    state = model.state_dict()
+    _fill_tied(tensors, state)
+    missing, unknown = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
+    if missing or unknown:
+        raise WeightsError(
+            f"{len(missing)} tensors missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}",
+            where=str(folder),
+        )
+    model.load_state_dict(tensors, strict=True)
+    return model.eval()
+
+
+def import_hf(folder: Path, out: Path) -> MultimodalModel:
+    """Read a foreign checkpoint and save it as one of ours.
+
+    Raises:
+        WeightsError: there is no tokenizer beside the weights.
+    """
+    model = read_hf(folder)
+    tokenizer = Tokenizer.load(folder)
+    save_model(model, tokenizer, out, learnt=set())
+    # Kept for the way back: what we do not model must return unchanged.
+    side = {name: (folder / name).read_text(encoding="utf-8")
+            for name in SIDE_FILES if (folder / name).exists()}  # fmt: skip
+    write_json(out / FOREIGN, {"config": _foreign_config(folder), "files": side})
+    return model
+
+
+def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
+    """Write one of our models in a foreign layout.
+
+    Args:
+        family_name: needed where the model was not imported.
+
+    Raises:
+        ConfigError: the model does not fit the family.
+    """
+    kept: dict[str, Any] | None = None
+    if (folder / FOREIGN).exists():
+        kept = json.loads((folder / FOREIGN).read_text(encoding="utf-8"))
+    model, tokenizer = load_model(folder)
+    if kept is not None and family_name in (None, kept["config"]["model_type"]):
+        config = kept["config"]
+        family = _family(config)
+    else:
+        if family_name is None:
+            raise ConfigError("which layout?", fix=f"name one of {', '.join(FAMILIES)} with --to")
+        family = FAMILIES.find(family_name)()
+        config = family.to_theirs(read_model_config(folder))
+    with atomic_folder(out) as target:
+        write_hf(model, config, family, target)
+        tokenizer.save(target)
+        for name, text in (kept["files"] if kept else {}).items():
+            (target / name).write_text(text, encoding="utf-8")
+
+
+def write_hf(
+    model: MultimodalModel, config: dict[str, Any], family: Family, target: Path
+) -> None:
+    """Write `config.json` and `model.safetensors` in the family's layout."""
+    seen: dict[int, str] = {}
+    tensors: dict[str, Tensor] = {}
+    # Embeddings come before the output layer, so that of a tied pair the embedding stays,
+    # as transformers saves it.
+    for name, value in sorted(model.state_dict().items(), key=lambda kv: "lm_head" in kv[0]):
+        if value.data_ptr() in seen and value.numel():
+            continue
+        seen[value.data_ptr()] = name
+        tensors[name] = value.detach().cpu().contiguous()
+    theirs = family.key_map(config).to_theirs(tensors)
+    save_file({k: v.contiguous() for k, v in theirs.items()}, target / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    write_json(target / "config.json", config)
+
+
+def _fill_tied(tensors: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """A tied output layer is not in the file; it is the embedding."""
+    by_pointer = {value.data_ptr(): name for name, value in state.items() if name in tensors}
+    for name, value in state.items():
+        if name not in tensors and value.data_ptr() in by_pointer and value.numel():
+            tensors[name] = tensors[by_pointer[value.data_ptr()]]
+
+
+def _foreign_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError("no config.json", where=str(folder)) from None
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"not JSON: {error}", where=str(file)) from None
+    return config
+
+
+def _family(config: dict[str, Any]) -> Family:
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise ConfigError(
+            f"checkpoint of type {kind!r}", expected=f"one of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES.find(str(kind))()
+
+
+def same_tensors(one: Path, two: Path) -> bool:
+    """Whether two folders hold equal tensors, bit for bit."""
+    a, b = read_folder(one), read_folder(two)
+    return set(a) == set(b) and all(
+        a[k].dtype == b[k].dtype and a[k].shape == b[k].shape and torch.equal(a[k], b[k]) for k in a
+    )
+
+
