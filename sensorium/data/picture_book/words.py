@@ -50,7 +50,8 @@ NOT_THINGS = {
     "front", "back", "side", "top", "bottom", "inside", "outside", "first", "second", "third",
     "radiation", "radiations", "ac", "alternate", "basic", "plain", "different", "mad", "sad",
     "happy", "sharp", "plus", "minus", "times", "equals", "greater", "less", "divided", "black",
-    "white", "people", "parking", "general", "generic", "moderate", "heavy", "slight", "danger",
+    "white", "come", "sortie", "issue", "ripe", "lam", "sung", "premiers", "interior", "remember",
+    "break", "love", "experience", "gym", "indoor", "access", "war", "illustration", "people", "parking", "general", "generic", "moderate", "heavy", "slight", "danger",
 }  # fmt: skip
 # Titles of authors who wrote French or Italian.
 GLOSSARY = {

@@ -1,4 +1,4 @@
-"""Category: which of the twenty kinds of thing a held-out picture shows."""
+"""Category: which of sixteen kinds of thing a held-out picture shows."""
 
 from __future__ import annotations
 

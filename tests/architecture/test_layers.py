@@ -1,0 +1,121 @@
+"""Do imports point down, and does the command line start at once?"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sensorium
+
+ROOT = Path(sensorium.__file__).parent
+PARTS = {"encoders", "input_projectors", "backbones", "fusion", "output_projectors", "generators"}
+BASE = {"core"}
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "media": BASE,
+    "text": BASE,
+    "nn": BASE,
+    **{part: {"core", "nn"} for part in PARTS},
+    # The config of a model names its resolution strategy and chat template.
+    "model": {"core", "nn", "media", "text", *PARTS},
+    "processing": {"core", "media", "text"},
+    "data": {"core", "media", "text", "processing"},
+    "training": {"core", "nn", "text", "processing", "model", "data"},
+    "inference": {"core", "nn", "text", "processing", "model"},
+    "evaluation": {"core", "media", "data"},
+    "interop": {"core", "nn", "media", "text", "model", *PARTS},
+    "recipes": {"core", "model", "data", "training", *PARTS},
+    "cli": {"*"},
+    "api": {"core", "inference", "interop", "model", "processing", "text"},
+}
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """First-level packages of ours that a file imports, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
+            # Lazy targets of name tables count as imports too.
+            names = [node.value.partition(":")[0]] if node.value.startswith("sensorium.") else []
+        found |= {n.split(".")[1] for n in names if n.startswith("sensorium.")}
+    return found
+
+
+FILES = sorted(p for p in ROOT.rglob("*.py") if package_of(p) != "__init__")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    mine = package_of(path)
+    allowed = ALLOWED[mine] | {mine}
+    wrong = set() if "*" in allowed else imported(path) - allowed
+    assert not wrong, f"{path.relative_to(ROOT)} in layer {mine} imports {sorted(wrong)}"
+
+
+def test_every_folder_has_a_layer() -> None:
+    folders = {p.name for p in ROOT.iterdir() if (p / "__init__.py").exists()}
+    assert folders <= set(ALLOWED)
+
+
+def test_files_and_functions_stay_short() -> None:
+    long: list[str] = []
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > 320:
+            long.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > 62:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {length} lines")
+    assert not long, "\n".join(long)
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_sensorium_is_light() -> None:
+    heavy = "('torch', 'transformers', 'diffusers', 'fastapi', 'numpy')"
+    loaded = run_python(f"import sys, sensorium; print([m for m in {heavy} if m in sys.modules])")
+    assert loaded == "[]"
+
+
+def test_help_loads_no_heavy_module() -> None:
+    code = (
+        "import sys\nimport sensorium.cli.main\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'pydantic') if m in sys.modules])"
+    )
+    assert run_python(code) == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    """Under 0.3 s beyond what starting Python itself costs; best of five, since other work
+    on the machine only ever adds."""
+
+    def best(command: list[str]) -> float:
+        times: list[float] = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    bare = best([sys.executable, "-c", "pass"])
+    full = best([sys.executable, "-m", "sensorium.cli.main", "--help"])
+    assert full - bare < 0.3, f"--help took {full:.3f} s, bare Python {bare:.3f} s"

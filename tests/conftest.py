@@ -1,0 +1,35 @@
+"""Shared fixtures: fixed seeds, few threads, a folder of caches of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty data folder, so that a built picture-book on this machine changes nothing."""
+    monkeypatch.setenv("SENSORIUM_DATA", str(tmp_path / "data"))
+    yield tmp_path / "data"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A small PNG."""
+    from PIL import Image
+
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (40, 24), (200, 30, 40)).save(path)
+    return path

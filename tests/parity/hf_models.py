@@ -1,0 +1,72 @@
+"""Tiny random checkpoints, built and saved by transformers itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+IMAGE_ID = 99
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+          "num_attention_heads": 4, "image_size": 28, "patch_size": 14}  # fmt: skip
+
+
+def llava(folder: Path, tie: bool = False) -> Any:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    text = {"model_type": "llama", "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "tie_word_embeddings": tie}  # fmt: skip
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **VISION},
+        text_config=text,
+        image_token_index=IMAGE_ID,
+        tie_word_embeddings=tie,
+    )
+    return _save(LlavaForConditionalGeneration(config), folder)
+
+
+def blip2(folder: Path) -> Any:
+    from transformers import Blip2Config, Blip2ForConditionalGeneration
+
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config={"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4,
+                        "num_attention_heads": 4, "intermediate_size": 48,
+                        "encoder_hidden_size": 32},
+        text_config={"model_type": "opt", "vocab_size": 100, "hidden_size": 32, "ffn_dim": 48,
+                     "num_hidden_layers": 2, "num_attention_heads": 4,
+                     "max_position_embeddings": 64, "word_embed_proj_dim": 32},
+        num_query_tokens=4,
+        image_token_index=IMAGE_ID,
+    )  # fmt: skip
+    return _save(Blip2ForConditionalGeneration(config), folder)
+
+
+def idefics(folder: Path, *, alpha: str, norm_heads: bool, extra: int) -> Any:
+    from transformers import IdeficsConfig, IdeficsForVisionText2Text
+
+    config = IdeficsConfig(
+        vocab_size=100, additional_vocab_size=extra, hidden_size=32, intermediate_size=48,
+        num_hidden_layers=4, num_attention_heads=4, cross_layer_interval=2,
+        qk_layer_norms=norm_heads, use_resampler=True, alpha_type=alpha, alpha_initializer="ones",
+        vision_config={"embed_dim": 32, "image_size": 28, "patch_size": 14,
+                       "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
+        perceiver_config={"use_resampler": True, "resampler_n_latents": 4, "resampler_depth": 2,
+                          "resampler_n_heads": 4, "resampler_head_dim": 8,
+                          "qk_layer_norms_perceiver": norm_heads},
+    )  # fmt: skip
+    return _save(IdeficsForVisionText2Text(config), folder)
+
+
+def _save(model: Any, folder: Path) -> Any:
+    # Small random weights give nearly equal logits; wider ones make greedy text telling.
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.15)
+            elif "bias" in name or "class_embedding" in name:
+                parameter.normal_(0, 0.1)
+    model.eval().save_pretrained(folder)
+    return model

@@ -1,0 +1,43 @@
+"""Is our EfficientNet-Lite the same function as the reference implementation?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sensorium.encoders.efficientnet_lite import VARIANTS, EfficientNetLiteConfig
+from sensorium.interop.efficientnet import CLASSIFIER, convert_efficientnet, to_ours, to_reference
+
+reference = pytest.importorskip("efficientnet_lite_pytorch")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_the_reference(variant: str, tmp_path: Path) -> None:
+    theirs = reference.EfficientNet.from_name(f"efficientnet-{variant}").eval()
+    for module in theirs.modules():
+        # Fresh statistics would hide a swap of mean and variance.
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    convert_efficientnet(tmp_path / "weights.pth", tmp_path / "ours")
+    ours = EfficientNetLiteConfig(variant=variant).build(tmp_path / "ours").eval()
+    ours.normalise = torch.nn.Identity()
+    size = VARIANTS[variant][2]
+    pixels = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        expected = theirs.extract_features(pixels)
+        got = ours(pixels)
+    grid = ours.config.grid()
+    assert tuple(expected.shape[-2:]) == (grid.h, grid.w)
+    map_NDHW = got.values_ND.view(2, grid.h * grid.w, -1).transpose(1, 2).unflatten(2, (grid.h, grid.w))
+    torch.testing.assert_close(map_NDHW, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_key_map_round_trip() -> None:
+    names = reference.EfficientNet.from_name("efficientnet-lite0").state_dict()
+    for name in names:
+        if name not in CLASSIFIER:
+            assert to_reference(to_ours(name)) == name

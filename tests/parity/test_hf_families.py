@@ -1,0 +1,180 @@
+"""Imported from transformers' own folders: equal logits, identical greedy text, and equal
+tensors on the way back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hf_models import IMAGE_ID, blip2, idefics, llava
+
+from sensorium.core.batch import Batch, Example, MediaBatch, TilePlan
+from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.inference.engine import Engine
+from sensorium.interop.families import FAMILIES
+from sensorium.interop.hf import read_hf, same_tensors, write_hf
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.collate import collate
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def pixels(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 28, 28), dtype=torch.uint8)
+
+
+def normalised(raw: torch.Tensor) -> torch.Tensor:
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    return (raw / 255 - mean) / std
+
+
+def spliced(ids: list[int], raw: torch.Tensor) -> Example:
+    slots = [i for i, token in enumerate(ids) if token == IMAGE_ID]
+    seen, index = 0, []
+    per_image = len(slots) // len(raw)
+    for token in ids:
+        seen += token == IMAGE_ID
+        index.append(-(-seen // per_image))
+    return Example(ids, [False] * len(ids), {"image": slots},
+                   {"image": MediaBatch(raw, (TilePlan(),) * len(raw))}, index)  # fmt: skip
+
+
+def round_trip(model: MultimodalModel, folder: Path, out: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    out.mkdir()
+    write_hf(model, config, FAMILIES.find(config["model_type"])(), out)
+    assert same_tensors(folder, out)
+    assert json.loads((out / "config.json").read_text()) == config
+
+
+def our_greedy(model: MultimodalModel, examples: list[Example], length: int) -> list[list[int]]:
+    engine = Engine(model, _NoStops())  # pyright: ignore[reportArgumentType]
+    return engine.generate(examples, max_tokens=length)
+
+
+class _NoStops:
+    """Just enough of a Processor for token-level generation."""
+
+    stop_ids: set[int] = set()
+
+    class tokenizer:
+        pad_id = 0
+
+
+def batch_of(*examples: Example) -> Batch:
+    return collate([[e] for e in examples], pad_id=0)
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_llava(tie: bool, tmp_path: Path) -> None:
+    theirs = llava(tmp_path / "hf", tie)
+    ours = read_hf(tmp_path / "hf")
+    raw = pixels(2)
+    ids = [1, 5, *[IMAGE_ID] * 4, 7, 8, *[IMAGE_ID] * 4, 9, 10]
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor([ids]), pixel_values=normalised(raw)).logits
+        output = ours(batch_of(spliced(ids, raw)))
+    torch.testing.assert_close(ours.logits(output.hidden_BTD), expected, atol=1e-5, rtol=1e-4)
+    text = theirs.generate(
+        input_ids=torch.tensor([ids]), pixel_values=normalised(raw), max_new_tokens=12,
+        do_sample=False, eos_token_id=-1, pad_token_id=0,
+    )[0, len(ids):].tolist()  # fmt: skip
+    assert our_greedy(ours, [spliced(ids, raw)], 12) == [text]
+    round_trip(ours, tmp_path / "hf", tmp_path / "back")
+
+
+def test_blip2(tmp_path: Path) -> None:
+    theirs = blip2(tmp_path / "hf")
+    ours = read_hf(tmp_path / "hf")
+    raw = pixels(1)
+    ids = [*[IMAGE_ID] * 4, 2, 5, 6, 7]
+    tensor = torch.tensor([ids])
+    with torch.no_grad():
+        expected = theirs(
+            input_ids=tensor, pixel_values=normalised(raw), attention_mask=torch.ones_like(tensor)
+        ).logits
+        output = ours(batch_of(spliced(ids, raw)))
+    torch.testing.assert_close(ours.logits(output.hidden_BTD), expected, atol=1e-5, rtol=1e-4)
+    text = theirs.generate(
+        input_ids=tensor, pixel_values=normalised(raw), attention_mask=torch.ones_like(tensor),
+        max_new_tokens=10, min_new_tokens=10, do_sample=False, eos_token_id=-1,
+    )[0].tolist()[-10:]  # fmt: skip
+    assert our_greedy(ours, [spliced(ids, raw)], 10) == [text]
+    round_trip(ours, tmp_path / "hf", tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "norm_heads", "extra"), [("vector", True, 2), ("float", False, 0)]
+)
+def test_idefics(alpha: str, norm_heads: bool, extra: int, tmp_path: Path) -> None:
+    theirs = idefics(tmp_path / "hf", alpha=alpha, norm_heads=norm_heads, extra=extra)
+    ours = read_hf(tmp_path / "hf")
+    raw = pixels(2)
+    ids = [1, 5, 98, 7, 8, 97, 9, 10] if not extra else [1, 5, 101, 7, 8, 100, 9, 10]
+    index = [0, 0, 1, 1, 1, 2, 2, 2]
+    example = Example(ids, [False] * len(ids), {"image": []},
+                      {"image": MediaBatch(raw, (TilePlan(),) * 2)}, index)  # fmt: skip
+    mask = torch.tensor([[[i == 1, i == 2] for i in index]]).long()
+    with torch.no_grad():
+        expected = theirs(
+            input_ids=torch.tensor([ids]), pixel_values=normalised(raw)[None],
+            image_attention_mask=mask, attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        ).logits  # fmt: skip
+        output = ours(batch_of(example))
+    torch.testing.assert_close(ours.logits(output.hidden_BTD), expected, atol=1e-5, rtol=1e-4)
+    assert our_greedy(ours, [example], 8) == [_greedy(theirs, ids, raw, index, 8)]
+    round_trip(ours, tmp_path / "hf", tmp_path / "back")
+
+
+def _greedy(theirs: Any, ids: list[int], raw: torch.Tensor, index: list[int], length: int) -> list[int]:
+    """Greedy text by running the reference's whole sequence again for every token."""
+    ids, index = list(ids), list(index)
+    for _ in range(length):
+        mask = torch.tensor([[[i == 1, i == 2] for i in index]]).long()
+        with torch.no_grad():
+            logits = theirs(
+                input_ids=torch.tensor([ids]), pixel_values=normalised(raw)[None],
+                image_attention_mask=mask, use_cache=False,
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            ).logits  # fmt: skip
+        ids.append(int(logits[0, -1].argmax()))
+        index.append(index[-1])
+    return ids[-length:]
+
+
+def test_old_key_names_are_understood(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    llava(tmp_path / "hf")
+    file = tmp_path / "hf" / "model.safetensors"
+    tensors = {
+        k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in load_file(file).items()
+    }
+    expected = read_hf(tmp_path / "hf").state_dict()
+    save_file(tensors, file, metadata={"format": "pt"})
+    got = read_hf(tmp_path / "hf").state_dict()
+    assert all(torch.equal(got[k], expected[k]) for k in expected)
+
+
+def test_missing_and_unknown_tensors_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    llava(tmp_path / "hf")
+    file = tmp_path / "hf" / "model.safetensors"
+    tensors = load_file(file)
+    dropped = tensors.pop("multi_modal_projector.linear_1.weight")
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"projectors\.image\.layers\.0\.weight"):
+        read_hf(tmp_path / "hf")
+    save_file(tensors | {"surprise.weight": dropped}, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="surprise"):
+        read_hf(tmp_path / "hf")
+
+
+def test_unknown_architecture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mystery"}')
+    with pytest.raises(ConfigError, match="mystery"):
+        read_hf(tmp_path)
