@@ -104,11 +104,9 @@ class CausalLM(nn.Module):
         self.config = config
         hf_config = transformers_config(config.arch)
         if folder is None:
-            self.lm: Any = AutoModelForCausalLM.from_config(hf_config, attn_implementation="sdpa")
+            self.lm: Any = AutoModelForCausalLM.from_config(hf_config)
         else:
-            self.lm = from_folder(
-                AutoModelForCausalLM, hf_config, folder, attn_implementation="sdpa"
-            )
+            self.lm = from_folder(AutoModelForCausalLM, hf_config, folder)
         self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
 
     @property
@@ -156,7 +154,7 @@ class CausalLM(nn.Module):
                 cached positions too.
             cache: a transformers cache to read and extend.
         """
-        mask = mask_BT if segments_BT is None else segment_mask(segments_BT)
+        mask = mask_BT if segments_BT is None else self._packed_mask(segments_BT)
         with self._inserted(insert):
             output = self.decoder(
                 inputs_embeds=embeds_BTD,
@@ -166,6 +164,15 @@ class CausalLM(nn.Module):
                 use_cache=cache is not None,
             )
         return output.last_hidden_state
+
+    def _packed_mask(self, segments_BT: Tensor) -> Tensor:
+        """Attention inside segments; families without a fused kernel add their mask."""
+        allowed = segment_mask(segments_BT)
+        if getattr(self.lm.config, "_attn_implementation", None) != "eager":
+            return allowed
+        dtype = self.embedding.weight.dtype
+        blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=allowed.device)
+        return torch.where(allowed, torch.zeros_like(blocked), blocked)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""

@@ -12,7 +12,12 @@ from sensorium.core.sample import Sample, parse_sample
 from sensorium.core.tables import NameTable
 from sensorium.data.formats import FORMATS
 from sensorium.data.picture_book.build import read_entries
-from sensorium.data.picture_book.instruct import Catalogue, caption_sample, instruct_sample
+from sensorium.data.picture_book.instruct import (
+    Catalogue,
+    caption_sample,
+    instruct_sample,
+    words_sample,
+)
 from sensorium.data.picture_book.place import book_folder
 from sensorium.data.scenes import caption, draw_scene, make_scene, scene_sample
 from sensorium.data.source import Source
@@ -59,7 +64,7 @@ class PictureBookSource(SourceConfig):
     kind: Literal["picture_book"] = "picture_book"
     part: Literal["shipped", "full", "best"] = "best"
     """`best`: the whole set where it has been built, else the shipped part."""
-    task: Literal["captions", "instruct"] = "instruct"
+    task: Literal["words", "captions", "instruct"] = "instruct"
     split: Literal["train", "heldout"] = "train"
     variants: int = 4
     seed: int = 7
@@ -69,9 +74,9 @@ class PictureBookSource(SourceConfig):
         entries = read_entries(folder)
         catalogue = Catalogue.of([e for e in entries if e["split"] == "train"])
         mine = [e for e in entries if e["split"] == self.split]
-        if self.task == "captions":
-            return MadeSource("picture-book captions", len(mine),
-                              lambda i: caption_sample(mine[i]), folder)  # fmt: skip
+        if self.task != "instruct":
+            one = caption_sample if self.task == "captions" else words_sample
+            return MadeSource(f"picture-book {self.task}", len(mine), lambda i: one(mine[i]), folder)
 
         def make(index: int) -> dict[str, Any]:
             variant, i = divmod(index, len(mine))

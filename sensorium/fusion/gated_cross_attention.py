@@ -72,6 +72,7 @@ class GatedCrossAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.d_media = d_media
         self.blocks = nn.ModuleList(
             GatedBlock(config, d_model, d_media) for _ in range(config.num_blocks(num_layers))
         )
@@ -84,8 +85,12 @@ class GatedCrossAttention(nn.Module):
 
     def context(
         self, features: Mapping[str, Features], media: Mapping[str, MediaBatch], rows: int
-    ) -> MediaContext | None:
-        """Lay the media tokens of each row side by side."""
+    ) -> MediaContext:
+        """Lay the media tokens of each row side by side.
+
+        Text without media passes the blocks too, or a sample's answer would depend on
+        whether a neighbour in its batch has a picture.
+        """
         per_row: list[list[tuple[int, Tensor]]] = [[] for _ in range(rows)]
         number = 0
         for kind, feats in features.items():
@@ -94,7 +99,9 @@ class GatedCrossAttention(nn.Module):
                 number += 1
                 per_row[row].append((number, piece))
         if number == 0:
-            return None
+            gate = next(self.parameters())
+            nothing = gate.new_zeros(rows, 1, self.d_media)
+            return MediaContext(nothing, torch.zeros(rows, 1, dtype=torch.long, device=gate.device))
         some = next(iter(features.values())).values_ND
         longest = max(sum(len(p) for _, p in row) for row in per_row)
         owner_BK = torch.zeros(rows, longest, dtype=torch.long, device=some.device)
@@ -109,11 +116,9 @@ class GatedCrossAttention(nn.Module):
         return MediaContext(torch.stack(padded), owner_BK)
 
     def inserter(
-        self, context: MediaContext | None, media_index_BT: Tensor
-    ) -> Callable[[int, Tensor], Tensor] | None:
+        self, context: MediaContext, media_index_BT: Tensor
+    ) -> Callable[[int, Tensor], Tensor]:
         """The function the backbone calls before each layer."""
-        if context is None:
-            return None
         sees_BTK = media_index_BT[:, :, None] == context.owner_BK[:, None, :]
         sees_BTK &= context.owner_BK[:, None, :] > 0
         gate_BT1 = sees_BTK.any(dim=-1, keepdim=True)

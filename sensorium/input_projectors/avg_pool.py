@@ -28,6 +28,9 @@ class AvgPoolConfig(InputProjectorConfig):
     depth: int = 1
     hidden: int | None = None
     norm_in: bool = False
+    dropout: float = 0.0
+    """Of pooled features, while the projector learns: small data sets are learnt by heart
+    otherwise."""
 
     @classmethod
     def tiny(cls) -> AvgPoolConfig:
@@ -47,6 +50,7 @@ class AvgPoolProjector(nn.Module):
         super().__init__()
         self.config = config
         self.norm = nn.LayerNorm(d_in) if config.norm_in else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
         self.layers = mlp(MlpConfig(depth=config.depth, hidden=config.hidden), d_in, d_out)
 
     def forward(self, features: Features) -> Features:
@@ -57,4 +61,4 @@ class AvgPoolProjector(nn.Module):
         prefix, patches = items_MLD[:, : grid.prefix], items_MLD[:, grid.prefix :]
         map_MDHW = patches.transpose(1, 2).unflatten(2, (grid.h, grid.w))
         pooled = F.adaptive_avg_pool2d(map_MDHW, (out.h, out.w)).flatten(2).transpose(1, 2)
-        return self.layers(self.norm(torch.cat([prefix, pooled], dim=1)))
+        return self.layers(self.dropout(self.norm(torch.cat([prefix, pooled], dim=1))))

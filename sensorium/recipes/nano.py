@@ -24,7 +24,7 @@ def nano_model() -> ModelConfig:
         lanes={
             "image": LaneConfig(
                 encoder=efficientnet_lite0(("stride16", "head")),
-                projector=AvgPoolConfig(side=4, depth=2, norm_in=True),
+                projector=AvgPoolConfig(side=4, depth=2, norm_in=True, dropout=0.3),
             )
         },
         backbone=smollm2_135m(),
@@ -44,14 +44,14 @@ def nano() -> Recipe:
                 name="vocabulary",
                 objective=VocabularyConfig(),
                 data=(
-                    PictureBookSource(part="full", task="captions", augment=True, weight=3),
+                    PictureBookSource(part="full", task="words", augment=True, weight=3),
                     ScenesSource(task="captions", count=6000, weight=1),
                 ),
                 learns=(
                     Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),
-                    Learn(part=TOWER, lr=2e-4, weight_decay=0.01, last_blocks=4),
+                    Learn(part=TOWER, lr=3e-5, weight_decay=0.05, last_blocks=4),
                 ),
-                steps=1500,
+                steps=500,
                 batch_size=32,
                 schedule=ScheduleConfig(warmup_steps=20),
             ),
@@ -63,7 +63,7 @@ def nano() -> Recipe:
                     ScenesSource(task="captions", count=6000, weight=1),
                 ),
                 learns=(Learn(part=PROJECTOR, lr=5e-4, weight_decay=0.01),),
-                steps=150,
+                steps=60,
                 batch_size=4,
                 max_length=256,
                 pack=True,
@@ -77,11 +77,11 @@ def nano() -> Recipe:
                     ScenesSource(count=20000, weight=3),
                 ),
                 learns=(
-                    Learn(part=PROJECTOR, lr=4e-4, weight_decay=0.01),
-                    Learn(part=ADAPTER, lr=8e-4, weight_decay=0.01),
-                    Learn(part=TOWER, lr=1e-4, weight_decay=0.01, last_blocks=4),
+                    Learn(part=PROJECTOR, lr=5e-4, weight_decay=0.01),
+                    Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
+                    Learn(part=TOWER, lr=5e-5, weight_decay=0.05, last_blocks=4),
                 ),
-                steps=400,
+                steps=330,
                 batch_size=12,
                 max_length=256,
                 pack=True,
@@ -102,7 +102,7 @@ def demo() -> Recipe:
             StageConfig(
                 name="vocabulary",
                 objective=VocabularyConfig(),
-                data=(PictureBookSource(part="shipped", task="captions"),),
+                data=(PictureBookSource(part="shipped", task="words"),),
                 learns=(Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),),
                 epochs=8,
                 batch_size=32,

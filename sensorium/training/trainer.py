@@ -209,7 +209,11 @@ class _StageRun:
     def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
         """Steps until the stage is done, with checkpoints on the way."""
         model, stage, steps = self.trainer.model, self.stage, self.parts.steps
-        model.eval()  # No dropout unless a part asks for it; batch norms keep their statistics.
+        # Dropout acts only in parts that learn; a frozen part behaves as it will in service.
+        model.eval()
+        for learn in stage.learns:
+            if learn.part != "adapter" and learn.part in dict(model.named_modules()):
+                model.get_submodule(learn.part).train()
         stream = loader.batches(state)
         while step < steps:
             started = time.monotonic()

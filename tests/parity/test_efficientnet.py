@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import efficientnet_lite_pytorch
 import pytest
 import torch
 
 from sensorium.encoders.efficientnet_lite import VARIANTS, EfficientNetLiteConfig
 from sensorium.interop.efficientnet import CLASSIFIER, convert_efficientnet, to_ours, to_reference
 
-reference = pytest.importorskip("efficientnet_lite_pytorch")
+reference = efficientnet_lite_pytorch
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -215,14 +215,16 @@ def column_row(row: Row, where: str) -> dict[str, Any]:
     """
     if any(k in row for k in TURN_COLUMNS):
         return turn_row({k: _cell(v) for k, v in row.items()}, where)
-    image_key = next((k for k in IMAGE_COLUMNS if row.get(k) is not None), None)
+    # An empty cell of a CSV file is the empty string.
+    row = {k: v for k, v in row.items() if v is not None and not (isinstance(v, str) and not v)}
+    image_key = next((k for k in IMAGE_COLUMNS if k in row), None)
     images = [_cell(v) for v in _as_list(row[image_key])] if image_key else []
     content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
-    if row.get("question") is not None and row.get("answer") is not None:
+    if "question" in row and "answer" in row:
         content.append({"type": "text", "text": str(row["question"])})
         answer = str(row["answer"])
     else:
-        text_key = next((k for k in TEXT_COLUMNS if row.get(k) is not None), None)
+        text_key = next((k for k in TEXT_COLUMNS if k in row), None)
         if text_key is None or not images:
             raise DataError(
                 f"columns {sorted(row)} or their values do not make a sample",

@@ -39,7 +39,7 @@ class PictureBookConfig(Config):
 
     side_px: int = 256
     quality: int = 80
-    heldout_share: float = 0.12
+    heldout_share: float = 0.15
     seed: int = 7
     variants: int = 4
     """Instruction conversations for each training picture."""
@@ -122,7 +122,11 @@ def _write_images(
 
 
 def _split(entries: list[Entry], config: PictureBookConfig) -> None:
-    """Whole groups go to the held-out split by a hash of their first member's id."""
+    """Whole groups go to the held-out split by a hash of their first member's id.
+
+    A held-out picture shows a thing of which another group, in training, has a picture too;
+    what only one group shows is in training. A name must have been seen to be said.
+    """
     first: dict[int, str] = {}
     for entry in entries:
         first.setdefault(entry.group, entry.id)
@@ -133,6 +137,12 @@ def _split(entries: list[Entry], config: PictureBookConfig) -> None:
         # would be most of the benchmark.
         held = draw < config.heldout_share and size[entry.group] <= 12
         entry.split = "heldout" if held else "train"
+    taught = {name for e in entries if e.split == "train" for name in e.accepted}
+    for group in {e.group for e in entries if e.split == "heldout"}:
+        members = [e for e in entries if e.group == group]
+        if not all(taught & set(e.accepted) for e in members):
+            for entry in members:
+                entry.split = "train"
     order = {group: i for i, group in enumerate(dict.fromkeys(e.group for e in entries))}
     for entry in entries:
         entry.group = order[entry.group]

@@ -142,6 +142,16 @@ def caption_sample(entry: dict[str, Any]) -> dict[str, Any]:
     return conversation(entry, "caption", [("", sentence(entry["caption"]))])
 
 
+def words_sample(entry: dict[str, Any]) -> dict[str, Any]:
+    """Picture, then every word that is true of it: for vocabulary alignment."""
+    words = dict.fromkeys(w for name in [entry["name"], *entry["accepted"]] for w in name.split())
+    # Plurals and singulars of one word would count twice.
+    kept = [w for w in words if not (w.endswith("s") and w[:-1] in words)]
+    if entry["category"]:
+        kept += entry["category"].split()
+    return conversation(entry, "words", [("", sentence(" ".join(dict.fromkeys(kept))))])
+
+
 def instruct_sample(
     entry: dict[str, Any], catalogue: Catalogue, seed: int, variant: int
 ) -> dict[str, Any]:
