@@ -44,6 +44,8 @@ class Blip2VitConfig(TowerConfig):
                 intermediate_size=self.mlp_width,
                 image_size=self.image_size_px,
                 patch_size=self.patch_size_px,
+                # The class default of 1e-10 makes every random picture look the same.
+                initializer_range=0.02,
             ),
             folder,
         )

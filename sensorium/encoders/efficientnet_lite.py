@@ -61,7 +61,7 @@ class EfficientNetLiteConfig(EncoderConfig):
 
     @classmethod
     def tiny(cls) -> EfficientNetLiteConfig:
-        return cls(image_size_px=64, levels=("stride16", "head"))
+        return cls(image_size_px=64, levels=("stride16",))
 
     @property
     def size_px(self) -> int:
@@ -130,6 +130,11 @@ class EfficientNetLite(nn.Module):
             self.stage_ends.append(len(blocks))
         self.blocks = nn.ModuleList(blocks)
         self.head = ConvNorm(width_in, HEAD_WIDTH, kernel=1)
+        for module in self.modules():
+            # With norms that keep their statistics, only this keeps a random tower's signal
+            # from fading over fifty layers.
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def trainable_blocks(self) -> list[nn.Module]:
         """Units from input to output, for training only the last few."""

@@ -81,7 +81,7 @@ def nano() -> Recipe:
                     Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
                     Learn(part=TOWER, lr=5e-5, weight_decay=0.05, last_blocks=4),
                 ),
-                steps=330,
+                steps=240,
                 batch_size=12,
                 max_length=256,
                 pack=True,

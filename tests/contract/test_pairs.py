@@ -1,5 +1,6 @@
-"""Any encoder x any projector x any tiny LM: builds, learns eight samples by heart, saves,
-reloads, answers."""
+"""Any encoder, any projector, any tiny LM: builds, learns eight samples by heart, saves,
+reloads, answers. Every encoder meets every projector; the LMs take turns, so that every LM
+meets every encoder and every projector."""
 
 from __future__ import annotations
 
@@ -75,19 +76,28 @@ def fits(encoder: str, projector: str) -> bool:
     return True
 
 
-PAIRS = [(e, p, lm) for e in ENCODERS for p in INPUT_PROJECTORS for lm in LMS if fits(e, p)]
+PAIRS = [
+    (e, p, list(LMS)[(i + j) % len(LMS)])
+    for i, e in enumerate(ENCODERS)
+    for j, p in enumerate(INPUT_PROJECTORS)
+    if fits(e, p)
+]
 
 
-def learn_by_heart(model: Any, processor: Processor, *, steps: int = 160) -> float:
+def learn_by_heart(model: Any, processor: Processor, *, steps: int = 300) -> float:
     batch = collate([[processor.encode(s)] for s in samples()], processor.tokenizer.pad_id)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
+    # The encoder stays frozen, as in alignment; its features are computed once.
+    with torch.no_grad():
+        batch.media["image"].features = model.encode("image", batch.media["image"])
+    learning = [p for n, p in model.named_parameters() if not n.startswith("encoders.")]
+    optimiser = torch.optim.AdamW(learning, lr=4e-3, weight_decay=0.0)
     loss = float("inf")
     for _ in range(steps):
         optimiser.zero_grad()
         losses = next_token_losses(model, batch)
         mean = losses.total / losses.count
         mean.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
         loss = float(mean.detach())
         if loss < 0.02:

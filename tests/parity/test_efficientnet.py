@@ -42,3 +42,20 @@ def test_key_map_round_trip() -> None:
     for name in names:
         if name not in CLASSIFIER:
             assert to_reference(to_ours(name)) == name
+
+
+def test_levels_lie_side_by_side_on_the_coarsest_grid() -> None:
+    """Folding a finer map keeps each patch's values in the patch's own token."""
+    config = EfficientNetLiteConfig(image_size_px=64, levels=("stride16", "head"))
+    tower = config.build().eval()
+    pixels = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        both = tower(pixels)
+        tower.config = EfficientNetLiteConfig(image_size_px=64, levels=("stride16",))
+        fine = tower(pixels).values_ND.view(4, 4, 112)
+        tower.config = EfficientNetLiteConfig(image_size_px=64, levels=("head",))
+        coarse = tower(pixels).values_ND
+    assert config.out_dim == both.dim == 4 * 112 + 1280
+    torch.testing.assert_close(both.values_ND[:, 448:], coarse)
+    corner = both.values_ND[0, :448].view(112, 2, 2)
+    torch.testing.assert_close(corner.permute(1, 2, 0), fine[:2, :2])
