@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sensorium.backbones.llama_steps import LlamaSteps, LlamaWeights, can_step
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError
 from sensorium.core.responder import Answer, Request
@@ -29,14 +30,25 @@ class _Rows:
     positions_B: torch.Tensor
     media_index_B: torch.Tensor
     context: Any
+    steps: LlamaSteps | None
+    """A faster way to run single tokens, where the language model allows it."""
 
 
 class Engine:
     """Answers conversations with one model."""
 
-    def __init__(self, model: MultimodalModel, processor: Processor) -> None:
+    def __init__(
+        self, model: MultimodalModel, processor: Processor, *, plain_steps: bool = False
+    ) -> None:
+        """Take a model; its weights must not change afterwards.
+
+        Args:
+            plain_steps: always use the language model's own forward pass.
+        """
         self.model = model.eval()
         self.processor = processor
+        lm = model.backbone.lm
+        self._fast = LlamaWeights(lm) if not plain_steps and can_step(lm) else None
 
     def respond(
         self, requests: Sequence[Request], *, batch_size: int = 8
@@ -94,7 +106,7 @@ class Engine:
         self._check_room(prompts, max_tokens)
         sampler = Sampler(sampling, self.model.device)
         batch = collate([[p] for p in prompts], self.processor.tokenizer.pad_id, pad_left=True)
-        rows, logits_BV = self._prefill(batch)
+        rows, logits_BV = self._prefill(batch, max_tokens)
         for count in range(max_tokens):
             chosen = sampler(logits_BV, answers).tolist()
             for b, token in enumerate(chosen):
@@ -117,7 +129,7 @@ class Engine:
                 fix="shorten the conversation or lower max_tokens",
             )
 
-    def _prefill(self, batch: Batch) -> tuple[_Rows, torch.Tensor]:
+    def _prefill(self, batch: Batch, room: int) -> tuple[_Rows, torch.Tensor]:
         from transformers import DynamicCache
 
         model = self.model
@@ -134,6 +146,7 @@ class Engine:
             positions_B=batch.positions_BT[:, -1],
             media_index_B=batch.media_index_BT[:, -1],
             context=context,
+            steps=None,
         )
         hidden_BTD = model.backbone(
             embeds_BTD,
@@ -142,11 +155,17 @@ class Engine:
             cache=rows.cache,
             insert=model.fusion.inserter(context, batch.media_index_BT),
         )
+        if self._fast is not None and model.fusion.inserter(context, batch.media_index_BT) is None:
+            rows.steps = LlamaSteps(self._fast, rows.cache, room, rows.mask_BT)
+            rows.cache = None
         return rows, model.logits(hidden_BTD[:, -1])
 
     def _step(self, rows: _Rows, tokens: list[int]) -> torch.Tensor:
         model = self.model
         rows.positions_B = rows.positions_B + 1
+        if rows.steps is not None:
+            embeds_B1D = model.backbone.embed(torch.tensor(tokens, device=model.device)[:, None])
+            return model.logits(rows.steps.step(embeds_B1D, rows.positions_B)[:, -1])
         if rows.mask_BT is not None:
             ones = torch.ones(len(tokens), 1, dtype=rows.mask_BT.dtype)
             rows.mask_BT = torch.cat([rows.mask_BT, ones], dim=1)

@@ -261,7 +261,9 @@ class _StageRun:
             batch = to_device(loaded.batch, model.device)
             with autocast(precision, model.device):
                 losses = self.parts.objective(model, batch)
-            losses.total.backward()
+            # A batch of text rows alone has nothing to teach a projector.
+            if losses.total.requires_grad:
+                losses.total.backward()
             total += float(losses.total.detach())
             count += losses.count
             samples += loaded.samples

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "processing": {"core", "media", "text"},
     "data": {"core", "media", "text", "processing"},
     "training": {"core", "nn", "text", "processing", "model", "data"},
-    "inference": {"core", "nn", "text", "processing", "model"},
+    "inference": {"core", "nn", "text", "processing", "model", "backbones"},
     "evaluation": {"core", "media", "data"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},
     "recipes": {"core", "model", "data", "training", *PARTS},

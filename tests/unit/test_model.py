@@ -128,6 +128,26 @@ def test_generation_variants_agree(fusion: str, lm: str) -> None:
         assert slow == got
 
 
+@torch.no_grad()
+def test_fast_steps_equal_plain_steps() -> None:
+    """Fused single-token steps give the language model's own logits."""
+    from sensorium.inference.engine import Engine
+
+    model = make("splice")
+    prompts = [model.processor.prompt(s.messages[:1]) for s in samples()]
+    batch = collate([[p] for p in prompts], 0, pad_left=True)
+    plain = Engine(model.network, model.processor, plain_steps=True)
+    assert model.engine._fast is not None
+    rows_a, a = model.engine._prefill(batch, 6)
+    rows_b, b = plain._prefill(batch, 6)
+    assert rows_a.steps is not None
+    assert rows_b.steps is None
+    for token in (5, 9, 200, 31):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+        a = model.engine._step(rows_a, [token] * 4)
+        b = plain._step(rows_b, [token] * 4)
+
+
 def test_shut_gates_leave_the_language_model_exactly_alone() -> None:
     config = config_for("gated")
     model, tokenizer = build_pretrained(config)
