@@ -24,7 +24,7 @@ test: $(STAMP)
 
 check: $(STAMP)
 	@$(BIN)/ruff check sensorium tests benchmarks
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

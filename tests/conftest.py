@@ -22,7 +22,7 @@ def _fixed_seed() -> None:
 def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty data folder, so that a built picture-book on this machine changes nothing."""
     monkeypatch.setenv("SENSORIUM_DATA", str(tmp_path / "data"))
-    yield tmp_path / "data"
+    return tmp_path / "data"
 
 
 @pytest.fixture

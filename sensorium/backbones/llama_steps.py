@@ -114,8 +114,9 @@ class LlamaSteps:
         self.bias_BT: Tensor | None = None
         if mask_BT is not None:
             blocked = torch.finfo(self.keys.dtype).min
-            self.bias_BT = self.keys.new_zeros(batch, self.length + room)
-            self.bias_BT[:, : self.length].masked_fill_(mask_BT == 0, blocked)
+            bias_BT = self.keys.new_zeros(batch, self.length + room)
+            bias_BT[:, : self.length].masked_fill_(mask_BT == 0, blocked)
+            self.bias_BT = bias_BT
 
     def step(self, embeds_B1D: Tensor, positions_B: Tensor) -> Tensor:
         """(B, 1, D) embeddings of the next tokens -> (B, 1, D) last hidden states."""

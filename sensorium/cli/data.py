@@ -54,7 +54,8 @@ def _print_report(values: dict[str, object], max_length: int) -> None:
     if values["rows_without_answer"]:
         print(f"{values['rows_without_answer']} rows have no assistant turn: nothing to learn there")
     truncated, problems = values["truncated"], values["problems"]
-    assert isinstance(truncated, list) and isinstance(problems, list)
+    assert isinstance(truncated, list)
+    assert isinstance(problems, list)
     print(f"{len(truncated)} rows are longer than {max_length} tokens and would be cut")
     for cut in truncated[:20]:
         print(f"  {cut['where']}: {cut['tokens_lost']} tokens too many")

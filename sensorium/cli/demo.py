@@ -50,7 +50,7 @@ def demo_command(out: str, limit: int) -> None:
         [("before", before), ("after", after)],
         report,
         notes=[f"{len(after)} benchmarks on pictures held out from training.",
-               "The shipped weights were trained longer; see `sensorium eval`."],  # fmt: skip
+               "The shipped weights were trained longer; see `sensorium eval`."],
         picture=folder / "loss.png",
     )
     write_json(folder / "results.json", {"before": summary("untrained", before),

@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it over `path`.
 
     On any exception the temporary file is removed and `path` is untouched.
@@ -36,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Generator[Path]:
     """Yield a temporary folder beside `path` that is renamed to `path` on success.
 
     An existing `path` is replaced: it is moved aside, the new one takes its name, and
@@ -89,7 +89,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[str]]:
+def atomic_writer(path: Path) -> Generator[IO[str]]:
     """A text stream whose content becomes `path` only when the block succeeds."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         yield stream

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Any, Self, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from sensorium.core.atomic import write_text
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
 from sensorium.core.tables import NameTable
-
-ConfigT = TypeVar("ConfigT", bound="Config")
 
 
 class Config(BaseModel):
@@ -71,22 +69,31 @@ class Config(BaseModel):
         return type(self).from_dict(values, where="override")
 
 
-def kinds(table: NameTable, base: type[ConfigT]) -> Any:
-    """The annotated field type for a polymorphic node: reads `{kind: name, ...}`."""
+def kinds(table: NameTable, base: type[Config]) -> BeforeValidator:
+    """Metadata of a polymorphic field: reads `{kind: name, ...}` by a name table.
+
+        AnyEncoder = Annotated[SerializeAsAny[EncoderConfig], kinds(ENCODERS, EncoderConfig)]
+    """
 
     def read(value: Any) -> Any:
         if isinstance(value, base) or value is None:
             return value
-        if not isinstance(value, Mapping) or "kind" not in value:
+        mapping = as_mapping(value)
+        if mapping is None or "kind" not in mapping:
             raise ConfigError(
                 f"{table.noun} is {value!r}",
                 expected="a mapping with a 'kind'",
                 fix=f"choose one of {', '.join(sorted(table))}",
             )
-        kind = str(value["kind"])
-        return table.find(kind).from_dict(value, where=f"{table.noun} {kind}")
+        kind = str(mapping["kind"])
+        return table.find(kind).from_dict(mapping, where=f"{table.noun} {kind}")
 
-    return Annotated[SerializeAsAny[base], BeforeValidator(read)]
+    return BeforeValidator(read)
+
+
+def as_mapping(value: Any) -> Mapping[str, Any] | None:
+    """The value as a mapping, or None where it is none."""
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"top level is {type(values).__name__}", expected="a mapping", where=str(path)
         )
-    return values
+    return cast(dict[str, Any], values)
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
@@ -129,20 +136,23 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
 def _index(node: Any, key: str, where: str) -> Any:
     """The key or list position that `key` names inside `node`."""
     if isinstance(node, list):
+        items = cast(list[Any], node)
         names: dict[str, int] = {}
-        for i, item in enumerate(node):
-            if isinstance(item, dict) and isinstance(item.get("name"), str):
-                names[item["name"]] = i
-        if key.isdigit() and int(key) < len(node):
+        for i, item in enumerate(items):
+            mapping = as_mapping(item)
+            if mapping is not None and isinstance(mapping.get("name"), str):
+                names[mapping["name"]] = i
+        if key.isdigit() and int(key) < len(items):
             return int(key)
         if key in names:
             return names[key]
-        known = [*names, *map(str, range(len(node)))]
+        known = [*names, *map(str, range(len(items)))]
         raise ConfigError(f"no item {key!r} in {where}", fix=did_you_mean(key, known))
-    if isinstance(node, dict):
-        if key in node:
+    fields = as_mapping(node)
+    if fields is not None:
+        if key in fields:
             return key
-        raise ConfigError(f"unknown key {key!r} in {where}", fix=did_you_mean(key, node))
+        raise ConfigError(f"unknown key {key!r} in {where}", fix=did_you_mean(key, fields))
     raise ConfigError(f"{where} is the value {node!r} and has no key {key!r}")
 
 
@@ -150,14 +160,15 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Confi
     """One ConfigError that lists every problem pydantic found."""
     lines: list[str] = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
+        location: tuple[int | str, ...] = problem["loc"]
+        place = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
-            known = _fields_at(root, problem["loc"][:-1])
-            key = str(problem["loc"][-1])
+            known = _fields_at(root, location[:-1])
+            key = str(location[-1])
             lines.append(f"unknown key {place!r} ({did_you_mean(key, known)})")
         else:
             cause = problem.get("ctx", {}).get("error")
-            text = str(cause) if isinstance(cause, Exception) else problem["msg"]
+            text = str(cast(object, cause)) if isinstance(cause, Exception) else problem["msg"]
             lines.append(f"{place or 'value'}: {text}")
     return ConfigError("; ".join(lines), where=where)
 
@@ -176,9 +187,10 @@ def _fields_at(root: type[BaseModel], location: tuple[int | str, ...]) -> list[s
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
+    if isinstance(annotation, type) and issubclass(cast(type[Any], annotation), BaseModel):
+        return cast(type[BaseModel], annotation)
+    arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
+    for inner in arguments:
         found = _model_in(inner)
         if found is not None:
             return found

@@ -99,6 +99,11 @@ class BackboneConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define vocab_size")
 
     @property
+    def max_positions(self) -> int:
+        """Longest sequence the model was made for."""
+        raise TypeError(f"{type(self).__name__} does not define max_positions")
+
+    @property
     def num_layers(self) -> int:
         """Decoder layers, for fusion that inserts between them."""
         raise TypeError(f"{type(self).__name__} does not define num_layers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -50,14 +50,20 @@ class RichMeter:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Meter]:
+def progress(title: str, total: int) -> Generator[Meter]:
     """A meter on standard error for as long as the block lasts."""
     if not sys.stderr.isatty():
         yield PlainMeter(title, total)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

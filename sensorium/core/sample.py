@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from sensorium.core.config import as_mapping
 from sensorium.core.errors import DataError
 from sensorium.core.naming import did_you_mean
 
@@ -91,21 +92,22 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
     Raises:
         DataError: naming the place and the nearest legal name.
     """
-    if not isinstance(value, Mapping):
+    row = as_mapping(value)
+    if row is None:
         raise DataError(f"row is {_kind(value)}", expected="an object with 'messages'", where=where)
-    extra = set(value) - {"id", "messages", "meta"}
+    extra = set(row) - {"id", "messages", "meta"}
     if extra:
         key = sorted(extra)[0]
         raise DataError(
             f"unknown key {key!r}", where=where, fix=did_you_mean(key, ("id", "messages", "meta"))
         )
-    if "messages" not in value:
+    if "messages" not in row:
         raise DataError("no 'messages'", expected="a list of messages", where=where)
-    meta = value.get("meta", {})
-    if not isinstance(meta, Mapping):
-        raise DataError(f"'meta' is {_kind(meta)}", expected="an object", where=where)
-    messages = parse_messages(value["messages"], where=where)
-    return Sample(messages=messages, id=str(value.get("id", "")), meta=dict(meta), root=root)
+    meta = as_mapping(row.get("meta", {}))
+    if meta is None:
+        raise DataError(f"'meta' is {_kind(row['meta'])}", expected="an object", where=where)
+    messages = parse_messages(row["messages"], where=where)
+    return Sample(messages=messages, id=str(row.get("id", "")), meta=dict(meta), root=root)
 
 
 def parse_messages(value: Any, *, where: str = "messages") -> tuple[Message, ...]:
@@ -114,33 +116,36 @@ def parse_messages(value: Any, *, where: str = "messages") -> tuple[Message, ...
     Raises:
         DataError: the conversation is empty or a message, role or part is malformed.
     """
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    turns = _as_sequence(value)
+    if turns is None:
         raise DataError(f"'messages' is {_kind(value)}", expected="a list", where=where)
-    if not value:
+    if not turns:
         raise DataError(
             "the conversation is empty", expected="at least one message", where=where
         )
-    return tuple(_parse_message(m, f"{where}, message {i + 1}") for i, m in enumerate(value))
+    return tuple(_parse_message(m, f"{where}, message {i + 1}") for i, m in enumerate(turns))
 
 
 def _parse_message(value: Any, where: str) -> Message:
     if isinstance(value, Message):
         return value
-    if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
+    turn = as_mapping(value)
+    if turn is None or "role" not in turn or "content" not in turn:
         raise DataError(
             f"message is {_kind(value)}", expected="an object with 'role' and 'content'", where=where
         )
-    role = value["role"]
+    role = turn["role"]
     if role not in ROLES:
         raise DataError(f"unknown role {role!r}", where=where, fix=did_you_mean(str(role), ROLES))
-    content = value["content"]
+    content = turn["content"]
     if isinstance(content, str):
         return Message(role=role, content=(Part("text", content),))
-    if not isinstance(content, Sequence) or not content:
+    parts = _as_sequence(content)
+    if not parts:
         raise DataError(
             f"'content' is {_kind(content)}", expected="text or a list of parts", where=where
         )
-    return Message(role=role, content=tuple(_parse_part(part, where) for part in content))
+    return Message(role=role, content=tuple(_parse_part(part, where) for part in parts))
 
 
 def _parse_part(value: Any, where: str) -> Part:
@@ -148,23 +153,32 @@ def _parse_part(value: Any, where: str) -> Part:
         return value
     if isinstance(value, str):
         return Part("text", value)
-    if not isinstance(value, Mapping) or "type" not in value:
+    part = as_mapping(value)
+    if part is None or "type" not in part:
         raise DataError(f"part is {_kind(value)}", expected="an object with 'type'", where=where)
-    kind = value["type"]
+    kind = part["type"]
     if kind not in PART_TYPES:
         raise DataError(
             f"unknown part type {kind!r}", where=where, fix=did_you_mean(str(kind), PART_TYPES)
         )
-    if kind not in value:
+    if kind not in part:
         raise DataError(f"part of type {kind!r} has no {kind!r} value", where=where)
-    if kind == "text" and not isinstance(value["text"], str):
-        raise DataError(f"text is {_kind(value['text'])}", expected="a string", where=where)
-    return Part(kind, value[kind])
+    if kind == "text" and not isinstance(part["text"], str):
+        raise DataError(f"text is {_kind(part['text'])}", expected="a string", where=where)
+    return Part(kind, part[kind])
+
+
+def _as_sequence(value: Any) -> Sequence[Any] | None:
+    """The value as a list-like, or None where it is none; text is not a list."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return None
+    return cast(Sequence[Any], value)
 
 
 def _kind(value: Any) -> str:
     if value is None:
         return "empty"
-    if isinstance(value, Sequence) and not isinstance(value, str) and not value:
+    sequence = _as_sequence(value)
+    if sequence is not None and not sequence:
         return "an empty list"
     return type(value).__name__

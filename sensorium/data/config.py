@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import SerializeAsAny
 
 from sensorium.core.config import Config, kinds
 from sensorium.core.errors import DataError
@@ -156,7 +158,7 @@ SOURCES = NameTable(
         "scenes": "sensorium.data.config:ScenesSource",
     },
 )
-AnySource: Any = kinds(SOURCES, SourceConfig)
+AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]
 
 
 def open_sources(configs: tuple[SourceConfig, ...]) -> tuple[list[Source], list[float]]:

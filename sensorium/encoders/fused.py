@@ -10,9 +10,10 @@ Shape legend: N pictures, L tokens, D width, H/W positions.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import SerializeAsAny
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders import ENCODERS
 
-AnyEncoder: Any = kinds(ENCODERS, EncoderConfig)
+AnyEncoder = Annotated[SerializeAsAny[EncoderConfig], kinds(ENCODERS, EncoderConfig)]
 
 
 class FusedConfig(EncoderConfig):

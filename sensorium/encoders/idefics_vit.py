@@ -44,7 +44,7 @@ class IdeficsVitConfig(TowerConfig):
             hidden_act=self.activation,
         )
         # IdeficsModel sets this on its tower, which is not a PreTrainedModel of its own.
-        config._attn_implementation = "sdpa"  # noqa: SLF001
+        config._attn_implementation = "sdpa"
         tower = IdeficsVisionTransformer(config)
         if folder is not None:
             load_folder(tower, folder)

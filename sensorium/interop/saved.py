@@ -87,7 +87,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     """
     config = read_model_config(folder)
     model, tokenizer = build_pretrained(config)
-    stored = {k: v for k, v in read_file(folder / "model.safetensors").items()}
+    stored = dict(read_file(folder / "model.safetensors").items())
     state = model.state_dict()
     adapter = {name: value for name, value in stored.items() if "lora_" in name}
     plain = {name: value for name, value in stored.items() if "lora_" not in name}

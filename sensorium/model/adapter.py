@@ -40,7 +40,10 @@ def inject_adapter(model: MultimodalModel) -> None:
             where="model.adapter.targets",
         )
     lora = peft.LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
+        r=config.rank,
+        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=config.dropout,
+        target_modules=targets,
     )
     peft.inject_adapter_in_model(lora, model.backbone.lm)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from sensorium.backbones import BACKBONES
 from sensorium.core.batch import Grid
@@ -25,11 +25,11 @@ from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
 from sensorium.text.chat import TemplateName
 
-AnyEncoder: Any = kinds(ENCODERS, EncoderConfig)
-AnyProjector: Any = kinds(INPUT_PROJECTORS, InputProjectorConfig)
-AnyBackbone: Any = kinds(BACKBONES, BackboneConfig)
-AnyFusion: Any = kinds(FUSIONS, FusionConfig)
-AnyResolution: Any = kinds(RESOLUTIONS, ResolutionConfig)
+AnyEncoder = Annotated[SerializeAsAny[EncoderConfig], kinds(ENCODERS, EncoderConfig)]
+AnyProjector = Annotated[SerializeAsAny[InputProjectorConfig], kinds(INPUT_PROJECTORS, InputProjectorConfig)]
+AnyBackbone = Annotated[SerializeAsAny[BackboneConfig], kinds(BACKBONES, BackboneConfig)]
+AnyFusion = Annotated[SerializeAsAny[FusionConfig], kinds(FUSIONS, FusionConfig)]
+AnyResolution = Annotated[SerializeAsAny[ResolutionConfig], kinds(RESOLUTIONS, ResolutionConfig)]
 
 
 class LaneConfig(Config):

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from sensorium.backbones.causal_lm import CausalLM
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
-from sensorium.backbones.causal_lm import CausalLM
 from sensorium.model.config import ModelConfig
 from sensorium.model.tiles import pack_tiles
 
@@ -36,7 +36,7 @@ class MultimodalModel(nn.Module):
         super().__init__()
         folders = folders or {}
         self.config = config
-        self.backbone: CausalLM = config.backbone.build(folders.get("backbone"))
+        self.backbone = cast(CausalLM, config.backbone.build(folders.get("backbone")))
         d_model = config.backbone.d_model
         self.encoders = nn.ModuleDict(
             {
@@ -57,8 +57,9 @@ class MultimodalModel(nn.Module):
                 if getattr(lane.resolution, "newline", False)
             }
         )
-        self.fusion: Splice | GatedCrossAttention = config.fusion.build(
-            d_model, config.backbone.num_layers, self._media_width(d_model)
+        self.fusion = cast(
+            Splice | GatedCrossAttention,
+            config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
         )
 
     def _media_width(self, d_model: int) -> int:
@@ -90,7 +91,7 @@ class MultimodalModel(nn.Module):
         out: dict[str, Features] = {}
         for kind, batch in media.items():
             projected = self.projectors[kind](self.encode(kind, batch))
-            newline = self.newlines[kind] if kind in self.newlines else None
+            newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
         return out
 

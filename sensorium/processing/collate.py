@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sensorium.core.batch import Batch, Example, MediaBatch
-from sensorium.core.batch import Features
+from sensorium.core.batch import Batch, Example, Features, MediaBatch
 
 
 def collate(

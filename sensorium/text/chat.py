@@ -12,7 +12,7 @@ from typing import Literal
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
-from sensorium.core.sample import Message, Part
+from sensorium.core.sample import ROLES, Message, Part
 from sensorium.text.tokenizer import Tokenizer
 
 EOS = "{eos}"
@@ -43,8 +43,8 @@ class Piece:
     learn: bool
 
 
-_CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")}
-_CHATML_AFTER = {role: "<|im_end|>\n" for role in ("system", "user", "assistant")}
+_CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
+_CHATML_AFTER = dict.fromkeys(ROLES, "<|im_end|>\n")
 
 TEMPLATES: dict[str, ChatTemplate] = {
     "chatml": ChatTemplate(
@@ -70,9 +70,9 @@ TEMPLATES: dict[str, ChatTemplate] = {
     ),
     "llama3": ChatTemplate(
         before={
-            r: f"<|start_header_id|>{r}<|end_header_id|>\n\n" for r in ("system", "user", "assistant")
+            r: f"<|start_header_id|>{r}<|end_header_id|>\n\n" for r in ROLES
         },
-        after={r: "<|eot_id|>" for r in ("system", "user", "assistant")},
+        after=dict.fromkeys(ROLES, "<|eot_id|>"),
         bos=True,
         media_after="\n",
         control=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),

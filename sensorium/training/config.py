@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from sensorium.core.config import Config, kinds
 from sensorium.data.config import AnySource
@@ -13,7 +13,7 @@ from sensorium.model.learning import Learn
 from sensorium.training.objectives import OBJECTIVES
 from sensorium.training.objectives.base import ObjectiveConfig
 
-AnyObjective: Any = kinds(OBJECTIVES, ObjectiveConfig)
+AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)]
 
 
 class ScheduleConfig(Config):

@@ -286,7 +286,7 @@ class _StageRun:
             self.bad_in_row = 0
         else:
             line |= {"loss": None, "grad_norm": None, "skipped_update": True}
-            line |= {key: None for key in named}
+            line |= dict.fromkeys(named)
             self._count_bad(loss, norm)
         return line, state
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,9 +60,7 @@ class _NoStops:
     """Just enough of a Processor for token-level generation."""
 
     stop_ids: set[int] = set()
-
-    class tokenizer:
-        pad_id = 0
+    tokenizer = SimpleNamespace(pad_id=0)
 
 
 def batch_of(*examples: Example) -> Batch:

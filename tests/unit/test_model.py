@@ -209,8 +209,9 @@ def test_truncation_never_cuts_a_picture() -> None:
     for length in range(8, len(whole)):
         try:
             cut = model.processor.encode(sample, max_length=length)
-        except DataError as error:
-            assert "first answer" in str(error)
+        except DataError:
+            # Nothing to learn would be left: refused rather than cut.
+            assert not any(whole.learn[:length])
             continue
         assert len(cut) <= length
         assert len(cut.slots.get("image", [])) % per_picture == 0

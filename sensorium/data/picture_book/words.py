@@ -15,7 +15,7 @@ CONTAINERS = {
 LINKS = {
     "of", "with", "on", "in", "for", "and", "at", "by", "that", "which", "who", "from", "to", "is",
     "has", "can", "used", "wearing", "holding", "riding", "sitting", "standing", "eating", "or",
-    "called", "made", "making", "used", "playing", "flying", "being", "without", "under", "over",
+    "called", "made", "making", "playing", "flying", "being", "without", "under", "over",
 }  # fmt: skip
 # Words that say how a thing is drawn, not what it is.
 STYLE = {
@@ -51,7 +51,7 @@ NOT_THINGS = {
     "radiation", "radiations", "ac", "alternate", "basic", "plain", "different", "mad", "sad",
     "happy", "sharp", "plus", "minus", "times", "equals", "greater", "less", "divided", "black",
     "white", "come", "sortie", "issue", "ripe", "lam", "sung", "premiers", "interior", "remember",
-    "break", "love", "experience", "gym", "indoor", "access", "war", "illustration", "people", "parking", "general", "generic", "moderate", "heavy", "slight", "danger",
+    "break", "love", "experience", "gym", "indoor", "access", "war", "illustration", "people", "parking", "generic", "moderate", "heavy", "slight", "danger",
 }  # fmt: skip
 # Titles of authors who wrote French or Italian.
 GLOSSARY = {
@@ -141,7 +141,7 @@ def clean_title(title: str, author: str | None, dictionary: frozenset[str]) -> s
 def describe(text: str) -> Naming | None:
     """Caption, name and head noun of an English phrase or sentence."""
     clause = re.split(r"[.,;:!?(—–]| - |…", text.strip())[0].strip()
-    words = [w for w in re.findall(r"[A-Za-z'’-]+", clause.replace("’", "'"))]
+    words = list(re.findall(r"[A-Za-z'’-]+", clause.replace("’", "'")))
     lowered = [w.lower() for w in words]
     start = 0
     while start < len(words) - 1 and lowered[start] in ARTICLES:
@@ -163,14 +163,20 @@ def describe(text: str) -> Naming | None:
         low = [low[-1], *low[:-1]]
         if low[-1] in COLORS:
             break
-    if not low or len(low[-1]) < 3 or low[-1] in NOT_THINGS or low[-1].endswith(("ed", "ing")):
-        if not low or low[-1] not in THINGS_ANYWAY:
-            return None
+    if not low or not _is_thing(low[-1]):
+        return None
     name = " ".join(low)
     caption = " ".join(words[:12])
     if start == 0 and lowered[0] not in ARTICLES:
         caption = f"{article(name)} {name}".strip()
     return Naming(caption=caption[0].lower() + caption[1:], name=name, head=low[-1])
+
+
+def _is_thing(word: str) -> bool:
+    """Whether a last word can be a noun that names something."""
+    if word in THINGS_ANYWAY:
+        return True
+    return len(word) > 2 and word not in NOT_THINGS and not word.endswith(("ed", "ing"))
 
 
 def article(name: str) -> str:

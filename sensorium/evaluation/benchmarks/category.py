@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Literal
 
 from sensorium.core.responder import Answer
-from sensorium.data.picture_book.instruct import CATEGORY
 from sensorium.data.picture_book.categories import CATEGORIES
+from sensorium.data.picture_book.instruct import CATEGORY
 from sensorium.evaluation.benchmarks.base import Item, question
 from sensorium.evaluation.benchmarks.book import BookBenchmark
 from sensorium.evaluation.metrics.answers import words

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.interop.key_map import KeyMap
 from sensorium.model.config import ModelConfig
@@ -35,6 +36,17 @@ class Family(Protocol):
 def text_arch(config: Mapping[str, Any]) -> dict[str, Any]:
     """The language model's own config without notes of how it was saved."""
     return {k: v for k, v in config.items() if k not in RUNTIME_KEYS}
+
+
+def lm_arch(family: str, config: ModelConfig) -> dict[str, Any]:
+    """The language model's config.
+
+    Raises:
+        ConfigError: the backbone is not one of transformers.
+    """
+    if not isinstance(config.backbone, CausalLMConfig):
+        raise refuse_export(family, "the backbone is not a transformers language model")
+    return dict(config.backbone.arch)
 
 
 def refuse_export(family: str, reason: str) -> ConfigError:

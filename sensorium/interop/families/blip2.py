@@ -9,7 +9,7 @@ from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.encoders.blip2_vit import Blip2VitConfig
 from sensorium.input_projectors.qformer import QFormerConfig
-from sensorium.interop.families.base import refuse_export, text_arch
+from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
@@ -79,7 +79,7 @@ class Blip2:
             "architectures": ["Blip2ForConditionalGeneration"],
             "model_type": "blip-2",
             "num_query_tokens": former.queries,
-            "text_config": dict(config.backbone.arch),
+            "text_config": lm_arch("blip-2", config),
             "vision_config": {
                 "hidden_size": tower.width,
                 "num_hidden_layers": tower.layers,

@@ -11,7 +11,7 @@ from sensorium.encoders.clip import ClipConfig
 from sensorium.encoders.siglip import SiglipConfig
 from sensorium.encoders.tower import TowerConfig
 from sensorium.input_projectors.mlp import MlpConfig
-from sensorium.interop.families.base import refuse_export, text_arch
+from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
@@ -82,7 +82,7 @@ class Llava:
         strategy = {v: k for k, v in FEATURES.items()}.get(tower.feature)
         if strategy is None:
             raise refuse_export("llava", f"it has no feature {tower.feature!r}")
-        placeholder = config.backbone.arch.get("pad_token_id") or 0
+        placeholder = lm_arch("llava", config).get("pad_token_id") or 0
         return {
             "architectures": ["LlavaForConditionalGeneration"],
             "model_type": "llava",
@@ -92,7 +92,7 @@ class Llava:
             "multimodal_projector_bias": True,
             "vision_feature_layer": tower.select_layer,
             "vision_feature_select_strategy": strategy,
-            "text_config": dict(config.backbone.arch),
+            "text_config": lm_arch("llava", config),
             "vision_config": {
                 "model_type": "clip_vision_model",
                 "hidden_size": tower.width,

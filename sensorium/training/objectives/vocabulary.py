@@ -29,7 +29,7 @@ from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfi
 
 # Words that say nothing about a picture.
 COMMON = frozenset(
-    "a an the of and with in on at to is are it its this that for by from as some be or".split()
+    ["a", "an", "the", "of", "and", "with", "in", "on", "at", "to", "is", "are", "it", "its", "this", "that", "for", "by", "from", "as", "some", "be", "or"]
 )
 MAX_ROWS_READ = 200_000
 
