@@ -43,13 +43,20 @@ def _fused_folder(config: FusedConfig) -> Path | None:
     return folder
 
 
-def build_pretrained(config: ModelConfig) -> tuple[MultimodalModel, Tokenizer]:
+def build_pretrained(
+    config: ModelConfig, tokenizer_folder: Path | None = None
+) -> tuple[MultimodalModel, Tokenizer]:
     """The model with pretrained parts and random new ones, and its tokenizer.
+
+    Args:
+        tokenizer_folder: where the tokenizer lies, if not with the backbone's weights.
 
     Raises:
         WeightsError: the backbone has no source, so that there is no tokenizer either.
     """
     folders = part_folders(config)
+    if tokenizer_folder is not None:
+        return MultimodalModel(config, folders).eval(), Tokenizer.load(tokenizer_folder)
     if config.backbone.tokenizer == "bytes":
         return MultimodalModel(config, folders).eval(), byte_tokenizer()
     if "backbone" not in folders:

@@ -64,7 +64,9 @@ def save_model(
             },
         )
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-        tokenizer.save(target)
+        # Where the backbone has a source, the tokenizer comes from there as well.
+        if not model.config.backbone.weights:
+            tokenizer.save(target)
 
 
 def _plain(name: str) -> str:
@@ -86,7 +88,8 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
         WeightsError: a file is missing, damaged, or does not fit the config.
     """
     config = read_model_config(folder)
-    model, tokenizer = build_pretrained(config)
+    own_tokenizer = (folder / "tokenizer.json").exists()
+    model, tokenizer = build_pretrained(config, folder if own_tokenizer else None)
     stored = dict(read_file(folder / "model.safetensors").items())
     state = model.state_dict()
     adapter = {name: value for name, value in stored.items() if "lora_" in name}
@@ -112,8 +115,6 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
         if config.adapter is None:
             raise WeightsError("adapter weights without an adapter config", where=str(folder))
         merge_into(state, adapter, config.adapter)
-    if (folder / "tokenizer.json").exists():
-        tokenizer = Tokenizer.load(folder)
     return model.eval(), tokenizer
 
 

@@ -174,7 +174,7 @@ def test_yes_no(text: str, expected: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "accepted", "right"),
-    [("A red apple.", ["apple"], True), ("pineapple", ["apple"], False), ("Ice-cream cone", ["cone"], False),
+    [("A red apple.", ["apple"], True), ("pineapple", ["apple"], False), ("Ice-cream cone", ["cone"], True),
      ("an ice cream cone", ["ice cream"], True), ("cream ice", ["ice cream"], False), ("", ["x"], False),
      ("A cat!", [""], False)],
 )  # fmt: skip

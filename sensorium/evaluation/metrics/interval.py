@@ -18,4 +18,7 @@ def wilson(successes: float, total: int) -> tuple[float, float]:
     z2 = Z95**2 / total
     centre = (p + z2 / 2) / (1 + z2)
     half = Z95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total)) / (1 + z2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the bound is exact; rounding would leave it a hair inside.
+    low = 0.0 if successes <= 0 else max(0.0, centre - half)
+    high = 1.0 if successes >= total else min(1.0, centre + half)
+    return low, high
