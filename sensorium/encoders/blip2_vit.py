@@ -38,12 +38,7 @@ class Blip2VitConfig(TowerConfig):
         return from_config(
             Blip2VisionModel,
             Blip2VisionConfig(
-                hidden_size=self.width,
-                num_hidden_layers=self.layers,
-                num_attention_heads=self.heads,
-                intermediate_size=self.mlp_width,
-                image_size=self.image_size_px,
-                patch_size=self.patch_size_px,
+                **self.hf_shape(),
                 # The class default of 1e-10 makes every random picture look the same.
                 initializer_range=0.02,
             ),

@@ -35,12 +35,7 @@ class ClipConfig(TowerConfig):
         return from_config(
             CLIPVisionModel,
             CLIPVisionConfig(
-                hidden_size=self.width,
-                num_hidden_layers=self.layers,
-                num_attention_heads=self.heads,
-                intermediate_size=self.mlp_width,
-                image_size=self.image_size_px,
-                patch_size=self.patch_size_px,
+                **self.hf_shape(),
                 hidden_act=self.activation,
             ),
             folder,

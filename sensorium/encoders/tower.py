@@ -60,6 +60,17 @@ class TowerConfig(EncoderConfig):
             return Grid(1, 1)
         return Grid(side, side, prefix=self.prefix_tokens if self.feature == "cls_patch" else 0)
 
+    def hf_shape(self) -> dict[str, int]:
+        """The shape under the names that most transformers configs use."""
+        return {
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.mlp_width,
+            "image_size": self.image_size_px,
+            "patch_size": self.patch_size_px,
+        }
+
     def check(self) -> None:
         """Refuse choices that this tower cannot serve.
 
@@ -118,21 +129,51 @@ class Tower(nn.Module):
         """The chosen features of pixels that are already normalised."""
         config = self.config
         dtype = next(self.tower.parameters()).dtype
-        need_list = config.select_layer is not None
-        output: Any = self.tower(pixel_values_NCHW.to(dtype), output_hidden_states=need_list)
+        hidden_NLD, output = self._run(pixel_values_NCHW.to(dtype))
         grid = config.grid()
         grids = (grid,) * len(pixel_values_NCHW)
         if config.feature == "pooled":
             return Features(output.pooler_output, grids)
-        if config.select_layer is None:
-            hidden_NLD = output.last_hidden_state
-        else:
-            hidden_NLD = output.hidden_states[config.select_layer]
         if config.feature == "cls":
             return Features(hidden_NLD[:, 0], grids)
         if config.feature == "patch":
             hidden_NLD = hidden_NLD[:, config.prefix_tokens :]
         return Features(hidden_NLD.flatten(0, 1), grids)
+
+    def _run(self, pixel_values_NCHW: Tensor) -> tuple[Tensor, Any]:
+        """The chosen layer's hidden states and the tower's own output.
+
+        A hook catches the one layer that is wanted; the list of all of them, which not
+        every tower offers, is never kept.
+        """
+        choice, layers = self.config.select_layer, self.trainable_blocks()
+        if choice is None:
+            output: Any = self.tower(pixel_values_NCHW)
+            return output.last_hidden_state, output
+        # Index 0 is what enters the first layer, index i what leaves layer i - 1.
+        index = choice if choice >= 0 else len(layers) + 1 + choice
+        caught: list[Tensor] = []
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            caught.append(args[0] if args else kwargs["hidden_states"])
+
+        def after(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+            caught.append(_first(result))
+
+        if index == 0:
+            handle = layers[0].register_forward_pre_hook(before, with_kwargs=True)
+        else:
+            handle = layers[index - 1].register_forward_hook(after)
+        try:
+            output = self.tower(pixel_values_NCHW)
+        finally:
+            handle.remove()
+        return caught[0], output
+
+
+def _first(output: Any) -> Tensor:
+    """A layer returns its hidden states alone or first in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def tiny_shape(**changes: Any) -> dict[str, Any]:

