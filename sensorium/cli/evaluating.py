@@ -31,7 +31,10 @@ def parse_benchmarks(names: Sequence[str], limit: int | None) -> list[Any]:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise ConfigError(f"benchmark option {pair!r} has no '='", expected="key=value")
-            values[key] = yaml.safe_load(value)
+            try:
+                values[key] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                raise ConfigError(f"benchmark option {pair!r} is not YAML") from None
         made.append(BENCHMARKS.find(name).from_dict(values, where=f"benchmark {name}"))
     return made
 
@@ -63,9 +66,20 @@ def run_benchmarks(benchmarks: Sequence[Any], responder: Any) -> list[Any]:
     return [run_benchmark(benchmark, responder) for benchmark in benchmarks]
 
 
+def _named(results: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Results by benchmark; the second of a kind is `kind#2`."""
+    seen: dict[str, int] = {}
+    named: list[tuple[str, Any]] = []
+    for result in results:
+        kind = result.benchmark.kind
+        seen[kind] = seen.get(kind, 0) + 1
+        named.append((kind if seen[kind] == 1 else f"{kind}#{seen[kind]}", result))
+    return named
+
+
 def summary(model: str, results: Sequence[Any]) -> dict[str, Any]:
     """Scores without the rows."""
-    full = {r.benchmark.kind: r.to_json() for r in results}
+    full = {name: r.to_json() for name, r in _named(results)}
     for value in full.values():
         del value["rows"]
     return {"model": model, "benchmarks": full}
@@ -75,7 +89,7 @@ def write_results(path: Path, model: str, results: Sequence[Any]) -> None:
     """results.json, with every answer."""
     from sensorium.core.atomic import write_json
 
-    write_json(path, {"model": model, "benchmarks": {r.benchmark.kind: r.to_json() for r in results}})
+    write_json(path, {"model": model, "benchmarks": {name: r.to_json() for name, r in _named(results)}})
 
 
 def print_table(results: Sequence[Any], before: Sequence[Any] | None = None) -> None:

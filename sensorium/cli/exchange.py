@@ -8,11 +8,28 @@ from pathlib import Path
 from sensorium.core.errors import ConfigError
 
 
+def check_target(out: Path, source: Path) -> None:
+    """Refuse to replace anything that is not a model folder, or the source itself.
+
+    Raises:
+        ConfigError: naming the folder.
+    """
+    if out.exists() and out.resolve() == source.resolve():
+        raise ConfigError("source and target are one folder", where=str(out))
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "config.json").exists() or any(p.is_dir() for p in out.iterdir()):
+        raise ConfigError(
+            "the target exists and is not a model folder", where=str(out), fix="name a new folder"
+        )
+
+
 def import_command(folder: str, out: str, as_json: bool) -> None:
     """A foreign folder becomes one of ours."""
     from sensorium.cli.main import print_json
     from sensorium.interop.hf import import_hf
 
+    check_target(Path(out), Path(folder))
     model = import_hf(Path(folder), Path(out))
     count = sum(p.numel() for p in model.parameters())
     if as_json:
@@ -29,6 +46,7 @@ def export_command(folder: str, out: str, to: str | None, half: bool, as_json: b
     from sensorium.interop.saved import recast
 
     source = find_model(folder)
+    check_target(Path(out), source)
     if to == "sensorium":
         recast(source, Path(out), half=half)
     elif half:

@@ -12,6 +12,16 @@ from pathlib import Path
 from typing import IO, Any
 
 
+def _read_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+# Read once, at import: reading it means setting it, for all threads at once.
+UMASK = _read_umask()
+
+
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it over `path`.
@@ -26,9 +36,7 @@ def atomic_path(path: Path) -> Generator[Path]:
         yield temporary
         _sync_file(temporary)
         # mkstemp makes 0600; a finished file has the permissions the user's umask asks for.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~UMASK)
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
@@ -49,8 +57,9 @@ def atomic_folder(path: Path) -> Generator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(0o666 & ~UMASK)
                 _sync_file(file)
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~UMASK)
         aside = _aside(path)
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)

@@ -139,6 +139,7 @@ def _parse_message(value: Any, where: str) -> Message:
         raise DataError(f"unknown role {role!r}", where=where, fix=did_you_mean(str(role), ROLES))
     content = turn["content"]
     if isinstance(content, str):
+        _check_text(content, where)
         return Message(role=role, content=(Part("text", content),))
     parts = _as_sequence(content)
     if not parts:
@@ -152,6 +153,7 @@ def _parse_part(value: Any, where: str) -> Part:
     if isinstance(value, Part):
         return value
     if isinstance(value, str):
+        _check_text(value, where)
         return Part("text", value)
     part = as_mapping(value)
     if part is None or "type" not in part:
@@ -165,7 +167,17 @@ def _parse_part(value: Any, where: str) -> Part:
         raise DataError(f"part of type {kind!r} has no {kind!r} value", where=where)
     if kind == "text" and not isinstance(part["text"], str):
         raise DataError(f"text is {_kind(part['text'])}", expected="a string", where=where)
+    if kind == "text":
+        _check_text(part["text"], where)
     return Part(kind, part[kind])
+
+
+def _check_text(text: str, where: str) -> None:
+    """Half a surrogate pair is JSON but not text."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"text is not valid Unicode: {error.reason}", where=where) from None
 
 
 def _as_sequence(value: Any) -> Sequence[Any] | None:

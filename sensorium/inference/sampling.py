@@ -6,6 +6,7 @@ Shape legend: B rows, V vocabulary.
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sensorium.core.config import Config
@@ -14,10 +15,10 @@ from sensorium.core.config import Config
 class Sampling(Config):
     """temperature 0 is greedy."""
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    repetition_penalty: float = Field(default=1.0, gt=0)
     seed: int = 0
 
 
@@ -37,7 +38,7 @@ class Sampler:
             return logits_BV.argmax(dim=-1)
         logits_BV = logits_BV / self.config.temperature
         if self.config.top_k:
-            floor = logits_BV.topk(self.config.top_k, dim=-1).values[:, -1:]
+            floor = logits_BV.topk(min(self.config.top_k, logits_BV.shape[-1]), dim=-1).values[:, -1:]
             logits_BV = logits_BV.masked_fill(logits_BV < floor, float("-inf"))
         probs_BV = logits_BV.softmax(dim=-1)
         if self.config.top_p < 1.0:

@@ -88,8 +88,11 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
     with atomic_folder(out) as target:
         write_hf(model, config, family, target)
         tokenizer.save(target)
-        for name, text in (kept["files"] if kept else {}).items():
-            (target / name).write_text(text, encoding="utf-8")
+        # Only names we know: the file came from elsewhere and may list any path.
+        for name in SIDE_FILES:
+            text = (kept["files"] if kept else {}).get(name)
+            if isinstance(text, str):
+                (target / name).write_text(text, encoding="utf-8")
 
 
 def write_hf(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sensorium.core.errors import SensoriumError, WeightsError
-from sensorium.core.weights import FolderSource, HubSource, WeightSource, WheelSource
+from sensorium.core.hashing import sha256_file
+from sensorium.core.weights import FileSource, FolderSource, HubSource, WeightSource, WheelSource
 from sensorium.interop.cache import cache_folder
 from sensorium.interop.efficientnet import convert_efficientnet
 from sensorium.interop.gguf import convert_gguf
@@ -45,7 +46,19 @@ def _one(source: WeightSource) -> Path:
         return folder
     if isinstance(source, HubSource):
         return _hub(source)
+    if isinstance(source, FileSource):
+        return _file(source)
     return _wheel(source)
+
+
+def _file(source: FileSource) -> Path:
+    file = Path(source.path)
+    if not file.is_file():
+        raise WeightsError("no such file", where=source.path)
+    folder = cache_folder() / "parts" / f"{sha256_file(file)[:16]}-{source.format}-v{CONVERSION}"
+    if not folder.exists():
+        CONVERTERS[source.format](file, folder)
+    return folder
 
 
 def _wheel(source: WheelSource) -> Path:

@@ -154,6 +154,6 @@ def recast(folder: Path, out: Path, *, half: bool) -> None:
             target / "model.safetensors",
             metadata={"format": "pt"},
         )
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "foreign.json"):
             if (folder / name).exists():
                 (target / name).write_bytes((folder / name).read_bytes())

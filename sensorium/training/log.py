@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from sensorium.core.errors import MissingDependencyError
+from sensorium.core.errors import CheckpointError, MissingDependencyError
 
 
 class TrainingLog:
@@ -16,6 +17,11 @@ class TrainingLog:
         self.path = folder / "log.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         self._stream = self.path.open("ab")
+        if self._stream.tell() < keep_bytes:
+            raise CheckpointError(
+                f"the log has {self._stream.tell()} bytes", expected=f"at least {keep_bytes}",
+                where=str(self.path), fix="the log was cut; start in another folder",
+            )  # fmt: skip
         # Lines after the checkpoint belong to steps that will run again.
         self._stream.truncate(keep_bytes)
         self._stream.seek(0, 2)
@@ -33,7 +39,8 @@ class TrainingLog:
                     self._board.add_scalar(f"{line['stage']}/{key}", value, self._global_step)
 
     def size(self) -> int:
-        """Bytes written so far."""
+        """Bytes written so far, safe on disk."""
+        os.fsync(self._stream.fileno())
         return self._stream.tell()
 
     def close(self) -> None:

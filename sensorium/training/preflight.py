@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sensorium.core.batch import Batch
-from sensorium.core.errors import ConfigError, SensoriumError
+from sensorium.core.errors import ConfigError, DataError, SensoriumError
 from sensorium.data.config import open_sources
 from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
@@ -102,11 +102,15 @@ def _samples_a_row(stage: StageConfig, sources: list[Source], processor: Process
     """How many samples fit a packed row, judged by the first few of each source."""
     if not stage.pack:
         return 1.0
-    lengths = [
-        len(processor.encode(source[i], max_length=stage.max_length))
-        for source in sources
-        for i in range(min(8, len(source)))
-    ]
+    lengths: list[int] = []
+    for source in sources:
+        for i in range(min(8, len(source))):
+            try:
+                lengths.append(len(processor.encode(source[i], max_length=stage.max_length)))
+            except DataError:
+                continue  # Named, or skipped and listed, when training comes to this row.
+    if not lengths:
+        return 1.0
     return max(1.0, stage.max_length / (sum(lengths) / len(lengths)) * 0.9)
 
 
@@ -207,7 +211,13 @@ def stage_precision(
 
 
 def _has_media(source: Source) -> bool:
-    return any(any(True for _ in source[i].media()) for i in range(min(50, len(source))))
+    for i in range(min(50, len(source))):
+        try:
+            if any(True for _ in source[i].media()):
+                return True
+        except DataError:
+            continue  # Named, or skipped and listed, when training comes to this row.
+    return False
 
 
 def _memory_mb(

@@ -17,13 +17,14 @@ from sensorium.core.progress import Meter, progress
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.adapter import inject_adapter
-from sensorium.model.learning import own_names, set_learning
+from sensorium.model.learning import learning_modules, own_names, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
+    read_rng,
     restore_rng,
     save_checkpoint,
 )
@@ -73,6 +74,7 @@ class Trainer:
         inject_adapter(model)
         self.processor = Processor(recipe.model, tokenizer)
         self.learnt: set[str] = set()
+        self._data: list[list[int]] = []
         # What no source of weights provides is in every checkpoint.
         self._own = own_names(model)
         self._saved = self._load()
@@ -118,6 +120,14 @@ class Trainer:
         plans, ready = check_stages(
             self.recipe, self.model, self.processor, self.options.on_plan, self.precision
         )
+        self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
+        if self._saved is not None and self._saved.data != self._data:
+            raise CheckpointError(
+                f"the data changed since the checkpoint: rows and steps were {self._saved.data}, "
+                f"are {self._data}",
+                where=str(self.options.folder),
+                fix="put the data back as it was, or start in another folder",
+            )
         torch.manual_seed(self.recipe.seed)
         if self._saved is not None:
             self._restore_weights(self._saved)
@@ -180,8 +190,9 @@ class Trainer:
                 precision=self.precision,
                 weights={n: tensors[n].detach().cpu().clone() for n in sorted(names)},
                 optimiser=optimiser_tensors(optimiser, {id(p): n for n, p in named.items()}),
-                rng=torch.get_rng_state(),
+                rng=read_rng(),
                 recipe=self.recipe.to_dict(),
+                data=self._data,
                 finished=finished,
             ),
         )
@@ -209,11 +220,11 @@ class _StageRun:
     def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
         """Steps until the stage is done, with checkpoints on the way."""
         model, stage, steps = self.trainer.model, self.stage, self.parts.steps
-        # Dropout acts only in parts that learn; a frozen part behaves as it will in service.
+        # Dropout acts only in what learns; a frozen part behaves as it will in service.
         model.eval()
         for learn in stage.learns:
-            if learn.part != "adapter" and learn.part in dict(model.named_modules()):
-                model.get_submodule(learn.part).train()
+            for module in learning_modules(model, learn):
+                module.train()
         stream = loader.batches(state)
         while step < steps:
             started = time.monotonic()

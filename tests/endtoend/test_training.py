@@ -202,6 +202,14 @@ def test_bad_rows_are_skipped_when_asked_and_listed(tmp_path: Path) -> None:
     assert all(x["loss"] is not None for x in lines)
 
 
+def test_resume_notices_changed_data(tmp_path: Path) -> None:
+    path = rows_file(tmp_path, [row(), row(), row()])
+    train(on_file(path), tmp_path / "a")
+    path.write_text(path.read_text() + "\n" + json.dumps(row()))
+    with pytest.raises(CheckpointError, match="data changed"):
+        train(on_file(path), tmp_path / "a", resume=True)
+
+
 def test_all_rows_bad_ends_with_a_reason(tmp_path: Path) -> None:
     path = rows_file(tmp_path, [row("gone.png"), row("cut.jpg")])
     skip = ("stages.align.on_bad_row=skip", "stages.instruct.on_bad_row=skip")

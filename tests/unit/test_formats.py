@@ -141,6 +141,26 @@ def test_bad_rows_are_named(tmp_path: Path, row: Any, reason: str) -> None:
         source[2]
 
 
+def test_openai_vision_and_arrays_are_told_from_our_own(folder: Path) -> None:
+    url = "data:image/png;base64," + base64.b64encode(png()).decode()
+    openai = {"messages": [
+        {"role": "user", "content": [{"type": "text", "text": "q"},
+                                     {"type": "image_url", "image_url": {"url": url}}]},
+        {"role": "assistant", "content": "a"}]}  # fmt: skip
+    plain = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    (folder / "o.jsonl").write_text(json.dumps(openai))
+    assert shape(open_path(folder / "o.jsonl")[0])[0] == ("user", ["text", "image"])
+    for indent in (None, 2):
+        (folder / "a.json").write_text(json.dumps([plain, plain], indent=indent))
+        assert len(open_path(folder / "a.json")) == 2
+
+
+def test_unquoted_comma_is_named_not_cut(folder: Path) -> None:
+    (folder / "t.csv").write_text("image,caption\na.png,A cat, on a mat\n")
+    with pytest.raises(DataError, match="more cells than columns"):
+        open_path(folder / "t.csv")[0]
+
+
 def test_coco(folder: Path) -> None:
     value = {"images": [{"id": 7, "file_name": "a.png"}],
              "annotations": [{"id": 1, "image_id": 7, "caption": "A red box. "},

@@ -183,3 +183,22 @@ def test_anyres_tiles_lie_in_reading_order() -> None:
     assert tiles.shape == (3, 100, 100, 3)
     assert tiles[1][50, 50].tolist() == [0, 0, 0]
     assert tiles[2][50, 50].tolist() == [255, 0, 0]
+
+
+def test_paths_that_are_no_files_are_named(tmp_path: Path) -> None:
+    for bad in ("/dev/zero", "a\0b", "a\ud800b", str(tmp_path)):
+        with pytest.raises(MediaError):
+            load_image(bad)
+
+
+def test_damaged_exif_does_not_escape() -> None:
+    content = encoded(PILImage.new("RGB", (4, 4)), "WEBP", exif=b"Exif\0\0MM\0*")
+    try:
+        assert load_image(content).shape == MediaShape(4, 4)
+    except MediaError as error:
+        assert error.found.startswith("damaged")  # noqa: PT017
+
+
+def test_float_pictures_keep_their_range() -> None:
+    image = load_image(PILImage.fromarray(np.full((3, 3), 0.7, np.float32)))
+    assert image.pixels_HWC[0, 0, 0] in (178, 179)

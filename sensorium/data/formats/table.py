@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError, MissingDependencyError
-from sensorium.data.formats.rows import RowSource, column_row
+from sensorium.data.formats.rows import Row, RowSource, column_row
 from sensorium.data.source import Source
 
 
@@ -26,7 +26,15 @@ def open_table(path: Path, root: Path | None = None) -> Source:
             rows: list[dict[str, Any]] = list(csv.DictReader(stream, delimiter=delimiter))
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"not readable as a table: {error}", where=str(path)) from None
-    return RowSource(path.name, len(rows), rows.__getitem__, column_row,
+
+    def convert(row: Row, where: str) -> dict[str, Any]:
+        if None in row:
+            raise DataError(
+                "more cells than columns", where=where, fix="quote texts that hold the separator"
+            )
+        return column_row(row, where)
+
+    return RowSource(path.name, len(rows), rows.__getitem__, convert,
                      where=lambda i: f"{path}, row {i + 1}", root=root)  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def open_webdataset(path: Path, root: Path | None = None) -> Source:
                 continue
             content = _read(place)
             if extension == "json":
-                values |= _json(content, where)
+                values = _json(content, where) | values
             elif extension in IMAGE_COLUMNS:
                 values["image"] = content
             elif extension in ("txt", "caption", "text"):

@@ -30,6 +30,8 @@ class VqaFile(BenchmarkConfig):
 
     def items(self) -> list[Item]:
         source = open_path(Path(self.path), self.format)
+        if not len(source):
+            raise DataError("no rows", where=self.path)
         items: list[Item] = []
         for index in spread(list(range(len(source))), self.limit):
             sample = source[index]
@@ -38,7 +40,9 @@ class VqaFile(BenchmarkConfig):
                     f"row {index + 1} does not end with an assistant turn, the gold answer",
                     where=self.path,
                 )
-            gold = (sample.messages[-1].text, *sample.meta.get("accepted", ()))
+            accepted = sample.meta.get("accepted", ())
+            more = (accepted,) if isinstance(accepted, str) else tuple(accepted)
+            gold = (sample.messages[-1].text, *more)
             request = Request(sample.id or str(index), sample.messages[:-1], self.max_tokens,
                               sample.root)  # fmt: skip
             items.append(Item(request, gold))

@@ -54,7 +54,7 @@ def next_token_losses(model: MultimodalModel, batch: Batch) -> Losses:
     # logits would cost more memory than all layers together.
     logits_NV = model.logits(hidden_ND).float()
     total = F.cross_entropy(logits_NV, targets_N, reduction="sum")
-    return Losses(total, len(targets_N), {"next_token": float(total.detach()) / len(targets_N)})
+    return Losses(total, len(targets_N), {"next_token": float(total.detach()) / max(1, len(targets_N))})
 
 
 def learned(hidden_BTD: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

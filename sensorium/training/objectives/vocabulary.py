@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.core.batch import Batch
-from sensorium.core.errors import DataError
+from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.sample import Sample
 from sensorium.data.source import Source
 from sensorium.model.multimodal import MultimodalModel
@@ -70,32 +70,45 @@ class VocabularyObjective:
         words: set[str] = set()
         for source in sources:
             for i in range(min(len(source), MAX_ROWS_READ)):
-                words |= caption_words(source[i])
+                try:
+                    words |= caption_words(source[i])
+                except DataError:
+                    # Named, or skipped and listed, when training comes to this row.
+                    continue
         ids = {self._first_id(word) for word in words}
+        if len(words) > 1 and len(ids) == 1:
+            raise ConfigError(
+                "every word begins with the same token, so words cannot be told apart",
+                fix="leave the vocabulary stage out for this language model",
+            )
         if not ids:
             raise DataError("no captions to learn words from", fix="give captioned pictures")
         candidates_C = torch.tensor(sorted(ids), device=model.device)
         self._column = {int(token): c for c, token in enumerate(candidates_C.tolist())}
-        embedding_VD = model.backbone.embedding.weight.detach().float()
-        self._words_CD = F.normalize(embedding_VD[candidates_C], dim=-1)
-        self._norm = float(embedding_VD[candidates_C].norm(dim=-1).mean())
+        self._candidates_C = candidates_C
 
     def _first_id(self, word: str) -> int:
-        """A word stands for its first token, as it appears inside a sentence."""
-        return self.processor.tokenizer.encode(" " + word)[0]
+        """A word stands for its first token that is more than a space, as it appears inside
+        a sentence."""
+        tokenizer = self.processor.tokenizer
+        ids = tokenizer.encode(" " + word)
+        return next((i for i in ids if tokenizer.decode([i]).strip()), ids[0])
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         features = model.features(batch.media)["image"]
         tokens_ND = features.values_ND.float()
         length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
-        scores_NC = self.config.scale * (tokens_ND / length_N1.clamp_min(1e-6)) @ self._words_CD.T
+        # Read at every step: an earlier stage may have taught the language model.
+        words_CD = model.backbone.embedding.weight.detach()[self._candidates_C].float()
+        norm_words = float(words_CD.norm(dim=-1).mean())
+        scores_NC = self.config.scale * (tokens_ND / length_N1.clamp_min(1e-6)) @ F.normalize(words_CD, dim=-1).T
         scores_MC = torch.stack(
             [s.logsumexp(0) - math.log(len(s)) for s in scores_NC.split(features.lengths)]
         )
         targets_MC = self._targets(batch, scores_MC)
         log_probs_MC = scores_MC.log_softmax(dim=-1)
         words = -(targets_MC * log_probs_MC).sum()
-        norm = ((length_N1 / self._norm - 1) ** 2).mean() * len(scores_MC)
+        norm = ((length_N1 / norm_words - 1) ** 2).mean() * len(scores_MC)
         total = words + self.config.norm_weight * norm
         count = len(scores_MC)
         parts = {"words": float(words.detach()) / count, "norm": float(norm.detach()) / count}
@@ -105,6 +118,11 @@ class VocabularyObjective:
         """Rows that spread their mass evenly over the caption's words."""
         targets_MC = torch.zeros_like(like_MC)
         texts = learned_texts(batch, self.processor)
+        if len(texts) != len(like_MC):
+            raise DataError(
+                f"{len(texts)} captions and {len(like_MC)} pictures in a batch",
+                expected="exactly one picture in every sample",
+            )
         for m, text in enumerate(texts):
             columns = {
                 self._column[token]
