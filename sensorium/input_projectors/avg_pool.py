@@ -54,9 +54,9 @@ class AvgPoolProjector(nn.Module):
         self.layers = mlp(MlpConfig(depth=config.depth, hidden=config.hidden), d_in, d_out)
 
     def forward(self, features: Features) -> Features:
-        return map_items(features, self._apply, self.config.out_grid)
+        return map_items(features, self._project, self.config.out_grid)
 
-    def _apply(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+    def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
         out = self.config.out_grid(grid)
         prefix, patches = items_MLD[:, : grid.prefix], items_MLD[:, grid.prefix :]
         map_MDHW = patches.transpose(1, 2).unflatten(2, (grid.h, grid.w))

@@ -58,9 +58,9 @@ class Perceiver(nn.Module):
         self.out = nn.Linear(d_in, d_out) if config.project else nn.Identity()
 
     def forward(self, features: Features) -> Features:
-        return map_items(features, self._apply, self.config.out_grid)
+        return map_items(features, self._project, self.config.out_grid)
 
-    def _apply(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+    def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
         z_MQD = self.latents_QD.expand(len(items_MLD), -1, -1)
         for block in self.blocks:
             z_MQD = block(z_MQD, items_MLD)

@@ -56,9 +56,9 @@ class PixelShuffleProjector(nn.Module):
         self.layers = mlp(MlpConfig(depth=config.depth), d_in * config.factor**2, d_out)
 
     def forward(self, features: Features) -> Features:
-        return map_items(features, self._apply, self.config.out_grid)
+        return map_items(features, self._project, self.config.out_grid)
 
-    def _apply(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+    def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
         f = self.config.factor
         count, _, width = items_MLD.shape
         blocks = items_MLD.view(count, grid.h // f, f, grid.w // f, f, width)

@@ -59,9 +59,9 @@ class QFormer(nn.Module):
         self.out = nn.Linear(config.width, d_out)
 
     def forward(self, features: Features) -> Features:
-        return map_items(features, self._apply, self.config.out_grid)
+        return map_items(features, self._project, self.config.out_grid)
 
-    def _apply(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+    def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
         query_MQD = self.norm(self.queries_QD).expand(len(items_MLD), -1, -1)
         for layer in self.layers:
             query_MQD = layer(query_MQD, items_MLD)

@@ -98,6 +98,8 @@ def test_projector_keeps_its_promise(name: str, grid: Grid) -> None:
     assert len(out.values_ND) == sum(out.lengths)
     out.values_ND.sum().backward()
     assert all(p.grad is not None for p in module.parameters())
+    # Modules can be moved and recast like any other.
+    assert all(p.dtype == torch.float64 for p in module.to(torch.float64).parameters())
 
 
 @pytest.mark.parametrize("name", INPUT_PROJECTORS)
