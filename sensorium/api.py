@@ -150,7 +150,7 @@ def find_model(name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return path / "model" if (path / "model" / "config.json").exists() else path
-    if text.count("/") == 1 and not text.startswith((".", "/")):
+    if text.count("/") == 1 and not text.startswith((".", "/", "runs/")):
         from sensorium.core.weights import HubSource
         from sensorium.interop.locate import locate
 

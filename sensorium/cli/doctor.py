@@ -77,7 +77,7 @@ def _packages() -> list[dict[str, str]]:
         out.append(_finding(name, found or "not installed", "ok" if found else "missing", remedy))
     for name, (purpose, extra) in OPTIONAL.items():
         found = _version(name)
-        remedy = "" if found else f"pip install 'sensorium[{extra}]' for {purpose}"
+        remedy = "" if found else f"pip install -e '.[{extra}]' in the clone, for {purpose}"
         out.append(_finding(name, found or "not installed", "ok" if found else "option", remedy))
     return out
 

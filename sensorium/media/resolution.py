@@ -67,7 +67,7 @@ class AnyResolution(ResolutionConfig):
         return cls(grids=((1, 1), (1, 2), (2, 1)))
 
     def plan(self, shape: MediaShape, size_px: int, tile: Grid) -> TilePlan:
-        if tile.prefix and any(rows * cols > 1 for rows, cols in self.grids):
+        if tile.prefix and (self.thumbnail or any(r * c > 1 for r, c in self.grids)):
             raise ConfigError(
                 f"tiles carry {tile.prefix} tokens outside their grid",
                 expected="patch features only, so that tiles can be merged to one map",

@@ -28,7 +28,7 @@ def inject_adapter(model: MultimodalModel) -> None:
         import peft
     except ImportError:
         raise MissingDependencyError(
-            "adapters need peft", fix="pip install 'sensorium[train]'"
+            "adapters need peft", fix="pip install -e '.[train]' in the clone"
         ) from None
     names = {name.rpartition(".")[2] for name, m in model.backbone.lm.named_modules()
              if isinstance(m, nn.Linear)}

@@ -54,7 +54,7 @@ def _board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingDependencyError(
-            "TensorBoard logs need tensorboard", fix="pip install 'sensorium[train]'"
+            "TensorBoard logs need tensorboard", fix="pip install -e '.[train]' in the clone"
         ) from None
     return SummaryWriter(str(folder))
 

@@ -21,7 +21,7 @@ def open_hf_dataset(path: Path, root: Path | None = None) -> Source:
         import pyarrow as pa
     except ImportError:
         raise MissingDependencyError(
-            "Hugging Face datasets need pyarrow", fix="pip install 'sensorium[data]'"
+            "Hugging Face datasets need pyarrow", fix="pip install -e '.[data]' in the clone"
         ) from None
     if (path / "dataset_dict.json").exists():
         splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]

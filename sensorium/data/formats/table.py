@@ -44,7 +44,7 @@ def _open_parquet(path: Path, root: Path) -> Source:
         import pyarrow.parquet as pq
     except ImportError:
         raise MissingDependencyError(
-            "Parquet needs pyarrow", fix="pip install 'sensorium[data]'"
+            "Parquet needs pyarrow", fix="pip install -e '.[data]' in the clone"
         ) from None
     try:
         table = pq.read_table(path, memory_map=True)
