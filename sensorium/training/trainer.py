@@ -236,6 +236,7 @@ class _StageRun:
             line |= {"stage": stage.name, "step": step, "lr_factor": factor,
                      "seconds": round(time.monotonic() - started, 4)}  # fmt: skip
             self.trainer.log(line)
+            self._stop_if_lost()
             shown = "not finite" if line["loss"] is None else f"loss {line['loss']:.3f}"
             meter.update(step, f"{shown}  {line['samples'] / line['seconds']:.1f} samples/s")
             if step % stage.checkpoint_every == 0 and step < steps:
@@ -298,14 +299,13 @@ class _StageRun:
         else:
             line |= {"loss": None, "grad_norm": None, "skipped_update": True}
             line |= dict.fromkeys(named)
-            self._count_bad(loss, norm)
+            self.bad_in_row += 1
         return line, state
 
-    def _count_bad(self, loss: float, norm: float) -> None:
-        self.bad_in_row += 1
+    def _stop_if_lost(self) -> None:
         if self.bad_in_row >= MAX_BAD_STEPS:
             raise NumericsError(
-                f"loss {loss} and gradient norm {norm}, {MAX_BAD_STEPS} steps in a row",
+                f"loss or gradient was not finite {MAX_BAD_STEPS} steps in a row",
                 expected="finite values",
                 where=f"stage {self.stage.name}",
                 fix="lower the learning rate or use precision: fp32; the last checkpoint is whole",

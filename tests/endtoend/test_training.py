@@ -232,7 +232,7 @@ def test_not_finite_skips_and_then_stops(tmp_path: Path, monkeypatch: pytest.Mon
     def poisoned(model: Any, batch: Any) -> Any:
         losses = real(model, batch)
         calls["n"] += 1
-        if calls["n"] in (4, 8, 9, 10):  # after two probes: one alone, then three in a row
+        if calls["n"] in (4, 6, 7, 8):  # after two probes: one alone, then three in a row
             losses.total = losses.total * float("nan")
         return losses
 
@@ -240,7 +240,7 @@ def test_not_finite_skips_and_then_stops(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(NumericsError, match="3 steps in a row"):
         train(tiny("stages.align.checkpoint_every=1"), tmp_path / "a")
     lines = read_log(tmp_path / "a" / "log.jsonl")
-    assert [x["loss"] is None for x in lines] == [False, True, False, False, False, True, True, True][: len(lines)]
+    assert [x["loss"] is None for x in lines] == [False, True, False, True, True, True]
     for value in read_file(tmp_path / "a" / "checkpoint" / "weights.safetensors").values():
         assert torch.isfinite(value).all()
 

@@ -126,7 +126,7 @@ def _turn(turn: Any, left: dict[str, list[Any]], where: str) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise DataError(f"turn is {type(turn).__name__}", expected="an object", where=where)
     said = turn.get("from", turn.get("role"))
-    if said not in ROLES:
+    if not isinstance(said, str) or said not in ROLES:
         raise DataError(
             f"unknown role {said!r}", expected=", ".join(sorted(ROLES)), where=where
         )
