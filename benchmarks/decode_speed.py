@@ -24,7 +24,7 @@ from sensorium.recipes.nano_parts import smollm2_135m
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=48)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = ModelConfig(backbone=smollm2_135m(), template="smol")
@@ -37,8 +37,7 @@ def main() -> None:
 
     def theirs() -> list[int]:
         with torch.inference_mode():
-            out = lm.generate(ids, max_new_tokens=options.tokens, min_new_tokens=options.tokens,
-                              do_sample=False, eos_token_id=-1, pad_token_id=2)  # fmt: skip
+            out = lm.generate(ids, max_new_tokens=options.tokens, do_sample=False, pad_token_id=2)
         return out[0, ids.shape[1] :].tolist()
 
     engine = Engine(model, processor)

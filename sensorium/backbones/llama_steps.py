@@ -1,7 +1,7 @@
 """Single-token steps of Llama-like decoders, with few and large operations.
 
-transformers' decoder spends about a third of a small model's time between its matrix
-products. Here query, key and value are one product, gate and up are one, and the cache is
+Between its matrix products transformers' decoder spends time that a small model notices
+(`benchmarks/decode_speed.py` has the ratio). Here query, key and value are one product, gate and up are one, and the cache is
 a block of memory that is written in place. The fused matrices share memory with the
 module's own weights, so nothing is held twice.
 
