@@ -124,7 +124,7 @@ def test_adapters_merge_to_the_same_function(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"package": "file:///tmp/evil.tar.gz#"}, {"package": "../x"}, {"version": "1 --pre"},
+    "change", [{"package": "file:///evil.tar.gz#"}, {"package": "../x"}, {"version": "1 --pre"},
                {"sha256": "short"}]
 )  # fmt: skip
 def test_a_config_cannot_smuggle_commands_to_pip(source: WheelSource, change: dict[str, str]) -> None:
