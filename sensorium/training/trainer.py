@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,12 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from sensorium.core.errors import CheckpointError, NumericsError
-from sensorium.core.progress import Meter, progress
+from sensorium.core.errors import CheckpointError
+from sensorium.core.progress import progress
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.adapter import inject_adapter
-from sensorium.model.learning import learning_modules, own_names, set_learning
+from sensorium.model.learning import own_names, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
@@ -35,20 +33,16 @@ from sensorium.training.log import TrainingLog, read_log
 from sensorium.training.optimiser import (
     build_optimiser,
     optimiser_tensors,
-    rate,
     restore_optimiser,
 )
-from sensorium.training.precision import Precision, autocast, choose_precision
+from sensorium.training.precision import Precision, choose_precision
 from sensorium.training.preflight import (
     StageParts,
     StagePlan,
     check_stages,
     loader_options,
-    stage_precision,
-    to_device,
 )
-
-MAX_BAD_STEPS = 3
+from sensorium.training.stage_run import StageRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +155,7 @@ class Trainer:
         loader = Loader(
             parts.sources, parts.order, parts.processor, loader_options(stage), transform=cache
         )
-        run = _StageRun(self, stage, index, parts, optimiser, named)
+        run = StageRun(self, stage, index, parts, optimiser, named)
         with progress(f"{stage.name}", parts.steps) as meter:
             run.train(loader, state, step, meter)
 
@@ -200,113 +194,3 @@ class Trainer:
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to the log."""
         self._log.write(line)
-
-
-class _StageRun:
-    """The loop of one stage."""
-
-    def __init__(
-        self, trainer: Trainer, stage: StageConfig, index: int, parts: StageParts,
-        optimiser: torch.optim.Optimizer, named: dict[str, Parameter],
-    ) -> None:  # fmt: skip
-        self.trainer = trainer
-        self.stage = stage
-        self.index = index
-        self.parts = parts
-        self.optimiser = optimiser
-        self.named = named
-        self.bad_in_row = 0
-
-    def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
-        """Steps until the stage is done, with checkpoints on the way."""
-        model, stage, steps = self.trainer.model, self.stage, self.parts.steps
-        # Dropout acts only in what learns; a frozen part behaves as it will in service.
-        model.eval()
-        for learn in stage.learns:
-            for module in learning_modules(model, learn):
-                module.train()
-        stream = loader.batches(state)
-        while step < steps:
-            started = time.monotonic()
-            factor = rate(stage.schedule, step, steps)
-            for group in self.optimiser.param_groups:
-                group["lr"] = group["peak"] * factor
-            line, state = self._step(stream, state)
-            step += 1
-            line |= {"stage": stage.name, "step": step, "lr_factor": factor,
-                     "seconds": round(time.monotonic() - started, 4)}  # fmt: skip
-            self.trainer.log(line)
-            self._stop_if_lost()
-            shown = "not finite" if line["loss"] is None else f"loss {line['loss']:.3f}"
-            meter.update(step, f"{shown}  {line['samples'] / line['seconds']:.1f} samples/s")
-            if step % stage.checkpoint_every == 0 and step < steps:
-                self._save(step, state, finished=False)
-        last = self.index == len(self.trainer.recipe.stages) - 1
-        if last:
-            self._save(step, state, finished=True)
-        else:
-            # The next stage starts from here with a fresh optimiser.
-            empty: dict[str, Parameter] = {}
-            fresh = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
-            length = len(self.trainer.recipe.stages[self.index + 1].data)
-            self.trainer.save(self.index + 1, 0, MixtureState([0] * length), fresh, empty,
-                              finished=False)  # fmt: skip
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
-
-    def _save(self, step: int, state: MixtureState, *, finished: bool) -> None:
-        self.trainer.save(
-            self.index, step, state, self.optimiser, self.named, finished=finished
-        )
-
-    def _step(self, stream: Any, state: MixtureState) -> tuple[dict[str, Any], MixtureState]:
-        """One optimiser step over `accumulate` batches."""
-        model, stage = self.trainer.model, self.stage
-        precision = stage_precision(stage, self.trainer.precision, model.device)
-        self.optimiser.zero_grad(set_to_none=True)
-        total, count, samples, tokens = 0.0, 0, 0, 0
-        named: dict[str, float] = {}
-        problems: list[str] = []
-        for _ in range(stage.accumulate):
-            loaded = next(stream)
-            batch = to_device(loaded.batch, model.device)
-            with autocast(precision, model.device):
-                losses = self.parts.objective(model, batch)
-            # A batch of text rows alone has nothing to teach a projector.
-            if losses.total.requires_grad:
-                losses.total.backward()
-            total += float(losses.total.detach())
-            count += losses.count
-            samples += loaded.samples
-            tokens += int((batch.segments_BT > 0).sum())
-            problems += loaded.problems
-            state = loaded.state
-            for key, value in losses.parts.items():
-                named[key] = named.get(key, 0.0) + value / stage.accumulate
-        for parameter in self.named.values():
-            if parameter.grad is not None:
-                parameter.grad.div_(max(1, count))
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm))
-        loss = total / max(1, count)
-        line: dict[str, Any] = {"loss": loss, "grad_norm": norm, "samples": samples,
-                                "tokens": tokens, **named}  # fmt: skip
-        if problems:
-            line["skipped_rows"] = problems
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.optimiser.step()
-            self.bad_in_row = 0
-        else:
-            line |= {"loss": None, "grad_norm": None, "skipped_update": True}
-            line |= dict.fromkeys(named)
-            self.bad_in_row += 1
-        return line, state
-
-    def _stop_if_lost(self) -> None:
-        if self.bad_in_row >= MAX_BAD_STEPS:
-            raise NumericsError(
-                f"loss or gradient was not finite {MAX_BAD_STEPS} steps in a row",
-                expected="finite values",
-                where=f"stage {self.stage.name}",
-                fix="lower the learning rate or use precision: fp32; the last checkpoint is whole",
-            )
