@@ -16,6 +16,7 @@ from sensorium.core.naming import nearest
 from sensorium.core.sample import Part, Sample, parse_messages, parse_sample
 from sensorium.inference.engine import Engine
 from sensorium.inference.sampling import Sampling
+from sensorium.model.device import choose_device, media_to_device, to_device
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
@@ -29,7 +30,7 @@ class Scores:
     """Teacher-forced scores of a whole conversation.
 
     `logits_TV[t]` scores the token that follows `token_ids[t]`; `learn[t]` says whether
-    `token_ids[t]` belongs to an answer.
+    `token_ids[t]` belongs to an answer. The logits lie on the model's device.
     """
 
     token_ids: list[int]
@@ -38,7 +39,7 @@ class Scores:
 
 
 class Model:
-    """A loaded model with its Processor and Engine."""
+    """A loaded model with its Processor and Engine; inputs follow the model's device."""
 
     def __init__(self, model: MultimodalModel, tokenizer: Tokenizer) -> None:
         self.network = model
@@ -99,13 +100,16 @@ class Model:
         """Token ids and logits of a conversation, answers included (teacher forcing)."""
         sample = Sample(messages=parse_messages(_as_messages(messages)), root=root)
         example = self.processor.encode(sample)
-        batch = collate([[example]], self.tokenizer.pad_id)
+        batch = to_device(collate([[example]], self.tokenizer.pad_id), self.network.device)
         hidden_BTD = self.network(batch).hidden_BTD
         return Scores(example.input_ids, example.learn, self.network.logits(hidden_BTD)[0])
 
     @torch.inference_mode()
     def embed(self, media: Any | Sequence[Any], *, kind: str = "image") -> list[Features]:
-        """Projected features of one or several media, one Features each: what the LLM sees."""
+        """Projected features of one or several media, one Features each: what the LLM sees.
+
+        They lie on the model's device.
+        """
         items = list(media) if isinstance(media, list | tuple) else [media]
         out: list[Features] = []
         for item in items:
@@ -113,7 +117,8 @@ class Model:
                 {"messages": [{"role": "user", "content": [Part(kind, item)]}]}, where=kind
             )
             example = self.processor.encode(sample)
-            out.append(self.network.features(example.media)[kind])
+            there = media_to_device(example.media, self.network.device)
+            out.append(self.network.features(there)[kind])
         return out
 
 
@@ -121,15 +126,22 @@ def _as_messages(messages: Any) -> Any:
     return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
 
 
-def load(name: str | Path) -> Model:
+def load(name: str | Path, device: str = "auto") -> Model:
     """Load `nano`, a folder saved by Sensorium, or a hub id of such a folder.
 
+    Args:
+        device: `auto` (the best there is), `cpu`, `cuda`, `cuda:1`, `mps`, ...
+
     Raises:
+        ConfigError: this machine has no such device.
         WeightsError: there is no such model, or its files are damaged.
     """
     from sensorium.interop.saved import load_model
 
-    return Model(*load_model(find_model(name)))
+    # Chosen first: a wrong name should not cost the time of reading the weights.
+    target = choose_device(device)
+    network, tokenizer = load_model(find_model(name))
+    return Model(network.to(target), tokenizer)
 
 
 def find_model(name: str | Path) -> Path:

@@ -77,12 +77,23 @@ class LlamaWeights:
         ]
         self.norm: Tensor = lm.model.norm.weight
 
+    def current(self) -> bool:
+        """Whether the model's matrices are still the ones fused here; a model that moved to
+        another device or number format since has matrices of its own again."""
+        layers = zip(self.layers, self.lm.model.layers, strict=True)
+        return all(
+            mine.qkv.data_ptr() == theirs.self_attn.q_proj.weight.data_ptr()
+            and mine.gate_up.data_ptr() == theirs.mlp.gate_proj.weight.data_ptr()
+            for mine, theirs in layers
+        )
+
 
 def _fuse(*linears: Any) -> Tensor:
     """One matrix of all rows; each layer's own weight becomes a view of it."""
     first = linears[0].weight
     rows = [linear.weight.shape[0] for linear in linears]
-    with torch.no_grad():
+    # Also while answering, the model must keep weights that could learn afterwards.
+    with torch.inference_mode(False), torch.no_grad():
         fused = torch.cat([linear.weight for linear in linears])
         for linear, part in zip(linears, fused.split(rows), strict=True):
             linear.weight = torch.nn.Parameter(part, requires_grad=first.requires_grad)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import SensoriumError
 
 
-def ask_command(
-    picture: str, question: str, model: str, max_tokens: int, temperature: float, as_json: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """Who answers, where, and how."""
+
+    model: str
+    device: str
+    max_tokens: int
+    """Longest answer."""
+    temperature: float
+    """0 answers greedily."""
+
+
+def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bool) -> None:
     """Answer one question, streaming to the terminal."""
     from sensorium.api import load
     from sensorium.cli.main import print_json
@@ -21,12 +32,15 @@ def ask_command(
     content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
     started = time.monotonic()
-    loaded = load(model)
+    loaded = load(options.model, options.device)
     ready = time.monotonic()
     first: float | None = None
     text = ""
     stream = loaded.respond(
-        messages, max_tokens=max_tokens, stream=True, sampling=Sampling(temperature=temperature)
+        messages,
+        max_tokens=options.max_tokens,
+        stream=True,
+        sampling=Sampling(temperature=options.temperature),
     )
     for piece in stream:
         first = first or time.monotonic()
@@ -41,7 +55,8 @@ def ask_command(
     first = first or done
     print_json({
         "answer": text.strip(),
-        "model": model,
+        "model": options.model,
+        "device": str(loaded.network.device),
         "load_s": round(ready - started, 3),
         "first_token_s": round(first - ready, 3),
         "tokens": tokens,
@@ -49,14 +64,14 @@ def ask_command(
     })  # fmt: skip
 
 
-def chat_command(picture: str | None, model: str, max_tokens: int, temperature: float) -> None:
+def chat_command(picture: str | None, options: AnswerOptions) -> None:
     """A conversation in the terminal."""
     from sensorium.api import load
     from sensorium.inference.sampling import Sampling
     from sensorium.media.image import load_image
 
-    loaded = load(model)
-    sampling = Sampling(temperature=temperature)
+    loaded = load(options.model, options.device)
+    sampling = Sampling(temperature=options.temperature)
     messages: list[dict[str, Any]] = []
     pending: list[dict[str, Any]] = []
     if picture is not None:
@@ -79,7 +94,7 @@ def chat_command(picture: str | None, model: str, max_tokens: int, temperature: 
             print(f"unknown command {line.split()[0]}; there are /image, /new and /quit")
         elif line:
             turn = {"role": "user", "content": [*pending, {"type": "text", "text": line}]}
-            answer = _answer(loaded, [*messages, turn], max_tokens, sampling)
+            answer = _answer(loaded, [*messages, turn], options.max_tokens, sampling)
             if answer is not None:
                 messages += [turn, {"role": "assistant", "content": answer}]
                 pending = []

@@ -22,6 +22,7 @@ def demo_command(out: str, limit: int) -> None:
     from sensorium.core.atomic import write_json
     from sensorium.evaluation.report import write_report
     from sensorium.interop.assemble import build_pretrained
+    from sensorium.model.device import choose_device
     from sensorium.training.checkpoint import load_checkpoint
 
     started = time.monotonic()
@@ -32,7 +33,8 @@ def demo_command(out: str, limit: int) -> None:
     import torch
 
     torch.manual_seed(recipe.seed)
-    before = run_benchmarks(benchmarks, Model(*build_pretrained(recipe.model)).engine)
+    untrained, tokenizer = build_pretrained(recipe.model)
+    before = run_benchmarks(benchmarks, Model(untrained.to(choose_device()), tokenizer).engine)
     print("\n2. Training through three objectives: vocabulary, captions, instructions")
     if (folder / "model" / "config.json").exists():
         print(f"   already trained: {folder / 'model'}")

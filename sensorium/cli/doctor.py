@@ -41,6 +41,7 @@ def _finding(what: str, found: str, state: str = "ok", remedy: str = "") -> dict
 def _machine() -> list[dict[str, str]]:
     import torch
 
+    from sensorium.model.device import choose_device
     from sensorium.training.precision import choose_precision
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -56,6 +57,8 @@ def _machine() -> list[dict[str, str]]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         out.append(_finding("GPU", torch.cuda.get_device_name()))
+    elif choose_device().type != "cpu":
+        out.append(_finding("GPU", f"{choose_device()}: answering runs on it, training does not"))
     else:
         out.append(_finding("GPU", "none: training and answering run on the processor"))
     out.append(_finding("training precision", choose_precision("auto", device)))

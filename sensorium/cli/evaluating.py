@@ -40,7 +40,7 @@ def parse_benchmarks(names: Sequence[str], limit: int | None) -> list[Any]:
 
 
 def eval_command(
-    model: str, names: Sequence[str], limit: int | None, out: str, as_json: bool
+    model: str, device: str, names: Sequence[str], limit: int | None, out: str, as_json: bool
 ) -> None:
     """Run, print a table, write results.json and report.html."""
     from sensorium.api import load
@@ -48,7 +48,7 @@ def eval_command(
     from sensorium.evaluation.report import write_report
 
     benchmarks = parse_benchmarks(names, limit)
-    results = run_benchmarks(benchmarks, load(model).engine)
+    results = run_benchmarks(benchmarks, load(model, device).engine)
     folder = Path(out)
     write_results(folder / "results.json", model, results)
     write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")

@@ -42,6 +42,7 @@ app.add_typer(recipe_app, name="recipe")
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
@@ -55,27 +56,30 @@ def ask(
     picture: Annotated[str, typer.Argument(help="An image file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     model: ModelName = "nano",
+    device: Device = "auto",
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
-    from sensorium.cli.answering import ask_command
+    from sensorium.cli.answering import AnswerOptions, ask_command
 
-    ask_command(picture, question, model, max_tokens, temperature, as_json)
+    options = AnswerOptions(model, device, max_tokens, temperature)
+    ask_command(picture, question, options, as_json)
 
 
 @app.command()
 def chat(
     picture: Annotated[str | None, typer.Argument(help="An image to start with.")] = None,
     model: ModelName = "nano",
+    device: Device = "auto",
     max_tokens: MaxTokens = 128,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
 ) -> None:
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
-    from sensorium.cli.answering import chat_command
+    from sensorium.cli.answering import AnswerOptions, chat_command
 
-    chat_command(picture, model, max_tokens, temperature)
+    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature))
 
 
 @app.command()
@@ -100,6 +104,7 @@ def evaluate(
     benchmarks: Annotated[
         list[str] | None, typer.Argument(help="Names, or name:key=value,... Default: all.")
     ] = None,
+    device: Device = "auto",
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
     as_json: Json = False,
@@ -107,7 +112,7 @@ def evaluate(
     """Score a model beside a blind and a constant baseline."""
     from sensorium.cli.evaluating import eval_command
 
-    eval_command(model, benchmarks or [], limit, out, as_json)
+    eval_command(model, device, benchmarks or [], limit, out, as_json)
 
 
 @app.command()

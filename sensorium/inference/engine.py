@@ -16,6 +16,7 @@ from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError
 from sensorium.core.responder import Answer, Request
 from sensorium.inference.sampling import Sampler, Sampling
+from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
@@ -40,7 +41,7 @@ class Engine:
     def __init__(
         self, model: MultimodalModel, processor: Processor, *, plain_steps: bool = False
     ) -> None:
-        """Take a model; its weights must not change afterwards.
+        """Take a model, on whatever device it is; its weights must not change afterwards.
 
         Args:
             plain_steps: always use the language model's own forward pass.
@@ -133,16 +134,16 @@ class Engine:
         from transformers import DynamicCache
 
         model = self.model
-        ids_BT = batch.input_ids_BT.to(model.device)
-        embeds_BTD = model.backbone.embed(ids_BT)
+        # Read before the batch moves: a question about a GPU's tensor waits for the GPU.
+        padded = not bool((batch.segments_BT > 0).all())
+        batch = to_device(batch, model.device)
+        embeds_BTD = model.backbone.embed(batch.input_ids_BT)
         features = model.features(batch.media)
         embeds_BTD = model.fusion.enter(embeds_BTD, features, batch.slots)
-        context: Any = model.fusion.context(features, batch.media, len(ids_BT))
-        real_BT = batch.segments_BT > 0
-        padded = not bool(real_BT.all())
+        context: Any = model.fusion.context(features, batch.media, len(embeds_BTD))
         rows = _Rows(
             cache=DynamicCache(),
-            mask_BT=real_BT.long() if padded else None,
+            mask_BT=(batch.segments_BT > 0).long() if padded else None,
             positions_B=batch.positions_BT[:, -1],
             media_index_B=batch.media_index_BT[:, -1],
             context=context,
@@ -156,6 +157,8 @@ class Engine:
             insert=model.fusion.inserter(context, batch.media_index_BT),
         )
         if self._fast is not None and model.fusion.inserter(context, batch.media_index_BT) is None:
+            if not self._fast.current():
+                self._fast = LlamaWeights(model.backbone.lm)
             rows.steps = LlamaSteps(self._fast, rows.cache, room, rows.mask_BT)
             rows.cache = None
         return rows, model.logits(hidden_BTD[:, -1])
@@ -167,8 +170,7 @@ class Engine:
             embeds_B1D = model.backbone.embed(torch.tensor(tokens, device=model.device)[:, None])
             return model.logits(rows.steps.step(embeds_B1D, rows.positions_B)[:, -1])
         if rows.mask_BT is not None:
-            ones = torch.ones(len(tokens), 1, dtype=rows.mask_BT.dtype)
-            rows.mask_BT = torch.cat([rows.mask_BT, ones], dim=1)
+            rows.mask_BT = torch.cat([rows.mask_BT, rows.mask_BT.new_ones(len(tokens), 1)], dim=1)
         embeds_BTD = model.backbone.embed(torch.tensor(tokens, device=model.device)[:, None])
         hidden_BTD = model.backbone(
             embeds_BTD,

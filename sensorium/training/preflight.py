@@ -16,6 +16,7 @@ from sensorium.data.config import open_sources
 from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
+from sensorium.model.device import to_device
 from sensorium.model.learning import count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
@@ -233,17 +234,3 @@ def _memory_mb(
         activations = batch.input_ids_BT.numel() * width * 4
         activations += int(batch.learn_BT.sum()) * backbone.vocab_size * 4 * 3
     return round((weights + state + activations) / 2**20)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device."""
-    if device.type == "cpu":
-        return batch
-    for kind, media in batch.media.items():
-        media.pixels_NCHW = media.pixels_NCHW.to(device, non_blocking=True)
-        if media.features is not None:
-            media.features.values_ND = media.features.values_ND.to(device)
-        batch.slots[kind].data = batch.slots[kind].to(device)
-    for name in ("input_ids_BT", "learn_BT", "segments_BT", "positions_BT", "media_index_BT"):
-        setattr(batch, name, getattr(batch, name).to(device))
-    return batch

@@ -13,11 +13,12 @@ from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
+from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
 from sensorium.training.config import StageConfig
 from sensorium.training.optimiser import rate
 from sensorium.training.precision import autocast
-from sensorium.training.preflight import StageParts, stage_precision, to_device
+from sensorium.training.preflight import StageParts, stage_precision
 
 if TYPE_CHECKING:
     from sensorium.training.trainer import Trainer

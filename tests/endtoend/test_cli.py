@@ -58,6 +58,13 @@ def test_ask_answers_and_times(trained: Path, picture: Path) -> None:
     assert {"answer", "load_s", "first_token_s", "tokens_per_s"} <= set(answer)
 
 
+def test_the_device_can_be_named(trained: Path, picture: Path) -> None:
+    ask = ("ask", str(picture), "What?", "--model", str(trained), "--max-tokens", "2", "--json")
+    assert json.loads(sensorium(*ask, "--device", "cpu"))["device"] == "cpu"
+    for command in (ask, ("chat", "--model", str(trained)), ("eval", "--model", str(trained))):
+        assert "unknown device 'cpuu'" in sensorium(*command, "--device", "cpuu", code=2)
+
+
 def test_ask_names_a_bad_picture(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     assert "0 bytes" in sensorium("ask", str(tmp_path / "x.png"), "?", "--model", str(trained), code=3)
