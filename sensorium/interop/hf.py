@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,23 @@ SIDE_FILES = ("generation_config.json", "preprocessor_config.json", "processor_c
 
 
 def read_hf(folder: Path) -> MultimodalModel:
-    """A foreign checkpoint as our model, weights loaded.
+    """A foreign checkpoint as our model, weights loaded, in fp32.
 
     Raises:
         ConfigError: its architecture is not known.
         WeightsError: tensors are missing, unknown, or of other shapes.
     """
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[MultimodalModel, dict[str, str]]:
+    """The model, and the number format of each foreign tensor."""
     config = _foreign_config(folder)
     family = _family(config)
     model = MultimodalModel(family.to_ours(config))
-    tensors = family.key_map(config).to_ours(read_folder(folder))
+    key_map, theirs = family.key_map(config), read_folder(folder)
+    formats = {key_map.canonical(k): str(v.dtype).removeprefix("torch.") for k, v in theirs.items()}
+    tensors = key_map.to_ours(theirs)
     state = model.state_dict()
     _fill_tied(tensors, state)
     missing, unknown = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
@@ -45,27 +53,29 @@ def read_hf(folder: Path) -> MultimodalModel:
             where=str(folder),
         )
     model.load_state_dict(tensors, strict=True)
-    return model.eval()
+    return model.eval(), formats
 
 
 def import_hf(folder: Path, out: Path) -> MultimodalModel:
-    """Read a foreign checkpoint and save it as one of ours.
+    """Read a foreign checkpoint and save it as one of ours, in fp32.
 
     Raises:
         WeightsError: there is no tokenizer beside the weights.
     """
-    model = read_hf(folder)
+    model, formats = _read(folder)
     tokenizer = Tokenizer.load(folder)
     save_model(model, tokenizer, out, learnt=set())
     # Kept for the way back: what we do not model must return unchanged.
     side = {name: (folder / name).read_text(encoding="utf-8")
             for name in SIDE_FILES if (folder / name).exists()}  # fmt: skip
-    write_json(out / FOREIGN, {"config": _foreign_config(folder), "files": side})
+    kept = {"config": _foreign_config(folder), "files": side, "dtypes": formats}
+    write_json(out / FOREIGN, kept)
     return model
 
 
 def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
-    """Write one of our models in a foreign layout.
+    """Write one of our models in a foreign layout; an imported one's tensors return to the
+    number formats they came in.
 
     Args:
         family_name: needed where the model was not imported.
@@ -77,16 +87,18 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
     if (folder / FOREIGN).exists():
         kept = json.loads((folder / FOREIGN).read_text(encoding="utf-8"))
     model, tokenizer = load_model(folder)
+    formats: dict[str, str] = {}
     if kept is not None and family_name in (None, kept["config"]["model_type"]):
         config = kept["config"]
         family = _family(config)
+        formats = kept.get("dtypes", {})
     else:
         if family_name is None:
             raise ConfigError("which layout?", fix=f"name one of {', '.join(FAMILIES)} with --to")
         family = FAMILIES.find(family_name)()
         config = family.to_theirs(read_model_config(folder))
     with atomic_folder(out) as target:
-        write_hf(model, config, family, target)
+        write_hf(model, config, family, target, formats)
         tokenizer.save(target)
         # Only names we know: the file came from elsewhere and may list any path.
         for name in SIDE_FILES:
@@ -96,9 +108,19 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
 
 
 def write_hf(
-    model: MultimodalModel, config: dict[str, Any], family: Family, target: Path
+    model: MultimodalModel,
+    config: dict[str, Any],
+    family: Family,
+    target: Path,
+    formats: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `config.json` and `model.safetensors` in the family's layout."""
+    """Write `config.json` and `model.safetensors` in the family's layout.
+
+    Args:
+        formats: number format by foreign name, as torch calls it (`bfloat16`). A tensor that
+            training changed beyond what the format holds, and one without an entry, stay as
+            they are in the model.
+    """
     seen: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
     # Embeddings come before the output layer, so that of a tied pair the embedding stays,
@@ -109,9 +131,21 @@ def write_hf(
         seen[value.data_ptr()] = name
         tensors[name] = value.detach().cpu().contiguous()
     theirs = family.key_map(config).to_theirs(tensors)
-    save_file({k: v.contiguous() for k, v in theirs.items()}, target / "model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
+    wanted = formats or {}
+    stored = {k: _in_format(v, wanted.get(k)).contiguous() for k, v in theirs.items()}
+    save_file(stored, target / "model.safetensors", metadata={"format": "pt"})
     write_json(target / "config.json", config)
+
+
+def _in_format(tensor: Tensor, name: str | None) -> Tensor:
+    """The tensor in a number format, if no value changes by it."""
+    # The name comes from a file: nothing but a number format may be looked up.
+    dtype = getattr(torch, name, None) if name else None
+    if not isinstance(dtype, torch.dtype) or dtype == tensor.dtype:
+        return tensor
+    cast = tensor.to(dtype)
+    exact = (cast.to(tensor.dtype) == tensor) | tensor.isnan()
+    return cast if bool(exact.all()) else tensor
 
 
 def _fill_tied(tensors: dict[str, Tensor], state: dict[str, Tensor]) -> None:

@@ -51,7 +51,7 @@ class KeyMap:
         Raises:
             WeightsError: a name that no rule covers.
         """
-        renamed = {self._unalias(name): value for name, value in theirs.items()}
+        renamed = {self.canonical(name): value for name, value in theirs.items()}
         ours: dict[str, Tensor] = {}
         for join in self.joins:
             if join.second in renamed:
@@ -80,7 +80,8 @@ class KeyMap:
             theirs[new] = value.reshape((1,) * rule.lead + tuple(value.shape))
         return theirs
 
-    def _unalias(self, name: str) -> str:
+    def canonical(self, name: str) -> str:
+        """The name that `to_theirs` gives a foreign tensor, whatever an older file calls it."""
         for old, new in self.aliases:
             if name.startswith(old):
                 return new + name[len(old) :]

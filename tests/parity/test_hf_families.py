@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 import torch
 from hf_models import IMAGE_ID, blip2, idefics, llava
+from safetensors.torch import load_file, save_file
 
+from sensorium.api import load
 from sensorium.core.batch import Batch, Example, MediaBatch, TilePlan
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.inference.engine import Engine
 from sensorium.interop.families import FAMILIES
-from sensorium.interop.hf import read_hf, same_tensors, write_hf
+from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors, write_hf
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
+from sensorium.text.byte_tokenizer import byte_tokenizer
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -145,8 +148,6 @@ def _greedy(theirs: Any, ids: list[int], raw: torch.Tensor, index: list[int], le
 
 
 def test_old_key_names_are_understood(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     llava(tmp_path / "hf")
     file = tmp_path / "hf" / "model.safetensors"
     tensors = {
@@ -158,9 +159,81 @@ def test_old_key_names_are_understood(tmp_path: Path) -> None:
     assert all(torch.equal(got[k], expected[k]) for k in expected)
 
 
-def test_missing_and_unknown_tensors_are_named(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llava", "blip-2", "idefics"])
+def test_half_precision_returns_byte_for_byte(
+    family: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """Import -> export keeps every tensor's format, of files that mix formats too."""
+    hf, back = tmp_path / "hf", tmp_path / "back"
+    make_half(family, hf, dtype)
+    import_hf(hf, tmp_path / "ours")
+    export_hf(tmp_path / "ours", back)
+    before, after = load_file(hf / "model.safetensors"), load_file(back / "model.safetensors")
+    assert {k: v.dtype for k, v in after.items()} == {k: v.dtype for k, v in before.items()}
+    assert {v.dtype for v in before.values()} == {dtype, torch.float32}
+    for name, value in before.items():
+        assert torch.equal(after[name].view(torch.uint8), value.view(torch.uint8)), name
+    assert json.loads((back / "config.json").read_text()) == json.loads((hf / "config.json").read_text())
 
+
+def make_half(family: str, folder: Path, dtype: torch.dtype) -> None:
+    """A checkpoint in half precision whose norms are in fp32, as some are."""
+    if family == "idefics":
+        model = idefics(folder, alpha="vector", norm_heads=True, extra=2)
+    else:
+        model = {"llava": llava, "blip-2": blip2}[family](folder)
+    model.to(dtype).save_pretrained(folder)
+    tensors = {k: v.float() if "norm" in k else v for k, v in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    byte_tokenizer().save(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_llava_computes_the_same_in_fp32(dtype: torch.dtype, tmp_path: Path) -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    make_half("llava", tmp_path / "hf", dtype)
+    theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
+    import_hf(tmp_path / "hf", tmp_path / "ours")
+    ours = load(tmp_path / "ours", "cpu").network
+    raw, ids = pixels(1), [1, 5, *[IMAGE_ID] * 4, 7, 8]
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor([ids]), pixel_values=normalised(raw)).logits
+        got = ours.logits(ours(batch_of(spliced(ids, raw))).hidden_BTD)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_learnt_values_are_not_rounded_away(tmp_path: Path) -> None:
+    """A tensor that no longer fits its old format is written in fp32; the others return."""
+    make_half("llava", tmp_path / "hf", torch.float16)
+    import_hf(tmp_path / "hf", tmp_path / "ours")
+    file = tmp_path / "ours" / "model.safetensors"
+    tensors = load_file(file)
+    learnt = tensors["projectors.image.layers.0.weight"]
+    learnt += 1e-6
+    save_file(tensors, file, metadata={"format": "pt"})
+    export_hf(tmp_path / "ours", tmp_path / "back")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert torch.equal(after["multi_modal_projector.linear_1.weight"], learnt)
+    assert after["multi_modal_projector.linear_1.weight"].dtype == torch.float32
+    assert after["multi_modal_projector.linear_2.weight"].dtype == torch.float16
+
+
+def test_formats_of_old_key_names_are_kept(tmp_path: Path) -> None:
+    make_half("llava", tmp_path / "hf", torch.bfloat16)
+    file = tmp_path / "hf" / "model.safetensors"
+    new = load_file(file)
+    old = {k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in new.items()}
+    assert set(old) != set(new)
+    save_file(old, file, metadata={"format": "pt"})
+    import_hf(tmp_path / "hf", tmp_path / "ours")
+    export_hf(tmp_path / "ours", tmp_path / "back")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert {k: v.dtype for k, v in after.items()} == {k: v.dtype for k, v in new.items()}
+
+
+def test_missing_and_unknown_tensors_are_named(tmp_path: Path) -> None:
     llava(tmp_path / "hf")
     file = tmp_path / "hf" / "model.safetensors"
     tensors = load_file(file)
