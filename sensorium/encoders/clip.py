@@ -39,6 +39,7 @@ class ClipConfig(TowerConfig):
                 hidden_act=self.activation,
             ),
             folder,
+            beside=("text_model", "text_projection", "visual_projection", "logit_scale"),
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

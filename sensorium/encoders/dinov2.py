@@ -49,6 +49,7 @@ class Dinov2Config(TowerConfig):
                 patch_size=self.patch_size_px,
             ),
             folder,
+            beside=("classifier",),
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

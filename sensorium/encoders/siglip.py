@@ -45,6 +45,7 @@ class SiglipConfig(TowerConfig):
                 **self.hf_shape(),
             ),
             folder,
+            beside=("text_model", "logit_scale", "logit_bias"),
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

