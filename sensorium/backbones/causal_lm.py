@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sensorium.backbones.packed_mask import packed_mask
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
-from sensorium.nn.attention import segment_mask
 from sensorium.nn.pretrained import from_folder
 
 Insert = Callable[[int, Tensor], Tensor]
@@ -153,8 +153,13 @@ class CausalLM(nn.Module):
             mask_BT: given where rows are padded on the left: 1 for real tokens, covering
                 cached positions too.
             cache: a transformers cache to read and extend.
+
+        Raises:
+            ConfigError: rows hold several samples and some layers are not attention.
         """
-        mask = mask_BT if segments_BT is None else self._packed_mask(segments_BT)
+        mask: Any = mask_BT
+        if segments_BT is not None:
+            mask = self._packed_mask(segments_BT, positions_BT)
         with self._inserted(insert):
             output = self.decoder(
                 inputs_embeds=embeds_BTD,
@@ -165,9 +170,15 @@ class CausalLM(nn.Module):
             )
         return output.last_hidden_state
 
-    def _packed_mask(self, segments_BT: Tensor) -> Tensor:
-        """Attention inside segments; families without a fused kernel add their mask."""
-        allowed = segment_mask(segments_BT)
+    def _packed_mask(self, segments_BT: Tensor, positions_BT: Tensor) -> Tensor | dict[str, Tensor]:
+        """One mask, or one for each type of layer where a decoder mixes several."""
+        found = packed_mask(self.lm.config.get_text_config(), segments_BT, positions_BT)
+        masks = {kind: self._native(allowed) for kind, allowed in found.items()}
+        # Decoders of one type throughout take the mask itself, not all of them a dict.
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def _native(self, allowed: Tensor) -> Tensor:
+        """Families without a fused kernel add their mask to the scores."""
         if getattr(self.lm.config, "_attn_implementation", None) != "eager":
             return allowed
         dtype = self.embedding.weight.dtype
