@@ -8,6 +8,8 @@ from pathlib import Path
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.naming import did_you_mean
 
+DATA_SETS = ("picture-book", "drawing-book", "scenes")
+
 
 def check_command(
     path: str, format: str, media_root: str | None, model: str, max_length: int, as_json: bool
@@ -69,31 +71,32 @@ def _print_report(values: dict[str, object], max_length: int) -> None:
 def build_command(
     name: str, out: str | None, packages: str | None, count: int, seed: int, as_json: bool
 ) -> None:
-    """Build picture-book or scenes."""
+    """Build picture-book, drawing-book or scenes."""
     from sensorium.cli.main import print_json
-    from sensorium.core.progress import Meter, progress
+    from sensorium.core.progress import progress
     from sensorium.data.picture_book.build import PictureBookConfig, build_picture_book
-    from sensorium.data.picture_book.place import data_folder
+    from sensorium.data.picture_book.drawings import build_drawing_book
+    from sensorium.data.picture_book.place import book_folder, data_folder
     from sensorium.data.scenes import build_scenes
 
-    if name not in ("picture-book", "scenes"):
-        raise ConfigError(
-            f"unknown data set {name!r}", fix=did_you_mean(name, ("picture-book", "scenes"))
-        )
+    if name not in DATA_SETS:
+        raise ConfigError(f"unknown data set {name!r}", fix=did_you_mean(name, DATA_SETS))
     target = Path(out) if out else data_folder() / name
     if name == "scenes":
         build_scenes(target, seed=seed, count=count)
         counts = {"scenes": count}
     else:
         store = Path(packages) if packages else data_folder() / "packages"
-        meters: dict[str, Meter] = {}
-        with progress("picture-book", 1) as meter:
+        config = PictureBookConfig()
+        with progress(name, 1) as meter:
 
             def report(stage: str, done: int, total: int) -> None:
-                meters.setdefault(stage, meter)
-                meter.update(done, f"{stage} {done}/{total}")
+                meter.update(done, f"{stage} {done}/{total}", total=total)
 
-            counts = build_picture_book(PictureBookConfig(), target, store, report)
+            if name == "picture-book":
+                counts = build_picture_book(config, target, store, report)
+            else:
+                counts = build_drawing_book(config, target, store, book_folder("full"), report)
     if as_json:
         print_json({"folder": str(target), "counts": counts})
     else:

@@ -143,10 +143,10 @@ def data_check(
 
 @data_app.command("build")
 def data_build(
-    name: Annotated[str, typer.Argument(help="picture-book or scenes.")],
+    name: Annotated[str, typer.Argument(help="picture-book, drawing-book or scenes.")],
     out: Annotated[str | None, typer.Option(help="Folder; default: the data folder.")] = None,
     packages: Annotated[
-        str | None, typer.Option(help="Folder with .deb files already fetched.")
+        str | None, typer.Option(help="Folder with packages already fetched.")
     ] = None,
     count: Annotated[int, typer.Option(help="scenes: how many.")] = 1000,
     seed: Annotated[int, typer.Option(help="scenes: which.")] = 11,

@@ -12,9 +12,9 @@ PLAIN_EVERY_S = 10.0
 
 
 class Meter(Protocol):
-    """Something that counts up to a total."""
+    """Something that counts up to a total; another total begins another phase."""
 
-    def update(self, done: int, note: str = "") -> None: ...
+    def update(self, done: int, note: str = "", total: int | None = None) -> None: ...
 
 
 class PlainMeter:
@@ -25,8 +25,10 @@ class PlainMeter:
         self._start = self._last = time.monotonic()
         self._first: int | None = None
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
         now = time.monotonic()
+        if total is not None and total != self.total:
+            self.total, self._first, self._start = total, None, now
         self._first = done if self._first is None else self._first
         if done < self.total and now - self._last < PLAIN_EVERY_S:
             return
@@ -45,7 +47,9 @@ class RichMeter:
     def __init__(self, bar: Any, task: Any) -> None:
         self._bar, self._task = bar, task
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        if total is not None:
+            self._bar.update(self._task, total=total)
         self._bar.update(self._task, completed=done, note=note)
 
 

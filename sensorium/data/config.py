@@ -12,6 +12,7 @@ from sensorium.core.config import Config, kinds
 from sensorium.core.errors import DataError
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.core.tables import NameTable
+from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.formats import FORMATS
 from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.instruct import (
@@ -20,7 +21,7 @@ from sensorium.data.picture_book.instruct import (
     instruct_sample,
     words_sample,
 )
-from sensorium.data.picture_book.place import book_folder
+from sensorium.data.picture_book.place import Part, book_folder
 from sensorium.data.scenes import caption, draw_scene, make_scene, scene_sample
 from sensorium.data.source import Source
 
@@ -31,7 +32,7 @@ class SourceConfig(Config):
     kind: str
     weight: float | None = None
     """Share of the mixture; None: its number of rows."""
-    augment: bool = False
+    augment: AugmentConfig | None = None
     take: int | None = None
     """Only the first rows."""
 
@@ -64,8 +65,9 @@ class PictureBookSource(SourceConfig):
     """Conversations made from picture-book's entries, in memory."""
 
     kind: Literal["picture_book"] = "picture_book"
-    part: Literal["shipped", "full", "best"] = "best"
-    """`best`: the whole set where it has been built, else the shipped part."""
+    part: Part = "best"
+    """`best`: the whole set where it has been built, else the shipped part; `drawings`:
+    drawing-book, which is built beside it."""
     task: Literal["words", "captions", "instruct"] = "instruct"
     split: Literal["train", "heldout"] = "train"
     variants: int = 4

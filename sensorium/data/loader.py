@@ -7,7 +7,6 @@ after its last sample: restoring it continues with the next sample.
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError
-from sensorium.core.hashing import stable_int
+from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.mixture import MixtureOrder, MixtureState, Pick
 from sensorium.data.source import Source
 from sensorium.processing.collate import collate, pack
@@ -32,8 +31,8 @@ class LoaderOptions:
     pack: bool = False
     workers: int = 2
     seed: int = 0
-    augment: Sequence[bool] = ()
-    """Per source: augment pictures."""
+    augment: Sequence[AugmentConfig | None] = ()
+    """Per source: how pictures are augmented."""
     skip_bad: bool = False
     """Report a bad row and go on instead of stopping."""
 
@@ -72,13 +71,11 @@ class Loader:
             DataError: the row cannot be used.
         """
         source = self.sources[pick.source]
-        augment = bool(self.options.augment) and self.options.augment[pick.source]
-        rng = None
-        if augment:
-            rng = random.Random(stable_int("augment", self.options.seed, pick.number))
+        config = self.options.augment[pick.source] if self.options.augment else None
+        augmentation = None if config is None else config.of(self.options.seed, pick)
         sample = source[pick.row]
         try:
-            example = self.processor.encode(sample, max_length=self.options.max_length, rng=rng)
+            example = self.processor.encode(sample, max_length=self.options.max_length, augmentation=augmentation)
         except DataError as error:
             raise error.at(_where(source, pick.row)) from None
         return example if self.transform is None else self.transform(example, pick)

@@ -142,7 +142,9 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixels_NCHW: Tensor) -> Features:
         """(N, 3, S, S) uint8 -> features of the asked levels on the coarsest grid."""
-        x_NCHW = self.stem(self.normalise(pixels_NCHW))
+        # Channels last: 1.4 times as fast on the CPU (benchmarks/tower_speed.py).
+        x_NCHW = self.normalise(pixels_NCHW).contiguous(memory_format=torch.channels_last)
+        x_NCHW = self.stem(x_NCHW)
         levels = self.config.levels
         wanted = {LEVEL_STAGE[level] for level in levels if level != "head"}
         kept: dict[int, Tensor] = {}
@@ -193,7 +195,16 @@ class ConvNorm(nn.Module):
         cols = _same_padding(x_NCHW.shape[-1], kernel, stride)
         if any(rows + cols):
             x_NCHW = F.pad(x_NCHW, (*cols, *rows))
-        x_NCHW = self.norm(self.conv(x_NCHW))
+        # The norm's statistics never change, so it is a scale and a shift of the kernel: one
+        # pass over the map less, forward and backward.
+        scale_C, shift_C = self.norm.scale_and_shift()
+        x_NCHW = F.conv2d(
+            x_NCHW,
+            self.conv.weight * scale_C[:, None, None, None],
+            shift_C,
+            self.conv.stride,
+            groups=self.conv.groups,
+        )
         return F.relu6(x_NCHW) if self.act else x_NCHW
 
 
@@ -203,10 +214,16 @@ class FrozenStatsNorm(nn.BatchNorm2d):
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=NORM_EPS)
 
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of each channel: the whole norm, as its statistics are constants."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale_C = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale_C, self.bias - self.running_mean * scale_C
+
     def forward(self, input: Tensor) -> Tensor:
-        return F.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
+        scale_C, shift_C = self.scale_and_shift()
+        return input * scale_C[:, None, None] + shift_C[:, None, None]
 
 
 class InvertedResidual(nn.Module):

@@ -1,17 +1,26 @@
 """Light, label-preserving picture augmentation, driven by an explicit generator.
 
-Left and right are never swapped and text stays legible, so that answers stay true.
+Left and right are swapped only where the data allows it, so that answers stay true.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import ImageEnhance
+from PIL import ImageEnhance, ImageOps
 
 from sensorium.media.image import WHITE, Image
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How one picture is changed: a generator, and whether it may be mirrored."""
+
+    rng: random.Random
+    mirror: bool = False
 
 
 def random_background(rng: random.Random) -> tuple[int, int, int]:
@@ -21,14 +30,16 @@ def random_background(rng: random.Random) -> tuple[int, int, int]:
     return (rng.randrange(256), rng.randrange(256), rng.randrange(256))
 
 
-def augment_image(image: Image, rng: random.Random) -> Image:
+def augment_image(image: Image, augmentation: Augmentation) -> Image:
     """Shift, scale, squeeze, and change light and colour a little.
 
     The picture is placed on a canvas up to 1.5 times its size or cropped by up to 15 % a
     side; brightness, contrast and saturation change by up to 30 %.
     """
-    picture = image.to_pil()
-    picture = _reframe(picture, rng)
+    rng = augmentation.rng
+    picture = _reframe(image.to_pil(), rng)
+    if augmentation.mirror and rng.random() < 0.5:
+        picture = ImageOps.mirror(picture)
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         if rng.random() < 0.4:
             picture = enhancer(picture).enhance(rng.uniform(0.7, 1.3))

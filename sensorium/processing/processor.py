@@ -5,7 +5,6 @@ Shape legend: N encoder inputs, H/W pixels, C channels.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from sensorium.core.batch import Example, MediaBatch, TilePlan
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
 from sensorium.core.sample import Message, Part, Sample
-from sensorium.media.augment import augment_image, random_background
+from sensorium.media.augment import Augmentation, augment_image, random_background
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.text.chat import ChatTemplate, choose_template, control_id, render, stop_ids
@@ -74,7 +73,7 @@ class Processor:
         *,
         answer_next: bool = False,
         max_length: int | None = None,
-        rng: random.Random | None = None,
+        augmentation: Augmentation | None = None,
     ) -> Example:
         """Make an Example.
 
@@ -82,7 +81,7 @@ class Processor:
             answer_next: end with the opening of an assistant turn.
             max_length: cut longer conversations at the end; a medium is dropped whole
                 rather than cut.
-            rng: augment pictures with these random numbers.
+            augmentation: change pictures this way, for training.
 
         Raises:
             DataError: a medium cannot be decoded, or nothing to learn is left after cutting.
@@ -105,7 +104,7 @@ class Processor:
                 draft.put(self.tokenizer.encode(text), learn)
                 text = ""
             if isinstance(piece.value, Part):
-                self._put_medium(draft, piece.value, sample.root, rng)
+                self._put_medium(draft, piece.value, sample.root, augmentation)
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
@@ -117,16 +116,16 @@ class Processor:
         return self.encode(Sample(messages=messages, root=root), answer_next=True)
 
     def _put_medium(
-        self, draft: _Draft, part: Part, root: Path | None, rng: random.Random | None
+        self, draft: _Draft, part: Part, root: Path | None, augmentation: Augmentation | None
     ) -> None:
         kind = part.type
         lane = self.config.lane(kind)
         if kind != "image":
             raise ConfigError(f"no decoder for {kind} yet", expected="image")
-        background = random_background(rng) if rng else WHITE
+        background = random_background(augmentation.rng) if augmentation else WHITE
         image = load_image(part.value, root=root, limits=self.limits, background=background)
-        if rng:
-            image = augment_image(image, rng)
+        if augmentation:
+            image = augment_image(image, augmentation)
         preprocess = lane.encoder.preprocess()
         plan: TilePlan = lane.resolution.plan(image.shape, preprocess.size_px, self._tiles[kind])
         inputs_NHWC: np.ndarray = lane.resolution.cut(

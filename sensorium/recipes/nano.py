@@ -6,6 +6,7 @@ vocabulary alignment, alignment by captions, instruction tuning.
 
 from __future__ import annotations
 
+from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.config import PictureBookSource, ScenesSource
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.model.config import LaneConfig, LoraConfig, ModelConfig
@@ -15,6 +16,8 @@ from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.next_token import CaptionConfig, InstructConfig
 from sensorium.training.objectives.vocabulary import VocabularyConfig
 
+# Scenes are never mirrored: they are asked about left and right.
+MIRRORED = AugmentConfig(mirror=True)
 PROJECTOR, ADAPTER, TOWER = "projectors.image", "adapter", "encoders.image"
 
 
@@ -28,42 +31,44 @@ def nano_model() -> ModelConfig:
             )
         },
         backbone=smollm2_135m(),
-        adapter=LoraConfig(rank=4, alpha=8.0),
+        adapter=LoraConfig(rank=6, alpha=12.0),
         template="smol",
     )
 
 
 def nano() -> Recipe:
-    """The shipped weights: the whole picture-book and synthetic scenes."""
+    """The shipped weights: picture-book, drawing-book and synthetic scenes."""
     return Recipe(
         name="nano",
-        description="EfficientNet-Lite0 + projector + SmolLM2-135M on picture-book and scenes",
+        description="EfficientNet-Lite0 + projector + SmolLM2-135M on picture-book, drawing-book and scenes",
         model=nano_model(),
         stages=(
             StageConfig(
                 name="vocabulary",
                 objective=VocabularyConfig(),
                 data=(
-                    PictureBookSource(part="full", task="words", augment=True, weight=3),
+                    PictureBookSource(part="full", task="words", augment=MIRRORED, weight=3),
+                    PictureBookSource(part="drawings", task="words", augment=MIRRORED, weight=5),
                     ScenesSource(task="captions", count=6000, weight=1),
                 ),
                 learns=(
                     Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),
-                    Learn(part=TOWER, lr=3e-5, weight_decay=0.05, last_blocks=4),
+                    Learn(part=TOWER, lr=1e-4, weight_decay=0.05, last_blocks=4),
                 ),
-                steps=500,
+                steps=1200,
                 batch_size=32,
-                schedule=ScheduleConfig(warmup_steps=20),
+                schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.05),
             ),
             StageConfig(
                 name="align",
                 objective=CaptionConfig(),
                 data=(
-                    PictureBookSource(part="full", task="captions", augment=True, weight=3),
-                    ScenesSource(task="captions", count=6000, weight=1),
+                    PictureBookSource(part="full", task="captions", augment=MIRRORED, weight=3),
+                    PictureBookSource(part="drawings", task="captions", augment=MIRRORED, weight=3),
+                    ScenesSource(task="captions", count=6000, weight=2),
                 ),
-                learns=(Learn(part=PROJECTOR, lr=5e-4, weight_decay=0.01),),
-                steps=60,
+                learns=(Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),),
+                steps=80,
                 batch_size=4,
                 max_length=256,
                 pack=True,
@@ -73,20 +78,20 @@ def nano() -> Recipe:
                 name="instruct",
                 objective=InstructConfig(),
                 data=(
-                    PictureBookSource(part="full", variants=8, augment=True, weight=5),
+                    PictureBookSource(part="full", variants=8, augment=MIRRORED, weight=4),
+                    PictureBookSource(part="drawings", variants=8, augment=MIRRORED, weight=4),
                     ScenesSource(count=20000, weight=3),
                 ),
                 learns=(
-                    Learn(part=PROJECTOR, lr=5e-4, weight_decay=0.01),
+                    Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
                     Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
-                    Learn(part=TOWER, lr=5e-5, weight_decay=0.05, last_blocks=4),
                 ),
-                steps=240,
-                batch_size=12,
+                steps=500,
+                batch_size=4,
                 max_length=256,
                 pack=True,
                 schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
-                checkpoint_every=50,
+                checkpoint_every=100,
             ),
         ),
     )

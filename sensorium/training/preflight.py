@@ -81,9 +81,9 @@ def prepare_stage(
             f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions"
         )
     if stage.cache_features:
-        if any(source.augment for source in stage.data):
-            raise ConfigError("cache_features with augmented pictures",
-                              fix="turn one of them off")  # fmt: skip
+        if any(s.augment is not None and s.augment.views is None for s in stage.data):
+            raise ConfigError("cache_features with pictures that are augmented anew each time",
+                              fix="set augment.views, or turn one of them off")  # fmt: skip
         if any(learn.part.startswith("encoders.") for learn in stage.learns):
             raise ConfigError("cache_features while an encoder learns", fix="turn it off")
     sources, weights = open_sources(stage.data)

@@ -14,7 +14,7 @@ from sensorium.data.config import PictureBookSource, ScenesSource
 from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.categories import CATEGORIES, STAMP_FOLDERS, lookup
 from sensorium.data.picture_book.groups import difference_hash, group_pictures
-from sensorium.data.picture_book.instruct import Catalogue, absent_name, instruct_sample
+from sensorium.data.picture_book.instruct import YES_NO, Catalogue, instruct_sample
 from sensorium.data.picture_book.place import SHIPPED
 from sensorium.data.picture_book.words import article, clean_title, describe
 from sensorium.data.scenes import COLORS, NUMBERS, TASKS, ask, draw_scene, make_scene
@@ -114,18 +114,45 @@ def test_grouping_joins_twins_and_series() -> None:
     assert len({groups[0], groups[2], groups[4]}) == 3
 
 
+def _turns(sample: dict[str, Any]) -> list[tuple[str, str]]:
+    texts = [m["content"][-1]["text"] for m in sample["messages"]]
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
 def test_existence_questions_are_true_and_balanced(entries: list[dict[str, Any]]) -> None:
     catalogue = Catalogue.of(entries)
     answers: Counter[str] = Counter()
-    for entry in entries[:300]:
-        for message in instruct_sample(entry, catalogue, 1, 0)["messages"]:
-            text = message["content"][0]
-            if message["role"] == "assistant" and text["text"] in ("yes", "no"):
-                answers[text["text"]] += 1
-        absent = absent_name(entry, catalogue, random.Random(1))
-        own = {w for name in entry["accepted"] for w in name.split()}
-        assert not own & set(absent.split())
-    assert answers["yes"] == answers["no"] == 300
+    for variant in range(4):
+        for entry in entries[:300]:
+            own = {w for name in entry["accepted"] for w in name.split()}
+            for question, answer in _turns(instruct_sample(entry, catalogue, 1, variant)):
+                if answer in ("yes", "no"):
+                    answers[answer] += 1
+                    asked = set(re.findall(r"[\w'-]+", question.removesuffix(YES_NO).lower()))
+                    assert (answer == "yes") == bool(own & asked), (question, entry["accepted"])
+    total = answers.total()
+    assert total > 500
+    # Four standard deviations of a fair coin.
+    assert abs(answers["yes"] - answers["no"]) < 4 * total**0.5
+
+
+def test_no_turn_gives_a_later_one_away(entries: list[dict[str, Any]]) -> None:
+    """Where a name is asked for, no earlier answer has said it; what is asked twice is asked
+    of different names, and the answers are independent."""
+    catalogue = Catalogue.of(entries)
+    pairs: Counter[tuple[str, str]] = Counter()
+    for variant in range(4):
+        for entry in entries[:400]:
+            turns = _turns(instruct_sample(entry, catalogue, 1, variant))
+            answers = [answer.lower() for _, answer in turns]
+            for i, answer in enumerate(answers):
+                # A building's category says its name; nothing can be done about that.
+                named = entry["name"] in answer and entry["name"] not in (entry["category"] or "")
+                if named and answer not in ("yes", "no"):
+                    assert entry["name"] not in " ".join(answers[:i])
+            if len(answers) == 2 and set(answers) <= {"yes", "no"}:
+                pairs[answers[0], answers[1]] += 1
+    assert min(pairs[a, b] for a in ("yes", "no") for b in ("yes", "no")) > pairs.total() / 8
 
 
 def test_sources_are_pure_functions_of_their_index() -> None:

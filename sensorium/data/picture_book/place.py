@@ -1,4 +1,4 @@
-"""Where picture-book lies: the part that ships with the package, or the whole built set."""
+"""Where picture sets lie: the part that ships with the package, or the built ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from sensorium.core.errors import DataError
 
+Part = Literal["shipped", "full", "best", "drawings"]
 SHIPPED = Path(__file__).parents[2] / "assets" / "picture_book"
 
 
@@ -20,19 +21,20 @@ def data_folder() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "sensorium"
 
 
-def book_folder(part: Literal["shipped", "full", "best"]) -> Path:
+def book_folder(part: Part) -> Path:
     """The folder of a part.
 
     Raises:
-        DataError: the whole set is asked for and has not been built.
+        DataError: a set is asked for that has not been built.
     """
-    full = data_folder() / "picture-book"
+    name = "drawing-book" if part == "drawings" else "picture-book"
+    full = data_folder() / name
     if part == "shipped" or (part == "best" and not (full / "pictures.jsonl").exists()):
         return SHIPPED
     if not (full / "pictures.jsonl").exists():
         raise DataError(
-            "the whole picture-book has not been built",
+            f"the whole {name} has not been built",
             where=str(full),
-            fix="run `sensorium data build picture-book`",
+            fix=f"run `sensorium data build {name}`",
         )
     return full

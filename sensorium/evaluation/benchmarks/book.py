@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.instruct import Catalogue
-from sensorium.data.picture_book.place import book_folder
+from sensorium.data.picture_book.place import Part, book_folder
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, spread
 
 
 class BookBenchmark(BenchmarkConfig):
     """Questions about held-out pictures; near-duplicates never straddle the split."""
 
-    part: Literal["shipped", "full", "best"] = "best"
+    part: Part = "best"
     seed: int = 23
 
     def folder(self) -> Path:

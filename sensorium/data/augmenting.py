@@ -1,0 +1,26 @@
+"""Which augmentation a pick of a mixture gets: a pure function of the seed and the pick."""
+
+from __future__ import annotations
+
+import random
+
+from sensorium.core.config import Config
+from sensorium.core.hashing import stable_int
+from sensorium.data.mixture import Pick
+from sensorium.media.augment import Augmentation
+
+
+class AugmentConfig(Config):
+    """Pictures of a source are changed at random."""
+
+    mirror: bool = False
+    """Left and right may be swapped: only where no answer speaks of them."""
+    views: int | None = None
+    """A picture is seen in so many ways and no more, which lets features be cached; None:
+    anew each time."""
+
+    def of(self, seed: int, pick: Pick) -> Augmentation:
+        """The augmentation of one pick."""
+        # With views, the row and the pass over the source decide; otherwise every pick differs.
+        key = (pick.number,) if self.views is None else (pick.source, pick.row, pick.epoch % self.views)
+        return Augmentation(random.Random(stable_int("augment", seed, *key)), self.mirror)
