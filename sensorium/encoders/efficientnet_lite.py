@@ -193,7 +193,8 @@ class ConvNorm(nn.Module):
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         rows = _same_padding(x_NCHW.shape[-2], kernel, stride)
         cols = _same_padding(x_NCHW.shape[-1], kernel, stride)
-        if any(rows + cols):
+        even = rows[0] == rows[1] and cols[0] == cols[1]
+        if not even:
             x_NCHW = F.pad(x_NCHW, (*cols, *rows))
         # The norm's statistics never change, so it is a scale and a shift of the kernel: one
         # pass over the map less, forward and backward.
@@ -203,6 +204,7 @@ class ConvNorm(nn.Module):
             self.conv.weight * scale_C[:, None, None, None],
             shift_C,
             self.conv.stride,
+            (rows[0], cols[0]) if even else 0,
             groups=self.conv.groups,
         )
         return F.relu6(x_NCHW) if self.act else x_NCHW
