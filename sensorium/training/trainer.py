@@ -87,9 +87,12 @@ class Trainer:
                 where=str(self.options.folder),
                 fix="add --resume to go on with it, or choose another folder with --out",
             )
-        if saved.recipe != self.recipe.to_dict():
+        # A stage that has not begun may still be changed: what came before does not depend on it.
+        begun = _begun(saved)
+        if _up_to(saved.recipe, begun) != _up_to(self.recipe.to_dict(), begun):
             raise CheckpointError(
                 "the checkpoint belongs to another recipe",
+                expected=f"the same model, seed and first {begun} stages",
                 where=str(folder),
                 fix="resume with the same recipe and overrides, or choose another folder",
             )
@@ -115,10 +118,11 @@ class Trainer:
             self.recipe, self.model, self.processor, self.options.on_plan, self.precision
         )
         self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
-        if self._saved is not None and self._saved.data != self._data:
+        begun = _begun(self._saved) if self._saved else 0
+        if self._saved is not None and self._saved.data[:begun] != self._data[:begun]:
             raise CheckpointError(
-                f"the data changed since the checkpoint: rows and steps were {self._saved.data}, "
-                f"are {self._data}",
+                f"the data changed since the checkpoint: rows and steps were "
+                f"{self._saved.data[:begun]}, are {self._data[:begun]}",
                 where=str(self.options.folder),
                 fix="put the data back as it was, or start in another folder",
             )
@@ -145,7 +149,9 @@ class Trainer:
         optimiser = build_optimiser(groups)
         state, step = parts.order.start(), 0
         if self._saved is not None and self._saved.stage == index:
-            state, step = MixtureState(self._saved.counts), self._saved.step
+            step = self._saved.step
+            # At a boundary nothing has been picked, whatever sources the stage now has.
+            state = MixtureState(self._saved.counts) if step else state
             restore_optimiser(optimiser, named, self._saved.optimiser)
             restore_rng(self._saved.rng)
             if self._saved.finished:
@@ -194,3 +200,17 @@ class Trainer:
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to the log."""
         self._log.write(line)
+
+
+def _begun(saved: Checkpoint) -> int:
+    """How many stages the run has entered."""
+    return saved.stage + (1 if saved.step else 0)
+
+
+def _up_to(recipe: dict[str, Any], stages: int) -> dict[str, Any]:
+    """What a run's state after so many stages depends on."""
+    return {
+        "model": recipe["model"],
+        "seed": recipe.get("seed"),
+        "stages": recipe["stages"][:stages],
+    }

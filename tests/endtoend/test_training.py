@@ -21,7 +21,7 @@ from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
 from sensorium.training.log import read_log
 from sensorium.training.run import plan_recipe, train_recipe
-from sensorium.training.trainer import TrainerOptions
+from sensorium.training.trainer import Trainer, TrainerOptions
 
 KILLS = 30
 
@@ -112,6 +112,28 @@ def test_a_begun_run_is_not_overwritten(tmp_path: Path) -> None:
         train(tiny("stages.align.steps=1", "stages.instruct.steps=1"), tmp_path / "a")
     with pytest.raises(CheckpointError, match="another recipe"):
         train(tiny("stages.align.steps=2"), tmp_path / "a", resume=True)
+
+
+def test_a_stage_that_has_not_begun_may_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tiny("stages.instruct.steps=3", "stages.instruct.seed=5")
+    train(changed, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        run_stage = Trainer._run_stage
+
+        def stop_at_the_second(self: Trainer, index: int, parts: Any) -> None:
+            if index == 1:
+                raise KeyboardInterrupt
+            run_stage(self, index, parts)
+
+        patch.setattr(Trainer, "_run_stage", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(), tmp_path / "cut")
+    with pytest.raises(CheckpointError, match="first 1 stages"):
+        train(tiny("stages.align.seed=5"), tmp_path / "cut", resume=True)
+    train(changed, tmp_path / "cut", resume=True)
+    same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.parametrize("workers", [1, 4])

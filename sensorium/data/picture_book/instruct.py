@@ -60,6 +60,8 @@ EXISTENCE = (
     "Is {a} shown in this picture?",
 )
 YES_NO = " Answer yes or no."
+# Categories that exclude one another plainly enough for a yes/no question.
+BROAD_KINDS = ("animal", "food", "plant", "vehicle", "building", "musical instrument", "flag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,18 @@ def category_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
 def existence_turn(
     entry: dict[str, Any], catalogue: Catalogue, rng: random.Random, present: bool
 ) -> tuple[str, str]:
-    """A yes/no question; absent things are from the same category half of the time."""
-    name = present_name(entry, rng) if present else absent_name(entry, catalogue, rng)
+    """A yes/no question; absent things are from the same category half of the time, and now
+    and then the question is about a whole category."""
+    kind = entry["category"] or ""
+    if kind in BROAD_KINDS and rng.random() < 0.15:
+        name = kind if present else rng.choice([k for k in BROAD_KINDS if k != kind])
+    elif present:
+        name = present_name(entry, rng)
+    else:
+        name = absent_name(entry, catalogue, rng)
+        # "Is there a person?" is no question to answer with no about a fisherman.
+        while set(name.split()) & set(kind.split()):
+            name = absent_name(entry, catalogue, rng, hard=False)
     question = rng.choice(EXISTENCE).format(a=with_article(name))
     return question + (YES_NO if rng.random() < 0.7 else ""), "yes" if present else "no"
 
@@ -186,7 +198,8 @@ def instruct_sample(
     elif draw < 0.9:
         turns = [describe_turn(entry, rng)]
     else:
-        turns = _existence_turns(entry, catalogue, rng, 1)
+        # The one yes/no question is answered with no: a yes would have said the name.
+        turns = [existence_turn(entry, catalogue, rng, present=False)]
         if entry["category"]:
             turns.append(category_turn(entry, rng))
         turns.append(name_turn(entry, rng))
@@ -196,12 +209,14 @@ def instruct_sample(
 def _existence_turns(
     entry: dict[str, Any], catalogue: Catalogue, rng: random.Random, count: int
 ) -> list[tuple[str, str]]:
-    """Questions about different names, each as likely true as false."""
-    turns: dict[str, tuple[str, str]] = {}
-    for _ in range(count):
-        question, answer = existence_turn(entry, catalogue, rng, rng.random() < 0.5)
-        turns.setdefault(question.partition(" Answer")[0], (question, answer))
-    return list(turns.values())
+    """Up to `count` questions, each as likely true as false whatever came before: a picture
+    shows one thing, so that after a yes everything else would be a no."""
+    turns: list[tuple[str, str]] = []
+    while len(turns) < count:
+        turns.append(existence_turn(entry, catalogue, rng, rng.random() < 0.5))
+        if turns[-1][1] == "yes":
+            break
+    return turns
 
 
 def conversation(
