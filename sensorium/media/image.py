@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from sensorium.media.limits import ImageLimits
 
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 WHITE: tuple[int, int, int] = (255, 255, 255)
+# Recipes have no key for the limits: encoders see a few hundred pixels a side.
+SHRINK = "make the picture smaller; Python code may pass wider `limits` to load_image or Processor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,12 @@ def load_image(
     if isinstance(source, bytes | bytearray | memoryview):
         return _decode(bytes(source), limits, background, where="image bytes")
     if isinstance(source, PILImage.Image):
-        return _to_rgb(source, background)
+        _check_size(source.size, limits, "PIL image")
+        with _damage_named("PIL image", limits):
+            # Pillow reads the pixels of an opened file only now.
+            return _to_rgb(source, background)
     if isinstance(source, np.ndarray):
-        return _from_array(source, background)
+        return _from_array(source, limits, background)
     raise MediaError(
         f"image is a {type(source).__name__}", expected="a path, bytes, a PIL image or an array"
     )
@@ -88,7 +95,12 @@ def _resolve(path: Path, root: Path | None) -> Path:
     if root is None or path.is_absolute():
         return path
     full = root / path
-    if not full.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = full.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        # Loops of links, and names that no file system takes.
+        raise MediaError(f"path is not usable: {error}", where=ascii(str(path))) from None
+    if not inside:
         raise MediaError("path leads out of the data folder", where=str(path))
     return full
 
@@ -102,9 +114,8 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
             content = stream.read(limits.max_bytes + 1)
         if len(content) > limits.max_bytes:
             raise MediaError(
-                f"file has more than {limits.max_bytes:,} bytes", where=str(path),
-                fix="shrink it, or raise the image limits in the config",
-            )  # fmt: skip
+                f"file has more than {limits.max_bytes:,} bytes", where=str(path), fix=SHRINK
+            )
         return content
     except FileNotFoundError:
         raise MediaError("no such file", where=str(path)) from None
@@ -119,7 +130,7 @@ def _decode(
 ) -> Image:
     if not content:
         raise MediaError("the file is empty (0 bytes)", where=where)
-    try:
+    with _damage_named(where, limits):
         with warnings.catch_warnings():
             # Pillow's own bomb warning has one fixed limit; ours is checked below.
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
@@ -127,14 +138,24 @@ def _decode(
             _check_size(picture.size, limits, where)
             picture.load()
         return _to_rgb(picture, background)
+
+
+@contextmanager
+def _damage_named(where: str, limits: ImageLimits) -> Generator[None]:
+    """Whatever Pillow raises while it decodes becomes a MediaError."""
+    try:
+        yield
     except UnidentifiedImageError:
         raise MediaError(
             "not a picture in a known format", expected=", ".join(FORMATS), where=where
         ) from None
     except PILImage.DecompressionBombError:
+        # Pillow's limit, which wider limits of ours do not move.
+        most = min(limits.max_pixels, 2 * (PILImage.MAX_IMAGE_PIXELS or limits.max_pixels))
         raise MediaError(
-            "the header announces too many pixels", expected=f"at most {limits.max_pixels:,}", where=where
-        ) from None
+            "the header announces too many pixels", expected=f"at most {most:,}", where=where,
+            fix="make the picture smaller",
+        ) from None  # fmt: skip
     except MemoryError:
         raise MediaError("decoding needs more memory than there is", where=where) from None
     except MediaError:
@@ -154,7 +175,7 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
             f"picture is {width}x{height} = {width * height:,} pixels",
             expected=f"at most {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side",
             where=where,
-            fix="shrink it, or raise the image limits in the config",
+            fix=SHRINK,
         )
 
 
@@ -183,7 +204,9 @@ def _scale_to_8_bit(picture: PILImage.Image) -> PILImage.Image:
     return PILImage.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8), "L")
 
 
-def _from_array(array: NDArray[Any], background: tuple[int, int, int]) -> Image:
+def _from_array(
+    array: NDArray[Any], limits: ImageLimits, background: tuple[int, int, int]
+) -> Image:
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
@@ -192,6 +215,7 @@ def _from_array(array: NDArray[Any], background: tuple[int, int, int]) -> Image:
         )
     if array.size == 0:
         raise MediaError(f"image array has shape {array.shape}", expected="at least one pixel")
+    _check_size((array.shape[1], array.shape[0]), limits, "image array")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise MediaError("float image array has values outside [0, 1]")

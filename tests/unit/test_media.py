@@ -202,3 +202,39 @@ def test_damaged_exif_does_not_escape() -> None:
 def test_float_pictures_keep_their_range() -> None:
     image = load_image(PILImage.fromarray(np.full((3, 3), 0.7, np.float32)))
     assert image.pixels_HWC[0, 0, 0] in (178, 179)
+
+
+def test_a_truncated_picture_that_pillow_opened_is_named() -> None:
+    rng = np.random.default_rng(0)
+    noise = PILImage.fromarray(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8))
+    content = encoded(noise, "JPEG")
+    with pytest.raises(MediaError, match=r"PIL image.*truncated"):
+        load_image(PILImage.open(io.BytesIO(content[: len(content) // 2])))
+
+
+def test_limits_hold_for_pictures_in_memory() -> None:
+    limits = ImageLimits(max_pixels=5000)
+    for source in (PILImage.new("RGB", (100, 100)), np.zeros((100, 100, 3), np.uint8),
+                   np.zeros((100, 100)), np.zeros((100, 100, 1), np.uint8)):  # fmt: skip
+        with pytest.raises(MediaError, match="10,000 pixels"):
+            load_image(source, limits=limits)
+        assert load_image(source).shape == MediaShape(100, 100)
+
+
+def test_the_remedy_for_a_large_picture_is_one_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(encoded(PILImage.new("RGB", (100, 100))))
+    for limits in (ImageLimits(max_pixels=5000), ImageLimits(max_bytes=9)):
+        with pytest.raises(MediaError, match="make the picture smaller") as caught:
+            load_image(tmp_path / "large.png", limits=limits)
+        # There is no config of image limits.
+        assert "config" not in str(caught.value)
+    # More than Pillow itself opens, whatever our limits say.
+    with pytest.raises(MediaError, match="at most 178,956,970"):
+        load_image(b"P6 20000 20000 255\n" + bytes(99), limits=ImageLimits(max_pixels=10**9))
+
+
+@pytest.mark.parametrize("bad", ["a\ud800b", "loop/x.png", "x" * 5000, "a\0b"])
+def test_names_that_no_file_has_are_named(bad: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(MediaError):
+        load_image(bad, root=tmp_path)
