@@ -13,12 +13,34 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sensorium.core.batch import Batch, Example
-from sensorium.core.errors import DataError
+from sensorium.core.errors import DataError, SensoriumError
+from sensorium.core.sample import Sample
 from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.mixture import MixtureOrder, MixtureState, Pick
-from sensorium.data.source import Source
+from sensorium.data.source import Source, place_of, read_row
+from sensorium.media.augment import Augmentation
 from sensorium.processing.collate import collate, pack
 from sensorium.processing.processor import Processor
+
+
+def make_example(
+    processor: Processor,
+    sample: Sample,
+    where: str,
+    *,
+    max_length: int | None = None,
+    augmentation: Augmentation | None = None,
+) -> Example:
+    """The Example of a row's Sample, as training and `data check` make it.
+
+    Raises:
+        DataError: the row cannot be used; the message begins with `where`.
+        ConfigError: no row like this one can be used.
+    """
+    try:
+        return processor.encode(sample, max_length=max_length, augmentation=augmentation)
+    except SensoriumError as error:
+        raise error.at(where) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +95,20 @@ class Loader:
         source = self.sources[pick.source]
         config = self.options.augment[pick.source] if self.options.augment else None
         augmentation = None if config is None else config.of(self.options.seed, pick)
-        sample = source[pick.row]
+        where = place_of(source, pick.row)
+        example = make_example(
+            self.processor,
+            read_row(source, pick.row),
+            where,
+            max_length=self.options.max_length,
+            augmentation=augmentation,
+        )
+        if self.transform is None:
+            return example
         try:
-            example = self.processor.encode(sample, max_length=self.options.max_length, augmentation=augmentation)
-        except DataError as error:
-            raise error.at(_where(source, pick.row)) from None
-        return example if self.transform is None else self.transform(example, pick)
+            return self.transform(example, pick)
+        except SensoriumError as error:
+            raise error.at(where) from None
 
     def batches(self, state: MixtureState) -> Iterator[LoadedBatch]:
         """Batches from `state` on; `state` itself is not changed.
@@ -134,7 +164,3 @@ class Loader:
         # Complete only when one more Example fitted nowhere; it stays for the next batch.
         return (collate(rows, pad_id), count) if count < len(examples) else None
 
-
-def _where(source: Source, row: int) -> str:
-    place = getattr(source, "where", None)
-    return str(place(row)) if callable(place) else f"{source.name}, row {row + 1}"

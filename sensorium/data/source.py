@@ -31,6 +31,42 @@ class Source(Protocol):
         ...
 
 
+def place_of(source: Source, row: int) -> str:
+    """Where a row stands, in the source's own words."""
+    place = getattr(source, "where", None)
+    return str(place(row)) if callable(place) else f"{source.name}, row {row + 1}"
+
+
+def read_row(source: Source, row: int) -> Sample:
+    """The Sample of a row.
+
+    Raises:
+        DataError: it cannot be read; the message names the row, whatever the source says.
+    """
+    try:
+        return source[row]
+    except DataError as error:
+        where = place_of(source, row)
+        if where in str(error):
+            raise
+        raise error.at(where) from None
+
+
+def read_json(content: str | bytes, where: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise DataError("JSON is nested too deeply", where=where) from None
+    except ValueError as error:
+        # Bytes that are no text, and numbers of thousands of digits, count too.
+        raise DataError(f"not JSON: {error}", where=where) from None
+
+
 class JsonlSource:
     """A file of Samples, one a line; only line offsets are kept in memory."""
 
@@ -63,13 +99,13 @@ class JsonlSource:
         Raises:
             DataError: the line is not JSON.
         """
-        with self.path.open("rb") as stream:
-            stream.seek(self._offsets[index])
-            line = stream.readline()
         try:
-            return json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"not JSON: {error}", where=self.where(index)) from None
+            with self.path.open("rb") as stream:
+                stream.seek(self._offsets[index])
+                line = stream.readline()
+        except OSError as error:
+            raise DataError(f"not readable: {error.strerror}", where=self.where(index)) from None
+        return read_json(line, self.where(index))
 
     def __getitem__(self, index: int) -> Sample:
         return parse_sample(self.raw(index), where=self.where(index), root=self.root)

@@ -5,6 +5,7 @@ Shape legend: N encoder inputs, H/W pixels, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.text.chat import ChatTemplate, choose_template, control_id, render, stop_ids
 from sensorium.text.tokenizer import Tokenizer
+
+DECODED = ("image",)
+"""Kinds of media that become encoder inputs so far."""
 
 
 @dataclass(slots=True)
@@ -62,10 +66,31 @@ class Processor:
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
         self._markers = [tokenizer.special_id(token) for token in config.image_markers]
         self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
+        self._required: list[Callable[[Example], None]] = []
 
     def with_template(self, name: str) -> Processor:
-        """The same Processor with another chat template."""
+        """The same Processor with another chat template, and without requirements."""
         return Processor(self.config, self.tokenizer, template=name, limits=self.limits)
+
+    def require(self, check: Callable[[Example], None]) -> None:
+        """Have every further Example checked: what a stage's objective cannot use is then an
+        error of its row, found where rows are named and skipped.
+
+        Args:
+            check: raises a DataError for an Example that cannot be used.
+        """
+        self._required.append(check)
+
+    def _check_parts(self, sample: Sample) -> None:
+        """Raise a DataError for a part that the model does not take."""
+        takes = sorted(kind for kind in self.config.lanes if kind in DECODED)
+        for part in (part for message in sample.messages for part in message.content):
+            if part.type != "text" and part.type not in takes:
+                raise DataError(
+                    f"this model does not take a part of type {part.type!r}",
+                    expected=" or ".join(["text", *takes]),
+                    fix="leave the row out, or skip such rows with on_bad_row: skip",
+                )
 
     def encode(
         self,
@@ -84,9 +109,12 @@ class Processor:
             augmentation: change pictures this way, for training.
 
         Raises:
-            DataError: a medium cannot be decoded, or nothing to learn is left after cutting.
-            ConfigError: the model does not take a medium of the sample.
+            DataError: a medium cannot be decoded, nothing to learn is left after cutting, or
+                a requirement is not met. A part that the model does not take is one too,
+                because a row of data is at fault; in a prompt it is a ConfigError.
         """
+        if not answer_next:
+            self._check_parts(sample)
         draft = _Draft()
         if self.template.bos and self.tokenizer.bos_id is not None:
             draft.put([self.tokenizer.bos_id], learn=False)
@@ -109,7 +137,10 @@ class Processor:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
             draft.put(self.tokenizer.encode(text), learn)
-        return self._finish(draft, sample, max_length)
+        example = self._finish(draft, sample, max_length)
+        for check in self._required:
+            check(example)
+        return example
 
     def prompt(self, messages: tuple[Message, ...], root: Path | None = None) -> Example:
         """The Example of a conversation that the model is to continue."""
@@ -120,7 +151,7 @@ class Processor:
     ) -> None:
         kind = part.type
         lane = self.config.lane(kind)
-        if kind != "image":
+        if kind not in DECODED:
             raise ConfigError(f"no decoder for {kind} yet", expected="image")
         background = random_background(augmentation.rng) if augmentation else WHITE
         image = load_image(part.value, root=root, limits=self.limits, background=background)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.core.batch import Batch
+from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.sample import Sample
 from sensorium.data.source import Source
@@ -67,6 +67,8 @@ class VocabularyObjective:
     ) -> None:
         self.config = config
         self.processor = processor
+        # A stage's processor is its own, because this objective asks for a template.
+        processor.require(one_picture)
         words: set[str] = set()
         for source in sources:
             for i in range(min(len(source), MAX_ROWS_READ)):
@@ -95,6 +97,8 @@ class VocabularyObjective:
         return next((i for i in ids if tokenizer.decode([i]).strip()), ids[0])
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
+        if "image" not in batch.media:
+            raise DataError("a batch without pictures", expected="one picture in every sample")
         features = model.features(batch.media)["image"]
         tokens_ND = features.values_ND.float()
         length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
@@ -132,6 +136,24 @@ class VocabularyObjective:
             for column in columns:
                 targets_MC[m, column] = 1.0 / len(columns)
         return targets_MC
+
+
+def one_picture(example: Example) -> None:
+    """What the objective asks of a row.
+
+    Raises:
+        DataError: the Example does not hold exactly one picture.
+    """
+    media = example.media.get("image")
+    count = len(media.plans) if media is not None else 0
+    if count == 1:
+        return
+    cut = f" after {example.truncated_tokens} tokens were cut" if example.truncated_tokens else ""
+    raise DataError(
+        f"sample {example.id!r} holds {count} pictures{cut}",
+        expected="exactly one, for vocabulary alignment",
+        fix="leave the row out, or skip such rows with on_bad_row: skip",
+    )
 
 
 def learned_texts(batch: Batch, processor: Processor) -> list[str]:
