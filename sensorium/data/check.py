@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from typing import Any
 
 from sensorium.core.errors import SensoriumError
 from sensorium.core.progress import progress
-from sensorium.data.source import Source
+from sensorium.data.loader import make_example
+from sensorium.data.source import Source, place_of, read_row
 from sensorium.processing.processor import Processor
 
 
@@ -20,10 +22,13 @@ class CheckReport:
     rows: int = 0
     problems: list[str] = field(default_factory=list[str])
     lengths: list[int] = field(default_factory=list[int])
+    """Of good rows, before any cut: what `max_length` is chosen by."""
     truncated: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    """(place, tokens too many) of rows that `max_length` would cut."""
+    """(place, tokens lost) of rows that `max_length` cuts."""
     media: dict[str, int] = field(default_factory=dict[str, int])
     without_answer: int = 0
+    notes: list[str] = field(default_factory=list[str])
+    """What the source leaves out without its being wrong."""
 
     def to_json(self) -> dict[str, Any]:
         ordered = sorted(self.lengths)
@@ -31,6 +36,7 @@ class CheckReport:
             "rows": self.rows,
             "good_rows": len(self.lengths),
             "problems": self.problems,
+            "notes": self.notes,
             "media": self.media,
             "rows_without_answer": self.without_answer,
             "tokens": {
@@ -45,44 +51,75 @@ class CheckReport:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one row is: a problem, or an Example's measures."""
+
+    where: str
+    problem: str | None = None
+    length: int = 0
+    lost: int = 0
+    kinds: tuple[str, ...] = ()
+    answered: bool = False
+
+
 def check_source(
-    source: Source, processor: Processor, *, max_length: int, workers: int = 2
+    source: Source, processor: Processor, *, max_length: int, workers: int | None = None
 ) -> CheckReport:
     """Encode every row as training would.
 
     Nothing stops the check: a bad row becomes a line in `problems`.
+
+    Args:
+        workers: threads that decode; None: one for each processor.
     """
-    report = CheckReport(rows=len(source))
+    report = CheckReport(rows=len(source), notes=list(getattr(source, "notes", ())))
+    title = f"checking {source.name}" + "".join(f" ({note})" for note in report.notes)
 
-    def look(index: int) -> tuple[str | None, int, int, dict[str, int], bool]:
-        place = getattr(source, "where", lambda i: f"row {i + 1}")(index)
-        try:
-            sample = source[index]
-            example = processor.encode(sample)
-        except SensoriumError as error:
-            text = str(error)
-            return (text if place in text else f"{place}: {text}"), 0, index, {}, False
-        kinds: dict[str, int] = {}
-        for part in sample.media():
-            kinds[part.type] = kinds.get(part.type, 0) + 1
-        return None, len(example), index, kinds, any(example.learn)
+    def look(row: int) -> _Look:
+        return _look(source, row, processor, max_length)
 
-    with ThreadPoolExecutor(workers) as pool, progress(f"checking {source.name}", len(source)) as meter:
-        for done, (problem, length, index, kinds, answered) in enumerate(
-            pool.map(look, range(len(source))), start=1
-        ):
+    with ThreadPoolExecutor(workers or usable_cpus()) as pool, progress(title, len(source)) as meter:
+        for done, seen in enumerate(pool.map(look, range(len(source))), start=1):
+            if seen.problem is not None:
+                report.problems.append(seen.problem)
+            else:
+                _add(report, seen)
             meter.update(done, f"{len(report.problems)} problems")
-            if problem is not None:
-                report.problems.append(problem)
-                continue
-            report.lengths.append(length)
-            report.without_answer += not answered
-            for kind, count in kinds.items():
-                report.media[kind] = report.media.get(kind, 0) + count
-            if length > max_length:
-                place = getattr(source, "where", lambda i: f"row {i + 1}")(index)
-                report.truncated.append((place, length - max_length))
     return report
+
+
+def _look(source: Source, row: int, processor: Processor, max_length: int) -> _Look:
+    where = place_of(source, row)
+    try:
+        sample = read_row(source, row)
+        example = make_example(processor, sample, where)
+        length, lost = len(example), 0
+        if length > max_length:
+            # Training may refuse what is left, and it drops a picture whole: only the cut
+            # itself tells.
+            example = make_example(processor, sample, where, max_length=max_length)
+            lost = example.truncated_tokens
+    except SensoriumError as error:
+        return _Look(where, str(error))
+    kinds = tuple(part.type for part in sample.media())
+    return _Look(where, None, length, lost, kinds, any(example.learn))
+
+
+def _add(report: CheckReport, seen: _Look) -> None:
+    report.lengths.append(seen.length)
+    report.without_answer += not seen.answered
+    for kind in seen.kinds:
+        report.media[kind] = report.media.get(kind, 0) + 1
+    if seen.lost:
+        report.truncated.append((seen.where, seen.lost))
+
+
+def usable_cpus() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def histogram(ordered: Sequence[int], bins: int = 10) -> list[dict[str, int]]:
