@@ -83,6 +83,8 @@ def print_plan(plan: Any, precision: str) -> None:
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")
+    if plan.warning:
+        say(f"  warning: {plan.warning}")
 
 
 def recipe_list_command(as_json: bool) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError, SensoriumError
 from sensorium.data.config import open_sources
 from sensorium.data.loader import Loader, LoaderOptions
@@ -21,11 +20,11 @@ from sensorium.model.learning import count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
+from sensorium.training.memory import Memory, SavedTensors, memory_of, needed_bytes
 from sensorium.training.precision import Precision, autocast, choose_precision
 
-# Activations kept for the backward pass, in values per token, width and layer: measured on
-# Llama-like decoders (norms, attention, gated MLP) with torch 2.13.
-ACTIVATIONS_PER_WIDTH = 34
+# An estimate is not a measurement: only what is beyond hope is refused.
+HOPELESS = 2
 
 
 @dataclass(slots=True)
@@ -40,7 +39,18 @@ class StagePlan:
     """In the probed batch."""
     samples: int
     memory_mb: int
+    """At the peak of a step; see `memory.needed_bytes`."""
+    available_mb: int | None
+    """For this program, what it holds already included."""
     loss: float
+
+    @property
+    def warning(self) -> str | None:
+        """Why the stage may not fit."""
+        if self.available_mb is None or self.memory_mb <= self.available_mb:
+            return None
+        return (f"stage {self.name} needs about {self.memory_mb:,} MB and {self.available_mb:,} MB "
+                "are available: lower batch_size or max_length, or end other programs")  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +61,8 @@ class StagePlan:
             "batch_tokens": self.tokens,
             "batch_samples": self.samples,
             "memory_mb": self.memory_mb,
+            "memory_available_mb": self.available_mb,
+            "warning": self.warning,
             "first_loss": self.loss,
         }
 
@@ -134,7 +146,8 @@ def probe_stage(
     """Run one real batch forward and describe the stage.
 
     Raises:
-        ConfigError: nothing would learn, or nothing is there to be learnt.
+        ConfigError: nothing would learn, nothing is there to be learnt, or memory is far too
+            small.
         AlignmentError: placeholders and features disagree.
     """
     groups = set_learning(model, stage.learns)
@@ -158,11 +171,12 @@ def probe_stage(
         )
     model.eval()
     try:
-        with torch.no_grad(), autocast(precision, model.device):
+        with SavedTensors(model) as saved, autocast(precision, model.device):
             losses = parts.objective(model, batch)
     except SensoriumError as error:
         raise error.at("first batch") from None
-    loss = float(losses.total) / max(1, losses.count)
+    loss = float(losses.total.detach()) / max(1, losses.count)
+    needed, memory = needed_bytes(model, learning, saved), memory_of(model.device)
     return StagePlan(
         name=stage.name,
         steps=parts.steps,
@@ -170,7 +184,8 @@ def probe_stage(
         parts=count_parameters(model),
         tokens=int((batch.segments_BT > 0).sum()),
         samples=loaded.samples,
-        memory_mb=_memory_mb(stage, model, batch, learning),
+        memory_mb=round(needed / 2**20),
+        available_mb=_available_mb(model, needed, memory),
         loss=loss,
     )
 
@@ -221,16 +236,19 @@ def _has_media(source: Source) -> bool:
     return False
 
 
-def _memory_mb(
-    stage: StageConfig, model: MultimodalModel, batch: Batch, learning: int
-) -> int:
-    """Weights, gradients, two Adam moments, and activations of one batch, in fp32."""
+def _available_mb(model: MultimodalModel, needed: int, memory: Memory | None) -> int | None:
+    """What this program may have in all, its weights included.
+
+    Raises:
+        ConfigError: the stage needs far more than there is.
+    """
+    if memory is None:
+        return None
+    if needed > HOPELESS * memory.total:
+        raise ConfigError(
+            f"a step needs about {needed / 2**20:,.0f} MB of memory",
+            expected=f"not far more than {memory.total / 2**20:,.0f} MB, all of {model.device.type}'s",
+            fix="lower batch_size or max_length, or let fewer parts learn",
+        )
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    state = learning * 12
-    activations = 0
-    if stage.objective.runs_llm:
-        backbone = model.config.backbone
-        width = backbone.d_model * backbone.num_layers * ACTIVATIONS_PER_WIDTH
-        activations = batch.input_ids_BT.numel() * width * 4
-        activations += int(batch.learn_BT.sum()) * backbone.vocab_size * 4 * 3
-    return round((weights + state + activations) / 2**20)
+    return round((memory.free + weights) / 2**20)

@@ -1,0 +1,129 @@
+"""Memory: what a stage will need, measured on a real batch, and what there is.
+
+A forward pass tells autograd which tensors the backward pass will read. They are counted
+here as they are handed over and let go at once, so that measuring needs little memory of its
+own even where training would not fit.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+
+class SavedTensors:
+    """Counts, while the block lasts, the bytes that forward passes keep for backward.
+
+    No backward pass can follow: nothing is really kept.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.total = 0
+        self.largest = 0
+        # Weights are there anyway.
+        self._known = {_pointer(t) for t in (*model.parameters(), *model.buffers())}
+        self._alive: dict[int, StorageWeakRef] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, _refuse)
+
+    def __enter__(self) -> SavedTensors:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+    def _count(self, tensor: Tensor) -> None:
+        pointer = _pointer(tensor)
+        before = self._alive.get(pointer)
+        # One storage is kept by several operations; once it is gone, another one may lie in
+        # its place.
+        if pointer in self._known or (before is not None and not before.expired()):
+            return
+        storage = tensor.untyped_storage()
+        self._alive[pointer] = StorageWeakRef(storage)
+        self.total += storage.nbytes()
+        self.largest = max(self.largest, storage.nbytes())
+
+
+def _pointer(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _refuse(nothing: None) -> Tensor:
+    raise RuntimeError("a backward pass inside SavedTensors, which keeps nothing for it")
+
+
+def needed_bytes(model: nn.Module, learning: int, saved: SavedTensors) -> int:
+    """What a step needs at its peak, about.
+
+    The sum of the weights in their own formats; a gradient and Adam's two moments in fp32 for
+    each of the `learning` parameters; what autograd keeps of one batch, as measured; and
+    twice the largest such tensor for what both passes hold in passing, such as logits and
+    their gradient. Not in it: batches with longer rows than the measured one, the masks of
+    dropout, pictures waiting in the loader, and torch itself (0.3 to 0.5 GB).
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return weights + learning * 12 + saved.total + 2 * saved.largest
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of a device, in bytes."""
+
+    total: int
+    free: int
+    """What a program could still get; what it holds already is not in it."""
+
+
+def memory_of(device: torch.device) -> Memory | None:
+    """The memory that models on this device live in; None where the system does not say."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        # Torch keeps what it freed, and uses it again.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return Memory(total, free + kept)
+    host = _host_memory()
+    limit = _group_memory()
+    if host is None or limit is None:
+        return host
+    return Memory(min(host.total, limit.total), min(host.free, limit.free))
+
+
+def _host_memory() -> Memory | None:
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    except (AttributeError, ValueError, OSError):
+        return None
+    # Linux counts only what is unused as free; the kernel knows what it could give up besides.
+    available = _fields(MEMINFO).get("MemAvailable:")
+    return Memory(total, free if available is None else available * 1024)
+
+
+def _group_memory() -> Memory | None:
+    """What a container or a batch system allows (cgroup v2), where it does."""
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    cached = _fields(CGROUP / "memory.stat").get("file", 0)
+    return Memory(limit, max(0, limit - used + cached))
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """`name number` lines; nothing where there is no such file."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
