@@ -13,9 +13,23 @@ from torch import Tensor
 
 from sensorium.core.atomic import atomic_folder, recover_folder, write_json
 from sensorium.core.errors import CheckpointError
+from sensorium.data.mixture import MixtureState
 from sensorium.nn.pretrained import read_file
 
 FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a run has come."""
+
+    stage: int
+    step: int
+    """Optimiser steps done in this stage."""
+    state: MixtureState
+    """After the last batch."""
+    bad_in_row: int = 0
+    """Steps, up to the last one, whose loss or gradient was not finite."""
 
 
 @dataclass(slots=True)
@@ -37,6 +51,8 @@ class Checkpoint:
     data: list[list[int]]
     """Rows of every source of every stage, and the stage's steps: the order depends on them."""
     finished: bool = False
+    bad_in_row: int = 0
+    """See `Position`."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -55,6 +71,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
                 "log_bytes": checkpoint.log_bytes,
                 "precision": checkpoint.precision,
                 "finished": checkpoint.finished,
+                "bad_in_row": checkpoint.bad_in_row,
                 "data": checkpoint.data,
                 "recipe": checkpoint.recipe,
             },
@@ -94,6 +111,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         recipe=state["recipe"],
         data=state["data"],
         finished=state["finished"],
+        # Checkpoints of version 0.1 do not say.
+        bad_in_row=state.get("bad_in_row", 0),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ def draw_curve(lines: list[dict[str, Any]], path: Path) -> bool:
     """Draw loss over steps, a panel for each stage, with a running mean.
 
     Returns:
-        Whether a picture was written: not without matplotlib, and not without lines.
+        Whether a picture was written: not without lines. Where matplotlib is missing or the
+        disk is full, standard error says so.
     """
+    if not lines:
+        return False
     try:
         import matplotlib
     except ImportError:
-        return False
-    if not lines:
+        print(f"no {path.name}: matplotlib is not installed; pip install -e '.[train]' in the clone",
+              file=sys.stderr)  # fmt: skip
         return False
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -36,9 +40,15 @@ def draw_curve(lines: list[dict[str, Any]], path: Path) -> bool:
         axis.set_ylabel("loss")
         axis.grid(alpha=0.25)
     figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
+    try:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
+    except OSError as error:
+        # A run's end, good or bad, is not to be hidden by a picture that could not be written.
+        print(f"no {path.name}: {error}", file=sys.stderr)
+        return False
+    finally:
+        plt.close(figure)
     return True
 
 

@@ -25,8 +25,9 @@ class TrainingLog:
         # Lines after the checkpoint belong to steps that will run again.
         self._stream.truncate(keep_bytes)
         self._stream.seek(0, 2)
-        self._board = _board(folder / "tensorboard") if tensorboard else None
-        self._global_step = sum(1 for _ in self.path.open("rb")) if keep_bytes else 0
+        with self.path.open("rb") as lines:
+            self._global_step = sum(1 for _ in lines)
+        self._board = _board(folder / "tensorboard", self._global_step + 1) if tensorboard else None
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
@@ -49,14 +50,15 @@ class TrainingLog:
             self._board.close()
 
 
-def _board(folder: Path) -> Any:
+def _board(folder: Path, next_step: int) -> Any:
+    """A writer that takes the place of whatever an earlier run wrote from `next_step` on."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingDependencyError(
             "TensorBoard logs need tensorboard", fix="pip install -e '.[train]' in the clone"
         ) from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=next_step)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

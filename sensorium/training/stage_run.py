@@ -15,10 +15,12 @@ from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
+from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
 from sensorium.training.optimiser import rate
 from sensorium.training.precision import autocast
 from sensorium.training.preflight import StageParts, stage_precision
+from sensorium.training.truncation import CutCounter
 
 if TYPE_CHECKING:
     from sensorium.training.trainer import Trainer
@@ -46,6 +48,7 @@ class StageRun:
         self.optimiser = optimiser
         self.named = named
         self.bad_in_row = 0
+        self.cuts = CutCounter(stage.name, stage.max_length)
 
     def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
         """Steps until the stage is done, with checkpoints on the way.
@@ -87,16 +90,15 @@ class StageRun:
             empty: dict[str, Parameter] = {}
             fresh = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
             length = len(self.trainer.recipe.stages[self.index + 1].data)
-            self.trainer.save(self.index + 1, 0, MixtureState([0] * length), fresh, empty,
-                              finished=False)  # fmt: skip
+            start = Position(self.index + 1, 0, MixtureState([0] * length))
+            self.trainer.save(start, fresh, empty, finished=False)
         close = getattr(stream, "close", None)
         if close is not None:
             close()
 
     def _save(self, step: int, state: MixtureState, *, finished: bool) -> None:
-        self.trainer.save(
-            self.index, step, state, self.optimiser, self.named, finished=finished
-        )
+        position = Position(self.index, step, state, self.bad_in_row)
+        self.trainer.save(position, self.optimiser, self.named, finished=finished)
 
     def _step(self, stream: Any, state: MixtureState) -> tuple[dict[str, Any], MixtureState]:
         """One optimiser step over `accumulate` batches."""
@@ -131,6 +133,7 @@ class StageRun:
                                 "tokens": tokens, **named}  # fmt: skip
         if problems:
             line["skipped_rows"] = problems
+        line |= self.cuts.up_to(state)
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimiser.step()
             self.bad_in_row = 0

@@ -21,6 +21,7 @@ from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.checkpoint import (
     Checkpoint,
+    Position,
     load_checkpoint,
     read_rng,
     restore_rng,
@@ -113,6 +114,14 @@ class Trainer:
         Raises:
             SensoriumError: before step one for anything that can be known then.
         """
+        try:
+            return self._run()
+        finally:
+            # A run that stops early needs its curve most.
+            self._log.close()
+            draw_curve(read_log(self._log.path), self.options.folder / "loss.png")
+
+    def _run(self) -> list[StagePlan]:
         start = self._saved.stage if self._saved else 0
         plans, ready = check_stages(
             self.recipe, self.model, self.processor, self.options.on_plan, self.precision
@@ -133,8 +142,6 @@ class Trainer:
             self._note_learnt(stage)
         for index in range(start, len(self.recipe.stages)):
             self._run_stage(index, ready[index])
-        self._log.close()
-        draw_curve(read_log(self._log.path), self.options.folder / "loss.png")
         return plans
 
     def _note_learnt(self, stage: StageConfig) -> list[Any]:
@@ -147,6 +154,7 @@ class Trainer:
         groups = self._note_learnt(stage)
         named: dict[str, Parameter] = {n: p for _, pairs in groups for n, p in pairs}
         optimiser = build_optimiser(groups)
+        run = StageRun(self, stage, index, parts, optimiser, named)
         state, step = parts.order.start(), 0
         if self._saved is not None and self._saved.stage == index:
             step = self._saved.step
@@ -154,14 +162,15 @@ class Trainer:
             state = MixtureState(self._saved.counts) if step else state
             restore_optimiser(optimiser, named, self._saved.optimiser)
             restore_rng(self._saved.rng)
+            run.bad_in_row = self._saved.bad_in_row
             if self._saved.finished:
                 return
         self._saved = None
         cache = FeatureCache(self.model, self.options.cache) if stage.cache_features else None
         loader = Loader(
-            parts.sources, parts.order, parts.processor, loader_options(stage), transform=cache
-        )
-        run = StageRun(self, stage, index, parts, optimiser, named)
+            parts.sources, parts.order, parts.processor, loader_options(stage),
+            transform=run.cuts.watching(cache),
+        )  # fmt: skip
         with progress(f"{stage.name}", parts.steps) as meter:
             run.train(loader, state, step, meter)
 
@@ -174,18 +183,18 @@ class Trainer:
                 state[name].copy_(value)
 
     def save(
-        self, index: int, step: int, state: MixtureState, optimiser: Any,
-        named: dict[str, Parameter], *, finished: bool,
-    ) -> None:  # fmt: skip
+        self, position: Position, optimiser: Any, named: dict[str, Parameter], *, finished: bool
+    ) -> None:
         """Write a checkpoint."""
         tensors = self.model.state_dict()
         names = (self._own | self.learnt) & set(tensors)
         save_checkpoint(
             self.options.folder / "checkpoint",
             Checkpoint(
-                stage=index,
-                step=step,
-                counts=state.counts,
+                stage=position.stage,
+                step=position.step,
+                counts=position.state.counts,
+                bad_in_row=position.bad_in_row,
                 log_bytes=self._log.size(),
                 precision=self.precision,
                 weights={n: tensors[n].detach().cpu().clone() for n in sorted(names)},

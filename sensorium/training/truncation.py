@@ -1,0 +1,53 @@
+"""What `max_length` cut off: counted for the log, and said once.
+
+Examples are made ahead of the model by several threads, so what is cut is kept by the number
+of the pick until the step comes that trains on it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+
+from sensorium.core.batch import Example
+from sensorium.data.mixture import MixtureState, Pick
+
+Transform = Callable[[Example, Pick], Example]
+
+
+class CutCounter:
+    """Counts the cut samples of one stage."""
+
+    def __init__(self, stage: str, max_length: int) -> None:
+        self._stage = stage
+        self._max_length = max_length
+        self._cut: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._said = False
+
+    def watching(self, then: Transform | None) -> Transform:
+        """A loader's transform that notes what was cut, and changes nothing beyond `then`."""
+
+        def watch(example: Example, pick: Pick) -> Example:
+            if example.truncated_tokens:
+                with self._lock:
+                    self._cut[pick.number] = example.truncated_tokens
+            return example if then is None else then(example, pick)
+
+        return watch
+
+    def up_to(self, state: MixtureState) -> dict[str, int]:
+        """What was cut since the last call in the picks before `state`: a part of the log's
+        line, empty where nothing was."""
+        picked = sum(state.counts)
+        with self._lock:
+            tokens = [self._cut.pop(n) for n in sorted(self._cut) if n < picked]
+        if not tokens:
+            return {}
+        if not self._said:
+            self._said = True
+            print(f"stage {self._stage}: max_length {self._max_length} cuts samples off, here "
+                  f"{len(tokens)} by {sum(tokens)} tokens; log.jsonl counts them at each step, "
+                  "`sensorium data check` lists such rows of a file", file=sys.stderr)  # fmt: skip
+        return {"truncated_samples": len(tokens), "truncated_tokens": sum(tokens)}

@@ -1,0 +1,105 @@
+"""What a run writes down: log, TensorBoard, curve, what was cut off."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensorium.core.batch import Example
+from sensorium.data.mixture import MixtureState, Pick
+from sensorium.training.curve import draw_curve
+from sensorium.training.log import TrainingLog
+from sensorium.training.truncation import CutCounter
+
+
+def line(step: int, loss: float) -> dict[str, Any]:
+    return {"stage": "align", "step": step, "loss": loss}
+
+
+def shown(folder: Path) -> list[tuple[int, float]]:
+    """What TensorBoard would draw."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [(e.step, round(e.value, 3)) for e in events.Scalars("align/loss")]
+
+
+def test_tensorboard_gets_the_numbers_of_a_step(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path, keep_bytes=0, tensorboard=True)
+    log.write(line(1, 3.0))
+    log.write(line(2, 2.0))
+    log.close()
+    assert shown(tmp_path) == [(1, 3.0), (2, 2.0)]
+
+
+def test_a_resumed_run_replaces_its_points(tmp_path: Path) -> None:
+    """Steps after the checkpoint run again: TensorBoard shows each step once."""
+    log = TrainingLog(tmp_path, keep_bytes=0, tensorboard=True)
+    log.write(line(1, 4.0))
+    kept = log.size()
+    for step in (2, 3, 4):
+        log.write(line(step, 3.0))
+    log.close()
+    log = TrainingLog(tmp_path, keep_bytes=kept, tensorboard=True)
+    log.write(line(2, 1.0))
+    log.close()
+    assert shown(tmp_path) == [(1, 4.0), (2, 1.0)]
+    # A run that was killed before its first checkpoint starts over.
+    log = TrainingLog(tmp_path, keep_bytes=0, tensorboard=True)
+    log.write(line(1, 9.0))
+    log.close()
+    assert shown(tmp_path) == [(1, 9.0)]
+
+
+def test_a_missing_curve_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert not draw_curve([], tmp_path / "loss.png")
+    assert capsys.readouterr().err == ""
+    assert not draw_curve([line(1, 2.0)], tmp_path / "loss.png")
+    said = capsys.readouterr().err
+    assert said.startswith("no loss.png: matplotlib is not installed")
+    assert said.count("\n") == 1
+
+
+def test_a_full_disk_does_not_hide_how_a_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from matplotlib.figure import Figure
+
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    assert not draw_curve([line(1, 2.0)], tmp_path / "loss.png")
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_cuts_are_counted_at_the_step_that_trains_on_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """Examples are made ahead, in any order; picks 1, 2 and 5 are cut."""
+    cuts = CutCounter("align", 64)
+    seen: list[int] = []
+
+    def then(example: Example, pick: Pick) -> Example:
+        seen.append(pick.number)
+        return example
+
+    watch = cuts.watching(then)
+    for number in (5, 0, 2, 1, 4, 3):
+        example = Example([1], [True], truncated_tokens=10 * number if number in (1, 2, 5) else 0)
+        assert watch(example, Pick(0, 0, 0, number)) is example
+    assert seen == [5, 0, 2, 1, 4, 3]
+    assert cuts.up_to(MixtureState([1, 0])) == {}
+    assert cuts.up_to(MixtureState([2, 1])) == {"truncated_samples": 2, "truncated_tokens": 30}
+    assert cuts.up_to(MixtureState([2, 2])) == {}
+    assert cuts.up_to(MixtureState([3, 3])) == {"truncated_samples": 1, "truncated_tokens": 50}
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "max_length 64" in said
+    assert "2 by 30 tokens" in said
