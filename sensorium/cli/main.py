@@ -16,7 +16,8 @@ import typer
 
 from sensorium.core.errors import SensoriumError
 
-# Weights load in parallel bars of their own library otherwise, in the midst of ours.
+# transformers obeys this too: weights load in bars of its own otherwise, in the midst of ours.
+# Downloads keep theirs on a terminal (interop/locate.py).
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
+from sensorium.core.progress import progress
 from sensorium.text.tokenizer import Tokenizer
 
 LAYER_NAMES = {
@@ -61,9 +62,11 @@ def convert_gguf(file: Path, folder: Path) -> None:
         raise WeightsError(f"GGUF architecture {arch!r}", expected="'llama'", where=str(file))
     config, tokenizer = _config(fields), _tokenizer(fields)
     tensors: dict[str, Tensor] = {}
-    for entry in reader.tensors:
-        values = torch.from_numpy(np.array(dequantize(entry.data, entry.tensor_type)))
-        tensors[to_hf_name(entry.name)] = _unpermute(entry.name, values.float(), config)
+    with progress(f"unpacking {file.name}", len(reader.tensors)) as meter:
+        for done, entry in enumerate(reader.tensors, start=1):
+            values = torch.from_numpy(np.array(dequantize(entry.data, entry.tensor_type)))
+            tensors[to_hf_name(entry.name)] = _unpermute(entry.name, values.float(), config)
+            meter.update(done)
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     with atomic_folder(folder) as target:
         save_file({k: v.contiguous() for k, v in tensors.items()}, target / "model.safetensors",

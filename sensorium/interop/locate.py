@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def _wheel(source: WheelSource) -> Path:
 def _hub(source: HubSource) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from tqdm.auto import tqdm
 
     try:
         path = snapshot_download(
@@ -78,6 +80,8 @@ def _hub(source: HubSource) -> Path:
             revision=source.revision,
             # Tokenizers and configs are JSON; weights are safetensors. Nothing else is wanted.
             allow_patterns=["*.json", "*.safetensors", "*.txt", "tokenizer.model"],
+            # A plain bar shows where the command line has turned the hub's own bars off.
+            tqdm_class=tqdm if sys.stderr.isatty() else None,
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(

