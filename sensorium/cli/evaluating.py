@@ -55,7 +55,7 @@ def eval_command(
     if as_json:
         print_json(summary(model, results))
         return
-    print_table(results)
+    print_table(summary(model, results))
     print(f"\nAnswers and pictures: {folder / 'report.html'}")
 
 
@@ -92,18 +92,19 @@ def write_results(path: Path, model: str, results: Sequence[Any]) -> None:
     write_json(path, {"model": model, "benchmarks": {name: r.to_json() for name, r in _named(results)}})
 
 
-def print_table(results: Sequence[Any], before: Sequence[Any] | None = None) -> None:
-    """Headline scores beside the baselines."""
+def print_table(after: dict[str, Any], before: dict[str, Any] | None = None) -> None:
+    """Headline scores beside the baselines, from two `summary`s of the same benchmarks."""
     head = f"{'benchmark':<18}{'score':<20}"
     if before:
         head += f"{'before':>9}"
     head += f"{'model':>9}{'95 % interval':>18}{'blind':>9}{'constant':>10}{'n':>6}"
     print(head)
-    for i, r in enumerate(results):
-        low, high = r.interval("model")
-        line = f"{r.benchmark.kind:<18}{r.benchmark.headline.replace('_', ' '):<20}"
+    for name, r in after["benchmarks"].items():
+        key, scores = r["headline"], r["scores"]
+        low, high = r["interval_95"]["model"]
+        line = f"{r['benchmark']['kind']:<18}{key.replace('_', ' '):<20}"
         if before:
-            line += f"{before[i].headline('model'):>9.1%}"
-        line += f"{r.headline('model'):>9.1%}{f'{low:.1%} - {high:.1%}':>18}"
-        line += f"{r.headline('blind'):>9.1%}{r.headline('constant'):>10.1%}{len(r.items):>6}"
+            line += f"{before['benchmarks'][name]['scores']['model'][key]:>9.1%}"
+        line += f"{scores['model'][key]:>9.1%}{f'{low:.1%} - {high:.1%}':>18}"
+        line += f"{scores['blind'][key]:>9.1%}{scores['constant'][key]:>10.1%}{r['items']:>6}"
         print(line)

@@ -120,11 +120,12 @@ def evaluate(
 def demo(
     out: Annotated[str, typer.Option(help="Run folder.")] = "runs/demo",
     limit: Annotated[int, typer.Option(help="Questions a benchmark, at most.")] = 60,
+    as_json: Json = False,
 ) -> None:
     """Train nano from an untrained projector, measure it before and after, ask it."""
     from sensorium.cli.demo import demo_command
 
-    demo_command(out, limit)
+    demo_command(out, limit, as_json)
 
 
 @data_app.command("check")
