@@ -23,6 +23,7 @@ from sensorium.fusion.splice import SpliceConfig
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
+from sensorium.model.lookup import LookupConfig
 from sensorium.text.chat import TemplateName
 
 AnyEncoder = Annotated[SerializeAsAny[EncoderConfig], kinds(ENCODERS, EncoderConfig)]
@@ -38,6 +39,8 @@ class LaneConfig(Config):
     encoder: AnyEncoder
     projector: AnyProjector
     resolution: AnyResolution = FixedResolution()
+    lookup: LookupConfig | None = None
+    """Turn tokens into averages of word embeddings."""
 
     def tile_grid(self) -> Grid:
         """Tokens of one encoder input after the projector."""

@@ -18,6 +18,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
 from sensorium.model.config import ModelConfig
+from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.tiles import pack_tiles
 
 
@@ -49,6 +50,9 @@ class MultimodalModel(nn.Module):
                 kind: lane.projector.build(lane.encoder.out_dim, d_model)
                 for kind, lane in config.lanes.items()
             }
+        )
+        self.lookups = nn.ModuleDict(
+            {kind: VocabularyLookup(lane.lookup) for kind, lane in config.lanes.items() if lane.lookup}
         )
         self.newlines = nn.ParameterDict(
             {
@@ -86,11 +90,17 @@ class MultimodalModel(nn.Module):
             return media.features
         return self.encoders[kind](media.pixels_NCHW)
 
+    def projected(self, kind: str, media: MediaBatch) -> Features:
+        """Projector outputs of all inputs, tiles included."""
+        return self.projectors[kind](self.encode(kind, media))
+
     def features(self, media: Mapping[str, MediaBatch]) -> dict[str, Features]:
         """Projected features, one item for each medium."""
         out: dict[str, Features] = {}
         for kind, batch in media.items():
-            projected = self.projectors[kind](self.encode(kind, batch))
+            projected = self.projected(kind, batch)
+            if kind in self.lookups:
+                projected = self.lookups[kind](projected, self.backbone.embedding.weight)
             newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
         return out

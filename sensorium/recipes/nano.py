@@ -11,6 +11,7 @@ from sensorium.data.config import PictureBookSource, ScenesSource
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.model.config import LaneConfig, LoraConfig, ModelConfig
 from sensorium.model.learning import Learn
+from sensorium.model.lookup import LookupConfig
 from sensorium.recipes.nano_parts import efficientnet_lite0, smollm2_135m
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.next_token import CaptionConfig, InstructConfig
@@ -18,6 +19,8 @@ from sensorium.training.objectives.vocabulary import VocabularyConfig
 
 # Scenes are never mirrored: they are asked about left and right.
 MIRRORED = AugmentConfig(mirror=True)
+# Scale of the cosines between visual tokens and words: gentle first, then as the lookup does.
+SHARP = 50.0
 PROJECTOR, ADAPTER, TOWER = "projectors.image", "adapter", "encoders.image"
 
 
@@ -28,6 +31,7 @@ def nano_model() -> ModelConfig:
             "image": LaneConfig(
                 encoder=efficientnet_lite0(("stride16", "head")),
                 projector=AvgPoolConfig(side=4, depth=2, norm_in=True, dropout=0.3),
+                lookup=LookupConfig(scale=SHARP),
             )
         },
         backbone=smollm2_135m(),
@@ -60,6 +64,19 @@ def nano() -> Recipe:
                 schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.05),
             ),
             StageConfig(
+                name="sharpen",
+                objective=VocabularyConfig(scale=SHARP),
+                data=(
+                    PictureBookSource(part="full", task="words", augment=MIRRORED, weight=3),
+                    PictureBookSource(part="drawings", task="words", augment=MIRRORED, weight=4),
+                    ScenesSource(task="captions", count=6000, weight=2),
+                ),
+                learns=(Learn(part=PROJECTOR, lr=2e-3, weight_decay=0.01),),
+                steps=220,
+                batch_size=32,
+                schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.05),
+            ),
+            StageConfig(
                 name="align",
                 objective=CaptionConfig(),
                 data=(
@@ -68,11 +85,11 @@ def nano() -> Recipe:
                     ScenesSource(task="captions", count=6000, weight=2),
                 ),
                 learns=(Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),),
-                steps=40,
+                steps=16,
                 batch_size=4,
                 max_length=256,
                 pack=True,
-                schedule=ScheduleConfig(warmup_steps=20),
+                schedule=ScheduleConfig(warmup_steps=5),
             ),
             StageConfig(
                 name="instruct",
@@ -86,7 +103,7 @@ def nano() -> Recipe:
                     Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
                     Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
                 ),
-                steps=560,
+                steps=340,
                 batch_size=4,
                 max_length=256,
                 pack=True,

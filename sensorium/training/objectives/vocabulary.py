@@ -17,12 +17,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.sample import Sample
 from sensorium.data.source import Source
+from sensorium.model.lookup import word_scores
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
@@ -88,6 +88,8 @@ class VocabularyObjective:
         candidates_C = torch.tensor(sorted(ids), device=model.device)
         self._column = {int(token): c for c, token in enumerate(candidates_C.tolist())}
         self._candidates_C = candidates_C
+        if "image" in model.lookups:
+            model.lookups["image"].choose(candidates_C)
 
     def _first_id(self, word: str) -> int:
         """A word stands for its first token that is more than a space, as it appears inside
@@ -99,13 +101,14 @@ class VocabularyObjective:
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         if "image" not in batch.media:
             raise DataError("a batch without pictures", expected="one picture in every sample")
-        features = model.features(batch.media)["image"]
+        # Before any lookup: what is taught here is which words a token stands for.
+        features = model.projected("image", batch.media["image"])
         tokens_ND = features.values_ND.float()
         length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
         # Read at every step: an earlier stage may have taught the language model.
         words_CD = model.backbone.embedding.weight.detach()[self._candidates_C].float()
         norm_words = float(words_CD.norm(dim=-1).mean())
-        scores_NC = self.config.scale * (tokens_ND / length_N1.clamp_min(1e-6)) @ F.normalize(words_CD, dim=-1).T
+        scores_NC = word_scores(tokens_ND, words_CD, self.config.scale)
         scores_MC = torch.stack(
             [s.logsumexp(0) - math.log(len(s)) for s in scores_NC.split(features.lengths)]
         )
