@@ -29,6 +29,8 @@ def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bo
     from sensorium.cli.main import print_json
     from sensorium.inference.sampling import Sampling
 
+    # Before the weights are read: a wrong option should not cost that time.
+    sampling = Sampling(temperature=options.temperature)
     content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
     started = time.monotonic()
@@ -40,7 +42,7 @@ def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bo
         messages,
         max_tokens=options.max_tokens,
         stream=True,
-        sampling=Sampling(temperature=options.temperature),
+        sampling=sampling,
     )
     for piece in stream:
         first = first or time.monotonic()
@@ -70,8 +72,8 @@ def chat_command(picture: str | None, options: AnswerOptions) -> None:
     from sensorium.inference.sampling import Sampling
     from sensorium.media.image import load_image
 
-    loaded = load(options.model, options.device)
     sampling = Sampling(temperature=options.temperature)
+    loaded = load(options.model, options.device)
     messages: list[dict[str, Any]] = []
     pending: list[dict[str, Any]] = []
     if picture is not None:

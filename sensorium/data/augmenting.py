@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from pydantic import Field
+
 from sensorium.core.config import Config
 from sensorium.core.hashing import stable_int
 from sensorium.data.mixture import Pick
@@ -15,7 +17,7 @@ class AugmentConfig(Config):
 
     mirror: bool = False
     """Left and right may be swapped: only where no answer speaks of them."""
-    views: int | None = None
+    views: int | None = Field(default=None, ge=1)
     """A picture is seen in so many ways and no more, which lets features be cached; None:
     anew each time."""
 

@@ -6,20 +6,41 @@ Shape legend: B rows, V vocabulary.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import model_validator
 from torch import Tensor
 
 from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
 
 
 class Sampling(Config):
     """temperature 0 is greedy."""
 
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: all words."""
+    repetition_penalty: float = 1.0
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Sampling:
+        # Built by hand more often than read from a file, and refused alike in both ways.
+        fits = {
+            "temperature": (self.temperature >= 0, "0 (greedy) or more"),
+            "top_p": (0 < self.top_p <= 1, "more than 0, at most 1"),
+            "top_k": (self.top_k >= 0, "0 (all words) or more"),
+            "repetition_penalty": (self.repetition_penalty > 0, "more than 0; 1 changes nothing"),
+        }
+        for name, (good, expected) in fits.items():
+            if not good:
+                raise ConfigError(
+                    f"{name} {getattr(self, name)}",
+                    expected=expected,
+                    where="sampling",
+                    fix=f"choose another {name}",
+                )
+        return self
 
 
 class Sampler:

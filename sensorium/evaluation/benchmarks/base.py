@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationInfo, field_validator
+
 from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Message, Part
 
@@ -28,6 +31,19 @@ class BenchmarkConfig(Config):
     kind: str
     version: int = 1
     limit: int | None = None
+    """Questions, or pictures where each has several; None: all."""
+
+    @field_validator("limit", "count", check_fields=False)
+    @classmethod
+    def _at_least_one(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < 1:
+            raise ConfigError(
+                f"{info.field_name} {value}",
+                expected="at least 1",
+                where=f"benchmark {cls.__name__}",
+                fix="leave it out for the benchmark's own number",
+            )
+        return value
 
     @property
     def headline(self) -> str:
