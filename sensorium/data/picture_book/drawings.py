@@ -31,6 +31,10 @@ from sensorium.data.picture_book.packages import STAMPS, fetch_package
 from sensorium.data.picture_book.svg import render_svg
 from sensorium.media.image import load_image
 
+# Hashes with fewer bits set are of nearly blank pictures and say nothing about likeness, as
+# in `groups.group_pictures`.
+CLEAR_BITS = 8
+
 
 def build_drawing_book(
     config: PictureBookConfig, out: Path, packages: Path, book: Path, progress: Progress
@@ -78,9 +82,11 @@ def _without_twins(
 ) -> list[Entry]:
     """Entries that look like none of the held-out pictures; files of the others go."""
     tested = np.stack([difference_hash(load_image(path).to_pil()) for path in heldout])
+    tested = tested[tested.sum(axis=1) > CLEAR_BITS]
     kept: list[Entry] = []
     for entry, bits in zip(entries, hashes, strict=True):
-        if int((tested ^ bits).sum(axis=1).min()) <= MAX_BITS_APART:
+        alike = (tested ^ bits).sum(axis=1) <= MAX_BITS_APART
+        if bits.sum() > CLEAR_BITS and bool(alike.any()):
             (folder / entry.image).unlink()
         else:
             kept.append(entry)
