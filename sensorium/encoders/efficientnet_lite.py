@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.batch import Features, Grid, Preprocess
+from sensorium.core.errors import ConfigError
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.pixels import Normalise
 from sensorium.nn.pretrained import load_folder
@@ -56,8 +58,26 @@ class EfficientNetLiteConfig(EncoderConfig):
     kind: Literal["efficientnet_lite"] = "efficientnet_lite"
     variant: Literal["lite0", "lite1", "lite2", "lite3", "lite4"] = "lite0"
     image_size_px: int | None = None
-    """None: the size the variant was trained at. Must be a multiple of 32."""
+    """None: the size the variant was trained at. Any size will do: where the coarsest stride
+    does not divide it, as with lite1 to lite4 at their own sizes, the tokens along the edges
+    see zeros beyond the picture."""
     levels: tuple[Level, ...] = ("head",)
+
+    @field_validator("image_size_px")
+    @classmethod
+    def _has_pixels(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise ConfigError(f"image_size_px {value}", expected="at least 1, or null",
+                              where="encoder efficientnet_lite", fix="224 suits lite0")  # fmt: skip
+        return value
+
+    @field_validator("levels")
+    @classmethod
+    def _has_levels(cls, value: tuple[Level, ...]) -> tuple[Level, ...]:
+        if not value:
+            raise ConfigError("levels is empty", expected=f"one or more of {', '.join(LEVEL_STRIDE)}",
+                              where="encoder efficientnet_lite", fix="levels: [head]")  # fmt: skip
+        return value
 
     @classmethod
     def tiny(cls) -> EfficientNetLiteConfig:
@@ -142,7 +162,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixels_NCHW: Tensor) -> Features:
         """(N, 3, S, S) uint8 -> features of the asked levels on the coarsest grid."""
-        # Channels last: 1.4 times as fast on the CPU (benchmarks/tower_speed.py).
+        # The layout in which a CPU's convolutions are fastest (benchmarks/tower_speed.py).
         x_NCHW = self.normalise(pixels_NCHW).contiguous(memory_format=torch.channels_last)
         x_NCHW = self.stem(x_NCHW)
         levels = self.config.levels

@@ -8,6 +8,7 @@ import efficientnet_lite_pytorch
 import pytest
 import torch
 
+from sensorium.core.errors import ConfigError
 from sensorium.encoders.efficientnet_lite import VARIANTS, EfficientNetLiteConfig
 from sensorium.interop.efficientnet import CLASSIFIER, convert_efficientnet, to_ours, to_reference
 
@@ -59,3 +60,23 @@ def test_levels_lie_side_by_side_on_the_coarsest_grid() -> None:
     torch.testing.assert_close(both.values_ND[:, 448:], coarse)
     corner = both.values_ND[0, :448].view(112, 2, 2)
     torch.testing.assert_close(corner.permute(1, 2, 0), fine[:2, :2])
+
+
+@pytest.mark.parametrize("size", [1, 31, 33, 50, 72])
+def test_any_size_gives_the_promised_grid(size: int) -> None:
+    """No size needs to be a multiple of the stride; levels meet on the coarsest grid all the same."""
+    config = EfficientNetLiteConfig(image_size_px=size, levels=("stride8", "stride16", "stride32", "head"))
+    with torch.no_grad():
+        features = config.build().eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    assert features.grids == (config.grid(),)
+    assert features.values_ND.shape == (config.grid().tokens, config.out_dim)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"levels": ()}, r"levels is empty; expected one or more of stride8"),
+     ({"image_size_px": 0}, "image_size_px 0"), ({"image_size_px": -32}, "image_size_px -32")],
+)  # fmt: skip
+def test_shapes_without_features_are_refused(change: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        EfficientNetLiteConfig.from_dict(change)
