@@ -57,7 +57,7 @@ def test_too_many_candidates_are_refused() -> None:
 def test_the_vocabulary_stage_chooses_and_the_model_keeps(tmp_path: Path) -> None:
     recipe = RECIPES.find("tiny")().override(
         ["stages.align.steps=2", "stages.instruct.steps=1", "stages.align.objective={kind: vocabulary}",
-         "model.lanes.image.lookup={words: 4096}"]  # fmt: skip
+         "model.lanes.image.lookup={words: 4096}"]
     )
     options = TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache")
     train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
