@@ -103,7 +103,7 @@ def nano() -> Recipe:
                     Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
                     Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
                 ),
-                steps=340,
+                steps=300,
                 batch_size=4,
                 max_length=256,
                 pack=True,
