@@ -115,7 +115,7 @@ def nano() -> Recipe:
 
 
 def demo() -> Recipe:
-    """nano's three stages in a few minutes on two cores, on the pictures that ship here."""
+    """nano's three objectives in a few minutes on two cores, on the pictures that ship here."""
     return Recipe(
         name="demo",
         description="nano from an untrained projector, on the shipped pictures, in minutes",
@@ -123,10 +123,10 @@ def demo() -> Recipe:
         stages=(
             StageConfig(
                 name="vocabulary",
-                objective=VocabularyConfig(),
+                objective=VocabularyConfig(scale=SHARP),
                 data=(PictureBookSource(part="shipped", task="words"),),
-                learns=(Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),),
-                epochs=8,
+                learns=(Learn(part=PROJECTOR, lr=2e-3, weight_decay=0.01),),
+                epochs=10,
                 batch_size=32,
                 cache_features=True,
                 schedule=ScheduleConfig(warmup_steps=20),
@@ -135,24 +135,24 @@ def demo() -> Recipe:
                 name="align",
                 objective=CaptionConfig(),
                 data=(PictureBookSource(part="shipped", task="captions"),),
-                learns=(Learn(part=PROJECTOR, lr=5e-4, weight_decay=0.01),),
-                steps=60,
+                learns=(Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),),
+                steps=8,
                 batch_size=4,
                 max_length=256,
                 pack=True,
                 cache_features=True,
-                schedule=ScheduleConfig(warmup_steps=10),
+                schedule=ScheduleConfig(warmup_steps=4),
             ),
             StageConfig(
                 name="instruct",
                 objective=InstructConfig(),
                 data=(PictureBookSource(part="shipped", variants=4),),
                 learns=(
-                    Learn(part=PROJECTOR, lr=4e-4, weight_decay=0.01),
-                    Learn(part=ADAPTER, lr=8e-4, weight_decay=0.01),
+                    Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
+                    Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
                 ),
-                steps=100,
-                batch_size=8,
+                steps=75,
+                batch_size=4,
                 max_length=256,
                 pack=True,
                 cache_features=True,
