@@ -8,7 +8,7 @@ after its last sample: restoring it continues with the next sample.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -110,7 +110,7 @@ class Loader:
         except SensoriumError as error:
             raise error.at(where) from None
 
-    def batches(self, state: MixtureState) -> Iterator[LoadedBatch]:
+    def batches(self, state: MixtureState) -> Generator[LoadedBatch]:
         """Batches from `state` on; `state` itself is not changed.
 
         Raises:
@@ -129,19 +129,20 @@ class Loader:
                         pick = self.order.next(ahead)
                         waiting.append((ahead.copy(), pool.submit(self.example, pick)))
                     after, future = waiting.popleft()
-                    try:
-                        ready.append((after, future.result()))
-                        bad_in_row = 0
-                    except DataError as error:
-                        if not self.options.skip_bad:
-                            raise
+                    # Asked for, not caught: a caught error's traceback would tie this frame
+                    # into a cycle, and an abandoned stream that the garbage collector ends
+                    # inside a thread that is just starting shuts its pool down for ever.
+                    error = future.exception()
+                    if error is not None:
+                        if not self.options.skip_bad or not isinstance(error, DataError):
+                            raise error
                         problems.append(str(error))
                         bad_in_row += 1
                         if bad_in_row > sum(self.order.lengths):
-                            raise DataError(
-                                f"every row of the mixture is bad; the last: {error}"
-                            ) from None
+                            raise DataError(f"every row of the mixture is bad; the last: {error}")
                         continue
+                    ready.append((after, future.result()))
+                    bad_in_row = 0
                     made = self._try_batch(ready)
                     if made is None:
                         continue

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +58,8 @@ def batches(
     source: Source, processor: Processor, count: int, *, skip: bool = True, **more: Any
 ) -> list[LoadedBatch]:
     made, order = loader(source, processor, skip=skip, **more)
-    stream = made.batches(order.start())
-    return [next(stream) for _ in range(count)]
+    with closing(made.batches(order.start())) as stream:
+        return [next(stream) for _ in range(count)]
 
 
 def processor() -> Processor:
@@ -200,3 +203,19 @@ def test_lines_that_break_the_parser_are_named(line: str, tmp_path: Path) -> Non
     assert len(report.lengths) == 1
     assert len(report.problems) == 1
     assert report.problems[0].startswith(f"{path}:2: ")
+
+
+def test_an_abandoned_stream_ends_at_once_after_a_bad_row() -> None:
+    """Not when the garbage collector comes by, which may be inside a thread that is starting:
+    there the end of the stream's threads would wait for ever."""
+    made, order = loader(ListSource("rows", [row([image()]), row([{"type": "audio", "audio": "a"}])]),
+                         processor(), skip=True)  # fmt: skip
+    gc.disable()
+    try:
+        stream = made.batches(order.start())
+        assert any(next(stream).problems for _ in range(4))
+        watch = weakref.ref(stream)
+        del stream
+        assert watch() is None
+    finally:
+        gc.enable()
