@@ -22,7 +22,7 @@ from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.sample import Sample
 from sensorium.data.source import Source
-from sensorium.model.lookup import word_scores
+from sensorium.model.lookup import VocabularyLookup, word_scores
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
@@ -89,7 +89,9 @@ class VocabularyObjective:
         self._column = {int(token): c for c, token in enumerate(candidates_C.tolist())}
         self._candidates_C = candidates_C
         if "image" in model.lookups:
-            model.lookups["image"].choose(candidates_C)
+            lookup = model.lookups["image"]
+            assert isinstance(lookup, VocabularyLookup)
+            lookup.choose(candidates_C)
 
     def _first_id(self, word: str) -> int:
         """A word stands for its first token that is more than a space, as it appears inside
