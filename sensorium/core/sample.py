@@ -95,7 +95,7 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
     row = as_mapping(value)
     if row is None:
         raise DataError(f"row is {_kind(value)}", expected="an object with 'messages'", where=where)
-    extra = set(row) - {"id", "messages", "meta"}
+    extra = {str(key) for key in row} - {"id", "messages", "meta"}
     if extra:
         key = sorted(extra)[0]
         raise DataError(

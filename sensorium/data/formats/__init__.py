@@ -27,7 +27,7 @@ def open_path(path: Path, name: str = "auto", root: Path | None = None) -> Sourc
     """Open data in a named format, or find out which it is.
 
     Raises:
-        DataError: there is nothing at `path`, or its format cannot be told.
+        DataError: there is nothing at `path`, its format cannot be told, or it cannot be read.
         ConfigError: the name is unknown.
     """
     if not path.exists():
@@ -36,4 +36,10 @@ def open_path(path: Path, name: str = "auto", root: Path | None = None) -> Sourc
         from sensorium.data.formats.detect import detect_format
 
         name = detect_format(path)
-    return FORMATS.find(name)(path, root)
+    try:
+        return FORMATS.find(name)(path, root)
+    except OSError as error:
+        raise DataError(
+            f"not readable as {name}: {error.strerror or error}", where=str(path),
+            fix="check the path, its permissions, and --format",
+        ) from None  # fmt: skip

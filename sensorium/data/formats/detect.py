@@ -1,13 +1,14 @@
-"""Which format data on disk is in, judged by names and the first row."""
+"""Which format data on disk is in, judged by names and the first row that tells."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError
 from sensorium.core.sample import PART_TYPES
+from sensorium.data.source import read_json
 
 
 def detect_format(path: Path) -> str:
@@ -17,9 +18,7 @@ def detect_format(path: Path) -> str:
         DataError: it cannot be told.
     """
     if path.is_dir():
-        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-            return "hf_dataset"
-        return "webdataset" if any(path.glob("*.tar")) else "folder"
+        return _detect_folder(path)
     suffix = path.suffix.lower()
     if suffix == ".tar":
         return "webdataset"
@@ -35,10 +34,21 @@ def detect_format(path: Path) -> str:
     )
 
 
+def _detect_folder(path: Path) -> str:
+    from sensorium.data.formats.folder import has_captioned_image
+
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        return "hf_dataset"
+    if any(path.glob("*.tar")):
+        return "webdataset"
+    # The hub's layout; Parquet beside pictures with texts is about these pictures.
+    if any(path.rglob("*.parquet")) and not has_captioned_image(path):
+        return "hf_dataset"
+    return "folder"
+
+
 def _detect_json(path: Path) -> str:
-    row, is_array = _first_row(path)
-    if not isinstance(row, dict):
-        raise DataError("the first row is not an object", where=str(path))
+    row, is_array = _telling_row(path)
     if "images" in row and "annotations" in row:
         return "coco"
     if "conversations" in row:
@@ -52,21 +62,60 @@ def _detect_json(path: Path) -> str:
     )
 
 
-def _first_row(path: Path) -> tuple[Any, bool]:
-    """The first row, and whether the file is one JSON array."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        line = next((x for x in stream if x.strip()), "")
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            stream.seek(0)
-            try:
-                value = json.loads(stream.read())
-            except json.JSONDecodeError as error:
-                raise DataError(f"not JSON: {error}", where=str(path)) from None
+def _telling_row(path: Path) -> tuple[dict[str, Any], bool]:
+    """The first row by which a format is told, and whether the file is one JSON array.
+
+    A broken row in front is passed over here: it is named when rows are read.
+
+    Raises:
+        DataError: there is no row that is an object.
+    """
+    first: tuple[dict[str, Any], bool] | None = None
+    for row, is_array in _candidates(path):
+        if not isinstance(row, dict):
+            continue
+        if "messages" in row or "conversations" in row or {"images", "annotations"} <= set(row):
+            return row, is_array
+        first = first or (row, is_array)
+    if first is not None:
+        return first
+    # Raises with the place where JSON breaks off, if it does.
+    read_json(path.read_bytes(), str(path))
+    raise DataError("no row is an object", where=str(path))
+
+
+def _candidates(path: Path) -> Iterator[tuple[Any, bool]]:
+    """What may be rows, in the order in which they are cheap to come by."""
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        head = next((line for line in stream if line.strip()), "")
+    named_lines, like_array = path.suffix.lower() == ".jsonl", head.lstrip().startswith("[")
+    yield from _rows(head, path)
+    if named_lines and not like_array:
+        yield from _lines(path)
+    yield from _rows(path.read_bytes(), path)
+    # A broken array is broken as a whole, unless the file's name says that it is none.
+    if named_lines == like_array:
+        yield from _lines(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[Any, bool]]:
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        for line in stream:
+            # Only an object tells anything; of an indented file most lines are none.
+            if line.lstrip().startswith("{"):
+                yield from _rows(line, path)
+
+
+def _rows(content: str | bytes, path: Path) -> Iterator[tuple[Any, bool]]:
+    """The rows of one JSON value, or none where it is not JSON."""
+    try:
+        value = read_json(content, str(path))
+    except DataError:
+        return
     if isinstance(value, list):
-        return (value[0] if value else None), True
-    return value, False
+        yield from ((row, True) for row in value)
+    else:
+        yield value, False
 
 
 def _is_sample(row: dict[str, Any]) -> bool:

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError
 from sensorium.core.sample import Sample, parse_sample
-from sensorium.data.source import JsonlSource
+from sensorium.data.source import JsonlSource, read_json
 
 PLACEHOLDER = re.compile(r"\n?<(image|video|audio)>\n?")
 ROLES = {
@@ -48,6 +48,8 @@ class RowSource:
         self._convert = convert
         self._where = where
         self._root = root
+        self.notes: list[str] = []
+        """What the source leaves out without its being wrong; `data check` reports it."""
 
     def __len__(self) -> int:
         return self._length
@@ -57,10 +59,15 @@ class RowSource:
 
     def __getitem__(self, index: int) -> Sample:
         where = self._where(index)
-        row = self._row(index)
-        if not isinstance(row, Mapping):
-            raise DataError(f"row is {type(row).__name__}", expected="an object", where=where)
-        return parse_sample(self._convert(row, where), where=where, root=self._root)
+        try:
+            row = self._row(index)
+            if not isinstance(row, Mapping):
+                raise DataError(f"row is {type(row).__name__}", expected="an object", where=where)
+            value = self._convert(row, where)
+        except (OSError, ValueError, NotImplementedError) as error:
+            # A file that went away, text that is not UTF-8, a type that Arrow cannot convert.
+            raise DataError(f"row is not readable: {error}", where=where) from None
+        return parse_sample(value, where=where, root=self._root)
 
 
 def json_rows(path: Path, convert: Convert, root: Path | None) -> RowSource:
@@ -71,14 +78,17 @@ def json_rows(path: Path, convert: Convert, root: Path | None) -> RowSource:
     """
     root = root or path.parent
     with path.open("rb") as stream:
-        first = stream.read(64).lstrip()[:1]
+        first = stream.read(64).removeprefix(BOM_UTF8).lstrip()[:1]
     if first == b"[":
         try:
-            rows: list[Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"not JSON: {error}", where=str(path)) from None
-        return RowSource(path.name, len(rows), rows.__getitem__, convert,
-                         where=lambda i: f"{path}, row {i + 1}", root=root)  # fmt: skip
+            rows: list[Any] = read_json(path.read_bytes(), str(path))
+        except DataError:
+            # Lines of which the first is broken may begin like an array.
+            if path.suffix.lower() != ".jsonl":
+                raise
+        else:
+            return RowSource(path.name, len(rows), rows.__getitem__, convert,
+                             where=lambda i: f"{path}, row {i + 1}", root=root)  # fmt: skip
     lines = JsonlSource(path, root)
     return RowSource(path.name, len(lines), lines.raw, convert, where=lines.where, root=root)
 
@@ -102,8 +112,10 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
     turns: Any = row[key]
     if not isinstance(turns, Sequence) or isinstance(turns, str):
         raise DataError(f"{key!r} is {type(turns).__name__}", expected="a list", where=where)
+    if not turns:
+        raise DataError("the conversation is empty", expected="at least one message", where=where)
     messages = [_turn(turn, left, f"{where}, message {i + 1}") for i, turn in enumerate(turns)]
-    has_slots = any(PLACEHOLDER.search(str(_text_of(t))) for t in turns if isinstance(t, Mapping))
+    has_slots = any(PLACEHOLDER.search(text) for turn in turns for text in _slotted(turn))
     unplaced = [(kind, item) for kind, items in left.items() for item in items]
     if unplaced and has_slots:
         kind, total = unplaced[0][0], len(media[unplaced[0][0]])
@@ -119,7 +131,21 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
         if first is None:
             raise DataError("media but no user message to put them in", where=where)
         first["content"] = [*({"type": k, k: v} for k, v in unplaced), *first["content"]]
-    return {"id": str(row.get("id", "")), "messages": messages}
+    return {"id": str(row.get("id", "")), "messages": messages, **_meta(row)}
+
+
+def _meta(row: Row) -> dict[str, Any]:
+    """`meta` as our own format has it; of another shape it is some foreign column."""
+    meta = row.get("meta")
+    return {"meta": meta} if isinstance(meta, Mapping) else {}
+
+
+def _slotted(turn: Any) -> list[str]:
+    """The texts of a turn in which `<image>` stands for a medium: a typed part of text is
+    just text, since its media are parts too."""
+    content = _text_of(turn) if isinstance(turn, Mapping) else None
+    texts = content if isinstance(content, list | tuple) else [content]
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _turn(turn: Any, left: dict[str, list[Any]], where: str) -> dict[str, Any]:
@@ -192,7 +218,6 @@ def from_url(url: Any, where: str) -> Any:
         DataError: a remote URL, or a malformed data URL.
     """
     import base64
-    import binascii
 
     if not isinstance(url, str):
         return url
@@ -200,7 +225,7 @@ def from_url(url: Any, where: str) -> Any:
         _, comma, body = url.partition(",")
         try:
             return base64.b64decode(body if comma else "", validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, or characters beyond ASCII.
             raise DataError("malformed data URL", where=where) from None
     if url.startswith(("http://", "https://")):
         raise DataError(
@@ -237,7 +262,8 @@ def column_row(row: Row, where: str) -> dict[str, Any]:
             )
         answer = str(row[text_key])
     return {"id": str(row.get("id", "")), "messages": [
-        {"role": "user", "content": content}, {"role": "assistant", "content": answer}]}  # fmt: skip
+        {"role": "user", "content": content}, {"role": "assistant", "content": answer}],
+        **_meta(row)}  # fmt: skip
 
 
 def _cell(value: Any) -> Any:
