@@ -6,14 +6,13 @@ Source of the layout: github.com/webdataset/webdataset.
 
 from __future__ import annotations
 
-import json
 import tarfile
 from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError
 from sensorium.data.formats.rows import IMAGE_COLUMNS, Row, RowSource, column_row
-from sensorium.data.source import Source
+from sensorium.data.source import Source, read_json
 
 Place = tuple[Path, int, int]
 """(shard, offset, size) of a member's bytes."""
@@ -29,12 +28,22 @@ def open_webdataset(path: Path, root: Path | None = None) -> Source:
     if not shards:
         raise DataError("no .tar shards in the folder", where=str(path))
     samples: dict[str, dict[str, Place]] = {}
+    repeated: dict[str, str] = {}
     for shard in shards:
-        _index(shard, samples)
+        _index(shard, samples, repeated)
     keys = list(samples)
 
     def row(index: int) -> Row:
-        return {"id": keys[index].rpartition("::")[2], **samples[keys[index]]}
+        key = keys[index]
+        if key in repeated:
+            raise DataError(
+                f"two files are called {repeated[key]!r}", expected="one of each name in a shard",
+                where=where(index), fix="give every sample a name of its own",
+            )  # fmt: skip
+        return {"id": key.rpartition("::")[2], **samples[key]}
+
+    def where(index: int) -> str:
+        return keys[index].replace("::", ", sample ")
 
     def convert(row: Row, where: str) -> dict[str, Any]:
         values: dict[str, Any] = {"id": row["id"]}
@@ -43,18 +52,22 @@ def open_webdataset(path: Path, root: Path | None = None) -> Source:
                 continue
             content = _read(place)
             if extension == "json":
-                values = _json(content, where) | values
+                values = _members(content, where) | values
             elif extension in IMAGE_COLUMNS:
                 values["image"] = content
             elif extension in ("txt", "caption", "text"):
                 values["text"] = content.decode("utf-8", errors="replace").strip()
         return column_row(values, where)
 
-    return RowSource(path.name, len(keys), row, convert,
-                     where=lambda i: f"{keys[i].replace('::', ', sample ')}", root=root)  # fmt: skip
+    return RowSource(path.name, len(keys), row, convert, where=where, root=root)
 
 
-def _index(shard: Path, samples: dict[str, dict[str, Place]]) -> None:
+def _index(shard: Path, samples: dict[str, dict[str, Place]], repeated: dict[str, str]) -> None:
+    """Where every member lies; of names that occur twice, which.
+
+    Raises:
+        DataError: the shard is not a plain tar.
+    """
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
@@ -63,8 +76,10 @@ def _index(shard: Path, samples: dict[str, dict[str, Place]]) -> None:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, extension = name.partition(".")
                 key = f"{shard}::{folder + '/' if folder else ''}{stem}"
-                place = (shard, member.offset_data, member.size)
-                samples.setdefault(key, {})[extension.lower()] = place
+                members = samples.setdefault(key, {})
+                if extension.lower() in members:
+                    repeated[key] = name
+                members[extension.lower()] = (shard, member.offset_data, member.size)
     except tarfile.TarError as error:
         raise DataError(
             f"not readable as an uncompressed tar: {error}", where=str(shard)
@@ -78,9 +93,6 @@ def _read(place: Place) -> bytes:
         return stream.read(size)
 
 
-def _json(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not JSON: {error}", where=where) from None
+def _members(content: bytes, where: str) -> dict[str, Any]:
+    value = read_json(content, where)
     return value if isinstance(value, dict) else {"conversations": value}
