@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from sensorium.core.errors import CheckpointError
+from sensorium.core.errors import CheckpointError, ConfigError
 from sensorium.core.progress import progress
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
@@ -90,7 +90,7 @@ class Trainer:
             )
         # A stage that has not begun may still be changed: what came before does not depend on it.
         begun = _begun(saved)
-        if _up_to(saved.recipe, begun) != _up_to(self.recipe.to_dict(), begun):
+        if _as_read_today(saved.recipe, begun) != _up_to(self.recipe.to_dict(), begun):
             raise CheckpointError(
                 "the checkpoint belongs to another recipe",
                 expected=f"the same model, seed and first {begun} stages",
@@ -214,6 +214,16 @@ class Trainer:
 def _begun(saved: Checkpoint) -> int:
     """How many stages the run has entered."""
     return saved.stage + (1 if saved.step else 0)
+
+
+def _as_read_today(recipe: dict[str, Any], stages: int) -> dict[str, Any]:
+    """A saved recipe up to a stage, with the defaults of options that it is too old to have."""
+    saved = _up_to(recipe, stages)
+    try:
+        return _up_to(Recipe.from_dict({"name": "saved", **saved}).to_dict(), stages)
+    except ConfigError:
+        # It has what today's recipes have not; so no recipe of today is equal to it.
+        return saved
 
 
 def _up_to(recipe: dict[str, Any], stages: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sensorium.core.errors import NumericsError
+from sensorium.core.errors import CheckpointError, NumericsError
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.recipes import RECIPES
@@ -98,3 +98,25 @@ def test_what_max_length_cuts_is_in_the_log(
     assert all(0 < x["truncated_samples"] <= x["samples"] for x in lines)
     assert all(x["truncated_tokens"] >= x["truncated_samples"] for x in lines)
     assert capsys.readouterr().err.count("max_length 40 cuts samples off") == 1
+
+
+def test_a_checkpoint_outlives_new_options(tmp_path: Path, disturb: Callable[..., None]) -> None:
+    """What a recipe could not say when the run began has its default; what it says still binds."""
+    folder, often = tmp_path / "a", "stages.align.checkpoint_every=1"
+    disturb(set(), 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, often)
+    file = folder / "checkpoint" / "state.json"
+    state = json.loads(file.read_text())
+    lane = state["recipe"]["model"]["lanes"]["image"]
+    del state["recipe"]["stages"][0]["on_bad_row"], lane["resolution"]
+    for changed in ({"stride": 7}, {"kind": "gone"}):
+        encoder = {"encoder": lane["encoder"] | changed}
+        model = state["recipe"]["model"] | {"lanes": {"image": lane | encoder}}
+        file.write_text(json.dumps(state | {"recipe": state["recipe"] | {"model": model}}))
+        with pytest.raises(CheckpointError, match="another recipe"):
+            train(folder, often, resume=True)
+    file.write_text(json.dumps(state))
+    disturb(set(), None)
+    train(folder, often, resume=True)
+    assert [x["step"] for x in read_log(folder / "log.jsonl")] == [1, 2, 3, 4, 5, 6, 1]
