@@ -113,6 +113,9 @@ class Loader:
     def batches(self, state: MixtureState) -> Generator[LoadedBatch]:
         """Batches from `state` on; `state` itself is not changed.
 
+        Close the stream when it is done with: it ends threads, for which the garbage collector
+        is the wrong place.
+
         Raises:
             DataError: a row cannot be used and `skip_bad` is off.
         """
@@ -129,20 +132,19 @@ class Loader:
                         pick = self.order.next(ahead)
                         waiting.append((ahead.copy(), pool.submit(self.example, pick)))
                     after, future = waiting.popleft()
-                    # Asked for, not caught: a caught error's traceback would tie this frame
-                    # into a cycle, and an abandoned stream that the garbage collector ends
-                    # inside a thread that is just starting shuts its pool down for ever.
-                    error = future.exception()
-                    if error is not None:
-                        if not self.options.skip_bad or not isinstance(error, DataError):
-                            raise error
+                    try:
+                        ready.append((after, future.result()))
+                        bad_in_row = 0
+                    except DataError as error:
+                        if not self.options.skip_bad:
+                            raise
                         problems.append(str(error))
                         bad_in_row += 1
                         if bad_in_row > sum(self.order.lengths):
-                            raise DataError(f"every row of the mixture is bad; the last: {error}")
+                            raise DataError(
+                                f"every row of the mixture is bad; the last: {error}"
+                            ) from None
                         continue
-                    ready.append((after, future.result()))
-                    bad_in_row = 0
                     made = self._try_batch(ready)
                     if made is None:
                         continue

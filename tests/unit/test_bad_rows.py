@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import weakref
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,18 @@ from sensorium.core.batch import Example
 from sensorium.core.errors import ConfigError, DataError, WeightsError
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.data.check import check_source, usable_cpus
+from sensorium.data.config import FileSource
 from sensorium.data.formats import open_path
 from sensorium.data.loader import LoadedBatch, Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder, Pick
 from sensorium.data.source import ListSource, Source, read_row
 from sensorium.interop.assemble import build_pretrained
+from sensorium.model.learning import Learn
 from sensorium.processing.processor import Processor
 from sensorium.recipes.tiny import tiny_model
+from sensorium.training.config import StageConfig
 from sensorium.training.objectives.vocabulary import VocabularyConfig, VocabularyObjective
+from sensorium.training.preflight import loader_options, prepare_stage
 
 MODEL, TOKENIZER = build_pretrained(tiny_model())
 
@@ -205,17 +207,22 @@ def test_lines_that_break_the_parser_are_named(line: str, tmp_path: Path) -> Non
     assert report.problems[0].startswith(f"{path}:2: ")
 
 
-def test_an_abandoned_stream_ends_at_once_after_a_bad_row() -> None:
-    """Not when the garbage collector comes by, which may be inside a thread that is starting:
-    there the end of the stream's threads would wait for ever."""
-    made, order = loader(ListSource("rows", [row([image()]), row([{"type": "audio", "audio": "a"}])]),
-                         processor(), skip=True)  # fmt: skip
-    gc.disable()
-    try:
-        stream = made.batches(order.start())
-        assert any(next(stream).problems for _ in range(4))
-        watch = weakref.ref(stream)
-        del stream
-        assert watch() is None
-    finally:
-        gc.enable()
+def test_a_prepared_vocabulary_stage_skips_rows_of_text(tmp_path: Path) -> None:
+    """The stage's loader uses the very processor that its objective was built with."""
+    picture().save(tmp_path / "a.png")
+    path = tmp_path / "rows.jsonl"
+    rows = [row([{"type": "image", "image": "a.png"}]), row([text()])]
+    path.write_text("\n".join(json.dumps(r.to_json()) for r in rows))
+    stage = StageConfig(
+        name="words", objective=VocabularyConfig(), data=(FileSource(path=str(path)),), steps=2,
+        learns=(Learn(part="projectors.image", lr=1e-3),), batch_size=1, on_bad_row="skip",
+    )  # fmt: skip
+    parts = prepare_stage(stage, MODEL, processor())
+    with closing(
+        Loader(parts.sources, parts.order, parts.processor, loader_options(stage)).batches(
+            parts.order.start()
+        )
+    ) as stream:
+        seen = [next(stream) for _ in range(3)]
+    assert {p.split(": ")[0] for b in seen for p in b.problems} == {f"{path}:2"}
+    assert all(parts.objective(MODEL, b.batch).count == 1 for b in seen)
