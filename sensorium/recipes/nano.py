@@ -1,7 +1,7 @@
 """nano, the default model: EfficientNet-Lite0 + projector + SmolLM2-135M-Instruct.
 
-The vision tower's stride-16 map and its head are pooled to 4 x 4 tokens. Three stages:
-vocabulary alignment, alignment by captions, instruction tuning.
+The vision tower's stride-16 map and its head are pooled to 4 x 4 tokens, each an average of word
+embeddings. Vocabulary alignment in two stages, alignment by captions, instruction tuning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROJECTOR, ADAPTER, TOWER = "projectors.image", "adapter", "encoders.image"
 
 
 def nano_model() -> ModelConfig:
-    """13 M parameters of eyes, 135 M of language."""
+    """5 M parameters of eyes, 135 M of language."""
     return ModelConfig(
         lanes={
             "image": LaneConfig(
