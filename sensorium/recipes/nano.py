@@ -21,6 +21,8 @@ from sensorium.training.objectives.vocabulary import VocabularyConfig
 MIRRORED = AugmentConfig(mirror=True)
 # Scale of the cosines between visual tokens and words: gentle first, then as the lookup does.
 SHARP = 50.0
+# Weights of picture-book, drawing-book and scenes.
+WORD_WEIGHTS = {"vocabulary": (3.0, 5.0, 1.0), "sharpen": (3.0, 4.0, 2.0)}
 PROJECTOR, ADAPTER, TOWER = "projectors.image", "adapter", "encoders.image"
 
 
@@ -47,70 +49,82 @@ def nano() -> Recipe:
         description="EfficientNet-Lite0 + projector + SmolLM2-135M on picture-book, drawing-book and scenes",
         model=nano_model(),
         stages=(
-            StageConfig(
-                name="vocabulary",
-                objective=VocabularyConfig(),
-                data=(
-                    PictureBookSource(part="full", task="words", augment=MIRRORED, weight=3),
-                    PictureBookSource(part="drawings", task="words", augment=MIRRORED, weight=5),
-                    ScenesSource(task="captions", count=6000, weight=1),
-                ),
-                learns=(
-                    Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),
-                    Learn(part=TOWER, lr=1e-4, weight_decay=0.05, last_blocks=4),
-                ),
-                steps=1200,
-                batch_size=32,
-                schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.05),
+            _words(
+                "vocabulary",
+                1200,
+                VocabularyConfig(),
+                Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),
+                Learn(part=TOWER, lr=1e-4, weight_decay=0.05, last_blocks=4),
             ),
-            StageConfig(
-                name="sharpen",
-                objective=VocabularyConfig(scale=SHARP),
-                data=(
-                    PictureBookSource(part="full", task="words", augment=MIRRORED, weight=3),
-                    PictureBookSource(part="drawings", task="words", augment=MIRRORED, weight=4),
-                    ScenesSource(task="captions", count=6000, weight=2),
-                ),
-                learns=(Learn(part=PROJECTOR, lr=2e-3, weight_decay=0.01),),
-                steps=220,
-                batch_size=32,
-                schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.05),
+            _words(
+                "sharpen",
+                220,
+                VocabularyConfig(scale=SHARP),
+                Learn(part=PROJECTOR, lr=2e-3, weight_decay=0.01),
             ),
-            StageConfig(
-                name="align",
-                objective=CaptionConfig(),
-                data=(
-                    PictureBookSource(part="full", task="captions", augment=MIRRORED, weight=3),
-                    PictureBookSource(part="drawings", task="captions", augment=MIRRORED, weight=3),
-                    ScenesSource(task="captions", count=6000, weight=2),
-                ),
-                learns=(Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),),
-                steps=16,
-                batch_size=4,
-                max_length=256,
-                pack=True,
-                schedule=ScheduleConfig(warmup_steps=5),
-            ),
-            StageConfig(
-                name="instruct",
-                objective=InstructConfig(),
-                data=(
-                    PictureBookSource(part="full", variants=8, augment=MIRRORED, weight=4),
-                    PictureBookSource(part="drawings", variants=8, augment=MIRRORED, weight=4),
-                    ScenesSource(count=20000, weight=3),
-                ),
-                learns=(
-                    Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
-                    Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
-                ),
-                steps=300,
-                batch_size=4,
-                max_length=256,
-                pack=True,
-                schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
-                checkpoint_every=100,
-            ),
+            _captions(),
+            _instructions(),
         ),
+    )
+
+
+def _words(name: str, steps: int, objective: VocabularyConfig, *learns: Learn) -> StageConfig:
+    """Visual tokens learn which words they stand for; the language model does not run."""
+    book, drawings, scenes = WORD_WEIGHTS[name]
+    return StageConfig(
+        name=name,
+        objective=objective,
+        data=(
+            PictureBookSource(part="full", task="words", augment=MIRRORED, weight=book),
+            PictureBookSource(part="drawings", task="words", augment=MIRRORED, weight=drawings),
+            ScenesSource(task="captions", count=6000, weight=scenes),
+        ),
+        learns=learns,
+        steps=steps,
+        batch_size=32,
+        schedule=ScheduleConfig(warmup_steps=20 if name == "sharpen" else 30, final_ratio=0.05),
+    )
+
+
+def _captions() -> StageConfig:
+    """The projector learns to make the language model write captions."""
+    return StageConfig(
+        name="align",
+        objective=CaptionConfig(),
+        data=(
+            PictureBookSource(part="full", task="captions", augment=MIRRORED, weight=3),
+            PictureBookSource(part="drawings", task="captions", augment=MIRRORED, weight=3),
+            ScenesSource(task="captions", count=6000, weight=2),
+        ),
+        learns=(Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),),
+        steps=16,
+        batch_size=4,
+        max_length=256,
+        pack=True,
+        schedule=ScheduleConfig(warmup_steps=5),
+    )
+
+
+def _instructions() -> StageConfig:
+    """Questions and answers; the language model learns through its adapter."""
+    return StageConfig(
+        name="instruct",
+        objective=InstructConfig(),
+        data=(
+            PictureBookSource(part="full", variants=8, augment=MIRRORED, weight=4),
+            PictureBookSource(part="drawings", variants=8, augment=MIRRORED, weight=4),
+            ScenesSource(count=20000, weight=3),
+        ),
+        learns=(
+            Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
+            Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
+        ),
+        steps=300,
+        batch_size=4,
+        max_length=256,
+        pack=True,
+        schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
+        checkpoint_every=100,
     )
 
 
