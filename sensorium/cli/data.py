@@ -45,6 +45,10 @@ def check_command(
 
 def _print_report(values: dict[str, object], max_length: int) -> None:
     print(f"{values['good_rows']} of {values['rows']} rows are good; media: {values['media'] or 'none'}")
+    notes = values["notes"]
+    assert isinstance(notes, list)
+    for note in notes:
+        print(note)
     tokens = values["tokens"]
     print(f"tokens: {tokens}")
     bins = values["histogram"]

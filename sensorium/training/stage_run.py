@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +50,7 @@ class StageRun:
         self.named = named
         self.bad_in_row = 0
         self.cuts = CutCounter(stage.name, stage.max_length)
+        self.last: dict[str, Any] = {}
 
     def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
         """Steps until the stage is done, with checkpoints on the way.
@@ -66,35 +68,42 @@ class StageRun:
         for learn in stage.learns:
             for module in learning_modules(model, learn):
                 module.train()
-        stream = loader.batches(state)
-        while step < steps:
-            started = time.monotonic()
-            factor = rate(stage.schedule, step, steps)
-            for group in self.optimiser.param_groups:
-                group["lr"] = group["peak"] * factor
-            line, state = self._step(stream, state)
-            step += 1
-            line |= {"stage": stage.name, "step": step, "lr_factor": factor,
-                     "seconds": round(time.monotonic() - started, 4)}  # fmt: skip
-            self.trainer.log(line)
-            self._stop_if_lost()
-            shown = "not finite" if line["loss"] is None else f"loss {line['loss']:.3f}"
-            meter.update(step, f"{shown}  {line['samples'] / line['seconds']:.1f} samples/s")
-            if step % stage.checkpoint_every == 0 and step < steps:
-                self._save(step, state, finished=False)
-        last = self.index == len(self.trainer.recipe.stages) - 1
-        if last:
+        # Closed whatever happens: an open stream's threads would outlive a failed run.
+        with closing(loader.batches(state)) as stream:
+            while step < steps:
+                state = self._logged_step(stream, state, step)
+                step += 1
+                self._stop_if_lost()
+                self._show(meter, step)
+                if step % stage.checkpoint_every == 0 and step < steps:
+                    self._save(step, state, finished=False)
+        if self.index == len(self.trainer.recipe.stages) - 1:
             self._save(step, state, finished=True)
-        else:
-            # The next stage starts from here with a fresh optimiser.
-            empty: dict[str, Parameter] = {}
-            fresh = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
-            length = len(self.trainer.recipe.stages[self.index + 1].data)
-            start = Position(self.index + 1, 0, MixtureState([0] * length))
-            self.trainer.save(start, fresh, empty, finished=False)
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
+            return
+        # The next stage starts from here with a fresh optimiser.
+        empty: dict[str, Parameter] = {}
+        fresh = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+        length = len(self.trainer.recipe.stages[self.index + 1].data)
+        start = Position(self.index + 1, 0, MixtureState([0] * length))
+        self.trainer.save(start, fresh, empty, finished=False)
+
+    def _logged_step(self, stream: Any, state: MixtureState, step: int) -> MixtureState:
+        """One step at its learning rate, and its line in the log."""
+        started = time.monotonic()
+        factor = rate(self.stage.schedule, step, self.parts.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+        line, state = self._step(stream, state)
+        line |= {"stage": self.stage.name, "step": step + 1, "lr_factor": factor,
+                 "seconds": round(time.monotonic() - started, 4)}  # fmt: skip
+        self.trainer.log(line)
+        self.last = line
+        return state
+
+    def _show(self, meter: Meter, step: int) -> None:
+        line = self.last
+        shown = "not finite" if line["loss"] is None else f"loss {line['loss']:.3f}"
+        meter.update(step, f"{shown}  {line['samples'] / line['seconds']:.1f} samples/s")
 
     def _save(self, step: int, state: MixtureState, *, finished: bool) -> None:
         position = Position(self.index, step, state, self.bad_in_row)
