@@ -142,6 +142,7 @@ class CausalLM(nn.Module):
         *,
         positions_BT: Tensor,
         segments_BT: Tensor | None = None,
+        branches_BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Any = None,
         insert: Insert | None = None,
@@ -150,6 +151,8 @@ class CausalLM(nn.Module):
 
         Args:
             segments_BT: given where rows hold several samples; attention stays inside one.
+            branches_BT: given with it; attention stays inside one of a sample's separate turns
+                and what they share, which is 0.
             mask_BT: given where rows are padded on the left: 1 for real tokens, covering
                 cached positions too.
             cache: a transformers cache to read and extend.
@@ -159,7 +162,7 @@ class CausalLM(nn.Module):
         """
         mask: Any = mask_BT
         if segments_BT is not None:
-            mask = self._packed_mask(segments_BT, positions_BT)
+            mask = self._packed_mask(segments_BT, positions_BT, branches_BT)
         with self._inserted(insert):
             output = self.decoder(
                 inputs_embeds=embeds_BTD,
@@ -170,9 +173,12 @@ class CausalLM(nn.Module):
             )
         return output.last_hidden_state
 
-    def _packed_mask(self, segments_BT: Tensor, positions_BT: Tensor) -> Tensor | dict[str, Tensor]:
+    def _packed_mask(
+        self, segments_BT: Tensor, positions_BT: Tensor, branches_BT: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
         """One mask, or one for each type of layer where a decoder mixes several."""
-        found = packed_mask(self.lm.config.get_text_config(), segments_BT, positions_BT)
+        config = self.lm.config.get_text_config()
+        found = packed_mask(config, segments_BT, positions_BT, branches_BT)
         masks = {kind: self._native(allowed) for kind, allowed in found.items()}
         # Decoders of one type throughout take the mask itself, not all of them a dict.
         return masks if len(masks) > 1 else next(iter(masks.values()))

@@ -1,4 +1,5 @@
-"""The attention of packed rows: inside one sample, and as far as each layer reaches.
+"""The attention of packed rows: inside one sample or one of its separate turns, and as far as
+each layer reaches.
 
 Shape legend: B rows, T tokens.
 """
@@ -16,18 +17,21 @@ from sensorium.nn.attention import segment_mask
 MIXES_NOTHING = ("moe", "mlp", "dense", "sparse")
 
 
-def packed_mask(config: Any, segments_BT: Tensor, positions_BT: Tensor) -> dict[str, Tensor]:
+def packed_mask(
+    config: Any, segments_BT: Tensor, positions_BT: Tensor, branches_BT: Tensor | None = None
+) -> dict[str, Tensor]:
     """The masks of a decoder by type of layer: (B, 1, T, T), True where attention is allowed.
 
     Args:
         config: of the transformers model, or of its text part.
         segments_BT: which sample of its row a token belongs to; 0 is padding.
-        positions_BT: place in the sample, from 0.
+        positions_BT: place in the sample, from 0; each branch counts on from what they share.
+        branches_BT: which of its sample's separate turns a token belongs to; all see 0.
 
     Raises:
         ConfigError: a type of layer carries a state along the row, across samples.
     """
-    causal = segment_mask(segments_BT)
+    causal = segment_mask(segments_BT, branches_BT)
     masks: dict[str, Tensor] = {}
     for kind in layer_types(config):
         if kind == "full_attention":
@@ -38,9 +42,9 @@ def packed_mask(config: Any, segments_BT: Tensor, positions_BT: Tensor) -> dict[
             masks[kind] = causal & _in_chunk(positions_BT, int(config.attention_chunk_size))
         else:
             raise ConfigError(
-                f"packed rows for a language model with layers of type {kind!r}",
+                f"packed rows or separate turns for a language model with layers of type {kind!r}",
                 expected="attention layers, which a mask can keep inside one sample",
-                fix="set pack: false in the stage",
+                fix="set pack: false in the stage, and leave separate_turns out of the data",
             )
     return masks
 

@@ -115,6 +115,9 @@ class Example:
     """Per token, the 1-based index of the most recent medium; 0 before the first."""
     id: str = ""
     truncated_tokens: int = 0
+    branches: list[int] = field(default_factory=list[int])
+    """Of separate turns, per token: 0 in the beginning that all pairs share, k in the rest of
+    the k-th pair. Empty for an ordinary Sample."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -125,13 +128,15 @@ class Batch:
     """Rows of one or more packed Examples.
 
     `segments_BT` numbers the Examples of a row from 1; 0 is padding. `packed` says
-    whether any row holds more than one.
+    whether any row holds more than one, or separate turns. `branches_BT` numbers these from 1;
+    0 is what all tokens behind it in its Example see.
     """
 
     input_ids_BT: Tensor
     learn_BT: Tensor
     segments_BT: Tensor
     positions_BT: Tensor
+    branches_BT: Tensor
     slots: Mapping[str, Tensor]
     media: Mapping[str, MediaBatch]
     media_index_BT: Tensor

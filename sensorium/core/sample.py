@@ -8,13 +8,15 @@ On disk a Sample is JSON; a part's key equals its type, and media are relative p
         {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}]}
 
 A message's `content` may also be a plain string. In memory a medium may be a path,
-bytes, a PIL image or an array.
+bytes, a PIL image or an array. `"separate_turns": true` beside `messages` says that each
+question is asked afresh: it sees the system message and the media, no other pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -27,6 +29,7 @@ ROLES: tuple[str, ...] = ("system", "user", "assistant")
 MEDIA_KINDS: tuple[str, ...] = ("image", "audio", "video", "points", "series", "document")
 ANSWER_KINDS: tuple[str, ...] = ("boxes", "points2d", "mask", "retrieved")
 PART_TYPES: tuple[str, ...] = ("text", *MEDIA_KINDS, *ANSWER_KINDS)
+KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Sample:
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     root: Path | None = None
     """Folder that relative media paths start from; not part of the JSON."""
+    separate_turns: bool = False
+    """Each pair of question and answer stands alone behind the system message and the media."""
 
     def media(self) -> Iterator[Part]:
         """The media parts in reading order."""
@@ -78,11 +83,53 @@ class Sample:
                 if part.is_media:
                     yield part
 
+    def conversations(self, *, answer_next: bool = False) -> list[tuple[Message, ...]]:
+        """What is asked at once: the whole conversation, or each pair of separate turns.
+
+        Args:
+            answer_next: of separate turns, only the last question, without its answer.
+
+        Raises:
+            DataError: separate turns that are not pairs, or media elsewhere than in front.
+        """
+        if not self.separate_turns:
+            return [self.messages]
+        system = tuple(m for m in self.messages[:1] if m.role == "system")
+        turns = self.messages[len(system) :]
+        for i, message in enumerate(turns):
+            role = ("user", "assistant")[i % 2]
+            if message.role != role:
+                raise DataError(
+                    f"separate turns with role {message.role!r}",
+                    expected=f"{role!r}: a system message or none, then pairs of user and assistant",
+                    where=f"message {len(system) + i + 1}",
+                )
+        if not turns or (len(turns) % 2 and not answer_next):
+            raise DataError(
+                "separate turns that end without an answer",
+                expected="pairs of user and assistant",
+                where=f"message {len(self.messages)}",
+                fix="leave the last question out or answer it",
+            )
+        media = tuple(takewhile(lambda part: part.is_media, turns[0].content))
+        if sum(1 for _ in self.media()) > len(media):
+            raise DataError(
+                "separate turns with a medium behind text, in a later message or in the system's",
+                expected="media only at the beginning of the first user message",
+                fix="put all media there, or leave separate_turns out",
+            )
+        users = [turns[0], *(Message("user", (*media, *m.content)) for m in turns[2::2])]
+        if answer_next:
+            return [(*system, users[-1])]
+        return [(*system, *pair) for pair in zip(users, turns[1::2], strict=True)]
+
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"id": self.id} if self.id else {}
         value["messages"] = [message.to_json() for message in self.messages]
         if self.meta:
             value["meta"] = dict(self.meta)
+        if self.separate_turns:
+            value["separate_turns"] = True
         return value
 
 
@@ -95,19 +142,22 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
     row = as_mapping(value)
     if row is None:
         raise DataError(f"row is {_kind(value)}", expected="an object with 'messages'", where=where)
-    extra = {str(key) for key in row} - {"id", "messages", "meta"}
+    extra = {str(key) for key in row} - set(KEYS)
     if extra:
         key = sorted(extra)[0]
-        raise DataError(
-            f"unknown key {key!r}", where=where, fix=did_you_mean(key, ("id", "messages", "meta"))
-        )
+        raise DataError(f"unknown key {key!r}", where=where, fix=did_you_mean(key, KEYS))
     if "messages" not in row:
         raise DataError("no 'messages'", expected="a list of messages", where=where)
     meta = as_mapping(row.get("meta", {}))
     if meta is None:
         raise DataError(f"'meta' is {_kind(row['meta'])}", expected="an object", where=where)
+    separate = row.get("separate_turns", False)
+    if not isinstance(separate, bool):
+        raise DataError(
+            f"'separate_turns' is {_kind(separate)}", expected="true or false", where=where
+        )
     messages = parse_messages(row["messages"], where=where)
-    return Sample(messages=messages, id=str(row.get("id", "")), meta=dict(meta), root=root)
+    return Sample(messages, str(row.get("id", "")), dict(meta), root, separate)
 
 
 def parse_messages(value: Any, *, where: str = "messages") -> tuple[Message, ...]:

@@ -69,6 +69,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         learn_BT=batch.learn_BT.to(device),
         segments_BT=batch.segments_BT.to(device),
         positions_BT=batch.positions_BT.to(device),
+        branches_BT=batch.branches_BT.to(device),
         media_index_BT=batch.media_index_BT.to(device),
         slots={kind: slots_BT.to(device) for kind, slots_BT in batch.slots.items()},
         media=media_to_device(batch.media, device),

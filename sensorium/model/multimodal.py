@@ -115,6 +115,7 @@ class MultimodalModel(nn.Module):
             embeds_BTD,
             positions_BT=batch.positions_BT,
             segments_BT=batch.segments_BT if batch.packed else None,
+            branches_BT=batch.branches_BT if batch.packed else None,
             insert=self.fusion.inserter(context, batch.media_index_BT),
         )
         return Output(hidden_BTD, features)

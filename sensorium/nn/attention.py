@@ -48,7 +48,7 @@ class Attention(nn.Module):
         return x_BND.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
 
-def segment_mask(segments_BT: Tensor) -> Tensor:
+def segment_mask(segments_BT: Tensor, branches_BT: Tensor | None = None) -> Tensor:
     """Causal attention within segments: (B, 1, T, T), True where allowed.
 
     For segments [1, 1, 2, 0]:
@@ -57,8 +57,19 @@ def segment_mask(segments_BT: Tensor) -> Tensor:
         1 1 . .
         . . 1 .
         . . . 1     padding sees itself, so that no row of a softmax is empty
+
+    A branch other than 0 is seen only from within it: for branches [0, 1, 1, 2] of one segment,
+
+        1 . . .
+        1 1 . .
+        1 1 1 .
+        1 . . 1
     """
     same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
     length = segments_BT.shape[1]
     causal_TT = torch.ones(length, length, dtype=torch.bool, device=segments_BT.device).tril()
-    return (same_BTT & causal_TT)[:, None]
+    allowed_BTT = same_BTT & causal_TT
+    if branches_BT is not None:
+        key_B1T = branches_BT[:, None, :]
+        allowed_BTT &= (key_B1T == 0) | (key_B1T == branches_BT[:, :, None])
+    return allowed_BTT[:, None]

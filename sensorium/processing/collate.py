@@ -26,6 +26,7 @@ def collate(
     learn = torch.zeros(shape, dtype=torch.bool)
     segments = torch.zeros(shape, dtype=torch.long)
     positions = torch.zeros(shape, dtype=torch.long)
+    branches = torch.zeros(shape, dtype=torch.long)
     media_index = torch.zeros(shape, dtype=torch.long)
     slots: dict[str, torch.Tensor] = {}
     parts: dict[str, list[tuple[int, MediaBatch]]] = {}
@@ -40,7 +41,9 @@ def collate(
             # The first token of a sample has nothing before it that could predict it.
             learn[b, start] = False
             segments[b, start:stop] = number
-            positions[b, start:stop] = torch.arange(len(example))
+            if example.branches:
+                branches[b, start:stop] = torch.tensor(example.branches)
+            positions[b, start:stop] = _positions(branches[b, start:stop])
             index = torch.tensor(example.media_index)
             media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
             for kind, media in example.media.items():
@@ -55,12 +58,21 @@ def collate(
         learn_BT=learn,
         segments_BT=segments,
         positions_BT=positions,
+        branches_BT=branches,
         slots=slots,
         media={kind: _join(found) for kind, found in parts.items()},
         media_index_BT=media_index,
-        packed=any(len(row) > 1 for row in rows),
+        packed=any(len(row) > 1 or any(e.branches for e in row) for row in rows),
         ids=names,
     )
+
+
+def _positions(branches_T: torch.Tensor) -> torch.Tensor:
+    """Places in one Example: every branch counts on from the end of what they share."""
+    shared = (branches_T == 0).sum()
+    # Branches stand in order, so that a search for a token's branch finds its first token.
+    offsets_T = torch.arange(len(branches_T)) - torch.searchsorted(branches_T, branches_T)
+    return offsets_T + torch.where(branches_T > 0, shared, 0)
 
 
 def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:

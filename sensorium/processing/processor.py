@@ -5,8 +5,7 @@ Shape legend: N encoder inputs, H/W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +19,12 @@ from sensorium.core.sample import Message, Part, Sample
 from sensorium.media.augment import Augmentation, augment_image, random_background
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
-from sensorium.text.chat import ChatTemplate, choose_template, control_id, render, stop_ids
+from sensorium.processing.draft import Draft, share_prefix
+from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
 from sensorium.text.tokenizer import Tokenizer
 
 DECODED = ("image",)
 """Kinds of media that become encoder inputs so far."""
-
-
-@dataclass(slots=True)
-class _Draft:
-    """An Example while it is written."""
-
-    ids: list[int] = field(default_factory=list[int])
-    learn: list[bool] = field(default_factory=list[bool])
-    media_index: list[int] = field(default_factory=list[int])
-    spans: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
-    """(kind, first position, one past the last) of each medium."""
-    pixels: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
-    plans: dict[str, list[TilePlan]] = field(default_factory=dict[str, list[TilePlan]])
-
-    def put(self, ids: list[int], learn: bool) -> None:
-        self.ids.extend(ids)
-        self.learn.extend([learn] * len(ids))
-        self.media_index.extend([len(self.spans)] * len(ids))
 
 
 class Processor:
@@ -103,23 +85,49 @@ class Processor:
         """Make an Example.
 
         Args:
-            answer_next: end with the opening of an assistant turn.
+            answer_next: end with the opening of an assistant turn; of separate turns, only
+                the last question is asked.
             max_length: cut longer conversations at the end; a medium is dropped whole
-                rather than cut.
+                rather than cut, and so are separate turns behind the first.
             augmentation: change pictures this way, for training.
 
         Raises:
-            DataError: a medium cannot be decoded, nothing to learn is left after cutting, or
-                a requirement is not met. A part that the model does not take is one too,
+            DataError: a medium cannot be decoded, nothing to learn is left after cutting,
+                separate turns are malformed, or a requirement is not met. A part that the model does not take is one too,
                 because a row of data is at fault; in a prompt it is a ConfigError.
         """
         if not answer_next:
             self._check_parts(sample)
-        draft = _Draft()
+        made: list[tuple[TilePlan, Tensor]] = []
+        drafts: list[Draft] = []
+        for messages in sample.conversations(answer_next=answer_next):
+            draft = Draft()
+            pieces = render(messages, self.template, answer_next=answer_next)
+            self._write(draft, pieces, sample.root, augmentation, made)
+            drafts.append(draft)
+        example = self._finish(share_prefix(drafts, max_length), sample, max_length)
+        for check in self._required:
+            check(example)
+        return example
+
+    def _write(
+        self,
+        draft: Draft,
+        pieces: Iterable[Piece],
+        root: Path | None,
+        augmentation: Augmentation | None,
+        made: list[tuple[TilePlan, Tensor]],
+    ) -> None:
+        """Fill a Draft.
+
+        Args:
+            made: the sample's media as encoder inputs, in reading order; those that are not
+                there yet are decoded and added.
+        """
         if self.template.bos and self.tokenizer.bos_id is not None:
             draft.put([self.tokenizer.bos_id], learn=False)
         text, learn = "", False
-        for piece in render(sample.messages, self.template, answer_next=answer_next):
+        for piece in pieces:
             # Neighbouring text is tokenised together, except across the learn boundary,
             # where training must split words exactly as a prompt does.
             if piece.kind == "text" and isinstance(piece.value, str):
@@ -132,23 +140,22 @@ class Processor:
                 draft.put(self.tokenizer.encode(text), learn)
                 text = ""
             if isinstance(piece.value, Part):
-                self._put_medium(draft, piece.value, sample.root, augmentation)
+                if len(draft.spans) == len(made):
+                    made.append(self._inputs(piece.value, root, augmentation))
+                self._put_medium(draft, piece.value.type, *made[len(draft.spans)])
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
             draft.put(self.tokenizer.encode(text), learn)
-        example = self._finish(draft, sample, max_length)
-        for check in self._required:
-            check(example)
-        return example
 
     def prompt(self, messages: tuple[Message, ...], root: Path | None = None) -> Example:
         """The Example of a conversation that the model is to continue."""
         return self.encode(Sample(messages=messages, root=root), answer_next=True)
 
-    def _put_medium(
-        self, draft: _Draft, part: Part, root: Path | None, augmentation: Augmentation | None
-    ) -> None:
+    def _inputs(
+        self, part: Part, root: Path | None, augmentation: Augmentation | None
+    ) -> tuple[TilePlan, Tensor]:
+        """A medium's layout and its encoder inputs, (N, C, H, W)."""
         kind = part.type
         lane = self.config.lane(kind)
         if kind not in DECODED:
@@ -162,7 +169,10 @@ class Processor:
         inputs_NHWC: np.ndarray = lane.resolution.cut(
             image, plan, preprocess.size_px, preprocess.interpolation
         )
-        draft.pixels.setdefault(kind, []).append(torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2))
+        return plan, torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)
+
+    def _put_medium(self, draft: Draft, kind: str, plan: TilePlan, inputs_NCHW: Tensor) -> None:
+        draft.pixels.setdefault(kind, []).append(inputs_NCHW)
         draft.plans.setdefault(kind, []).append(plan)
         start = len(draft.ids)
         if self._fills_slots:
@@ -173,7 +183,7 @@ class Processor:
         draft.spans.append((kind, start, start + len(placeholders)))
         draft.put(placeholders, learn=False)
 
-    def _finish(self, draft: _Draft, sample: Sample, max_length: int | None) -> Example:
+    def _finish(self, draft: Draft, sample: Sample, max_length: int | None) -> Example:
         length = len(draft.ids)
         cut = length if max_length is None else min(length, max_length)
         for _, start, stop in draft.spans:
@@ -205,5 +215,6 @@ class Processor:
             media=media,
             media_index=draft.media_index[:cut],
             id=sample.id,
-            truncated_tokens=length - cut,
+            truncated_tokens=length - cut + draft.left_out,
+            branches=draft.branches,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError
-from sensorium.core.sample import PART_TYPES
+from sensorium.core.sample import KEYS, PART_TYPES
 from sensorium.data.source import read_json
 
 
@@ -120,7 +120,7 @@ def _rows(content: str | bytes, path: Path) -> Iterator[tuple[Any, bool]]:
 
 def _is_sample(row: dict[str, Any]) -> bool:
     """Ours: no foreign keys, and every media part has a value under its own type."""
-    if set(row) - {"id", "messages", "meta"}:
+    if set(row) - set(KEYS):
         return False
     messages = row["messages"] if isinstance(row["messages"], list) else []
     parts = [p for m in messages if isinstance(m, dict) and isinstance(m.get("content"), list)

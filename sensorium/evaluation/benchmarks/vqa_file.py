@@ -43,8 +43,8 @@ class VqaFile(BenchmarkConfig):
             accepted = sample.meta.get("accepted", ())
             more = (accepted,) if isinstance(accepted, str) else tuple(accepted)
             gold = (sample.messages[-1].text, *more)
-            request = Request(sample.id or str(index), sample.messages[:-1], self.max_tokens,
-                              sample.root)  # fmt: skip
+            asked = sample.conversations()[-1][:-1]
+            request = Request(sample.id or str(index), asked, self.max_tokens, sample.root)
             items.append(Item(request, gold))
         return items
 

@@ -164,12 +164,14 @@ def one_picture(example: Example) -> None:
 def learned_texts(batch: Batch, processor: Processor) -> list[str]:
     """The learned text of every sample, in media order (one picture a sample)."""
     texts: list[str] = []
-    for ids_T, learn_T, segments_T in zip(
-        batch.input_ids_BT, batch.learn_BT, batch.segments_BT, strict=True
+    for ids_T, learn_T, segments_T, branches_T in zip(
+        batch.input_ids_BT, batch.learn_BT, batch.segments_BT, batch.branches_BT, strict=True
     ):
         for number in range(1, int(segments_T.max()) + 1):
             chosen = (segments_T == number) & learn_T
-            texts.append(processor.tokenizer.decode(ids_T[chosen].tolist()))
+            # The last word of one pair and the first of the next are two words.
+            pairs = [ids_T[chosen & (branches_T == k)] for k in branches_T[chosen].unique()]
+            texts.append(" ".join(processor.tokenizer.decode(ids.tolist()) for ids in pairs))
     return texts
 
 
