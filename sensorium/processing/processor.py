@@ -93,8 +93,9 @@ class Processor:
 
         Raises:
             DataError: a medium cannot be decoded, nothing to learn is left after cutting,
-                separate turns are malformed, or a requirement is not met. A part that the model does not take is one too,
-                because a row of data is at fault; in a prompt it is a ConfigError.
+                separate turns are malformed, or a requirement is not met. A part that the
+                model does not take is one too, because a row of data is at fault; in a prompt
+                it is a ConfigError.
         """
         if not answer_next:
             self._check_parts(sample)
