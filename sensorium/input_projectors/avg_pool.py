@@ -21,12 +21,16 @@ class AvgPoolConfig(InputProjectorConfig):
     """side x side tokens; windows overlap where the grid does not divide evenly.
 
     Tokens outside the grid (CLS) are kept in front. A grid smaller than `side` stays.
+    With `summary`, one more token stands before all: the mean of the whole map through a
+    linear layer of its own, because what a picture shows and what a corner of it shows are
+    different questions.
     """
 
     kind: Literal["avg_pool"] = "avg_pool"
     side: int = 8
     depth: int = 1
     hidden: int | None = None
+    summary: bool = False
     norm_in: bool = False
     dropout: float = 0.0
     """Of pooled features, while the projector learns: small data sets are learnt by heart
@@ -37,7 +41,8 @@ class AvgPoolConfig(InputProjectorConfig):
         return cls(side=2)
 
     def out_grid(self, grid: Grid) -> Grid:
-        return Grid(min(self.side, grid.h), min(self.side, grid.w), grid.prefix)
+        prefix = grid.prefix + (1 if self.summary else 0)
+        return Grid(min(self.side, grid.h), min(self.side, grid.w), prefix)
 
     def build(self, d_in: int, d_out: int) -> AvgPoolProjector:
         return AvgPoolProjector(self, d_in, d_out)
@@ -52,6 +57,7 @@ class AvgPoolProjector(nn.Module):
         self.norm = nn.LayerNorm(d_in) if config.norm_in else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.layers = mlp(MlpConfig(depth=config.depth, hidden=config.hidden), d_in, d_out)
+        self.summary = nn.Linear(d_in, d_out) if config.summary else None
 
     def forward(self, features: Features) -> Features:
         return map_items(features, self._project, self.config.out_grid)
@@ -61,4 +67,8 @@ class AvgPoolProjector(nn.Module):
         prefix, patches = items_MLD[:, : grid.prefix], items_MLD[:, grid.prefix :]
         map_MDHW = patches.transpose(1, 2).unflatten(2, (grid.h, grid.w))
         pooled = F.adaptive_avg_pool2d(map_MDHW, (out.h, out.w)).flatten(2).transpose(1, 2)
-        return self.layers(self.dropout(self.norm(torch.cat([prefix, pooled], dim=1))))
+        out_MLD = self.layers(self.dropout(self.norm(torch.cat([prefix, pooled], dim=1))))
+        if self.summary is None:
+            return out_MLD
+        mean_M1D = self.dropout(self.norm(patches.mean(dim=1, keepdim=True)))
+        return torch.cat([self.summary(mean_M1D), out_MLD], dim=1)

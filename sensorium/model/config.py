@@ -43,8 +43,9 @@ class LaneConfig(Config):
     """Turn tokens into averages of word embeddings."""
 
     def tile_grid(self) -> Grid:
-        """Tokens of one encoder input after the projector."""
-        return self.projector.out_grid(self.encoder.grid())
+        """Tokens of one encoder input after the projector and the lookup."""
+        projected = self.projector.out_grid(self.encoder.grid())
+        return self.lookup.out_grid(projected) if self.lookup else projected
 
 
 class LoraConfig(Config):

@@ -4,18 +4,21 @@ Source: AlignVLM (arXiv:2502.01341). A projected token scores every candidate wo
 scaled cosine with the word's embedding; the softmax of the scores weighs the embeddings. What
 reaches the LLM lies among words it knows how to read, so little data teaches it to.
 
-Shape legend: N visual tokens, D width, C candidate words, V vocabulary.
+Shape legend: N visual tokens, M items of L tokens (P in front of the map), D width, C candidate
+words, R of them in order, V vocabulary.
 """
 
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.core.batch import Features
+from sensorium.core.batch import Features, Grid
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
+from sensorium.nn.ragged import map_items
 
 UNUSED = -1
 
@@ -26,10 +29,17 @@ class LookupConfig(Config):
     words: int = 8192
     scale: float = 50.0
     """Cosines are multiplied by it: the larger, the fewer words share a token."""
+    ranked: int = Field(default=0, ge=0)
+    """Each token in front of the map becomes so many tokens: its best words, best first, as
+    tags of the picture (RAM, arXiv:2306.03514). An average hides all but its heaviest words."""
+
+    def out_grid(self, grid: Grid) -> Grid:
+        """Layout after the lookup."""
+        return Grid(grid.h, grid.w, grid.prefix * self.ranked) if self.ranked else grid
 
 
 class VocabularyLookup(nn.Module):
-    """Projected features -> averages of word embeddings; without candidates, the identity."""
+    """Projected features -> averages of word embeddings; without candidates, what came in."""
 
     ids_C: Tensor
 
@@ -42,7 +52,7 @@ class VocabularyLookup(nn.Module):
         """Make these token ids the candidates.
 
         Raises:
-            ConfigError: there are more than the config has room for.
+            ConfigError: there are more than the config has room for, or fewer than `ranked`.
         """
         if len(ids_C) > self.config.words:
             raise ConfigError(
@@ -51,19 +61,41 @@ class VocabularyLookup(nn.Module):
                 where="lookup.words",
                 fix="raise lookup.words",
             )
+        if len(ids_C) < self.config.ranked:
+            raise ConfigError(
+                f"{len(ids_C)} candidate words",
+                expected=f"at least {self.config.ranked}, as many as a token becomes",
+                where="lookup.ranked",
+                fix="lower lookup.ranked, or give captions with more words",
+            )
         self.ids_C.fill_(UNUSED)
         self.ids_C[: len(ids_C)] = ids_C.to(self.ids_C.device)
 
     def forward(self, features: Features, embedding_VD: Tensor) -> Features:
-        """(N, D) tokens in any length -> (N, D) tokens among the words."""
+        """(N, D) tokens in any length -> (N, D) tokens among the words; with `ranked`, more."""
         used_C = self.ids_C[self.ids_C != UNUSED]
-        if not len(used_C):
+        if not len(used_C) and not self.config.ranked:
             return features
+        if not len(used_C):
+            return map_items(features, self._repeated, self.config.out_grid)
         words_CD = embedding_VD[used_C].to(features.values_ND.dtype)
-        scores_NC = word_scores(features.values_ND, words_CD, self.config.scale)
-        return Features(scores_NC.softmax(dim=-1) @ words_CD, features.grids)
+
+        def look_up(items_MLD: Tensor, grid: Grid) -> Tensor:
+            scores_MLC = word_scores(items_MLD, words_CD, self.config.scale)
+            if not self.config.ranked:
+                return scores_MLC.softmax(dim=-1) @ words_CD
+            ranks_MPR = scores_MLC[:, : grid.prefix].topk(self.config.ranked, dim=-1).indices
+            averages_MLD = scores_MLC[:, grid.prefix :].softmax(dim=-1) @ words_CD
+            return torch.cat([words_CD[ranks_MPR].flatten(1, 2), averages_MLD], dim=1)
+
+        return map_items(features, look_up, self.config.out_grid)
+
+    def _repeated(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+        """Before words are chosen, a token stands in all the places that its words will have."""
+        front_MPD = items_MLD[:, : grid.prefix].repeat_interleave(self.config.ranked, dim=1)
+        return torch.cat([front_MPD, items_MLD[:, grid.prefix :]], dim=1)
 
 
 def word_scores(tokens_ND: Tensor, words_CD: Tensor, scale: float) -> Tensor:
-    """Scaled cosines, (N, C)."""
+    """Scaled cosines, (..., C)."""
     return scale * F.normalize(tokens_ND, dim=-1, eps=1e-6) @ F.normalize(words_CD, dim=-1).T

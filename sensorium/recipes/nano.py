@@ -1,7 +1,8 @@
 """nano, the default model: EfficientNet-Lite0 + projector + SmolLM2-135M-Instruct.
 
-The vision tower's stride-16 map and its head are pooled to 4 x 4 tokens, each an average of word
-embeddings. Vocabulary alignment in two stages, alignment by captions, instruction tuning.
+The vision tower's stride-16 map and its head become 16 words for the whole picture, best first, and
+4 x 4 tokens, each an average of word embeddings. Vocabulary alignment, alignment by captions,
+instruction tuning.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from sensorium.training.objectives.vocabulary import VocabularyConfig
 
 # Scenes are never mirrored: they are asked about left and right.
 MIRRORED = AugmentConfig(mirror=True)
-# Scale of the cosines between visual tokens and words: gentle first, then as the lookup does.
+# Scale of the cosines between visual tokens and words.
 SHARP = 50.0
-# Weights of picture-book, drawing-book and scenes.
-WORD_WEIGHTS = {"vocabulary": (3.0, 5.0, 1.0), "sharpen": (3.0, 4.0, 2.0)}
+# Words that the whole picture is told in, best first.
+WORDS = 16
 PROJECTOR, ADAPTER, TOWER = "projectors.image", "adapter", "encoders.image"
 
 
@@ -32,12 +33,14 @@ def nano_model() -> ModelConfig:
         lanes={
             "image": LaneConfig(
                 encoder=efficientnet_lite0(("stride16", "head")),
-                projector=AvgPoolConfig(side=4, depth=2, norm_in=True, dropout=0.3),
-                lookup=LookupConfig(scale=SHARP),
+                projector=AvgPoolConfig(
+                    side=4, depth=2, hidden=384, summary=True, norm_in=True, dropout=0.4
+                ),
+                lookup=LookupConfig(scale=SHARP, ranked=WORDS),
             )
         },
         backbone=smollm2_135m(),
-        adapter=LoraConfig(rank=6, alpha=12.0),
+        adapter=LoraConfig(rank=4, alpha=8.0),
         template="smol",
     )
 
@@ -49,40 +52,30 @@ def nano() -> Recipe:
         description="EfficientNet-Lite0 + projector + SmolLM2-135M on picture-book, drawing-book and scenes",
         model=nano_model(),
         stages=(
-            _words(
-                "vocabulary",
-                1200,
-                VocabularyConfig(),
-                Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),
-                Learn(part=TOWER, lr=1e-4, weight_decay=0.05, last_blocks=4),
-            ),
-            _words(
-                "sharpen",
-                220,
-                VocabularyConfig(scale=SHARP),
-                Learn(part=PROJECTOR, lr=2e-3, weight_decay=0.01),
-            ),
+            _words(),
             _captions(),
             _instructions(),
         ),
     )
 
 
-def _words(name: str, steps: int, objective: VocabularyConfig, *learns: Learn) -> StageConfig:
+def _words() -> StageConfig:
     """Visual tokens learn which words they stand for; the language model does not run."""
-    book, drawings, scenes = WORD_WEIGHTS[name]
     return StageConfig(
-        name=name,
-        objective=objective,
+        name="vocabulary",
+        objective=VocabularyConfig(scale=SHARP),
         data=(
-            PictureBookSource(part="full", task="words", augment=MIRRORED, weight=book),
-            PictureBookSource(part="drawings", task="words", augment=MIRRORED, weight=drawings),
-            ScenesSource(task="captions", count=6000, weight=scenes),
+            PictureBookSource(part="full", task="words", augment=MIRRORED, weight=3),
+            PictureBookSource(part="drawings", task="words", augment=MIRRORED, weight=4),
+            ScenesSource(task="captions", count=6000, weight=2),
         ),
-        learns=learns,
-        steps=steps,
+        learns=(
+            Learn(part=PROJECTOR, lr=2e-3, weight_decay=0.01),
+            Learn(part=TOWER, lr=1e-4, weight_decay=0.05, last_blocks=4),
+        ),
+        steps=1000,
         batch_size=32,
-        schedule=ScheduleConfig(warmup_steps=20 if name == "sharpen" else 30, final_ratio=0.05),
+        schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.02),
     )
 
 

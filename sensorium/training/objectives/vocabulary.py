@@ -2,8 +2,10 @@
 LLM's own embedding matrix, without running the LLM.
 
 The picture's score for a word is the log-mean-exp, over its visual tokens, of their scaled
-cosine with the word's embedding; the target is the caption's set of words. The published
-relative is P-Former's decoupled pretraining (arXiv:2307.07063).
+cosine with the word's embedding; the target is the caption's set of words. Tokens in front of
+the map (a summary of the whole picture) and those of the map are scored apart, so that either
+learns to say what it can. The published relative is P-Former's decoupled pretraining
+(arXiv:2307.07063).
 
 Shape legend: M pictures, L tokens of one, D width, C candidate words.
 """
@@ -111,15 +113,18 @@ class VocabularyObjective:
         words_CD = model.backbone.embedding.weight.detach()[self._candidates_C].float()
         norm_words = float(words_CD.norm(dim=-1).mean())
         scores_NC = word_scores(tokens_ND, words_CD, self.config.scale)
-        scores_MC = torch.stack(
-            [s.logsumexp(0) - math.log(len(s)) for s in scores_NC.split(features.lengths)]
-        )
-        targets_MC = self._targets(batch, scores_MC)
-        log_probs_MC = scores_MC.log_softmax(dim=-1)
-        words = -(targets_MC * log_probs_MC).sum()
-        norm = ((length_N1 / norm_words - 1) ** 2).mean() * len(scores_MC)
+        count = len(features.grids)
+        targets_MC = self._targets(batch, scores_NC.new_zeros(count, scores_NC.shape[1]))
+        words = scores_NC.new_zeros(())
+        for scores_LC, grid, target_C in zip(
+            scores_NC.split(features.lengths), features.grids, targets_MC, strict=True
+        ):
+            groups = [g for g in (scores_LC[: grid.prefix], scores_LC[grid.prefix :]) if len(g)]
+            for group_LC in groups:
+                score_C = group_LC.logsumexp(0) - math.log(len(group_LC))
+                words = words - (target_C * score_C.log_softmax(dim=-1)).sum() / len(groups)
+        norm = ((length_N1 / norm_words - 1) ** 2).mean() * count
         total = words + self.config.norm_weight * norm
-        count = len(scores_MC)
         parts = {"words": float(words.detach()) / count, "norm": float(norm.detach()) / count}
         return Losses(total, count, parts)
 
