@@ -19,10 +19,11 @@ from sensorium.data.picture_book.instruct import (
     Catalogue,
     caption_sample,
     instruct_sample,
+    sheet_sample,
     words_sample,
 )
 from sensorium.data.picture_book.place import Part, book_folder
-from sensorium.data.scenes import caption, draw_scene, make_scene, scene_sample
+from sensorium.data.scenes import caption, draw_scene, make_scene, scene_sample, scene_sheet
 from sensorium.data.source import Source
 
 
@@ -68,7 +69,8 @@ class PictureBookSource(SourceConfig):
     part: Part = "best"
     """`best`: the whole set where it has been built, else the shipped part; `drawings`:
     drawing-book, which is built beside it."""
-    task: Literal["words", "captions", "instruct"] = "instruct"
+    task: Literal["words", "captions", "instruct", "sheets"] = "instruct"
+    """`sheets`: several questions about one picture, each asked afresh."""
     split: Literal["train", "heldout"] = "train"
     variants: int = 4
     seed: int = 7
@@ -78,22 +80,24 @@ class PictureBookSource(SourceConfig):
         entries = read_entries(folder)
         catalogue = Catalogue.of([e for e in entries if e["split"] == "train"])
         mine = [e for e in entries if e["split"] == self.split]
-        if self.task != "instruct":
+        if self.task in ("words", "captions"):
             one = caption_sample if self.task == "captions" else words_sample
             return MadeSource(f"picture-book {self.task}", len(mine), lambda i: one(mine[i]), folder)
 
+        several = sheet_sample if self.task == "sheets" else instruct_sample
+
         def make(index: int) -> dict[str, Any]:
             variant, i = divmod(index, len(mine))
-            return instruct_sample(mine[i], catalogue, self.seed, variant)
+            return several(mine[i], catalogue, self.seed, variant)
 
-        return MadeSource("picture-book instruct", len(mine) * self.variants, make, folder)
+        return MadeSource(f"picture-book {self.task}", len(mine) * self.variants, make, folder)
 
 
 class ScenesSource(SourceConfig):
     """Synthetic scenes, drawn when they are asked for."""
 
     kind: Literal["scenes"] = "scenes"
-    task: Literal["captions", "instruct"] = "instruct"
+    task: Literal["captions", "instruct", "sheets"] = "instruct"
     seed: int = 11
     count: int = 4000
 
@@ -103,6 +107,8 @@ class ScenesSource(SourceConfig):
             image: Any = draw_scene(scene)
             if self.task == "instruct":
                 return scene_sample(scene, image, self.seed, index)
+            if self.task == "sheets":
+                return scene_sheet(scene, image, self.seed, index)
             return {"id": f"scene/{self.seed}/{index}#caption", "messages": [
                 {"role": "user", "content": [{"type": "image", "image": image}]},
                 {"role": "assistant", "content": caption(scene)}]}  # fmt: skip

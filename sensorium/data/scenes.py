@@ -217,19 +217,32 @@ def caption(scene: Scene) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def scene_sample(scene: Scene, image: str, seed: int, index: int) -> dict[str, Any]:
+def scene_sample(scene: Scene, image: Any, seed: int, index: int) -> dict[str, Any]:
     """A conversation of up to four questions about one scene."""
     rng = random.Random(stable_int("scene-questions", seed, index))
     tasks = list(TASKS)
     rng.shuffle(tasks)
     questions = [q for q in (ask(scene, task, rng) for task in tasks) if q is not None]
+    return _conversation(questions, image, f"scene/{seed}/{index}")
+
+
+def scene_sheet(scene: Scene, image: Any, seed: int, index: int) -> dict[str, Any]:
+    """Up to eight different questions about one scene, each asked afresh."""
+    rng = random.Random(stable_int("scene-sheet", seed, index))
+    asked = [ask(scene, task, rng) for task in (*TASKS, *TASKS, "attribute")]
+    questions = list(dict.fromkeys(q for q in asked if q is not None))
+    sample = _conversation(questions[:8], image, f"scene/{seed}/{index}#sheet")
+    return {**sample, "separate_turns": True}
+
+
+def _conversation(questions: list[Question], image: Any, identity: str) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
     for i, question in enumerate(questions):
         content: list[dict[str, Any]] = [{"type": "image", "image": image}] if i == 0 else []
         content.append({"type": "text", "text": question.text})
         messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": question.answer})
-    return {"id": f"scene/{seed}/{index}", "messages": messages}
+    return {"id": identity, "messages": messages}
 
 
 def build_scenes(out: Path, *, seed: int, count: int) -> None:

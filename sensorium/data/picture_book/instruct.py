@@ -94,11 +94,20 @@ def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def name_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
-    """A naming question and its answer."""
+def name_turn(entry: dict[str, Any], rng: random.Random, name: str | None = None) -> tuple[str, str]:
+    """A naming question and its answer: the entry's name, unless another true one is given."""
+    name = name or str(entry["name"])
     if rng.random() < 0.6:
-        return rng.choice(NAMING) + rng.choice(BRIEF), entry["name"]
-    return rng.choice(NAMING), sentence(with_article(entry["name"]))
+        return rng.choice(NAMING) + rng.choice(BRIEF), name
+    return rng.choice(NAMING), sentence(with_article(name))
+
+
+def true_name(entry: dict[str, Any], rng: random.Random) -> str:
+    """Mostly the entry's name, else one of the others that are accepted, in the singular: who
+    does not know a rosella is right to say bird."""
+    others = sorted({n for n in entry["accepted"] if n != entry["name"]}
+                    - {f"{n}{end}" for n in entry["accepted"] for end in ("s", "es")})  # fmt: skip
+    return rng.choice(others) if others and rng.random() < 0.35 else entry["name"]
 
 
 def describe_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
@@ -112,10 +121,12 @@ def describe_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
 
 
 def category_turn(entry: dict[str, Any], rng: random.Random) -> tuple[str, str]:
-    """A category question, with a list to choose from half of the time."""
+    """A category question, with a list to choose from half of the time: some categories or,
+    now and then, all."""
     question = rng.choice(CATEGORY)
     if rng.random() < 0.5:
-        others = rng.sample([c for c in CATEGORIES if c != entry["category"]], rng.randint(2, 7))
+        wrong = [c for c in CATEGORIES if c != entry["category"]]
+        others = rng.sample(wrong, len(wrong) if rng.random() < 0.25 else rng.randint(2, 7))
         options = [*others, entry["category"]]
         rng.shuffle(options)
         question += f" Choose one of: {', '.join(options)}."
@@ -204,6 +215,20 @@ def instruct_sample(
             turns.append(category_turn(entry, rng))
         turns.append(name_turn(entry, rng))
     return conversation(entry, f"v{variant}", turns)
+
+
+def sheet_sample(
+    entry: dict[str, Any], catalogue: Catalogue, seed: int, variant: int
+) -> dict[str, Any]:
+    """Eight questions about one picture, each asked afresh: what a picture costs in tokens is
+    paid once."""
+    rng = random.Random(stable_int("sheet", seed, variant, entry["id"]))
+    turns = [name_turn(entry, rng, true_name(entry, rng)) for _ in range(2)]
+    turns += [existence_turn(entry, catalogue, rng, rng.random() < 0.5) for _ in range(4)]
+    turns.append(category_turn(entry, rng) if entry["category"] else name_turn(entry, rng))
+    turns.append(describe_turn(entry, rng) if rng.random() < 0.3
+                 else existence_turn(entry, catalogue, rng, rng.random() < 0.5))  # fmt: skip
+    return {**conversation(entry, f"s{variant}", turns), "separate_turns": True}
 
 
 def _existence_turns(
