@@ -9,6 +9,7 @@ import torch
 
 from sensorium.core.batch import Features, Grid
 from sensorium.core.errors import ConfigError
+from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
 from sensorium.model.lookup import LookupConfig, VocabularyLookup
@@ -63,3 +64,55 @@ def test_the_vocabulary_stage_chooses_and_the_model_keeps(tmp_path: Path) -> Non
     train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
     model, _ = load_model(tmp_path / "run" / "model")
     assert int((model.lookups["image"].ids_C >= 0).sum()) > 1
+
+
+def test_a_summary_becomes_its_best_words_in_order() -> None:
+    embedding_VD = torch.randn(16, 32)
+    lookup = VocabularyLookup(LookupConfig(words=8, ranked=3))
+    lookup.choose(torch.tensor([2, 3, 5, 9]))
+    unit_VD = torch.nn.functional.normalize(embedding_VD, dim=-1)
+    summary_D = unit_VD[5] + 0.6 * unit_VD[2] + 0.3 * unit_VD[9]
+    best = (unit_VD[[2, 3, 5, 9]] @ summary_D).argsort(descending=True)[:3]
+    grid = Grid(1, 2, prefix=1)
+    features = Features(torch.stack([summary_D, embedding_VD[3], embedding_VD[9]]).repeat(2, 1), (grid, grid))
+    out = lookup(features, embedding_VD)
+    assert out.grids == (Grid(1, 2, prefix=3),) * 2
+    expected_ND = torch.cat([embedding_VD[[2, 3, 5, 9]][best], embedding_VD[[3, 9]]])
+    torch.testing.assert_close(out.values_ND[:5], expected_ND, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(out.values_ND[5:], out.values_ND[:5])
+
+
+def test_ranks_have_their_places_before_words_are_chosen() -> None:
+    features = Features(torch.randn(3, 8), (Grid(1, 2, prefix=1),))
+    out = VocabularyLookup(LookupConfig(words=4, ranked=2))(features, torch.randn(16, 8))
+    torch.testing.assert_close(out.values_ND, features.values_ND[[0, 0, 1, 2]])
+
+
+def test_fewer_words_than_ranks_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"3 candidate words.*lower lookup\.ranked"):
+        VocabularyLookup(LookupConfig(words=8, ranked=4)).choose(torch.arange(3))
+
+
+def test_a_summary_stands_before_the_map_and_sees_all_of_it() -> None:
+    config = AvgPoolConfig(side=2, summary=True)
+    projector = config.build(6, 8)
+    features = Features(torch.randn(2 * 16, 6), (Grid(4, 4),) * 2)
+    out = projector(features)
+    assert out.grids == (Grid(2, 2, prefix=1),) * 2
+    mean_M6 = features.values_ND.view(2, 16, 6).mean(1)
+    torch.testing.assert_close(out.values_ND.view(2, 5, 8)[:, 0], projector.summary(mean_M6))
+
+
+def test_the_whole_stage_teaches_a_summary(tmp_path: Path) -> None:
+    recipe = RECIPES.find("tiny")().override(
+        ["stages.align.steps=2", "stages.instruct.steps=1", "stages.align.objective={kind: vocabulary}",
+         "model.lanes.image.projector={kind: avg_pool, side: 2, summary: true}",
+         "model.lanes.image.lookup={words: 4096, ranked: 3}"]
+    )
+    options = TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache")
+    train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
+    model, _ = load_model(tmp_path / "run" / "model")
+    # The tower has a CLS token too, and each token in front of the map becomes three words.
+    assert recipe.model.lane("image").tile_grid().tokens == 6 + 4
+    start = build_pretrained(recipe.model)[0].projectors["image"].summary.weight
+    assert not torch.equal(model.projectors["image"].summary.weight, start)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensorium.core.sample import parse_sample
 from sensorium.data.config import PictureBookSource, ScenesSource
 from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.categories import CATEGORIES, STAMP_FOLDERS, lookup
 from sensorium.data.picture_book.groups import difference_hash, group_pictures
-from sensorium.data.picture_book.instruct import YES_NO, Catalogue, instruct_sample
+from sensorium.data.picture_book.instruct import YES_NO, Catalogue, instruct_sample, sheet_sample
 from sensorium.data.picture_book.place import SHIPPED
 from sensorium.data.picture_book.words import article, clean_title, describe
 from sensorium.data.scenes import COLORS, NUMBERS, TASKS, ask, draw_scene, make_scene
@@ -157,6 +158,36 @@ def test_no_turn_gives_a_later_one_away(entries: list[dict[str, Any]]) -> None:
                     assert not set(re.findall(r"[\w'-]+", said)) & (set(entry["name"].split()) - kind)
     assert seconds.total() > 100
     assert abs(seconds["yes"] - seconds["no"]) < 4 * seconds.total() ** 0.5
+
+
+def test_sheets_ask_true_questions_afresh(entries: list[dict[str, Any]]) -> None:
+    catalogue = Catalogue.of(entries)
+    answers: Counter[str] = Counter()
+    for entry in entries[:300]:
+        sample = sheet_sample(entry, catalogue, 1, 0)
+        assert sample["separate_turns"]
+        assert len(parse_sample(sample).conversations()) == 8
+        for question, answer in _turns(sample):
+            asked = set(re.findall(r"[\w'-]+", question.removesuffix(YES_NO).lower()))
+            own = {w for n in [*entry["accepted"], entry["category"] or ""] for w in n.split()}
+            if answer in ("yes", "no"):
+                answers[answer] += 1
+                assert (answer == "yes") == bool(own & asked), (question, entry["accepted"])
+            else:
+                assert own & set(re.findall(r"[\w'-]+", answer.lower())), (question, answer)
+    assert abs(answers["yes"] - answers["no"]) < 4 * answers.total() ** 0.5
+
+
+def test_scene_sheets_ask_no_question_twice() -> None:
+    source = ScenesSource(task="sheets", count=40).open()
+    for i in range(40):
+        sample = source[i]
+        assert sample.separate_turns
+        asked = [m.text for m in sample.messages[::2]]
+        assert len(asked) == len(sample.conversations()) >= 3
+        both = {(m.text, a.text) for m, a in zip(sample.messages[::2], sample.messages[1::2], strict=True)}
+        # The same question always has the same answer.
+        assert len(both) == len(set(asked))
 
 
 def test_sources_are_pure_functions_of_their_index() -> None:
