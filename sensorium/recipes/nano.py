@@ -57,6 +57,7 @@ def nano() -> Recipe:
             _sharpen(),
             _captions(),
             _instructions(),
+            _sheets(),
         ),
     )
 
@@ -138,6 +139,30 @@ def _instructions() -> StageConfig:
         pack=True,
         schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
         checkpoint_every=100,
+    )
+
+
+def _sheets() -> StageConfig:
+    """Many questions: eight about a picture, each asked afresh behind the same visual tokens."""
+    return StageConfig(
+        name="sheets",
+        objective=InstructConfig(),
+        data=(
+            PictureBookSource(part="full", task="sheets", variants=8, augment=MIRRORED, weight=4),
+            PictureBookSource(part="drawings", task="sheets", variants=8, augment=MIRRORED, weight=3),
+            PictureBookSource(part="full", variants=8, augment=MIRRORED, weight=0.5),
+            ScenesSource(task="sheets", count=20000, weight=2.5),
+        ),
+        learns=(
+            Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
+            Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
+        ),
+        steps=320,
+        batch_size=3,
+        max_length=448,
+        pack=True,
+        schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
+        checkpoint_every=40,
     )
 
 
