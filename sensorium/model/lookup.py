@@ -10,6 +10,9 @@ words, R of them in order, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,6 +24,8 @@ from sensorium.core.errors import ConfigError
 from sensorium.nn.ragged import map_items
 
 UNUSED = -1
+# With noise, ranked words are drawn from so many times their number.
+POOL = 4
 
 
 class LookupConfig(Config):
@@ -46,7 +51,34 @@ class VocabularyLookup(nn.Module):
     def __init__(self, config: LookupConfig) -> None:
         super().__init__()
         self.config = config
+        self._noise = 0.0
         self.register_buffer("ids_C", torch.full((config.words,), UNUSED, dtype=torch.long))
+
+    @contextmanager
+    def noised(self, noise: float) -> Iterator[None]:
+        """Make the order of ranked words less certain than it is, while the block lasts.
+
+        Pictures that taught the words have the true ones in front, new ones often do not; a
+        language model that saw only the former would take them at their word. Each picture's
+        scores get Gumbel noise of a strength between 0 and `noise`, drawn anew, so that words
+        come in as many orders as a softmax would sample them (arXiv:1903.06059).
+        """
+        before, self._noise = self._noise, noise
+        try:
+            yield
+        finally:
+            self._noise = before
+
+    def _ranks(self, scores_MPC: Tensor) -> Tensor:
+        """The best words of each token, best first, (M, P, R)."""
+        ranked = self.config.ranked
+        if not self._noise:
+            return scores_MPC.topk(ranked, dim=-1).indices
+        best = scores_MPC.topk(min(POOL * ranked, scores_MPC.shape[-1]), dim=-1)
+        gumbel = -torch.log(-torch.log(torch.rand_like(best.values).clamp(1e-9, 1 - 1e-7)))
+        strength_M11 = self._noise * torch.rand_like(best.values[:, :1, :1])
+        order_MPR = (best.values + strength_M11 * gumbel).topk(ranked, dim=-1).indices
+        return best.indices.gather(-1, order_MPR)
 
     def choose(self, ids_C: Tensor) -> None:
         """Make these token ids the candidates.
@@ -84,7 +116,7 @@ class VocabularyLookup(nn.Module):
             scores_MLC = word_scores(items_MLD, words_CD, self.config.scale)
             if not self.config.ranked:
                 return scores_MLC.softmax(dim=-1) @ words_CD
-            ranks_MPR = scores_MLC[:, : grid.prefix].topk(self.config.ranked, dim=-1).indices
+            ranks_MPR = self._ranks(scores_MLC[:, : grid.prefix])
             averages_MLD = scores_MLC[:, grid.prefix :].softmax(dim=-1) @ words_CD
             return torch.cat([words_CD[ranks_MPR].flatten(1, 2), averages_MLD], dim=1)
 

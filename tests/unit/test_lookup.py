@@ -13,7 +13,9 @@ from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
 from sensorium.model.lookup import LookupConfig, VocabularyLookup
+from sensorium.processing.processor import Processor
 from sensorium.recipes import RECIPES
+from sensorium.training.objectives.next_token import InstructConfig
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import TrainerOptions
 
@@ -116,3 +118,32 @@ def test_the_whole_stage_teaches_a_summary(tmp_path: Path) -> None:
     assert recipe.model.lane("image").tile_grid().tokens == 6 + 4
     start = build_pretrained(recipe.model)[0].projectors["image"].summary.weight
     assert not torch.equal(model.projectors["image"].summary.weight, start)
+
+
+def test_noise_changes_the_order_of_words_and_only_while_it_lasts() -> None:
+    embedding_VD = torch.randn(64, 32)
+    lookup = VocabularyLookup(LookupConfig(words=64, ranked=4, scale=8.0))
+    lookup.choose(torch.arange(64))
+    grid = Grid(1, 1, prefix=1)
+    features = Features(torch.randn(1, 2, 32).expand(200, 2, 32).flatten(0, 1), (grid,) * 200)
+    calm = lookup(features, embedding_VD).values_ND.view(200, 5, 32)
+    with lookup.noised(3.0):
+        noised = lookup(features, embedding_VD).values_ND.view(200, 5, 32)
+    torch.testing.assert_close(lookup(features, embedding_VD).values_ND.view(200, 5, 32), calm)
+    # The map is left alone; the first word stays in front in some pictures and not in others.
+    torch.testing.assert_close(noised[:, 4], calm[:, 4])
+    same = (noised[:, 0] == calm[:, 0]).all(-1).float().mean()
+    assert 0.1 < same < 0.9
+    # No word comes twice, and none from outside the best sixteen.
+    best = torch.nn.functional.normalize(embedding_VD, dim=-1) @ features.values_ND[0]
+    pool = embedding_VD[best.topk(16).indices]
+    is_word = (noised[:, :4, None] == pool).all(-1)
+    assert is_word.any(-1).all()
+    assert (is_word.sum(1) <= 1).all()
+
+
+def test_word_noise_needs_ranked_words() -> None:
+    recipe = RECIPES.find("tiny")()
+    model, tokenizer = build_pretrained(recipe.model)
+    with pytest.raises(ConfigError, match=r"word_noise.*lookup\.ranked"):
+        InstructConfig(word_noise=1.0).build(model, Processor(recipe.model, tokenizer), [])

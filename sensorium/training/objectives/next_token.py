@@ -8,13 +8,18 @@ Shape legend: B rows, T tokens, N learned tokens, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from contextlib import ExitStack
+from functools import partial
+from typing import Literal, cast
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.core.batch import Batch
+from sensorium.core.errors import ConfigError
 from sensorium.data.source import Source
+from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
@@ -39,11 +44,22 @@ class InstructConfig(ObjectiveConfig):
     """Instruction tuning: the model's own chat template, loss on answers only."""
 
     kind: Literal["instruct"] = "instruct"
+    word_noise: float = Field(default=0.0, ge=0.0)
+    """For models that rank words for a picture: how uncertain their order is made
+    (`VocabularyLookup.noised`)."""
 
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
-        return next_token_losses
+        if not self.word_noise:
+            return next_token_losses
+        if not any(lane.lookup and lane.lookup.ranked for lane in model.config.lanes.values()):
+            raise ConfigError(
+                "word_noise for a model that ranks no words",
+                where="objective.word_noise",
+                fix="set lookup.ranked in a lane of the model, or leave word_noise out",
+            )
+        return partial(_with_noise, self.word_noise)
 
 
 def next_token_losses(model: MultimodalModel, batch: Batch) -> Losses:
@@ -55,6 +71,13 @@ def next_token_losses(model: MultimodalModel, batch: Batch) -> Losses:
     logits_NV = model.logits(hidden_ND).float()
     total = F.cross_entropy(logits_NV, targets_N, reduction="sum")
     return Losses(total, len(targets_N), {"next_token": float(total.detach()) / max(1, len(targets_N))})
+
+
+def _with_noise(noise: float, model: MultimodalModel, batch: Batch) -> Losses:
+    with ExitStack() as stack:
+        for lookup in model.lookups.values():
+            stack.enter_context(cast(VocabularyLookup, lookup).noised(noise))
+        return next_token_losses(model, batch)
 
 
 def learned(hidden_BTD: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
