@@ -314,3 +314,13 @@ def test_layers_that_carry_a_state_refuse_separate_turns(monkeypatch: pytest.Mon
     monkeypatch.setattr(model.network.backbone.lm.config, "layer_types", ["linear_attention"], raising=False)
     with pytest.raises(ConfigError, match=r"separate turns.*leave separate_turns out"):
         model.network(collate([[model.processor.encode(talk(*PAIRS))]], 0))
+
+
+def test_an_array_of_samples_keeps_the_flag(tmp_path: Path) -> None:
+    row = {"id": "a", "separate_turns": True, "messages": [
+        {"role": "user", "content": "One?"}, {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "Two?"}, {"role": "assistant", "content": "2"}]}  # fmt: skip
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([row]), encoding="utf-8")
+    sample = open_path(file, "auto", None)[0]
+    assert len(sample.conversations()) == 2

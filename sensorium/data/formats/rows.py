@@ -131,13 +131,14 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
         if first is None:
             raise DataError("media but no user message to put them in", where=where)
         first["content"] = [*({"type": k, k: v} for k, v in unplaced), *first["content"]]
-    return {"id": str(row.get("id", "")), "messages": messages, **_meta(row)}
+    return {"id": str(row.get("id", "")), "messages": messages, **_own_keys(row)}
 
 
-def _meta(row: Row) -> dict[str, Any]:
-    """`meta` as our own format has it; of another shape it is some foreign column."""
-    meta = row.get("meta")
-    return {"meta": meta} if isinstance(meta, Mapping) else {}
+def _own_keys(row: Row) -> dict[str, Any]:
+    """What only our own format has, so that an array of Samples keeps it; of another shape it
+    is some foreign column."""
+    shapes = {"meta": Mapping, "separate_turns": bool}
+    return {key: row[key] for key, shape in shapes.items() if isinstance(row.get(key), shape)}
 
 
 def _slotted(turn: Any) -> list[str]:
@@ -263,7 +264,7 @@ def column_row(row: Row, where: str) -> dict[str, Any]:
         answer = str(row[text_key])
     return {"id": str(row.get("id", "")), "messages": [
         {"role": "user", "content": content}, {"role": "assistant", "content": answer}],
-        **_meta(row)}  # fmt: skip
+        **_own_keys(row)}  # fmt: skip
 
 
 def _cell(value: Any) -> Any:
