@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from sensorium.cli.evaluating import parse_benchmarks
 from sensorium.media.image import load_image
 
-KINDS = ("naming", "category", "attribute")
+KINDS = ("naming", "category", "existence", "attribute")
 COLUMNS, CELL_W, CELL_H, SIDE = 6, 200, 236, 150
 RIGHT, WRONG, GREY = (30, 140, 75), (200, 65, 50), (95, 105, 120)
 
