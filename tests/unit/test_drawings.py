@@ -18,7 +18,7 @@ from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.mixture import Pick
 from sensorium.data.picture_book.drawings import _without_twins
 from sensorium.data.picture_book.emoji import NAMES, STYLES, EmojiStyle, emoji_entries
-from sensorium.data.picture_book.entries import Entry
+from sensorium.data.picture_book.entries import Entry, shrink
 from sensorium.data.picture_book.groups import difference_hash
 from sensorium.data.picture_book.packages import Package, fetch_package, read_tgz
 from sensorium.data.picture_book.svg import render_svg
@@ -57,6 +57,32 @@ def emoji(tmp_path: Path) -> dict[str, Entry]:
     style = EmojiStyle(package=Package(name="@x/plain", version="1", sha256="", npm=True), licence="MIT")
     file = tgz(tmp_path / "icons.tgz", {"icons.json": {"icons": icons, "width": 32, "height": 32}})
     return {entry.id.rpartition("/")[2]: entry for entry in emoji_entries(style, file, names)}
+
+
+def test_emoji_of_pictures_are_found_by_code_point(tmp_path: Path) -> None:
+    names = tgz(
+        tmp_path / "names.tgz",
+        {
+            "en/data.json": [{"label": "umbrella", "hexcode": "2602-FE0F", "subgroup": 0},
+                             {"label": "grapes", "hexcode": "1F347", "subgroup": 0}],
+            "zh/data.json": [],
+            "meta/groups.json": {"subgroups": {"0": "clothing"}},
+        },
+    )  # fmt: skip
+    buffer = io.BytesIO()
+    PILImage.new("RGBA", (64, 64), (200, 30, 30, 255)).save(buffer, "WEBP")
+    file = tmp_path / "pictures.tgz"
+    with tarfile.open(file, "w:gz") as archive:
+        info = tarfile.TarInfo("package/assets/2602.webp")
+        info.size = len(buffer.getvalue())
+        archive.addfile(info, io.BytesIO(buffer.getvalue()))
+    style = EmojiStyle(package=Package(name="@x/solid", version="1", sha256="", npm=True),
+                       licence="MIT", rasters=True)  # fmt: skip
+    (entry,) = emoji_entries(style, file, names)
+    assert entry.name == "umbrella"
+    small = shrink(entry, 32, 80)
+    assert small is not None
+    assert small[1].size == (32, 32)
 
 
 def test_emoji_are_named_as_people_say_it(emoji: dict[str, Entry]) -> None:

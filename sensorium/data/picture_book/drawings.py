@@ -1,6 +1,6 @@
 """Build drawing-book: pictures beside picture-book, by other hands.
 
-Emoji in six styles and the Tux Paint stamps that are SVG only are for training; a seventh
+Emoji in eight styles and the Tux Paint stamps that are SVG only are for training; a ninth
 emoji style is held out whole, as a test of drawings from a source that training never saw.
 The folder has picture-book's layout. Pictures that look like one of picture-book's held-out
 pictures are left out.

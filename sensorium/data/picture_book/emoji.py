@@ -1,6 +1,6 @@
 """Emoji sets as named pictures: one drawing of each thing in several styles.
 
-Drawings come from icon sets in Iconify JSON (SVG bodies by name); names, sub-groups and
+Drawings come from icon sets in Iconify JSON (SVG bodies by name) or as pictures; names, sub-groups and
 Chinese names from `emojibase-data` (Unicode CLDR). Both are data inside npm packages.
 """
 
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sensorium.core.config import Config
 from sensorium.core.errors import MediaError
 from sensorium.data.picture_book.entries import Entry
-from sensorium.data.picture_book.packages import Package, read_tgz
+from sensorium.data.picture_book.packages import Package, read_tgz, read_tgz_members
 from sensorium.data.picture_book.svg import render_svg
 from sensorium.data.picture_book.words import Naming, accepted_names, article, describe
+
+Draw = Callable[[], bytes]
+"""Gives an encoded picture; raises a MediaError for one that cannot be drawn."""
 
 NAMES = Package(
     name="emojibase-data",
@@ -32,6 +35,8 @@ class EmojiStyle(Config):
 
     package: Package
     licence: str
+    rasters: bool = False
+    """`assets/<code points>.webp` instead of Iconify JSON."""
     heldout: bool = False
     """A style that no training sees: how well do drawings by another hand fare?"""
 
@@ -52,6 +57,13 @@ STYLES = (
     _set("emojione", "1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e", "CC-BY-4.0"),
     _set("fluent-emoji", "1.2.7", "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b", "MIT"),
     _set("fluent-emoji-flat", "1.2.6", "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175", "MIT"),
+    _set("emojione-v1", "1.2.3", "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3", "CC-BY-SA-4.0"),
+    EmojiStyle(
+        package=Package(name="@lobehub/fluent-emoji-3d", version="1.1.0", npm=True,
+                        sha256="c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"),
+        licence="MIT",
+        rasters=True,
+    ),
     _set("openmoji", "1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5", "CC-BY-SA-4.0", heldout=True),
 )  # fmt: skip
 
@@ -110,20 +122,19 @@ NOT_CLOCKS = {"alarm clock", "hourglass done", "hourglass not done", "stopwatch"
 
 def emoji_entries(style: EmojiStyle, file: Path, names_file: Path) -> Iterator[Entry]:
     """The pictures of one style that have a name."""
-    content = json.loads(read_tgz(file, ("icons.json",))["icons.json"])
-    aliases = {k: v["parent"] for k, v in content.get("aliases", {}).items() if set(v) == {"parent"}}
+    drawing = _rasters(file) if style.rasters else _icons(file)
     seen: dict[str, int] = {}
     for row in _named(names_file):
         slug = _slug(row["label"])
-        icon = content["icons"].get(slug) or content["icons"].get(aliases.get(slug, ""))
+        draw = drawing(row)
         naming = _naming(row["label"], row["subgroup"])
-        if icon is None or naming is None:
+        if draw is None or naming is None:
             continue
         number = seen[row["subgroup"]] = seen.get(row["subgroup"], -1) + 1
         if number % EVERY.get(row["subgroup"], 1):
             continue
         try:
-            picture = render_svg(_document(icon, content), side_px=256)
+            picture = draw()
         except MediaError:
             continue
         kind = KIND_OF.get(row["subgroup"]) if row["label"] not in NOT_CLOCKS else None
@@ -142,15 +153,42 @@ def emoji_entries(style: EmojiStyle, file: Path, names_file: Path) -> Iterator[E
         )
 
 
+def _icons(file: Path) -> Callable[[dict[str, Any]], Draw | None]:
+    """What draws an emoji from a set in Iconify JSON; None for one that the set has not."""
+    content = json.loads(read_tgz(file, ("icons.json",))["icons.json"])
+    aliases = {k: v["parent"] for k, v in content.get("aliases", {}).items() if set(v) == {"parent"}}
+
+    def find(row: dict[str, Any]) -> Draw | None:
+        slug = _slug(row["label"])
+        icon = content["icons"].get(slug) or content["icons"].get(aliases.get(slug, ""))
+        return None if icon is None else lambda: render_svg(_document(icon, content), side_px=256)
+
+    return find
+
+
+def _rasters(file: Path) -> Callable[[dict[str, Any]], Draw | None]:
+    """The same for pictures named by code points, with or without variation selectors."""
+    pictures = {
+        path.removeprefix("assets/").removesuffix(".webp").replace("-fe0f", ""): content
+        for path, content in read_tgz_members(file, ".webp")
+    }
+
+    def find(row: dict[str, Any]) -> Draw | None:
+        content = pictures.get(row["hexcode"].lower().replace("-fe0f", ""))
+        return None if content is None else lambda: content
+
+    return find
+
+
 def _named(file: Path) -> Iterator[dict[str, Any]]:
-    """(label, sub-group, Chinese name) of every emoji that shows a listed kind of thing."""
+    """Label, sub-group, code points and Chinese name of every emoji that shows a listed kind of thing."""
     files = read_tgz(file, ("en/data.json", "zh/data.json", "meta/groups.json"))
     subgroups = json.loads(files["meta/groups.json"])["subgroups"]
     chinese = {row["hexcode"]: row["label"] for row in json.loads(files["zh/data.json"])}
     for row in json.loads(files["en/data.json"]):
         subgroup = subgroups.get(str(row.get("subgroup")))
         if subgroup in CATEGORY_OF:
-            yield {"label": row["label"], "subgroup": subgroup, "zh": chinese.get(row["hexcode"], "")}
+            yield {"label": row["label"], "subgroup": subgroup, "hexcode": row["hexcode"], "zh": chinese.get(row["hexcode"], "")}
 
 
 def _slug(label: str) -> str:

@@ -119,6 +119,15 @@ def read_tgz(file: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return found
 
 
+def read_tgz_members(file: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
+    """(path inside, content) of an npm package's files whose names end with `suffix`."""
+    with tarfile.open(file, "r:gz") as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.name.endswith(suffix) else None
+            if stream is not None:
+                yield member.name.partition("/")[2], stream.read()
+
+
 def read_members(deb: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """(path, content) of the files in a .deb whose names end with one of `suffixes`.
 
