@@ -1,7 +1,7 @@
 """nano, the default model: EfficientNet-Lite0 + projector + SmolLM2-135M-Instruct.
 
-The vision tower's stride-16 map and its head become 16 words for the whole picture, best first, and
-4 x 4 tokens, each an average of word embeddings. Vocabulary alignment, alignment by captions,
+The vision tower's stride-16 map and its head become 48 words for the whole picture, best first,
+and 4 x 4 tokens, each an average of word embeddings. Vocabulary alignment, alignment by captions,
 instruction tuning.
 """
 
@@ -21,12 +21,13 @@ from sensorium.training.objectives.vocabulary import VocabularyConfig
 # Scenes are never mirrored: they are asked about left and right.
 MIRRORED = AugmentConfig(mirror=True)
 # With it, training pictures have their true words about as far in front as held-out ones do.
-NOISE = 3.0
+NOISE = 4.0
 TWO_VIEWS = AugmentConfig(mirror=True, views=2)
 # Scale of the cosines between visual tokens and words: at 50 from the start the loss falls slowly.
 GENTLE, SHARP = 20.0, 50.0
-# Words that the whole picture is told in, best first.
-WORDS = 16
+# Words that the whole picture is told in, best first: of things that a held-out picture shows, 56 %
+# are among the first 16 and 69 % among the first 48; of things that it does not, 4 and 7 %.
+WORDS = 48
 PROJECTOR, ADAPTER, TOWER = "projectors.image", "adapter", "encoders.image"
 
 
@@ -59,7 +60,6 @@ def nano() -> Recipe:
             _sharpen(),
             _captions(),
             _instructions(),
-            _sheets(),
         ),
     )
 
@@ -78,7 +78,7 @@ def _words() -> StageConfig:
             Learn(part=PROJECTOR, lr=1e-3, weight_decay=0.01),
             Learn(part=TOWER, lr=1e-4, weight_decay=0.05, last_blocks=4),
         ),
-        steps=800,
+        steps=1600,
         batch_size=32,
         schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.02),
     )
@@ -122,36 +122,14 @@ def _captions() -> StageConfig:
 
 
 def _instructions() -> StageConfig:
-    """Questions and answers; the language model learns through its adapter."""
+    """Questions and answers, mostly eight about a picture, each asked afresh behind the same visual
+    tokens; the language model learns through its adapter."""
     return StageConfig(
         name="instruct",
-        objective=InstructConfig(),
-        data=(
-            PictureBookSource(part="full", variants=8, augment=MIRRORED, weight=4),
-            PictureBookSource(part="drawings", variants=8, augment=MIRRORED, weight=4),
-            ScenesSource(count=20000, weight=3),
-        ),
-        learns=(
-            Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
-            Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
-        ),
-        steps=300,
-        batch_size=4,
-        max_length=256,
-        pack=True,
-        schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
-        checkpoint_every=100,
-    )
-
-
-def _sheets() -> StageConfig:
-    """Many questions: eight about a picture, each asked afresh behind the same visual tokens."""
-    return StageConfig(
-        name="sheets",
         objective=InstructConfig(word_noise=NOISE),
         data=(
             PictureBookSource(part="full", task="sheets", variants=8, augment=MIRRORED, weight=4),
-            PictureBookSource(part="drawings", task="sheets", variants=8, augment=MIRRORED, weight=3),
+            PictureBookSource(part="drawings", task="sheets", variants=8, augment=MIRRORED, weight=3.5),
             PictureBookSource(part="full", variants=8, augment=MIRRORED, weight=0.5),
             ScenesSource(task="sheets", count=20000, weight=2.5),
         ),
@@ -159,12 +137,12 @@ def _sheets() -> StageConfig:
             Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
             Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
         ),
-        steps=240,
+        steps=500,
         batch_size=3,
         max_length=448,
         pack=True,
         schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
-        checkpoint_every=40,
+        checkpoint_every=50,
     )
 
 

@@ -16,6 +16,7 @@ from PIL import Image as PILImage
 from sensorium.core.errors import DataError, MediaError
 from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.mixture import Pick
+from sensorium.data.picture_book.cards import CARD_ROOT, card_entries
 from sensorium.data.picture_book.drawings import _without_twins
 from sensorium.data.picture_book.emoji import NAMES, STYLES, EmojiStyle, emoji_entries
 from sensorium.data.picture_book.entries import Entry, shrink
@@ -159,3 +160,21 @@ def test_only_mirrored_sources_swap_left_and_right() -> None:
 
     assert {red_is_left(False, seed) for seed in range(40)} == {True}
     assert {red_is_left(True, seed) for seed in range(40)} == {True, False}
+
+
+def test_cards_are_named_by_their_files(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    PILImage.new("RGB", (64, 64), (30, 30, 200)).save(buffer, "JPEG")
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as archive:
+        for name in ("animals/guinea_pig.jpg", "animals/crow.jpg", "actions/bake.jpg", "sport/jump.jpg"):
+            info = tarfile.TarInfo(f"./{CARD_ROOT}{name}")
+            info.size = len(buffer.getvalue())
+            archive.addfile(info, io.BytesIO(buffer.getvalue()))
+    content = inner.getvalue()
+    deb = tmp_path / "cards.deb"
+    deb.write_bytes(b"!<arch>\n" + f"{'data.tar':<48}{len(content):<10}".encode() + b"`\n" + content)
+    pig, crow = sorted(card_entries(deb), key=lambda e: e.name, reverse=True)
+    assert (pig.name, pig.caption, pig.category) == ("guinea pig", "a guinea pig", "animal")
+    assert "bird" in crow.accepted
+    assert shrink(crow, 32, 80) is not None

@@ -1,7 +1,7 @@
 """Build drawing-book: pictures beside picture-book, by other hands.
 
-Emoji in eight styles and the Tux Paint stamps that are SVG only are for training; a ninth
-emoji style is held out whole, as a test of drawings from a source that training never saw.
+Emoji in eight styles, cartoon flash cards and the Tux Paint stamps that are SVG only are for
+training; a ninth emoji style is held out whole, as a test of drawings from a source that training never saw.
 The folder has picture-book's layout. Pictures that look like one of picture-book's held-out
 pictures are left out.
 """
@@ -24,6 +24,7 @@ from sensorium.data.picture_book.build import (
     write_images,
     write_samples,
 )
+from sensorium.data.picture_book.cards import CARDS, card_entries
 from sensorium.data.picture_book.emoji import NAMES, STYLES, emoji_entries
 from sensorium.data.picture_book.entries import Entry, stamp_entries
 from sensorium.data.picture_book.groups import MAX_BITS_APART, difference_hash
@@ -50,9 +51,9 @@ def build_drawing_book(
     if out.exists() and not (out / "pictures.jsonl").exists():
         raise DataError("the folder exists and is not a picture set", where=str(out))
     heldout = [e for e in read_entries(book) if e["split"] == "heldout"]
-    progress("fetching packages", 0, len(STYLES) + 2)
+    progress("fetching packages", 0, len(STYLES) + 3)
     stamps, names = fetch_package(STAMPS, packages), fetch_package(NAMES, packages)
-    entries = list(_svg_stamps(stamps, config))
+    entries = [*_svg_stamps(stamps, config), *card_entries(fetch_package(CARDS, packages))]
     for number, style in enumerate(STYLES):
         entries += emoji_entries(style, fetch_package(style.package, packages), names)
         progress("drawing emoji", number + 1, len(STYLES))

@@ -192,7 +192,7 @@ def shrink(entry: Entry, side_px: int, quality: int) -> tuple[bytes, PILImage.Im
         upright = load_image(entry.content, limits=LIMITS)
     except MediaError:
         return None
-    with PILImage.open(io.BytesIO(entry.content), formats=("PNG", "WEBP")) as picture:
+    with PILImage.open(io.BytesIO(entry.content), formats=("PNG", "WEBP", "JPEG")) as picture:
         transparent = picture.mode in ("RGBA", "LA") or "transparency" in picture.info
         small = _crop_margin(picture.convert("RGBA")) if transparent else upright.to_pil()
     if min(small.size) < 12:
