@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sensorium.core.batch import Batch, Example
@@ -28,6 +29,7 @@ from sensorium.model.lookup import VocabularyLookup, word_scores
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.mixing import blend_features, draw_blend
 
 # Words that say nothing about a picture.
 COMMON = frozenset(
@@ -37,11 +39,13 @@ MAX_ROWS_READ = 200_000
 
 
 class VocabularyConfig(ObjectiveConfig):
-    """Cosines are multiplied by `scale`; `norm_weight` keeps tokens as long as words."""
+    """Cosines are multiplied by `scale`; `norm_weight` keeps tokens as long as words; `mix`
+    above 0 blends pictures in pairs (`mixing.draw_blend`)."""
 
     kind: Literal["vocabulary"] = "vocabulary"
     scale: float = 20.0
     norm_weight: float = 0.1
+    mix: float = Field(default=0.0, ge=0)
 
     @property
     def template(self) -> str | None:
@@ -105,16 +109,23 @@ class VocabularyObjective:
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         if "image" not in batch.media:
             raise DataError("a batch without pictures", expected="one picture in every sample")
+        encoded = model.encode("image", batch.media["image"])
+        count = len(encoded.grids)
+        blend_MM = None
+        if self.config.mix and model.projectors["image"].training:
+            blend_MM = draw_blend(count, self.config.mix, encoded.values_ND)
+            encoded = blend_features(encoded, blend_MM)
         # Before any lookup: what is taught here is which words a token stands for.
-        features = model.projected("image", batch.media["image"])
+        features = model.projectors["image"](encoded)
         tokens_ND = features.values_ND.float()
         length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
         # Read at every step: an earlier stage may have taught the language model.
         words_CD = model.backbone.embedding.weight.detach()[self._candidates_C].float()
         norm_words = float(words_CD.norm(dim=-1).mean())
         scores_NC = word_scores(tokens_ND, words_CD, self.config.scale)
-        count = len(features.grids)
         targets_MC = self._targets(batch, scores_NC.new_zeros(count, scores_NC.shape[1]))
+        if blend_MM is not None:
+            targets_MC = blend_MM.to(targets_MC) @ targets_MC
         words = scores_NC.new_zeros(())
         for scores_LC, grid, target_C in zip(
             scores_NC.split(features.lengths), features.grids, targets_MC, strict=True
