@@ -176,7 +176,8 @@ def test_yes_no(text: str, expected: str | None) -> None:
     ("text", "accepted", "right"),
     [("A red apple.", ["apple"], True), ("pineapple", ["apple"], False), ("Ice-cream cone", ["cone"], True),
      ("an ice cream cone", ["ice cream"], True), ("cream ice", ["ice cream"], False), ("", ["x"], False),
-     ("A cat!", [""], False), ("A.", ["A"], True), ("B", ["A"], False), ("+", ["+"], True)],
+     ("A cat!", [""], False), ("A.", ["A"], True), ("B", ["A"], False), ("+", ["+"], True),
+     ("Cherries", ["cherry"], True), ("a brush", ["brushes"], True), ("glass", ["grass"], False)],
 )  # fmt: skip
 def test_names_match_whole_words(text: str, accepted: list[str], right: bool) -> None:
     assert names(text, accepted) == right

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from sensorium.data.picture_book.words import singular
+
 ARTICLES = {"a", "an", "the"}
 DIGITS = {"0": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "5": "five",
           "6": "six", "7": "seven", "8": "eight", "9": "nine", "10": "ten", "none": "zero",
@@ -19,10 +21,11 @@ def words(text: str) -> list[str]:
 
 
 def names(text: str, accepted: Sequence[str]) -> bool:
-    """Whether an accepted name stands in the answer as whole words, in order."""
-    said = words(text)
+    """Whether an accepted name stands in the answer as whole words, in order, be they one or many:
+    cherries are a right answer to a cherry."""
+    said = [singular(w) for w in words(text)]
     for name in accepted:
-        wanted = words(name)
+        wanted = [singular(w) for w in words(name)]
         # "A" is a letter to choose, "+" a sign: nothing is left of them as words.
         if not wanted and name.strip() and text.strip(" .").casefold() == name.strip(" .").casefold():
             return True
