@@ -31,7 +31,7 @@ def test_without_candidates_nothing_changes() -> None:
 def test_a_token_that_points_at_a_word_becomes_it() -> None:
     embedding_VD = torch.randn(16, 32)
     lookup = VocabularyLookup(LookupConfig(words=8, scale=80.0))
-    lookup.choose(torch.tensor([3, 5, 9]))
+    lookup.choose(torch.tensor([[3], [5], [9]]))
     tokens_ND = torch.stack([0.2 * embedding_VD[5], embedding_VD[3] + embedding_VD[9]])
     out_ND = lookup(Features(tokens_ND, ONE), embedding_VD).values_ND
     torch.testing.assert_close(out_ND[0], embedding_VD[5], atol=1e-4, rtol=1e-4)
@@ -45,7 +45,7 @@ def test_a_token_that_points_at_a_word_becomes_it() -> None:
 def test_other_words_are_never_used() -> None:
     embedding_VD = torch.randn(16, 32)
     lookup = VocabularyLookup(LookupConfig(words=8))
-    lookup.choose(torch.tensor([3, 5]))
+    lookup.choose(torch.tensor([[3], [5]]))
     near_7 = Features(embedding_VD[7:8], (Grid(1, 1),))
     changed_VD = embedding_VD.clone()
     changed_VD[7] = 100.0
@@ -54,7 +54,7 @@ def test_other_words_are_never_used() -> None:
 
 def test_too_many_candidates_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"5 candidate words.*raise lookup\.words"):
-        VocabularyLookup(LookupConfig(words=4)).choose(torch.arange(5))
+        VocabularyLookup(LookupConfig(words=4)).choose(torch.arange(5)[:, None])
 
 
 def test_the_vocabulary_stage_chooses_and_the_model_keeps(tmp_path: Path) -> None:
@@ -65,13 +65,13 @@ def test_the_vocabulary_stage_chooses_and_the_model_keeps(tmp_path: Path) -> Non
     options = TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache")
     train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
     model, _ = load_model(tmp_path / "run" / "model")
-    assert int((model.lookups["image"].ids_C >= 0).sum()) > 1
+    assert int((model.lookups["image"].pieces_CK[:, 0] >= 0).sum()) > 1
 
 
 def test_a_summary_becomes_its_best_words_in_order() -> None:
     embedding_VD = torch.randn(16, 32)
     lookup = VocabularyLookup(LookupConfig(words=8, ranked=3))
-    lookup.choose(torch.tensor([2, 3, 5, 9]))
+    lookup.choose(torch.tensor([[2], [3], [5], [9]]))
     unit_VD = torch.nn.functional.normalize(embedding_VD, dim=-1)
     summary_D = unit_VD[5] + 0.6 * unit_VD[2] + 0.3 * unit_VD[9]
     best = (unit_VD[[2, 3, 5, 9]] @ summary_D).argsort(descending=True)[:3]
@@ -92,7 +92,7 @@ def test_ranks_have_their_places_before_words_are_chosen() -> None:
 
 def test_fewer_words_than_ranks_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"3 candidate words.*lower lookup\.ranked"):
-        VocabularyLookup(LookupConfig(words=8, ranked=4)).choose(torch.arange(3))
+        VocabularyLookup(LookupConfig(words=8, ranked=4)).choose(torch.arange(3)[:, None])
 
 
 def test_a_summary_stands_before_the_map_and_sees_all_of_it() -> None:
@@ -123,7 +123,7 @@ def test_the_whole_stage_teaches_a_summary(tmp_path: Path) -> None:
 def test_noise_changes_the_order_of_words_and_only_while_it_lasts() -> None:
     embedding_VD = torch.randn(64, 32)
     lookup = VocabularyLookup(LookupConfig(words=64, ranked=4, scale=8.0))
-    lookup.choose(torch.arange(64))
+    lookup.choose(torch.arange(64)[:, None])
     grid = Grid(1, 1, prefix=1)
     features = Features(torch.randn(1, 2, 32).expand(200, 2, 32).flatten(0, 1), (grid,) * 200)
     calm = lookup(features, embedding_VD).values_ND.view(200, 5, 32)
@@ -147,3 +147,19 @@ def test_word_noise_needs_ranked_words() -> None:
     model, tokenizer = build_pretrained(recipe.model)
     with pytest.raises(ConfigError, match=r"word_noise.*lookup\.ranked"):
         InstructConfig(word_noise=1.0).build(model, Processor(recipe.model, tokenizer), [])
+
+
+def test_words_of_several_pieces_are_told_apart_and_spelt_out() -> None:
+    embedding_VD = torch.randn(16, 32)
+    lookup = VocabularyLookup(LookupConfig(words=4, pieces=3, ranked=4))
+    # Two words begin alike, as " d" + "aisy" and " d" + "aff" + "odil" do.
+    lookup.choose(torch.tensor([[1, 2, -1], [1, 3, 4], [5, -1, -1], [6, -1, -1]]))
+    grid = Grid(0, 0, prefix=1)
+    daffodil_D = embedding_VD[[1, 3, 4]].mean(0)
+    summary_D = daffodil_D / daffodil_D.norm() + 0.3 * embedding_VD[5] / embedding_VD[5].norm()
+    out = lookup(Features(summary_D[None], (grid,)), embedding_VD).values_ND
+    assert torch.equal(out, embedding_VD[[1, 3, 4, 5]])
+    close = VocabularyLookup(LookupConfig(words=4, pieces=3, scale=200.0))
+    close.choose(lookup.pieces_CK)
+    out = close(Features(daffodil_D[None], (Grid(1, 1),)), embedding_VD).values_ND
+    torch.testing.assert_close(out[0], daffodil_D, atol=1e-3, rtol=1e-3)

@@ -7,7 +7,7 @@ the map (a summary of the whole picture) and those of the map are scored apart, 
 learns to say what it can. The published relative is P-Former's decoupled pretraining
 (arXiv:2307.07063).
 
-Shape legend: M pictures, L tokens of one, D width, C candidate words.
+Shape legend: M pictures, L tokens of one, D width, C candidate words of up to K pieces.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -25,7 +25,13 @@ from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.sample import Sample
 from sensorium.data.source import Source
-from sensorium.model.lookup import VocabularyLookup, word_scores
+from sensorium.model.lookup import (
+    UNUSED,
+    LookupConfig,
+    VocabularyLookup,
+    word_scores,
+    word_vectors,
+)
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
@@ -83,28 +89,31 @@ class VocabularyObjective:
                 except DataError:
                     # Named, or skipped and listed, when training comes to this row.
                     continue
-        ids = {self._first_id(word) for word in words}
-        if len(words) > 1 and len(ids) == 1:
+        lookup = _lookup(model)
+        room = lookup.config if lookup else LookupConfig()
+        spelling = {word: self._pieces(word)[: room.pieces] for word in words}
+        spellings = sorted(set(spelling.values()))
+        if len(words) > 1 and len(spellings) == 1:
             raise ConfigError(
-                "every word begins with the same token, so words cannot be told apart",
+                f"the first {room.pieces} tokens of every word are the same, so words cannot be told apart",
                 fix="leave the vocabulary stage out for this language model",
             )
-        if not ids:
+        if not spellings:
             raise DataError("no captions to learn words from", fix="give captioned pictures")
-        candidates_C = torch.tensor(sorted(ids), device=model.device)
-        self._column = {int(token): c for c, token in enumerate(candidates_C.tolist())}
-        self._candidates_C = candidates_C
-        if "image" in model.lookups:
-            lookup = model.lookups["image"]
-            assert isinstance(lookup, VocabularyLookup)
-            lookup.choose(candidates_C)
+        column = {pieces: c for c, pieces in enumerate(spellings)}
+        self._column = {word: column[pieces] for word, pieces in spelling.items()}
+        filled = [list(pieces) + [UNUSED] * (room.pieces - len(pieces)) for pieces in spellings]
+        self._candidates_CK = torch.tensor(filled, device=model.device)
+        if lookup:
+            lookup.choose(self._candidates_CK)
 
-    def _first_id(self, word: str) -> int:
-        """A word stands for its first token that is more than a space, as it appears inside
-        a sentence."""
+    def _pieces(self, word: str) -> tuple[int, ...]:
+        """A word's tokens as it appears inside a sentence, from the first that is more than a
+        space."""
         tokenizer = self.processor.tokenizer
         ids = tokenizer.encode(" " + word)
-        return next((i for i in ids if tokenizer.decode([i]).strip()), ids[0])
+        start = next((k for k, i in enumerate(ids) if tokenizer.decode([i]).strip()), 0)
+        return tuple(ids[start:])
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         if "image" not in batch.media:
@@ -120,7 +129,7 @@ class VocabularyObjective:
         tokens_ND = features.values_ND.float()
         length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
         # Read at every step: an earlier stage may have taught the language model.
-        words_CD = model.backbone.embedding.weight.detach()[self._candidates_C].float()
+        words_CD = word_vectors(self._candidates_CK, model.backbone.embedding.weight.detach()).float()
         norm_words = float(words_CD.norm(dim=-1).mean())
         scores_NC = word_scores(tokens_ND, words_CD, self.config.scale)
         targets_MC = self._targets(batch, scores_NC.new_zeros(count, scores_NC.shape[1]))
@@ -149,14 +158,14 @@ class VocabularyObjective:
                 expected="exactly one picture in every sample",
             )
         for m, text in enumerate(texts):
-            columns = {
-                self._column[token]
-                for token in (self._first_id(word) for word in text_words(text))
-                if token in self._column
-            }
+            columns = {self._column[word] for word in text_words(text) if word in self._column}
             for column in columns:
                 targets_MC[m, column] = 1.0 / len(columns)
         return targets_MC
+
+
+def _lookup(model: MultimodalModel) -> VocabularyLookup | None:
+    return cast(VocabularyLookup, model.lookups["image"]) if "image" in model.lookups else None
 
 
 def one_picture(example: Example) -> None:
