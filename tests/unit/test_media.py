@@ -13,9 +13,10 @@ from PIL import Image as PILImage
 
 from sensorium.core.batch import Grid, MediaShape
 from sensorium.core.errors import ConfigError, MediaError
+from sensorium.media.anyres import AnyResolution
 from sensorium.media.image import load_image
 from sensorium.media.limits import ImageLimits
-from sensorium.media.resolution import AnyResolution, FixedResolution
+from sensorium.media.resolution import FixedResolution
 
 
 def encoded(image: PILImage.Image, format: str = "PNG", **options: Any) -> bytes:
