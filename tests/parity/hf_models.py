@@ -11,6 +11,9 @@ IMAGE_ID = 99
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
           "num_attention_heads": 4, "image_size": 28, "patch_size": 14}  # fmt: skip
 
+NEXT_IMAGE_ID = 299
+NEXT_PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+
 
 def llava(folder: Path, tie: bool = False) -> Any:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
@@ -25,6 +28,21 @@ def llava(folder: Path, tie: bool = False) -> Any:
         tie_word_embeddings=tie,
     )
     return _save(LlavaForConditionalGeneration(config), folder)
+
+
+def llava_next(folder: Path, patch_px: int = 7, pinpoints: list[list[int]] | None = None) -> Any:
+    """Tiles of 28 pixels; room for the byte tokenizer, and `NEXT_IMAGE_ID` beyond it."""
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    text = {"model_type": "llama", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    config = LlavaNextConfig(
+        vision_config={"model_type": "clip_vision_model", **VISION, "patch_size": patch_px},
+        text_config=text,
+        image_token_index=NEXT_IMAGE_ID,
+        image_grid_pinpoints=pinpoints or NEXT_PINPOINTS,
+    )
+    return _save(LlavaNextForConditionalGeneration(config), folder)
 
 
 def blip2(folder: Path) -> Any:

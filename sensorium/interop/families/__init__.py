@@ -6,6 +6,7 @@ FAMILIES = NameTable(
     "model family",
     {
         "llava": "sensorium.interop.families.llava:Llava",
+        "llava_next": "sensorium.interop.families.llava_next:LlavaNext",
         "blip-2": "sensorium.interop.families.blip2:Blip2",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
