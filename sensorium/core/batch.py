@@ -6,6 +6,7 @@ padding, V vocabulary, C channels, H/W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -51,6 +52,9 @@ class TilePlan:
 
     `rows x cols` tiles follow the thumbnail, if any, in reading order. `picture` is the size
     of the picture centred on them, whose padding is cut from the merged map; None keeps all.
+    `max_tiles` is the number of tiles' worth of tokens down to which a larger map is shrunk
+    (LLaVA-OneVision's `anyres_max`). `newline` adds a token behind each row of the merged map,
+    and behind a lone tile.
     """
 
     rows: int = 1
@@ -58,6 +62,7 @@ class TilePlan:
     thumbnail: bool = False
     newline: bool = False
     picture: MediaShape | None = None
+    max_tiles: int | None = None
 
     @property
     def images(self) -> int:
@@ -88,6 +93,17 @@ class TilePlan:
             bottom, right = max(bottom, top + 1), max(right, left + 1)
         return top, bottom, left, right
 
+    def map_size(self, tile: Grid) -> tuple[int, int]:
+        """Rows and columns of the merged map after cutting and shrinking."""
+        top, bottom, left, right = self.window(tile)
+        height, width = bottom - top, right - left
+        if self.max_tiles is not None:
+            ratio = math.sqrt(height * width / (self.max_tiles * tile.h * tile.w))
+            # A map that is larger by less than a tenth is left as it is.
+            if ratio > 1.1:
+                height, width = int(height // ratio), int(width // ratio)
+        return height, width
+
     def num_tokens(self, tile: Grid) -> int:
         """Tokens of the whole picture when each tile yields `tile`.
 
@@ -95,10 +111,9 @@ class TilePlan:
         to it: there is no second formula.
         """
         if not self.thumbnail and self.rows * self.cols == 1:
-            return tile.tokens
-        top, bottom, left, right = self.window(tile)
-        per_row = (right - left) + (1 if self.newline else 0)
-        return (tile.tokens if self.thumbnail else 0) + (bottom - top) * per_row
+            return tile.tokens + self.newline
+        height, width = self.map_size(tile)
+        return (tile.tokens if self.thumbnail else 0) + height * (width + self.newline)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from sensorium.core.batch import Grid, MediaShape, TilePlan
+from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.parts import ResolutionConfig
 from sensorium.media.image import WHITE, Image
 
@@ -34,13 +34,12 @@ class FixedResolution(ResolutionConfig):
     def tiny(cls) -> FixedResolution:
         return cls()
 
-    def plan(self, shape: MediaShape, size_px: int, tile: Grid) -> TilePlan:
+    def plan(self, shape: MediaShape, size_px: int, tile: Grid, pictures: int = 1) -> TilePlan:
         return TilePlan()
 
-    def cut(
-        self, image: Image, plan: TilePlan, size_px: int, interpolation: str
-    ) -> NDArray[np.uint8]:
-        fitted = FIT[self.fit](image.to_pil(), size_px, size_px, interpolation)
+    def cut(self, image: Image, plan: TilePlan, preprocess: Preprocess) -> NDArray[np.uint8]:
+        size_px = preprocess.size_px
+        fitted = FIT[self.fit](image.to_pil(), size_px, size_px, preprocess.interpolation)
         return np.asarray(fitted, dtype=np.uint8)[None].copy()
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from sensorium.core.batch import Grid, MediaShape
+from sensorium.core.batch import Grid, MediaShape, Preprocess
 from sensorium.core.errors import ConfigError, DataError, MediaError
 from sensorium.core.sample import parse_sample
 from sensorium.data.formats.rows import column_row, turn_row
@@ -117,7 +117,8 @@ def test_tile_plans_count_what_they_keep(
 def test_fixed_resolution_takes_any_shape(height: int, width: int, fit: Any) -> None:
     image = load_image(np.zeros((height, width, 3), np.uint8))
     resolution = FixedResolution(fit=fit)
-    cut = resolution.cut(image, resolution.plan(image.shape, 32, Grid(2, 2)), 32, "bilinear")
+    preprocess = Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+    cut = resolution.cut(image, resolution.plan(image.shape, 32, Grid(2, 2)), preprocess)
     assert cut.shape == (1, 32, 32, 3)
 
 
