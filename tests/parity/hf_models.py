@@ -13,6 +13,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
 
 NEXT_IMAGE_ID = 299
 NEXT_PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+ONEVISION_PINPOINTS = [[28 * rows, 28 * cols] for rows in range(1, 7) for cols in range(1, 7)]
 
 
 def llava(folder: Path, tie: bool = False) -> Any:
@@ -43,6 +44,25 @@ def llava_next(folder: Path, patch_px: int = 7, pinpoints: list[list[int]] | Non
         image_grid_pinpoints=pinpoints or NEXT_PINPOINTS,
     )
     return _save(LlavaNextForConditionalGeneration(config), folder)
+
+
+def llava_onevision(folder: Path, *, tie: bool = False, max_tiles: int = 9) -> Any:
+    """SigLIP without its pooling head, Qwen2; tied or not whatever the text's own config says."""
+    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+    config = LlavaOnevisionConfig(
+        vision_config={"model_type": "siglip_vision_model", **VISION, "patch_size": 7,
+                       "vision_use_head": False},
+        text_config={"model_type": "qwen2", "vocab_size": 300, "hidden_size": 32,
+                     "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+                     "num_key_value_heads": 2, "tie_word_embeddings": not tie},
+        image_token_index=NEXT_IMAGE_ID,
+        video_token_index=NEXT_IMAGE_ID - 1,
+        image_grid_pinpoints=ONEVISION_PINPOINTS,
+        tie_word_embeddings=tie,
+        vision_aspect_ratio=f"anyres_max_{max_tiles}",
+    )  # fmt: skip
+    return _save(LlavaOnevisionForConditionalGeneration(config), folder)
 
 
 def blip2(folder: Path) -> Any:

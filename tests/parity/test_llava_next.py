@@ -9,46 +9,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anyres_cases import (
+    PROMPTS,
+    SIZES,
+    Prompt,
+    assert_equal,
+    encode,
+    our_logits,
+    our_processor,
+    picture,
+)
 from hf_models import NEXT_IMAGE_ID, NEXT_PINPOINTS, llava_next
-from PIL import Image as PILImage
 
 from sensorium.core.batch import Example, Grid, MediaShape
 from sensorium.core.errors import ConfigError
-from sensorium.core.sample import parse_sample
 from sensorium.encoders.pixels import Normalise
 from sensorium.inference.engine import Engine
 from sensorium.interop.families.llava_next import PINPOINTS, LlavaNext, grids_of
 from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors
 from sensorium.media.anyres import AnyResolution
 from sensorium.media.image import BLACK
-from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.processing.collate import collate
-from sensorium.processing.processor import Processor
 from sensorium.text.byte_tokenizer import byte_tokenizer
 
-# Width x height: squares, both extremes, sizes of exactly one canvas, thinner than one token, and
-# one whose side on the map is a whole number that floats miss by less than 1e-7.
-SIZES = [(40, 40), (100, 30), (30, 100), (28, 28), (56, 56), (7, 90), (33, 70), (200, 3), (3, 200),
-         (1, 1), (57, 55), (83, 29), (61, 100), (300, 299), (500, 4), (188, 47)]  # fmt: skip
-# Height x width of more such, each for one of the towers below.
+# Height x width: a side on the map of one of the towers below is a whole number that floats miss.
 MISSED = [[55, 176], [88, 55], [47, 188], [94, 376], [49, 49], [99, 187], [98, 441], [392, 147]]
-# A conversation is text and pictures in turn: at the start, in the middle, at the end, side by side.
-PROMPTS: list[list[str | tuple[int, int]]] = [
-    [(100, 30), "what is it?"],
-    ["see ", (33, 70), " and tell"],
-    ["name it: ", (30, 100)],
-    ["a ", (28, 28), (57, 55), " or ", (200, 3), "?"],
-    [(3, 200), (40, 40)],
-    ["no picture at all"],
-]
-
-
-def picture(size: tuple[int, int]) -> PILImage.Image:
-    """Noise, on which every difference in resampling shows."""
-    width, height = size
-    pixels_HWC = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3))
-    return PILImage.fromarray(pixels_HWC.astype(np.uint8), "RGB")
 
 
 def reference_processor(size_px: int, pinpoints: list[list[int]]) -> Any:
@@ -75,20 +60,7 @@ def reference_counter(size_px: int, patch_px: int, pinpoints: list[list[int]]) -
     )  # fmt: skip
 
 
-def our_processor(config: ModelConfig) -> Processor:
-    """A template without words, so that a picture may stand first or last."""
-    return Processor(config, byte_tokenizer(), template="caption")
-
-
-def encode(config: ModelConfig, prompt: list[str | tuple[int, int]]) -> Example:
-    content = [{"type": "text", "text": p} if isinstance(p, str) else
-               {"type": "image", "image": picture(p)} for p in prompt]  # fmt: skip
-    return our_processor(config).encode(
-        parse_sample({"messages": [{"role": "user", "content": content}]})
-    )
-
-
-def reference_inputs(prompt: list[str | tuple[int, int]], example: Example) -> dict[str, Any]:
+def reference_inputs(prompt: Prompt, example: Example) -> dict[str, Any]:
     """The same prompt as the reference takes it: its own pixels, its own image token."""
     ids = torch.tensor([example.input_ids])
     pictures = [picture(p) for p in prompt if not isinstance(p, str)]
@@ -99,15 +71,6 @@ def reference_inputs(prompt: list[str | tuple[int, int]], example: Example) -> d
         "input_ids": ids,
         **reference_processor(28, NEXT_PINPOINTS)(pictures, return_tensors="pt"),
     }
-
-
-def our_logits(model: MultimodalModel, rows: list[list[Example]], **options: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model.logits(model(collate(rows, pad_id=0, **options)).hidden_BTD)
-
-
-def assert_equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

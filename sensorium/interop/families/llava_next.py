@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.input_projectors.mlp import MlpConfig
-from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
-from sensorium.interop.families.llava_parts import exported_lane, key_map, template, tower
+from sensorium.interop.families.base import refuse_export
+from sensorium.interop.families.llava_parts import (
+    exported_lane,
+    key_map,
+    language_model,
+    template,
+    tower,
+)
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.media.anyres import AnyResolution
 from sensorium.media.image import BLACK
@@ -40,13 +45,13 @@ class LlavaNext:
                     ),
                 )
             },
-            backbone=CausalLMConfig(arch=text_arch(config["text_config"])),
+            backbone=language_model(config),
             template=template(config),
         )
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         lane, parts = exported_lane("llava_next", config)
-        text, tiles = lm_arch("llava_next", config), lane.resolution
+        tiles = lane.resolution
         if not isinstance(tiles, AnyResolution):
             raise refuse_export("llava_next", "its pictures are not cut into AnyRes tiles")
         # The processor of that family knows no other ways.
@@ -62,8 +67,6 @@ class LlavaNext:
             "image_grid_pinpoints": [
                 [rows * size_px, cols * size_px] for rows, cols in tiles.grids
             ],
-            "image_token_index": text.get("pad_token_id") or 0,
-            "text_config": text,
             **parts,
         }
 

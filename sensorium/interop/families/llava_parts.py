@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.core.errors import ConfigError
 from sensorium.encoders.clip import ClipConfig
 from sensorium.encoders.siglip import SiglipConfig
 from sensorium.encoders.tower import TowerConfig
 from sensorium.input_projectors.mlp import MlpConfig
-from sensorium.interop.families.base import refuse_export
+from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.text.chat import TemplateName
@@ -60,8 +61,22 @@ def tower(config: Mapping[str, Any]) -> TowerConfig:
         raise ConfigError("LLaVA's 'default' features drop a CLS token that SigLIP lacks",
                           expected="vision_feature_select_strategy 'full'")  # fmt: skip
     if kind.startswith("siglip"):
-        values["feature"] = "patch"
+        values |= {"feature": "patch", "pooling_head": shape.get("vision_use_head", True)}
     return TOWERS[kind](**values)
+
+
+def language_model(config: Mapping[str, Any], *, own_tie: bool = False) -> CausalLMConfig:
+    """The language model that a foreign config.json means.
+
+    Args:
+        own_tie: `text_config` alone may tie the output layer to the embedding. Otherwise the
+            word of config.json counts, where it has one.
+    """
+    arch = text_arch(config["text_config"])
+    tie = config.get("tie_word_embeddings")
+    if tie is not None and not (own_tie and arch.get("tie_word_embeddings")):
+        arch["tie_word_embeddings"] = tie
+    return CausalLMConfig(arch=arch)
 
 
 def template(config: Mapping[str, Any]) -> TemplateName:
@@ -70,7 +85,8 @@ def template(config: Mapping[str, Any]) -> TemplateName:
 
 
 def exported_lane(family: str, config: ModelConfig) -> tuple[LaneConfig, dict[str, Any]]:
-    """The picture's lane, and what a foreign config.json says of its tower and projector.
+    """The picture's lane, and what a foreign config.json says of its tower and projector and of
+    the language model.
 
     Raises:
         ConfigError: the model does not fit.
@@ -79,28 +95,38 @@ def exported_lane(family: str, config: ModelConfig) -> tuple[LaneConfig, dict[st
     if lane is None or set(config.lanes) != {"image"} or not config.fusion.fills_slots:
         raise refuse_export(family, "it needs one image lane and splice fusion")
     encoder, projector = lane.encoder, lane.projector
-    if not isinstance(encoder, ClipConfig) or encoder.select_layer is None:
-        raise refuse_export(family, "the encoder is not CLIP with a chosen layer")
+    if not isinstance(encoder, ClipConfig | SiglipConfig) or encoder.select_layer is None:
+        raise refuse_export(family, "the encoder is not CLIP or SigLIP with a chosen layer")
     if not isinstance(projector, MlpConfig) or projector.depth != 2 or projector.norm_in:
         raise refuse_export(family, "the projector is not a plain two-layer MLP")
     strategy = {v: k for k, v in FEATURES.items()}.get(encoder.feature)
+    if isinstance(encoder, SiglipConfig) and strategy == "default":
+        strategy = "full"
     if strategy is None:
         raise refuse_export(family, f"it has no feature {encoder.feature!r}")
+    text = lm_arch(family, config)
+    own: dict[str, Any] = (
+        {"model_type": "clip_vision_model", "hidden_act": encoder.activation}
+        if isinstance(encoder, ClipConfig)
+        else {"model_type": "siglip_vision_model", "vision_use_head": encoder.pooling_head}
+    )
     return lane, {
+        "image_token_index": text.get("pad_token_id") or 0,
+        "tie_word_embeddings": bool(transformers_config(text).tie_word_embeddings),
+        "text_config": text,
         "image_seq_length": encoder.grid().tokens,
         "projector_hidden_act": projector.activation,
         "multimodal_projector_bias": True,
         "vision_feature_layer": encoder.select_layer,
         "vision_feature_select_strategy": strategy,
         "vision_config": {
-            "model_type": "clip_vision_model",
+            **own,
             "hidden_size": encoder.width,
             "num_hidden_layers": encoder.layers,
             "num_attention_heads": encoder.heads,
             "intermediate_size": encoder.mlp_width,
             "image_size": encoder.image_size_px,
             "patch_size": encoder.patch_size_px,
-            "hidden_act": encoder.activation,
         },
     }
 
