@@ -211,7 +211,7 @@ def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     to: Annotated[
-        str | None, typer.Option(help="llava, blip-2, idefics, or sensorium (one folder).")
+        str | None, typer.Option(help="llava, llava_next, llava_onevision, blip-2, idefics, or sensorium.")
     ] = None,
     half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,
     as_json: Json = False,
