@@ -11,6 +11,7 @@ RECIPES = NameTable(
         "llava-v1": "sensorium.recipes.llava_v1:llava_v1",
         "llava-1.5": "sensorium.recipes.llava_15:llava_15",
         "llava-1.5-13b": "sensorium.recipes.llava_15:llava_15_13b",
+        "llava-1.5-lora": "sensorium.recipes.llava_15:llava_15_lora",
         "llava-med": "sensorium.recipes.llava_med:llava_med",
         "shikra": "sensorium.recipes.shikra:shikra",
         "blip2-opt": "sensorium.recipes.blip2_opt:blip2_opt",
@@ -24,6 +25,7 @@ TINY_FORMS = NameTable(
     {
         "llava-v1": "sensorium.recipes.llava_v1:tiny",
         "llava-1.5": "sensorium.recipes.llava_15:tiny",
+        "llava-1.5-lora": "sensorium.recipes.llava_15:tiny_lora",
         "llava-med": "sensorium.recipes.llava_med:tiny",
         "shikra": "sensorium.recipes.shikra:tiny",
         "blip2-opt": "sensorium.recipes.blip2_opt:tiny",

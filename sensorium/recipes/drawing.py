@@ -6,7 +6,7 @@ from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.tower import TowerConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.model.config import LaneConfig, ModelConfig
-from sensorium.recipes.sizes import part_sizes
+from sensorium.recipes.sizes import adapter_size, part_sizes
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
 
@@ -16,7 +16,7 @@ NAME, WHAT, COUNT = 18, 46, 16
 def draw(recipe: Recipe) -> str:
     """The drawing; every count is taken from the model, built on the meta device."""
     model, sizes = recipe.model, part_sizes(recipe.model)
-    table = _Table(recipe, sizes)
+    table = _Table(recipe, {**sizes, "adapter": adapter_size(model)})
     lines = [f"{recipe.name}: {sum(sizes.values()):,} parameters", ""]
     for kind, lane in model.lanes.items():
         lines += _lane(kind, lane, model, table)
@@ -81,5 +81,5 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
         lines.append(f"{fusion.kind:<{NAME}}features take the places of placeholder tokens")
     lines += ["  |", table.line("backbone", f"{llm_name(model)}, {backbone.num_layers} layers")]
     if model.adapter is not None:
-        lines.append(f"{'adapter':<{NAME}}LoRA of rank {model.adapter.rank}")
+        lines.append(table.line("adapter", f"LoRA of rank {model.adapter.rank}"))
     return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]

@@ -16,6 +16,7 @@ from sensorium.training.config import Published, Recipe
 def llava_med() -> Recipe:
     """500K captioned figures for the projector, then 60K conversations for projector and LLM."""
     base = llava_15()
+    assert base.published is not None
     changes = {"backbone": mistral_7b_instruct(), "template": "mistral"}
     return Recipe(
         name="llava-med",
@@ -23,7 +24,10 @@ def llava_med() -> Recipe:
         published=Published(
             paper="2306.00890",
             oracle="LlavaForConditionalGeneration",
-            differs=("the stages' settings are those of version 1; v1.5 did not publish its own",),
+            differs=(
+                *base.published.differs,
+                "the stages' settings are those of version 1; v1.5 did not publish its own",
+            ),
         ),
         model=base.model.model_copy(update=changes),
         stages=(
