@@ -44,6 +44,7 @@ def blip2_opt() -> Recipe:
             ),
             differs=(
                 "pictures are squeezed to a square, not cropped at random",
+                "gradients are clipped at a norm of 1",
                 "text begins in front of the picture with OPT's </s>, not behind it",
                 "the line break that ends an answer does not stop generation",
                 "the last learning rate is the paper's 5e-5; the released file has 1e-5",

@@ -28,6 +28,7 @@ def minigpt4() -> Recipe:
             missing=("starting from the trained tower and Q-Former of an imported BLIP-2",),
             differs=(
                 "pictures are squeezed to a square, not cropped at random",
+                "gradients are clipped at a norm of 1",
                 "the ### that ends an answer does not stop generation",
                 "Vicuna v0's vocabulary is taken to be LLaMA's 32,000",
             ),

@@ -33,6 +33,8 @@ class ChatTemplate(Config):
     media_after: str = ""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
+    user_text: bool = True
+    """False: of what a user says, only the media are written."""
     control: tuple[str, ...] = ()
     """Control tokens that may occur in the strings above; `{eos}` is the tokenizer's own."""
 
@@ -121,11 +123,13 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "\n", "user": "", "assistant": "{eos}"},
         control=("{eos}",),
     ),
-    # The same as LLaVA and MiniGPT-4 write it: begin of text, picture, caption, line break.
+    # The same as LLaVA and MiniGPT-4 write it: begin of text, picture, caption, line break. The
+    # instruction that LLaVA's rows have beside the picture is not shown.
     "caption_line": ChatTemplate(
         before=dict.fromkeys(ROLES, ""),
         after={"system": "", "user": "", "assistant": "\n"},
         bos=True,
+        user_text=False,
     ),
     # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
     "document": ChatTemplate(
@@ -201,7 +205,7 @@ def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[
             if template.media_after:
                 yield Piece("text", template.media_after, learn=False)
         elif part.type == "text":
-            if part.value:
+            if part.value and (template.user_text or message.role != "user"):
                 yield Piece("text", part.value, learn=learn)
         else:
             raise ConfigError(

@@ -63,9 +63,10 @@ def test_blip2_is_asked_one_question() -> None:
 
 
 @pytest.mark.parametrize("name", ["llava-v1", "llava-1.5", "llava-med", "minigpt4", "blip2-opt"])
-def test_alignment_learns_the_caption_and_its_line_break(name: str) -> None:
+def test_alignment_shows_no_instruction_and_learns_caption_and_line_break(name: str) -> None:
     sample = parse_sample({"messages": [
-        {"role": "user", "content": [{"type": "image", "image": "x.png"}]},
+        {"role": "user", "content": [
+            {"type": "image", "image": "x.png"}, {"type": "text", "text": "Describe the picture."}]},
         {"role": "assistant", "content": "A cat."},
     ]})  # fmt: skip
     template = TEMPLATES[RECIPES.find(name)().stages[0].objective.template]
