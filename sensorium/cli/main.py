@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.",
                        rich_markup_mode=None)  # fmt: skip
-recipe_app = typer.Typer(no_args_is_help=True, help="List and print recipes.",
+recipe_app = typer.Typer(no_args_is_help=True, help="List, print and compare recipes.",
                          rich_markup_mode=None)  # fmt: skip
 app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
@@ -85,7 +85,7 @@ def chat(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, NAME/tiny, or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
     out: Annotated[str | None, typer.Option(help="Run folder; default runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
@@ -176,22 +176,45 @@ def data_show(
 
 @recipe_app.command("list")
 def recipe_list(as_json: Json = False) -> None:
-    """Every recipe and what it is."""
-    from sensorium.cli.training import recipe_list_command
+    """Every recipe: parts, stages, what learns, whether it is complete."""
+    from sensorium.cli.recipes import list_command
 
-    recipe_list_command(as_json)
+    list_command(as_json)
 
 
 @recipe_app.command("show")
 def recipe_show(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, NAME/tiny, or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Draw parts, shapes and sizes.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print a recipe as YAML that `train` accepts."""
-    from sensorium.cli.training import recipe_show_command
+    from sensorium.cli.recipes import show_command
 
-    recipe_show_command(recipe, overrides or [], as_json)
+    show_command(recipe, overrides or [], graph, as_json)
+
+
+@recipe_app.command("diff")
+def recipe_diff(
+    first: Annotated[str, typer.Argument(help="A recipe's name, NAME/tiny, or a YAML file.")],
+    second: Annotated[str, typer.Argument(help="Another.")],
+    as_json: Json = False,
+) -> None:
+    """Print the keys in which two recipes differ, with both values."""
+    from sensorium.cli.recipes import diff_command
+
+    diff_command(first, second, as_json)
+
+
+@recipe_app.command("table")
+def recipe_table(
+    out: Annotated[str | None, typer.Option(help="A file to write, such as docs/systems.md.")] = None,
+) -> None:
+    """The published systems and their sizes as a Markdown page."""
+    from sensorium.cli.recipes import table_command
+
+    table_command(out)
 
 
 @app.command("import")
@@ -211,7 +234,7 @@ def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     to: Annotated[
-        str | None, typer.Option(help="llava, blip-2, idefics, or sensorium (one folder).")
+        str | None, typer.Option(help="llava, llava_next, llava_onevision, blip-2, idefics, or sensorium.")
     ] = None,
     half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""`train`, `recipe list`, `recipe show`."""
+"""`train`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from sensorium.core.errors import ConfigError
 
 
 def find_recipe(name: str, overrides: list[str]) -> Any:
-    """A recipe by name or YAML file, with overrides applied."""
-    from sensorium.recipes import RECIPES
+    """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form."""
+    from sensorium.recipes import RECIPES, TINY_FORMS
     from sensorium.training.config import Recipe
 
     if name.endswith((".yaml", ".yml")):
         recipe = Recipe.load(Path(name))
+    elif name.endswith("/tiny"):
+        recipe = TINY_FORMS.find(name.removesuffix("/tiny"))()
     else:
         recipe = RECIPES.find(name)()
     return recipe.override(overrides)
@@ -85,30 +87,3 @@ def print_plan(plan: Any, precision: str) -> None:
         say(f"  {part:<20} {total:>12,} parameters  {state}")
     if plan.warning:
         say(f"  warning: {plan.warning}")
-
-
-def recipe_list_command(as_json: bool) -> None:
-    """Names and descriptions."""
-    from sensorium.cli.main import print_json
-    from sensorium.recipes import RECIPES
-
-    recipes = [RECIPES.find(name)() for name in RECIPES]
-    rows = [{"name": r.name, "description": r.description, "stages": [s.name for s in r.stages]}
-            for r in recipes]  # fmt: skip
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        print(f"{row['name']:<10} {row['description']}")
-        print(f"{'':<10} stages: {', '.join(row['stages']) or 'none'}")
-
-
-def recipe_show_command(name: str, overrides: list[str], as_json: bool) -> None:
-    """The recipe as YAML or JSON."""
-    from sensorium.cli.main import print_json
-
-    recipe = find_recipe(name, overrides)
-    if as_json:
-        print_json(recipe.to_dict())
-    else:
-        print(recipe.to_yaml(), end="")

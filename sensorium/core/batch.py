@@ -6,6 +6,7 @@ padding, V vocabulary, C channels, H/W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -49,15 +50,19 @@ class Preprocess:
 class TilePlan:
     """How one picture is laid out as encoder inputs and as tokens.
 
-    `rows x cols` tiles follow the thumbnail, if any, in reading order. `keep` is the part
-    of the tiled canvas that the picture covers, as fractions (top, bottom, left, right).
+    `rows x cols` tiles follow the thumbnail, if any, in reading order. `picture` is the size
+    of the picture centred on them, whose padding is cut from the merged map; None keeps all.
+    `max_tiles` is the number of tiles' worth of tokens down to which a larger map is shrunk
+    (LLaVA-OneVision's `anyres_max`). `newline` adds a token behind each row of the merged map,
+    and behind a lone tile.
     """
 
     rows: int = 1
     cols: int = 1
     thumbnail: bool = False
     newline: bool = False
-    keep: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
+    picture: MediaShape | None = None
+    max_tiles: int | None = None
 
     @property
     def images(self) -> int:
@@ -65,12 +70,39 @@ class TilePlan:
         return self.rows * self.cols + (1 if self.thumbnail else 0)
 
     def window(self, tile: Grid) -> tuple[int, int, int, int]:
-        """Rows and columns (top, bottom, left, right) of the merged map that are kept."""
+        """Rows and columns (top, bottom, left, right) of the merged map that are kept.
+
+        LLaVA-NeXT's `unpad_image`: the picture's size on the map is rounded down, and half of
+        what is left over, rounded down, is cut on both sides. So a strip so thin that it does not
+        fill one row of an even map leaves no row; without a thumbnail one row is kept then.
+        """
         height, width = self.rows * tile.h, self.cols * tile.w
-        top, left = int(self.keep[0] * height), int(self.keep[2] * width)
-        bottom = max(top + 1, min(height, -int(-self.keep[1] * height // 1)))
-        right = max(left + 1, min(width, -int(-self.keep[3] * width // 1)))
+        top = left = 0
+        if self.picture is not None:
+            # Tiles are squares of pixels; `squash` corrects for maps that are not. It is 1.0 for
+            # all that are, so that floats round as in the reference.
+            picture, squash = self.picture, tile.h / tile.w
+            if picture.width_px / picture.height_px > self.cols / self.rows:
+                kept = picture.height_px * (width / picture.width_px) * squash
+                top = (height - int(round(kept, 7))) // 2
+            else:
+                kept = picture.width_px * (height / picture.height_px) / squash
+                left = (width - int(round(kept, 7))) // 2
+        bottom, right = height - top, width - left
+        if not self.thumbnail:
+            bottom, right = max(bottom, top + 1), max(right, left + 1)
         return top, bottom, left, right
+
+    def map_size(self, tile: Grid) -> tuple[int, int]:
+        """Rows and columns of the merged map after cutting and shrinking."""
+        top, bottom, left, right = self.window(tile)
+        height, width = bottom - top, right - left
+        if self.max_tiles is not None:
+            ratio = math.sqrt(height * width / (self.max_tiles * tile.h * tile.w))
+            # A map that is larger by less than a tenth is left as it is.
+            if ratio > 1.1:
+                height, width = int(height // ratio), int(width // ratio)
+        return height, width
 
     def num_tokens(self, tile: Grid) -> int:
         """Tokens of the whole picture when each tile yields `tile`.
@@ -79,10 +111,9 @@ class TilePlan:
         to it: there is no second formula.
         """
         if not self.thumbnail and self.rows * self.cols == 1:
-            return tile.tokens
-        top, bottom, left, right = self.window(tile)
-        per_row = (right - left) + (1 if self.newline else 0)
-        return (tile.tokens if self.thumbnail else 0) + (bottom - top) * per_row
+            return tile.tokens + self.newline
+        height, width = self.map_size(tile)
+        return (tile.tokens if self.thumbnail else 0) + height * (width + self.newline)
 
 
 @dataclass(slots=True)

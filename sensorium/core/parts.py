@@ -130,11 +130,15 @@ class FusionConfig(PartConfig):
 class ResolutionConfig(PartConfig):
     """How a picture of any shape becomes encoder inputs of one size."""
 
-    def plan(self, shape: MediaShape, size_px: int, tile: Grid) -> TilePlan:
-        """The layout for a picture of `shape` when one tile costs `tile.tokens`."""
+    def plan(self, shape: MediaShape, size_px: int, tile: Grid, pictures: int = 1) -> TilePlan:
+        """The layout for a picture of `shape` when one tile costs `tile.tokens`.
+
+        Args:
+            pictures: how many the Sample holds.
+        """
         raise TypeError(f"{type(self).__name__} does not define plan()")
 
-    def cut(self, image: Any, plan: TilePlan, size_px: int, interpolation: str) -> Any:
+    def cut(self, image: Any, plan: TilePlan, preprocess: Preprocess) -> Any:
         """The encoder inputs (plan.images, size, size, 3), uint8, of an RGB picture."""
         raise TypeError(f"{type(self).__name__} does not define cut()")
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from sensorium.core.errors import ConfigError
 from sensorium.encoders.tower import HALF, TowerConfig, tiny_shape
 from sensorium.nn.pretrained import from_config
 
@@ -27,6 +28,9 @@ class SiglipConfig(TowerConfig):
     patch_size_px: int = 14
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
+    pooling_head: bool = True
+    """Whether the tower has the attention-pool head, which `pooled` reads. LLaVA-OneVision's
+    towers come without."""
 
     @classmethod
     def tiny(cls) -> SiglipConfig:
@@ -36,6 +40,13 @@ class SiglipConfig(TowerConfig):
     def prefix_tokens(self) -> int:
         return 0
 
+    def check(self) -> None:
+        if self.feature == "pooled" and not self.pooling_head:
+            raise ConfigError(
+                "pooled features of a SigLIP tower without its head", expected="pooling_head: true"
+            )
+        super().check()
+
     def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -43,9 +54,15 @@ class SiglipConfig(TowerConfig):
             SiglipVisionModel,
             SiglipVisionConfig(
                 **self.hf_shape(),
+                vision_use_head=self.pooling_head,
             ),
             folder,
-            beside=("text_model", "logit_scale", "logit_bias"),
+            beside=(
+                "text_model",
+                "logit_scale",
+                "logit_bias",
+                *(() if self.pooling_head else ("head",)),
+            ),
         )
 
     def blocks(self, tower: Any) -> list[nn.Module]:

@@ -15,6 +15,7 @@ from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
+from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.saved import load_model, read_model_config, save_model
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
@@ -40,7 +41,7 @@ def _read(folder: Path) -> tuple[MultimodalModel, dict[str, str]]:
     """The model, and the number format of each foreign tensor."""
     config = _foreign_config(folder)
     family = _family(config)
-    model = MultimodalModel(family.to_ours(config))
+    model = MultimodalModel(with_preprocessor(family.to_ours(config), folder))
     key_map, theirs = family.key_map(config), read_folder(folder)
     formats = {key_map.canonical(k): str(v.dtype).removeprefix("torch.") for k, v in theirs.items()}
     tensors = key_map.to_ours(theirs)

@@ -6,6 +6,6 @@ RESOLUTIONS = NameTable(
     "resolution",
     {
         "fixed": "sensorium.media.resolution:FixedResolution",
-        "anyres": "sensorium.media.resolution:AnyResolution",
+        "anyres": "sensorium.media.anyres:AnyResolution",
     },
 )

@@ -27,6 +27,7 @@ from sensorium.media.limits import ImageLimits
 
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 WHITE: tuple[int, int, int] = (255, 255, 255)
+BLACK: tuple[int, int, int] = (0, 0, 0)
 # Recipes have no key for the limits: encoders see a few hundred pixels a side.
 SHRINK = "make the picture smaller; Python code may pass wider `limits` to load_image or Processor"
 

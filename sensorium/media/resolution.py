@@ -1,7 +1,4 @@
-"""Resolution strategies: how a picture of any shape becomes encoder inputs of one size.
-
-Shape legend: N encoder inputs, H/W pixels, C channels.
-"""
+"""One encoder input of one size from a picture of any shape, and the ways to fit it."""
 
 from __future__ import annotations
 
@@ -11,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from sensorium.core.batch import Grid, MediaShape, TilePlan
-from sensorium.core.errors import ConfigError
+from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.parts import ResolutionConfig
 from sensorium.media.image import WHITE, Image
 
@@ -38,87 +34,13 @@ class FixedResolution(ResolutionConfig):
     def tiny(cls) -> FixedResolution:
         return cls()
 
-    def plan(self, shape: MediaShape, size_px: int, tile: Grid) -> TilePlan:
+    def plan(self, shape: MediaShape, size_px: int, tile: Grid, pictures: int = 1) -> TilePlan:
         return TilePlan()
 
-    def cut(
-        self, image: Image, plan: TilePlan, size_px: int, interpolation: str
-    ) -> NDArray[np.uint8]:
-        fitted = FIT[self.fit](image.to_pil(), size_px, size_px, interpolation)
+    def cut(self, image: Image, plan: TilePlan, preprocess: Preprocess) -> NDArray[np.uint8]:
+        size_px = preprocess.size_px
+        fitted = FIT[self.fit](image.to_pil(), size_px, size_px, preprocess.interpolation)
         return np.asarray(fitted, dtype=np.uint8)[None].copy()
-
-
-class AnyResolution(ResolutionConfig):
-    """AnyRes tiles with a global thumbnail and a newline token after each row of features.
-
-    The grid is the one that keeps most of the picture's resolution and then wastes least
-    canvas (LLaVA-NeXT, arXiv:2310.03744v2 and its `select_best_resolution`); grids whose
-    tokens exceed `max_tokens` are not considered. Padding is cut from the merged map.
-    """
-
-    kind: Literal["anyres"] = "anyres"
-    grids: tuple[tuple[int, int], ...] = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1))
-    thumbnail: bool = True
-    newline: bool = True
-    max_tokens: int = 2880
-
-    @classmethod
-    def tiny(cls) -> AnyResolution:
-        return cls(grids=((1, 1), (1, 2), (2, 1)))
-
-    def plan(self, shape: MediaShape, size_px: int, tile: Grid) -> TilePlan:
-        if tile.prefix and (self.thumbnail or any(r * c > 1 for r, c in self.grids)):
-            raise ConfigError(
-                f"tiles carry {tile.prefix} tokens outside their grid",
-                expected="patch features only, so that tiles can be merged to one map",
-                fix="choose feature: patch for the encoder",
-            )
-        best: tuple[tuple[float, float], TilePlan] | None = None
-        for rows, cols in self.grids:
-            candidate, score = self._candidate(shape, rows, cols, size_px)
-            if candidate.num_tokens(tile) <= self.max_tokens and (best is None or score > best[0]):
-                best = (score, candidate)
-        if best is not None:
-            return best[1]
-        if tile.tokens <= self.max_tokens:
-            return TilePlan()
-        raise ConfigError(
-            f"one tile costs {tile.tokens} tokens and max_tokens is {self.max_tokens}",
-            fix="raise max_tokens or pool more in the projector",
-        )
-
-    def _candidate(
-        self, shape: MediaShape, rows: int, cols: int, size_px: int
-    ) -> tuple[TilePlan, tuple[float, float]]:
-        canvas_h, canvas_w = rows * size_px, cols * size_px
-        scale = min(canvas_w / shape.width_px, canvas_h / shape.height_px)
-        height, width = _scaled(shape, scale)
-        useful = min(height * width, shape.height_px * shape.width_px)
-        top, left = (canvas_h - height) // 2, (canvas_w - width) // 2
-        keep = (
-            top / canvas_h,
-            (top + height) / canvas_h,
-            left / canvas_w,
-            (left + width) / canvas_w,
-        )
-        plan = TilePlan(
-            rows=rows, cols=cols, thumbnail=self.thumbnail, newline=self.newline, keep=keep
-        )
-        return plan, (float(useful), -float(canvas_h * canvas_w - useful))
-
-    def cut(
-        self, image: Image, plan: TilePlan, size_px: int, interpolation: str
-    ) -> NDArray[np.uint8]:
-        picture = image.to_pil()
-        tiles: list[NDArray[np.uint8]] = []
-        if plan.thumbnail:
-            small = letterbox(picture, size_px, size_px, interpolation)
-            tiles.append(np.asarray(small, dtype=np.uint8))
-        height, width = plan.rows * size_px, plan.cols * size_px
-        canvas = np.asarray(letterbox(picture, height, width, interpolation), dtype=np.uint8)
-        grid = canvas.reshape(plan.rows, size_px, plan.cols, size_px, 3).swapaxes(1, 2)
-        tiles.extend(grid.reshape(-1, size_px, size_px, 3))
-        return np.stack(tiles)
 
 
 def letterbox(

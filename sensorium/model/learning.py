@@ -26,6 +26,8 @@ class Learn(Config):
     weight_decay: float = 0.0
     last_blocks: int | None = None
     """Only the last blocks of the part (encoders and backbones)."""
+    module: str | None = None
+    """Only the module of this name in the part: a Q-Former's `out`, a tower's final norm."""
 
 
 def part_names(model: MultimodalModel) -> list[str]:
@@ -72,7 +74,7 @@ def set_learning(
         The (name, parameter) pairs of each entry, in model order.
 
     Raises:
-        ConfigError: a part is unknown, named twice, or has too few blocks.
+        ConfigError: a part is unknown, named twice, has too few blocks, or not that module.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -82,6 +84,9 @@ def set_learning(
         if learn.last_blocks is not None:
             allowed = _last_blocks(model, learn)
             pairs = [(name, p) for name, p in pairs if id(p) in allowed]
+        if learn.module is not None:
+            mine = {id(p) for p in _module(model, learn).parameters()}
+            pairs = [(name, p) for name, p in pairs if id(p) in mine]
         pairs = [(name, p) for name, p in pairs if p.is_floating_point()]
         for name, parameter in pairs:
             if parameter.requires_grad:
@@ -98,7 +103,26 @@ def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
         return [m for n, m in model.named_modules() if n.rpartition(".")[2].startswith("lora_")]
     if learn.last_blocks is not None:
         return _blocks(model, learn)
+    if learn.module is not None:
+        return [_module(model, learn)]
     return [m for n, m in model.named_modules() if n == learn.part]
+
+
+def _module(model: MultimodalModel, learn: Learn) -> nn.Module:
+    """The one module of a part that an entry of `learns` names.
+
+    Raises:
+        ConfigError: the part has no such module, or its last blocks are named too.
+    """
+    if learn.last_blocks is not None:
+        raise ConfigError(f"part {learn.part!r} with both last_blocks and module")
+    known = {n: m for n, m in model.get_submodule(learn.part).named_modules() if n}
+    if learn.module not in known:
+        raise ConfigError(
+            f"no module {learn.module!r} in {learn.part!r}",
+            fix=did_you_mean(str(learn.module), known),
+        )
+    return known[str(learn.module)]
 
 
 def _last_blocks(model: MultimodalModel, learn: Learn) -> set[int]:

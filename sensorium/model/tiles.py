@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sensorium.core.batch import Features, Grid, TilePlan
 from sensorium.core.errors import AlignmentError
@@ -15,8 +16,8 @@ from sensorium.core.errors import AlignmentError
 def pack_tiles(
     features: Features, plans: tuple[TilePlan, ...], newline_D: Tensor | None
 ) -> Features:
-    """Merge tiles: thumbnail tokens first, then the kept window of the merged map, each
-    row closed by the newline vector (LLaVA-NeXT's order).
+    """Merge tiles: thumbnail tokens first, then the kept window of the merged map, shrunk
+    where the plan says so, each row closed by the newline vector (LLaVA-NeXT's order).
 
     Raises:
         AlignmentError: the number of encoded tiles is not what the plans announce.
@@ -26,7 +27,7 @@ def pack_tiles(
         raise AlignmentError(
             f"{len(features.grids)} encoded tiles", expected=f"{announced} by the tile plans"
         )
-    if announced == len(plans) and not any(plan.thumbnail for plan in plans):
+    if announced == len(plans) and not any(plan.thumbnail or plan.newline for plan in plans):
         return features
     pieces = torch.split(features.values_ND, features.lengths)
     packed: list[Tensor] = []
@@ -43,15 +44,23 @@ def pack_tiles(
 def _pack_one(
     tiles: tuple[Tensor, ...], plan: TilePlan, tile: Grid, newline_D: Tensor | None
 ) -> Tensor:
+    end_D = newline_D.to(tiles[0].dtype) if plan.newline and newline_D is not None else None
     if plan.images == 1 and not plan.thumbnail:
-        return tiles[0]
+        return tiles[0] if end_D is None else torch.cat([tiles[0], end_D[None]])
     out = [tiles[0]] if plan.thumbnail else []
     body = torch.stack(tiles[1:] if plan.thumbnail else tiles)
     map_HWD = body.view(plan.rows, plan.cols, tile.h, tile.w, -1)
     map_HWD = map_HWD.transpose(1, 2).reshape(plan.rows * tile.h, plan.cols * tile.w, -1)
     top, bottom, left, right = plan.window(tile)
-    map_HWD = map_HWD[top:bottom, left:right]
-    if plan.newline and newline_D is not None:
-        ends = newline_D.to(map_HWD.dtype).expand(len(map_HWD), 1, -1)
-        map_HWD = torch.cat([map_HWD, ends], dim=1)
+    map_HWD = _shrunk(map_HWD[top:bottom, left:right], plan.map_size(tile))
+    if end_D is not None:
+        map_HWD = torch.cat([map_HWD, end_D.expand(len(map_HWD), 1, -1)], dim=1)
     return torch.cat([*out, map_HWD.flatten(0, 1)])
+
+
+def _shrunk(map_HWD: Tensor, size: tuple[int, int]) -> Tensor:
+    """The map interpolated to `size`, (rows, columns), if it has another."""
+    if tuple(map_HWD.shape[:2]) == size:
+        return map_HWD
+    smaller_1DHW = functional.interpolate(map_HWD.permute(2, 0, 1)[None], size, mode="bilinear")
+    return smaller_1DHW[0].permute(1, 2, 0)

@@ -6,6 +6,7 @@ Shape legend: N encoder inputs, H/W pixels, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,20 @@ from sensorium.text.tokenizer import Tokenizer
 
 DECODED = ("image",)
 """Kinds of media that become encoder inputs so far."""
+
+
+@dataclass(slots=True)
+class _Media:
+    """The media of one Sample, and those already made: encoder inputs, in reading order."""
+
+    sample: Sample
+    augmentation: Augmentation | None
+    made: list[tuple[TilePlan, Tensor]] = field(default_factory=list[tuple[TilePlan, Tensor]])
+
+    def count(self, kind: str) -> int:
+        """How many media of a kind the Sample holds."""
+        parts = (part for message in self.sample.messages for part in message.content)
+        return sum(part.type == kind for part in parts)
 
 
 class Processor:
@@ -99,32 +114,20 @@ class Processor:
         """
         if not answer_next:
             self._check_parts(sample)
-        made: list[tuple[TilePlan, Tensor]] = []
+        media = _Media(sample, augmentation)
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
             pieces = render(messages, self.template, answer_next=answer_next)
-            self._write(draft, pieces, sample.root, augmentation, made)
+            self._write(draft, pieces, media)
             drafts.append(draft)
         example = self._finish(share_prefix(drafts, max_length), sample, max_length)
         for check in self._required:
             check(example)
         return example
 
-    def _write(
-        self,
-        draft: Draft,
-        pieces: Iterable[Piece],
-        root: Path | None,
-        augmentation: Augmentation | None,
-        made: list[tuple[TilePlan, Tensor]],
-    ) -> None:
-        """Fill a Draft.
-
-        Args:
-            made: the sample's media as encoder inputs, in reading order; those that are not
-                there yet are decoded and added.
-        """
+    def _write(self, draft: Draft, pieces: Iterable[Piece], media: _Media) -> None:
+        """Fill a Draft; media that are not made yet are decoded and added."""
         if self.template.bos and self.tokenizer.bos_id is not None:
             draft.put([self.tokenizer.bos_id], learn=False)
         text, learn = "", False
@@ -141,9 +144,9 @@ class Processor:
                 draft.put(self.tokenizer.encode(text), learn)
                 text = ""
             if isinstance(piece.value, Part):
-                if len(draft.spans) == len(made):
-                    made.append(self._inputs(piece.value, root, augmentation))
-                self._put_medium(draft, piece.value.type, *made[len(draft.spans)])
+                if len(draft.spans) == len(media.made):
+                    media.made.append(self._inputs(piece.value, media))
+                self._put_medium(draft, piece.value.type, *media.made[len(draft.spans)])
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
@@ -153,23 +156,23 @@ class Processor:
         """The Example of a conversation that the model is to continue."""
         return self.encode(Sample(messages=messages, root=root), answer_next=True)
 
-    def _inputs(
-        self, part: Part, root: Path | None, augmentation: Augmentation | None
-    ) -> tuple[TilePlan, Tensor]:
+    def _inputs(self, part: Part, media: _Media) -> tuple[TilePlan, Tensor]:
         """A medium's layout and its encoder inputs, (N, C, H, W)."""
-        kind = part.type
+        kind, augmentation = part.type, media.augmentation
         lane = self.config.lane(kind)
         if kind not in DECODED:
             raise ConfigError(f"no decoder for {kind} yet", expected="image")
         background = random_background(augmentation.rng) if augmentation else WHITE
-        image = load_image(part.value, root=root, limits=self.limits, background=background)
+        image = load_image(
+            part.value, root=media.sample.root, limits=self.limits, background=background
+        )
         if augmentation:
             image = augment_image(image, augmentation)
         preprocess = lane.encoder.preprocess()
-        plan: TilePlan = lane.resolution.plan(image.shape, preprocess.size_px, self._tiles[kind])
-        inputs_NHWC: np.ndarray = lane.resolution.cut(
-            image, plan, preprocess.size_px, preprocess.interpolation
+        plan: TilePlan = lane.resolution.plan(
+            image.shape, preprocess.size_px, self._tiles[kind], media.count(kind)
         )
+        inputs_NHWC: np.ndarray = lane.resolution.cut(image, plan, preprocess)
         return plan, torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)
 
     def _put_medium(self, draft: Draft, kind: str, plan: TilePlan, inputs_NCHW: Tensor) -> None:

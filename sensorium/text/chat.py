@@ -16,7 +16,10 @@ from sensorium.core.sample import ROLES, Message, Part
 from sensorium.text.tokenizer import Tokenizer
 
 EOS = "{eos}"
-TemplateName = Literal["auto", "chatml", "smol", "vicuna", "llama3", "plain", "caption"]
+TemplateName = Literal[
+    "auto", "chatml", "smol", "vicuna", "llama3", "mistral", "minigpt4", "question", "plain",
+    "caption", "caption_line", "document",
+]  # fmt: skip
 
 
 class ChatTemplate(Config):
@@ -30,6 +33,8 @@ class ChatTemplate(Config):
     media_after: str = ""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
+    user_text: bool = True
+    """False: of what a user says, only the media are written."""
     control: tuple[str, ...] = ()
     """Control tokens that may occur in the strings above; `{eos}` is the tokenizer's own."""
 
@@ -77,6 +82,33 @@ TEMPLATES: dict[str, ChatTemplate] = {
         media_after="\n",
         control=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
+    # Mistral-Instruct as LLaVA-Med uses it (github.com/microsoft/LLaVA-Med, conversation.py).
+    "mistral": ChatTemplate(
+        before={"system": "", "user": "[INST] ", "assistant": ""},
+        after={"system": "", "user": " [/INST]", "assistant": " {eos}"},
+        answer_prefix=" ",
+        bos=True,
+        media_after="\n",
+        control=("{eos}",),
+    ),
+    # github.com/Vision-CAIR/MiniGPT-4, train_configs/minigpt4_stage2_finetune.yaml. The hashes that
+    # end an answer are plain text.
+    "minigpt4": ChatTemplate(
+        before={"system": "", "user": "###Human: ", "assistant": "###Assistant: "},
+        after={"system": "", "user": " ", "assistant": "###"},
+        bos=True,
+        media_before="<Img>",
+        media_after="</Img> ",
+    ),
+    # One question about one picture in front of it, as BLIP-2 is asked
+    # (github.com/salesforce/LAVIS, vqav2_zeroshot_opt_eval.yaml).
+    "question": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": " Short answer:", "assistant": "\n"},
+        answer_prefix=" ",
+        bos=True,
+        media_after="Question: ",
+    ),
     # For language models without chat tokens.
     "plain": ChatTemplate(
         before={"system": "", "user": "User: ", "assistant": "Assistant:"},
@@ -89,6 +121,21 @@ TEMPLATES: dict[str, ChatTemplate] = {
     "caption": ChatTemplate(
         before={"system": "", "user": "", "assistant": ""},
         after={"system": "\n", "user": "", "assistant": "{eos}"},
+        control=("{eos}",),
+    ),
+    # The same as LLaVA and MiniGPT-4 write it: begin of text, picture, caption, line break. The
+    # instruction that LLaVA's rows have beside the picture is not shown.
+    "caption_line": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "\n"},
+        bos=True,
+        user_text=False,
+    ),
+    # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
+    "document": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
         control=("{eos}",),
     ),
 }
@@ -158,7 +205,7 @@ def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[
             if template.media_after:
                 yield Piece("text", template.media_after, learn=False)
         elif part.type == "text":
-            if part.value:
+            if part.value and (template.user_text or message.role != "user"):
                 yield Piece("text", part.value, learn=learn)
         else:
             raise ConfigError(

@@ -17,12 +17,20 @@ AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, Obje
 
 
 class ScheduleConfig(Config):
-    """Learning rate over the stage: linear warm-up, then constant or cosine."""
+    """Learning rate over the stage: linear warm-up, then constant, falling, or cosine."""
 
-    shape: Literal["cosine", "constant"] = "cosine"
+    shape: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = 0
+    warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the stage's steps; give this or `warmup_steps`."""
     final_ratio: float = 0.1
-    """Of the peak, at the last step of a cosine."""
+    """Of the peak, at the last step of a cosine or a line."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> ScheduleConfig:
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("a schedule takes either warmup_steps or warmup_ratio")
+        return self
 
 
 class StageConfig(Config):
@@ -40,6 +48,8 @@ class StageConfig(Config):
     max_length: int = Field(default=512, ge=8)
     pack: bool = False
     schedule: ScheduleConfig = ScheduleConfig()
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's."""
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """`auto`: bf16 where this machine multiplies faster in it, else fp32."""
@@ -57,11 +67,27 @@ class StageConfig(Config):
         return self
 
 
+class Published(Config):
+    """Where a system was published, and how far a recipe reproduces it."""
+
+    paper: str
+    """Its arXiv id."""
+    oracle: str | None = None
+    """The class of transformers that computes the same function; None: there is none."""
+    missing: tuple[str, ...] = ()
+    """Steps of the original's training that cannot be done here yet."""
+    differs: tuple[str, ...] = ()
+    """Details that are done otherwise here, and values that are quoted from memory."""
+
+
 class Recipe(Config):
     """A system: its model and the stages that train it."""
 
     name: str
     description: str = ""
+    """Of a published system: inputs→outputs, a colon, and one phrase."""
+    published: Published | None = None
+    """None: a system of our own."""
     model: ModelConfig
     stages: tuple[StageConfig, ...] = ()
     seed: int = 0

@@ -11,11 +11,9 @@ from torch.nn import Parameter
 from sensorium.model.learning import Learn
 from sensorium.training.config import ScheduleConfig
 
-BETAS = (0.9, 0.98)
-
 
 def build_optimiser(
-    groups: list[tuple[Learn, list[tuple[str, Parameter]]]],
+    groups: list[tuple[Learn, list[tuple[str, Parameter]]]], betas: tuple[float, float]
 ) -> torch.optim.AdamW:
     """One parameter group for each entry of `learns`; vectors never decay."""
     made: list[dict[str, object]] = []
@@ -26,18 +24,19 @@ def build_optimiser(
                 decay = learn.weight_decay if decays else 0.0
                 made.append({"params": chosen, "lr": learn.lr, "peak": learn.lr,
                              "weight_decay": decay})  # fmt: skip
-    return torch.optim.AdamW(made, betas=BETAS, foreach=False)  # pyright: ignore[reportArgumentType]
+    return torch.optim.AdamW(made, betas=betas, foreach=False)  # pyright: ignore[reportArgumentType]
 
 
 def rate(schedule: ScheduleConfig, step: int, steps: int) -> float:
     """Factor on the peak learning rate for the step that is about to run (from 0)."""
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
+    warmup = schedule.warmup_steps or math.ceil(schedule.warmup_ratio * steps)
+    if step < warmup:
+        return (step + 1) / warmup
     if schedule.shape == "constant":
         return 1.0
-    span = max(1, steps - schedule.warmup_steps)
-    done = min(1.0, (step - schedule.warmup_steps) / span)
-    return schedule.final_ratio + (1 - schedule.final_ratio) * 0.5 * (1 + math.cos(math.pi * done))
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    left = 1 - done if schedule.shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return schedule.final_ratio + (1 - schedule.final_ratio) * left
 
 
 def optimiser_tensors(

@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"core", "nn", "text", "processing", "model", "backbones"},
     "evaluation": {"core", "media", "data"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},
-    "recipes": {"core", "model", "data", "training", *PARTS},
+    # A recipe names its resolution strategy as a model's config does.
+    "recipes": {"core", "media", "model", "data", "training", *PARTS},
     "cli": {"*"},
     "api": {"core", "inference", "interop", "model", "processing", "text"},
 }

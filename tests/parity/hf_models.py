@@ -11,6 +11,10 @@ IMAGE_ID = 99
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
           "num_attention_heads": 4, "image_size": 28, "patch_size": 14}  # fmt: skip
 
+NEXT_IMAGE_ID = 299
+NEXT_PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+ONEVISION_PINPOINTS = [[28 * rows, 28 * cols] for rows in range(1, 7) for cols in range(1, 7)]
+
 
 def llava(folder: Path, tie: bool = False) -> Any:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
@@ -25,6 +29,40 @@ def llava(folder: Path, tie: bool = False) -> Any:
         tie_word_embeddings=tie,
     )
     return _save(LlavaForConditionalGeneration(config), folder)
+
+
+def llava_next(folder: Path, patch_px: int = 7, pinpoints: list[list[int]] | None = None) -> Any:
+    """Tiles of 28 pixels; room for the byte tokenizer, and `NEXT_IMAGE_ID` beyond it."""
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    text = {"model_type": "llama", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    config = LlavaNextConfig(
+        vision_config={"model_type": "clip_vision_model", **VISION, "patch_size": patch_px},
+        text_config=text,
+        image_token_index=NEXT_IMAGE_ID,
+        image_grid_pinpoints=pinpoints or NEXT_PINPOINTS,
+    )
+    return _save(LlavaNextForConditionalGeneration(config), folder)
+
+
+def llava_onevision(folder: Path, *, tie: bool = False, max_tiles: int = 9) -> Any:
+    """SigLIP without its pooling head, Qwen2; tied or not whatever the text's own config says."""
+    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+    config = LlavaOnevisionConfig(
+        vision_config={"model_type": "siglip_vision_model", **VISION, "patch_size": 7,
+                       "vision_use_head": False},
+        text_config={"model_type": "qwen2", "vocab_size": 300, "hidden_size": 32,
+                     "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+                     "num_key_value_heads": 2, "tie_word_embeddings": not tie},
+        image_token_index=NEXT_IMAGE_ID,
+        video_token_index=NEXT_IMAGE_ID - 1,
+        image_grid_pinpoints=ONEVISION_PINPOINTS,
+        tie_word_embeddings=tie,
+        vision_aspect_ratio=f"anyres_max_{max_tiles}",
+    )  # fmt: skip
+    return _save(LlavaOnevisionForConditionalGeneration(config), folder)
 
 
 def blip2(folder: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hf_models import IMAGE_ID, blip2, idefics, llava
+from hf_models import IMAGE_ID, blip2, idefics, llava, llava_next, llava_onevision
 from safetensors.torch import load_file, save_file
 
 from sensorium.api import load
@@ -160,7 +160,7 @@ def test_old_key_names_are_understood(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("family", ["llava", "blip-2", "idefics"])
+@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision", "blip-2", "idefics"])
 def test_half_precision_returns_byte_for_byte(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
@@ -182,7 +182,8 @@ def make_half(family: str, folder: Path, dtype: torch.dtype) -> None:
     if family == "idefics":
         model = idefics(folder, alpha="vector", norm_heads=True, extra=2)
     else:
-        model = {"llava": llava, "blip-2": blip2}[family](folder)
+        model = {"llava": llava, "llava_next": llava_next,
+                 "llava_onevision": llava_onevision, "blip-2": blip2}[family](folder)  # fmt: skip
     model.to(dtype).save_pretrained(folder)
     tensors = {k: v.float() if "norm" in k else v for k, v in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from sensorium.core.batch import Grid, MediaShape
+from sensorium.core.batch import Grid, MediaShape, Preprocess
 from sensorium.core.errors import ConfigError, MediaError
+from sensorium.media.anyres import AnyResolution
 from sensorium.media.image import load_image
 from sensorium.media.limits import ImageLimits
-from sensorium.media.resolution import AnyResolution, FixedResolution
+from sensorium.media.resolution import FixedResolution
+
+
+def preprocess(size_px: int) -> Preprocess:
+    return Preprocess(size_px, (0.5, 0.4, 0.3), (0.5, 0.5, 0.5))
 
 
 def encoded(image: PILImage.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -118,7 +123,7 @@ def test_extreme_shapes_become_inputs(size: tuple[int, int], fit: Any) -> None:
     image = load_image(encoded(PILImage.new("RGB", size, (9, 9, 9))))
     resolution = FixedResolution(fit=fit)
     plan = resolution.plan(image.shape, 64, Grid(2, 2))
-    cut = resolution.cut(image, plan, 64, "bicubic")
+    cut = resolution.cut(image, plan, preprocess(64))
     assert cut.shape == (1, 64, 64, 3)
     assert cut.min() <= 9
 
@@ -179,10 +184,31 @@ def test_anyres_tiles_lie_in_reading_order() -> None:
     image = load_image(picture)
     anyres = AnyResolution(grids=((1, 2),), thumbnail=True)
     plan = anyres.plan(image.shape, 100, Grid(2, 2))
-    tiles = anyres.cut(image, plan, 100, "bilinear")
+    tiles = anyres.cut(image, plan, preprocess(100))
     assert tiles.shape == (3, 100, 100, 3)
     assert tiles[1][50, 50].tolist() == [0, 0, 0]
     assert tiles[2][50, 50].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(50, 20), (20, 50), (40, 40), (64, 90), (90, 64), (20_000, 3), (3, 20_000)])
+def test_of_several_pictures_each_may_be_one_square(size: tuple[int, int]) -> None:
+    """Scaled in steps, a square is what scaling it at once gives; but for the tallest strips."""
+    width, height = size
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    image = load_image(pixels_HWC)
+    anyres = AnyResolution(several="square")
+    plan = anyres.plan(image.shape, 64, Grid(2, 2), pictures=2)
+    assert plan.num_tokens(Grid(2, 2)) == 5
+    cut_1HWC = anyres.cut(image, plan, preprocess(64))
+    assert cut_1HWC.shape == (1, 64, 64, 3)
+    if max(size) > 1000:
+        assert cut_1HWC[0, 0, 0].tolist() == [127, 102, 76]
+        return
+    side = max(size)
+    square = PILImage.new("RGB", (side, side), (127, 102, 76))
+    square.paste(image.to_pil(), ((side - width) // 2, (side - height) // 2))
+    at_once = square.resize((64, 64), PILImage.Resampling.BICUBIC)
+    assert np.array_equal(cut_1HWC[0], np.asarray(at_once))
 
 
 def test_paths_that_are_no_files_are_named(tmp_path: Path) -> None:

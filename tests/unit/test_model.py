@@ -20,7 +20,7 @@ from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.input_projectors.perceiver import PerceiverConfig
 from sensorium.interop.assemble import build_pretrained
-from sensorium.media.resolution import AnyResolution
+from sensorium.media.anyres import AnyResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.processing.collate import collate
 from sensorium.recipes.tiny import tiny_model

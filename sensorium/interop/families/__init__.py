@@ -6,6 +6,8 @@ FAMILIES = NameTable(
     "model family",
     {
         "llava": "sensorium.interop.families.llava:Llava",
+        "llava_next": "sensorium.interop.families.llava_next:LlavaNext",
+        "llava_onevision": "sensorium.interop.families.llava_onevision:LlavaOnevision",
         "blip-2": "sensorium.interop.families.blip2:Blip2",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },

@@ -22,6 +22,7 @@ from sensorium.data.source import Source
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
+from sensorium.text.chat import TemplateName
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
 
 
@@ -29,10 +30,12 @@ class CaptionConfig(ObjectiveConfig):
     """Alignment: picture, then its caption, without roles."""
 
     kind: Literal["caption"] = "caption"
+    layout: TemplateName = "caption"
+    """The chat template that writes picture and caption one after the other."""
 
     @property
     def template(self) -> str | None:
-        return "caption"
+        return self.layout
 
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]

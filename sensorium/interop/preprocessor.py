@@ -1,0 +1,62 @@
+"""What a foreign checkpoint's image processor says of its pixels: mean, deviation, resampling.
+
+config.json does not hold them, and towers of one kind were trained with different ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.errors import WeightsError
+from sensorium.model.config import LaneConfig, ModelConfig
+
+RESAMPLE = {2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers; encoders know no others."""
+
+
+def with_preprocessor(config: ModelConfig, folder: Path) -> ModelConfig:
+    """The config with the pixels' mean, deviation and resampling that the folder names.
+
+    A folder without an image processor's file leaves the encoders' own.
+
+    Raises:
+        WeightsError: a file is not JSON.
+        ConfigError: a value that encoders do not know.
+    """
+    found = _image_processor(folder)
+    lane = config.lanes.get("image")
+    if found is None or lane is None:
+        return config
+    values: dict[str, Any] = {
+        ours: found[theirs]
+        for theirs, ours in (("image_mean", "mean"), ("image_std", "std"))
+        if found.get(theirs) is not None
+    }
+    if found.get("resample") is not None:
+        values["interpolation"] = RESAMPLE.get(found["resample"], found["resample"])
+    encoder = lane.encoder
+    known = {k: v for k, v in values.items() if k in type(encoder).model_fields}
+    changed = lane.to_dict() | {"encoder": encoder.to_dict() | known}
+    image = LaneConfig.from_dict(changed, where=str(folder))
+    return config.model_copy(update={"lanes": {**config.lanes, "image": image}})
+
+
+def _image_processor(folder: Path) -> Mapping[str, Any] | None:
+    """The image processor's values; newer checkpoints keep them inside the processor's."""
+    nested = _read(folder / "processor_config.json")
+    if nested is not None and isinstance(nested.get("image_processor"), dict):
+        return nested["image_processor"]
+    return _read(folder / "preprocessor_config.json")
+
+
+def _read(file: Path) -> Mapping[str, Any] | None:
+    if not file.exists():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"not JSON: {error}", where=str(file)) from None
+    return values if isinstance(values, dict) else None

@@ -1,0 +1,76 @@
+"""BLIP-2 (Li et al., arXiv:2301.12597) with OPT-2.7B: the stage that ties the Q-Former to an LLM.
+
+Sources: the paper, section 3; github.com/salesforce/LAVIS, projects/blip2/train/pretrain_stage2.yaml.
+"""
+
+from __future__ import annotations
+
+from sensorium.data.config import FileSource
+from sensorium.encoders.blip2_vit import Blip2VitConfig
+from sensorium.input_projectors.qformer import QFormerConfig
+from sensorium.media.resolution import FixedResolution
+from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.learning import Learn
+from sensorium.recipes.published_parts import opt_2_7b
+from sensorium.recipes.shrink import shrink
+from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.next_token import CaptionConfig
+
+# 129M pictures; those of the web have captions by CapFilt.
+SETS = ("coco", "visual_genome", "cc3m", "cc12m", "sbu", "laion_115m")
+
+
+def blip2_lane() -> LaneConfig:
+    """EVA-CLIP-g at 224 pixels and a Q-Former of 32 queries."""
+    return LaneConfig(
+        encoder=Blip2VitConfig(),
+        projector=QFormerConfig(),
+        resolution=FixedResolution(fit="stretch"),
+    )
+
+
+def blip2_opt() -> Recipe:
+    """Stage 2: the language model is frozen and reads the Q-Former's tokens as a prefix."""
+    lr = 1e-4
+    return Recipe(
+        name="blip2-opt",
+        description="I+T→T: EVA-CLIP-g/224, Q-Former of 32 queries, OPT-2.7B",
+        published=Published(
+            paper="2301.12597",
+            oracle="Blip2ForConditionalGeneration",
+            missing=(
+                "stage 1 (contrast, matching and captions through the Q-Former)",
+                "starting from the trained tower and Q-Former of an imported BLIP-2",
+            ),
+            differs=(
+                "pictures are squeezed to a square, not cropped at random",
+                "gradients are clipped at a norm of 1",
+                "text begins in front of the picture with OPT's </s>, not behind it",
+                "the line break that ends an answer does not stop generation",
+                "the last learning rate is the paper's 5e-5; the released file has 1e-5",
+            ),
+        ),
+        model=ModelConfig(lanes={"image": blip2_lane()}, backbone=opt_2_7b(), template="question"),
+        stages=(
+            StageConfig(
+                name="generate",
+                objective=CaptionConfig(layout="caption_line"),
+                data=tuple(FileSource(path=f"data/{name}", format="webdataset") for name in SETS),
+                learns=(
+                    Learn(part="projectors.image", lr=lr, weight_decay=0.05),
+                    # `ln_vision` is outside of what LAVIS freezes.
+                    Learn(part="encoders.image", module="tower.post_layernorm", lr=lr),
+                ),
+                steps=80_000,
+                batch_size=1920,
+                max_length=64,
+                schedule=ScheduleConfig(warmup_steps=2000, final_ratio=0.5),
+                betas=(0.9, 0.98),
+            ),
+        ),
+    )
+
+
+def tiny() -> Recipe:
+    """Seconds on the shipped pictures."""
+    return shrink(blip2_opt())

@@ -1,0 +1,85 @@
+"""A recipe's graph in plain text: parts, shapes between them, parameters, what learns when."""
+
+from __future__ import annotations
+
+from sensorium.core.parts import EncoderConfig
+from sensorium.encoders.tower import TowerConfig
+from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
+from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.recipes.sizes import adapter_size, part_sizes
+from sensorium.recipes.summary import llm_name
+from sensorium.training.config import Recipe
+
+NAME, WHAT, COUNT = 18, 46, 16
+
+
+def draw(recipe: Recipe) -> str:
+    """The drawing; every count is taken from the model, built on the meta device."""
+    model, sizes = recipe.model, part_sizes(recipe.model)
+    table = _Table(recipe, {**sizes, "adapter": adapter_size(model)})
+    lines = [f"{recipe.name}: {sum(sizes.values()):,} parameters", ""]
+    for kind, lane in model.lanes.items():
+        lines += _lane(kind, lane, model, table)
+    lines += _language_model(model, table)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+class _Table:
+    """Lines for parts, with their counts and the stages in which they learn."""
+
+    def __init__(self, recipe: Recipe, sizes: dict[str, int]) -> None:
+        self.sizes = sizes
+        self.learns: dict[str, list[str]] = {}
+        for stage in recipe.stages:
+            for learn in stage.learns:
+                inner = learn.module or (f"last {learn.last_blocks}" if learn.last_blocks else "")
+                said = f"{stage.name} ({inner})" if inner else stage.name
+                self.learns.setdefault(learn.part, []).append(said)
+
+    def line(self, part: str, what: str) -> str:
+        learns = ", ".join(self.learns.get(part, ())) or "frozen"
+        return f"{part:<{NAME}}{what:<{WHAT}}{self.sizes.get(part, 0):>{COUNT},}  {learns}"
+
+
+def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> list[str]:
+    """From a medium to the tokens that the LLM meets."""
+    encoder, grid = lane.encoder, lane.encoder.grid()
+    size, tokens = encoder.preprocess().size_px, lane.tile_grid().tokens
+    width = model.backbone.d_model
+    if not getattr(lane.projector, "project", True):
+        width = encoder.out_dim
+    lines = [
+        f"{kind:<{NAME}}3 x {size} x {size} bytes ({lane.resolution.kind})",
+        "  |",
+        table.line(f"encoders.{kind}", _encoder(encoder)),
+        f"  |  {grid.tokens:,} x {encoder.out_dim:,}",
+        table.line(f"projectors.{kind}", lane.projector.kind),
+    ]
+    if lane.lookup is not None:
+        between = lane.projector.out_grid(grid).tokens
+        lines += [f"  |  {between:,} x {width:,}", f"{'lookup':<{NAME}}averages of word embeddings"]
+    return [*lines, f"  |  {tokens:,} x {width:,}", "  v"]
+
+
+def _encoder(encoder: EncoderConfig) -> str:
+    if not isinstance(encoder, TowerConfig):
+        return encoder.kind
+    layer = "" if encoder.select_layer is None else f", layer {encoder.select_layer}"
+    return f"{encoder.kind}, {encoder.layers} layers, {encoder.feature}{layer}"
+
+
+def _language_model(model: ModelConfig, table: _Table) -> list[str]:
+    """Fusion, layers and scores."""
+    backbone, fusion = model.backbone, model.fusion
+    words = f"{backbone.vocab_size:,} words -> T x {backbone.d_model:,}"
+    lines = [f"{'text':<{NAME}}{words}", "  v"]
+    if isinstance(fusion, GatedCrossAttentionConfig):
+        blocks = fusion.num_blocks(backbone.num_layers)
+        inside = f"{blocks} gated cross-attentions, every {fusion.every} layers"
+        lines.append(table.line("fusion", inside))
+    else:
+        lines.append(f"{fusion.kind:<{NAME}}features take the places of placeholder tokens")
+    lines += ["  |", table.line("backbone", f"{llm_name(model)}, {backbone.num_layers} layers")]
+    if model.adapter is not None:
+        lines.append(table.line("adapter", f"LoRA of rank {model.adapter.rank}"))
+    return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]

@@ -1,0 +1,95 @@
+"""Parts that several published systems share, at their published sizes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.weights import HubSource
+from sensorium.encoders.clip import ClipConfig
+
+Size = Literal["7b", "13b"]
+# Sizes of LLaMA (arXiv:2302.13971), which Vicuna keeps.
+LLAMA: dict[Size, dict[str, int]] = {
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+           "num_attention_heads": 32, "num_key_value_heads": 32},
+    "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
+            "num_attention_heads": 40, "num_key_value_heads": 40},
+}  # fmt: skip
+
+
+def clip_l(size_px: Literal[224, 336]) -> ClipConfig:
+    """CLIP ViT-L/14 (arXiv:2103.00020), patch features of the last layer but one."""
+    suffix = "-336" if size_px == 336 else ""
+    return ClipConfig(
+        image_size_px=size_px,
+        select_layer=-2,
+        weights=(HubSource(id=f"openai/clip-vit-large-patch14{suffix}"),),
+    )
+
+
+def llama(size: Size, hub_id: str | None, **changes: Any) -> CausalLMConfig:
+    """LLaMA or a relative of its shape; the defaults are those of the first LLaMA."""
+    arch: dict[str, Any] = {
+        "model_type": "llama",
+        "vocab_size": 32000,
+        **LLAMA[size],
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "tie_word_embeddings": False,
+    }
+    return CausalLMConfig(
+        arch=arch | changes, weights=(HubSource(id=hub_id),) if hub_id else ()
+    )
+
+
+def vicuna_15(size: Size) -> CausalLMConfig:
+    """Vicuna v1.5, which is Llama 2 (arXiv:2307.09288) tuned on conversations."""
+    return llama(size, f"lmsys/vicuna-{size}-v1.5", max_position_embeddings=4096, rms_norm_eps=1e-5)
+
+
+def mistral_7b_instruct() -> CausalLMConfig:
+    """Mistral-7B-Instruct v0.2 (arXiv:2310.06825), without a sliding window."""
+    return CausalLMConfig(
+        arch={
+            "model_type": "mistral",
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1000000.0,
+            "sliding_window": None,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "tie_word_embeddings": False,
+        },
+        weights=(HubSource(id="mistralai/Mistral-7B-Instruct-v0.2"),),
+    )
+
+
+def opt_2_7b() -> CausalLMConfig:
+    """OPT-2.7B (arXiv:2205.01068)."""
+    return CausalLMConfig(
+        arch={
+            "model_type": "opt",
+            "vocab_size": 50272,
+            "hidden_size": 2560,
+            "word_embed_proj_dim": 2560,
+            "ffn_dim": 10240,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "max_position_embeddings": 2048,
+            "do_layer_norm_before": True,
+            "bos_token_id": 2,
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+        },
+        weights=(HubSource(id="facebook/opt-2.7b"),),
+    )

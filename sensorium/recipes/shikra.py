@@ -1,0 +1,67 @@
+"""Shikra (Chen et al., arXiv:2306.15195): LLaVA's first graph, boxes and points as plain text.
+
+Source: github.com/shikras/shikra, config/. Coordinates are text, `[0.120,0.304,0.560,0.871]` of
+the padded square, so that the model needs no part for them; rows hold them as they are to be read.
+"""
+
+from __future__ import annotations
+
+from sensorium.data.config import FileSource
+from sensorium.media.resolution import FixedResolution
+from sensorium.model.config import LaneConfig
+from sensorium.recipes.llava_stages import BACKBONE, PROJECTOR, stage
+from sensorium.recipes.llava_v1 import llava_v1
+from sensorium.recipes.shrink import shrink
+from sensorium.training.config import Published, Recipe
+from sensorium.training.objectives.next_token import InstructConfig
+
+BOTH = {PROJECTOR: 2e-5, BACKBONE: 2e-5}
+# mix_pretrain_concat8.py: its sets, those of one task in one file, the rows of each as they come.
+TASKS = ("grounded_captions", "llava_captions", "vqa", "coco_captions", "rec", "reg", "flickr30k",
+         "vcr", "point_qa")  # fmt: skip
+# mix_pretrain_final55.py: half conversations, half these seven in equal shares.
+KEPT = ("flickr30k", "rec", "vqa", "vcr", "point_local", "point_twice_v7w", "captions_reg")
+
+
+def shikra() -> Recipe:
+    """Two stages, both of projector and LLM."""
+    base = llava_v1()
+    lane = LaneConfig(
+        encoder=base.model.lanes["image"].encoder,
+        projector=base.model.lanes["image"].projector,
+        # A crop would move the boxes.
+        resolution=FixedResolution(fit="letterbox"),
+    )
+    return Recipe(
+        name="shikra",
+        description="I+box+T→T,box: LLaVA v1 with coordinates as text",
+        published=Published(
+            paper="2306.15195",
+            oracle="LlavaForConditionalGeneration",
+            missing=("writing boxes and points into the text of rows; the files named here hold them already",),
+            differs=(
+                "no added <im_start> and <im_end> around a picture",
+                "Vicuna v1.3 as in LLaVA; the original's configs do not say which one it started from",
+            ),
+        ),
+        model=base.model.model_copy(update={"lanes": {"image": lane}}),
+        stages=(
+            stage("tasks", InstructConfig(), tuple(map(_rows, TASKS)), BOTH, batch_size=64, epochs=2),
+            stage("mixed", InstructConfig(), _mixed(), BOTH, batch_size=64, epochs=3),
+        ),
+    )
+
+
+def _rows(name: str, weight: float | None = None) -> FileSource:
+    return FileSource(path=f"data/shikra/{name}.jsonl", format="samples", weight=weight)
+
+
+def _mixed() -> tuple[FileSource, ...]:
+    """Half conversations (LLaVA-Instruct and Shikra-RD), half what the first stage had."""
+    talk = _rows("llava_instruct_and_shikra_rd", weight=0.5)
+    return (talk, *(_rows(name, weight=0.5 / len(KEPT)) for name in KEPT))
+
+
+def tiny() -> Recipe:
+    """Seconds on the shipped pictures."""
+    return shrink(shikra())

@@ -1,0 +1,109 @@
+"""The tiny form of a recipe: the same graph, freeze plan, objectives and templates, every size
+shrunk, on the shipped pictures.
+
+It trains in seconds from random parts and answers nothing; it proves that a recipe's stages run
+and that they train what they say.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
+from sensorium.core.parts import BackboneConfig
+from sensorium.data.config import PictureBookSource
+from sensorium.encoders.tower import TowerConfig, tiny_shape
+from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
+from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
+
+C = TypeVar("C", bound=Config)
+PICTURES = 4
+# Projectors that have sizes of their own; the others have those of encoder and LLM.
+PROJECTORS = {
+    "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48},
+    "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
+}
+FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
+ADAPTER = {"rank": 4, "alpha": 8.0, "dropout": 0.0}
+# By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
+BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
+            "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
+            "num_key_value_heads": 4}  # fmt: skip
+
+
+def shrink(recipe: Recipe, *, lr: float = 1e-2, steps: int = 8) -> Recipe:
+    """The tiny form of a recipe.
+
+    Args:
+        lr: of every part that learns.
+        steps: of every stage.
+    """
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-tiny",
+            "model": _model(recipe.model),
+            "stages": tuple(_stage(stage, lr, steps) for stage in recipe.stages),
+        }
+    )
+
+
+def _model(config: ModelConfig) -> ModelConfig:
+    fusion, every = config.fusion, 1
+    if isinstance(fusion, GatedCrossAttentionConfig):
+        fusion, every = _with(fusion, FUSION), fusion.every
+    return config.model_copy(
+        update={
+            "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
+            "backbone": _backbone(config.backbone, layers=2 * every),
+            "fusion": fusion,
+            "adapter": config.adapter and _with(config.adapter, ADAPTER),
+            # The tokenizer of bytes has no such tokens.
+            "image_markers": (),
+            "placeholder_token": None,
+        }
+    )
+
+
+def _lane(lane: LaneConfig) -> LaneConfig:
+    if not isinstance(lane.encoder, TowerConfig):
+        raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
+    encoder = _with(lane.encoder, tiny_shape(weights=()))
+    projector = _with(lane.projector, PROJECTORS.get(lane.projector.kind, {}))
+    return lane.model_copy(update={"encoder": encoder, "projector": projector})
+
+
+def _backbone(config: BackboneConfig, layers: int) -> CausalLMConfig:
+    if not isinstance(config, CausalLMConfig):
+        raise ConfigError(f"no tiny form of a {config.kind} backbone", expected="causal_lm")
+    arch: dict[str, Any] = {**config.arch, "num_hidden_layers": layers}
+    arch |= {name: size for name, size in BACKBONE.items() if name in arch}
+    if config.arch.get("num_key_value_heads") != config.arch["num_attention_heads"] and (
+        "num_key_value_heads" in arch
+    ):
+        arch["num_key_value_heads"] = 2
+    return CausalLMConfig(arch=arch, tokenizer="bytes")
+
+
+def _stage(stage: StageConfig, lr: float, steps: int) -> StageConfig:
+    task = "captions" if stage.objective.kind == "caption" else "instruct"
+    source = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    return stage.model_copy(
+        update={
+            "data": (source,),
+            "learns": tuple(learn.model_copy(update={"lr": lr}) for learn in stage.learns),
+            "steps": steps,
+            "epochs": None,
+            "batch_size": 1 if stage.pack else PICTURES,
+            "max_length": 128 if stage.pack else 512,
+            "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
+            "precision": "fp32",
+        }
+    )
+
+
+def _with(config: C, sizes: dict[str, Any]) -> C:
+    """The config with other sizes."""
+    return type(config).from_dict(config.to_dict() | sizes)

@@ -1,0 +1,33 @@
+"""How large a recipe's parts are, counted on the meta device: no memory, no download."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import count_parameters
+from sensorium.model.multimodal import MultimodalModel
+
+
+def on_meta(config: ModelConfig) -> MultimodalModel:
+    """The whole model with weights that have a shape and nothing else."""
+    with torch.device("meta"):
+        return MultimodalModel(config)
+
+
+def part_sizes(config: ModelConfig) -> dict[str, int]:
+    """Part -> parameters, in model order. An adapter is none of them: it is merged in the end."""
+    return {part: total for part, total, _ in count_parameters(on_meta(config))}
+
+
+def adapter_size(config: ModelConfig) -> int:
+    """Parameters of the low-rank adapter while it learns: rank times inputs and outputs."""
+    if config.adapter is None:
+        return 0
+    layers = [
+        module
+        for name, module in on_meta(config).backbone.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.adapter.targets
+    ]
+    return config.adapter.rank * sum(m.in_features + m.out_features for m in layers)

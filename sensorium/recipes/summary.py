@@ -1,0 +1,94 @@
+"""A recipe in one line: what goes in and out, which parts, what each stage trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import Learn
+from sensorium.training.config import Recipe, StageConfig
+
+LETTERS = {"image": "I", "video": "V", "audio": "A"}
+ROLES = {"encoders": "encoder", "projectors": "projector", "newlines": "newline", "backbone": "LLM"}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The columns of `sensorium recipe list`."""
+
+    name: str
+    io: str
+    phrase: str
+    parts: str
+    stages: tuple[str, ...]
+    trained: tuple[str, ...]
+    """What each stage trains."""
+    oracle: str | None
+    status: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).__slots__}
+
+
+def summary(recipe: Recipe) -> Summary:
+    """A recipe's line."""
+    io, phrase = _split(recipe)
+    published = recipe.published
+    return Summary(
+        name=recipe.name,
+        io=io,
+        phrase=phrase,
+        parts=parts_line(recipe.model),
+        stages=tuple(stage.name for stage in recipe.stages),
+        trained=tuple(map(trained_line, recipe.stages)),
+        oracle=published.oracle if published else None,
+        status=status(recipe),
+    )
+
+
+def status(recipe: Recipe) -> str:
+    """`ours`; or whether all of the original's training can be done here."""
+    if recipe.published is None:
+        return "ours"
+    return "partial" if recipe.published.missing else "complete"
+
+
+def parts_line(model: ModelConfig) -> str:
+    """encoder → projector → (fusion →) LLM."""
+    middle = [] if model.fusion.fills_slots else [model.fusion.kind]
+    lanes = " & ".join(f"{lane.encoder.kind} → {lane.projector.kind}" for lane in model.lanes.values())
+    return " → ".join([lanes, *middle, llm_name(model)] if lanes else [llm_name(model)])
+
+
+def llm_name(model: ModelConfig) -> str:
+    """The LLM's family."""
+    backbone = model.backbone
+    known = isinstance(backbone, CausalLMConfig)
+    return str(backbone.arch["model_type"]) if known else backbone.kind
+
+
+def trained_line(stage: StageConfig) -> str:
+    """The parts that learn, by their roles."""
+    return " + ".join(map(learner, stage.learns))
+
+
+def learner(learn: Learn) -> str:
+    """One entry of `learns` by its role: `projector.out`, `encoder (last 4)`."""
+    head, _, kind = learn.part.partition(".")
+    name = ROLES.get(head, head) if kind in ("", "image") else learn.part
+    if learn.module is not None:
+        return f"{name}.{learn.module}"
+    return name if learn.last_blocks is None else f"{name} (last {learn.last_blocks})"
+
+
+
+
+def _split(recipe: Recipe) -> tuple[str, str]:
+    """Inputs→outputs and the phrase behind them; the former from the model where not given."""
+    io, colon, phrase = recipe.description.partition(": ")
+    if colon and "→" in io:
+        return io, phrase
+    letters = [LETTERS.get(kind, kind) for kind in recipe.model.lanes]
+    return "+".join([*letters, "T"]) + "→T", recipe.description

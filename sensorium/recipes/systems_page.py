@@ -1,0 +1,59 @@
+"""`docs/systems.md`: the published systems, their sizes counted, what is missing and what differs."""
+
+from __future__ import annotations
+
+from sensorium.recipes import RECIPES
+from sensorium.recipes.sizes import part_sizes
+from sensorium.recipes.summary import Summary, summary
+from sensorium.training.config import Published, Recipe
+
+HEAD = """# Published systems as recipes
+
+Written by `sensorium recipe table --out docs/systems.md`; `tests/recipes` keeps it up to date.
+Sizes are counted on models built at published size on the meta device. They are equal, part by part,
+to those of the oracle: the class of transformers that computes the same function. (That class has
+two layers where LLaVA v1 and Shikra have one linear map.) *Partial* says that a step of the
+original's training cannot be done here yet; the lists below the table say which.
+
+Each recipe has a tiny form that trains in seconds on the shipped pictures: `sensorium train
+llava-1.5/tiny`. Full-size stages name their data by path; weights come from the hub as safetensors
+with a `tokenizer.json`, so where a repository holds neither, save them once in that form.
+
+"""
+COLUMNS = ("Recipe", "arXiv", "In→out", "Encoder", "Projector → tokens", "Cross-attention", "LLM",
+           "Total", "Stages: what learns", "Oracle", "Status")  # fmt: skip
+
+
+def systems_page() -> str:
+    """The whole page."""
+    recipes = [RECIPES.find(name)() for name in RECIPES]
+    known = [(r, r.published) for r in recipes if r.published is not None]
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *(_row(r, p, summary(r)) for r, p in known)]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    notes = "".join(_notes(r, p) for r, p in known if p.missing or p.differs)
+    return f"{HEAD}{table}{notes}"
+
+
+def _row(recipe: Recipe, published: Published, line: Summary) -> tuple[str, ...]:
+    sizes = part_sizes(recipe.model)
+    lane = recipe.model.lanes["image"]
+    stages = zip(line.stages, line.trained, strict=True)
+    return (
+        f"`{recipe.name}`",
+        f"[{published.paper}](https://arxiv.org/abs/{published.paper})",
+        line.io,
+        f"{lane.encoder.kind} {lane.encoder.preprocess().size_px} px, {sizes['encoders.image']:,}",
+        f"{lane.projector.kind} → {lane.tile_grid().tokens}, {sizes['projectors.image']:,}",
+        f"{sizes['fusion']:,}" if "fusion" in sizes else "",
+        f"{line.parts.rpartition(' → ')[2]}, {sizes['backbone']:,}",
+        f"{sum(sizes.values()):,}",
+        "; ".join(f"{name}: {trained}" for name, trained in stages),
+        f"`{line.oracle}`" if line.oracle else "none",
+        line.status,
+    )
+
+
+def _notes(recipe: Recipe, published: Published) -> str:
+    lines = [f"- missing: {text}\n" for text in published.missing]
+    lines += [f"- differs: {text}\n" for text in published.differs]
+    return f"\n## {recipe.name}\n\n{''.join(lines)}"

@@ -1,0 +1,86 @@
+"""Do the published recipes write prompts as the originals do?
+
+The expected texts follow the originals' own code, which each template names.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from sensorium.core.sample import parse_sample
+from sensorium.recipes import RECIPES
+from sensorium.text.chat import TEMPLATES, render
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
+def written(template: str, *, learned: bool = False) -> str:
+    """Two turns about a picture as text; a medium is `IMG`."""
+    sample = parse_sample({"messages": [
+        {"role": "user", "content": [{"type": "image", "image": "x.png"}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": "Big?"},
+        {"role": "assistant", "content": "Yes."},
+    ]})  # fmt: skip
+    pieces = list(render(sample.messages, TEMPLATES[template]))
+    if learned:
+        pieces = [piece for piece in pieces if piece.learn]
+    return "".join("IMG" if piece.kind == "media" else str(piece.value) for piece in pieces)
+
+
+# The begin-of-text token in front of each is the tokenizer's.
+CHATS = {
+    "llava-1.5": f"{SYSTEM} USER: IMG\nWhat? ASSISTANT: A cat.{{eos}}USER: Big? ASSISTANT: Yes.{{eos}}",
+    "llava-med": "[INST] IMG\nWhat? [/INST] A cat. {eos}[INST] Big? [/INST] Yes. {eos}",
+    "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
+    "###Human: Big? ###Assistant: Yes.###",
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_chat(name: str) -> None:
+    template = RECIPES.find(name)().model.template
+    assert written(template) == CHATS[name]
+    assert TEMPLATES[template].bos
+
+
+def test_what_is_learned() -> None:
+    assert written("vicuna", learned=True) == " A cat.{eos} Yes.{eos}"
+    assert written("mistral", learned=True) == " A cat. {eos} Yes. {eos}"
+    assert written("minigpt4", learned=True) == "A cat.###Yes.###"
+
+
+def test_blip2_is_asked_one_question() -> None:
+    sample = parse_sample({"messages": [
+        {"role": "user", "content": [{"type": "image", "image": "x.png"}, {"type": "text", "text": "What?"}]},
+    ]})  # fmt: skip
+    pieces = render(sample.messages, TEMPLATES["question"], answer_next=True)
+    text = "".join("IMG" if piece.kind == "media" else str(piece.value) for piece in pieces)
+    assert text == "IMGQuestion: What? Short answer:"
+
+
+@pytest.mark.parametrize("name", ["llava-v1", "llava-1.5", "llava-med", "minigpt4", "blip2-opt"])
+def test_alignment_shows_no_instruction_and_learns_caption_and_line_break(name: str) -> None:
+    sample = parse_sample({"messages": [
+        {"role": "user", "content": [
+            {"type": "image", "image": "x.png"}, {"type": "text", "text": "Describe the picture."}]},
+        {"role": "assistant", "content": "A cat."},
+    ]})  # fmt: skip
+    template = TEMPLATES[RECIPES.find(name)().stages[0].objective.template]
+    pieces = list(render(sample.messages, template))
+    assert [(p.kind, p.learn) for p in pieces] == [("media", False), ("text", True), ("text", True)]
+    assert "".join(str(p.value) for p in pieces[1:]) == "A cat.\n"
+    assert template.bos
+
+
+def test_documents_are_learned_as_a_whole() -> None:
+    sample = parse_sample({"messages": [{"role": "assistant", "content": [
+        {"type": "text", "text": "First "}, {"type": "image", "image": "x.png"},
+        {"type": "text", "text": " then."}]}]})  # fmt: skip
+    pieces = list(render(sample.messages, TEMPLATES["document"]))
+    assert [(p.kind, p.learn) for p in pieces] == [
+        ("text", True), ("media", False), ("text", True), ("control", True)
+    ]  # fmt: skip

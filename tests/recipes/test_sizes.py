@@ -1,0 +1,95 @@
+"""Is every published recipe the original, and as large, part by part?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from oracles import ORACLES
+
+from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
+from sensorium.core.parts import BackboneConfig
+from sensorium.interop.families import FAMILIES
+from sensorium.model.adapter import inject_adapter
+from sensorium.model.learning import count_parameters
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.recipes import RECIPES, TINY_FORMS
+from sensorium.recipes.sizes import adapter_size, on_meta
+from sensorium.training.config import Recipe
+
+# The class has no single linear map; the map is Lin(1024, 4096).
+ONE_LINEAR_MAP = {"llava-v1": 1024 * 4096 + 4096, "shikra": 1024 * 4096 + 4096}
+
+# As the originals' names say.
+BILLIONS = {"llava-v1": 7, "llava-1.5": 7, "llava-1.5-13b": 13, "idefics-9b": 9}
+
+
+def published() -> list[str]:
+    return [name for name in RECIPES if RECIPES.find(name)().published is not None]
+
+
+def test_every_published_recipe_has_an_oracle() -> None:
+    assert set(published()) == set(ORACLES)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_parts_are_as_large_as_the_originals(name: str) -> None:
+    recipe: Recipe = RECIPES.find(name)()
+    expected = ORACLES[name].sizes()
+    if name in ONE_LINEAR_MAP:
+        expected["projectors.image"] = ONE_LINEAR_MAP[name]
+    model = on_meta(recipe.model)
+    assert all(p.is_meta for p in model.parameters()), "memory was taken"
+    assert {part: size for part, size, _ in count_parameters(model)} == expected
+    if name in BILLIONS:
+        assert round(sum(expected.values()) / 1e9) == BILLIONS[name]
+    assert recipe.published is not None
+    assert recipe.published.oracle == ORACLES[name].class_name
+
+
+def decoder(backbone: BackboneConfig) -> dict[str, Any]:
+    """All that a language model's config says about its computation."""
+    assert isinstance(backbone, CausalLMConfig)
+    saved = ("architectures", "dtype", "_name_or_path", "transformers_version")
+    config = transformers_config(backbone.arch).to_dict()
+    return {key: value for key, value in config.items() if key not in saved}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_graph_is_the_one_that_importing_the_original_gives(name: str) -> None:
+    """`tests/parity` shows that an imported model computes what the original computes."""
+    recipe: Recipe = RECIPES.find(name)()
+    model = FAMILIES.find(ORACLES[name].family)().to_ours(ORACLES[name].config().to_dict())
+    mine, theirs = recipe.model.lanes["image"], model.lanes["image"]
+    assert mine.encoder.model_copy(update={"weights": ()}) == theirs.encoder
+    if name not in ONE_LINEAR_MAP:
+        assert mine.projector == theirs.projector
+    assert recipe.model.fusion == model.fusion
+    assert decoder(recipe.model.backbone) == decoder(model.backbone)
+
+
+def test_an_adapter_is_as_large_as_the_one_that_learns() -> None:
+    config = TINY_FORMS.find("llava-1.5-lora")().model
+    model = MultimodalModel(config)
+    inject_adapter(model)
+    learning = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
+    assert adapter_size(config) == learning > 0
+
+
+def test_tiny_forms_keep_the_graph() -> None:
+    """Same kinds of parts, same freeze plan, same objectives and templates."""
+    for name in TINY_FORMS:
+        full, small = RECIPES.find(name)(), TINY_FORMS.find(name)()
+        assert Recipe.from_dict(small.to_dict()) == small
+        assert small.model.template == full.model.template
+        assert small.model.fusion.kind == full.model.fusion.kind
+        for kind, lane in full.model.lanes.items():
+            assert small.model.lanes[kind].encoder.kind == lane.encoder.kind
+            assert small.model.lanes[kind].projector.kind == lane.projector.kind
+        for one, two in zip(full.stages, small.stages, strict=True):
+            assert one.objective == two.objective
+            assert [(x.part, x.module) for x in one.learns] == [(x.part, x.module) for x in two.learns]
+
+
+def test_a_variant_is_tested_through_what_it_varies() -> None:
+    assert set(published()) - set(TINY_FORMS) == {"llava-1.5-13b"}
