@@ -8,8 +8,13 @@ INPUT_PROJECTORS = NameTable(
         "linear": "sensorium.input_projectors.linear:LinearConfig",
         "mlp": "sensorium.input_projectors.mlp:MlpConfig",
         "pixel_shuffle": "sensorium.input_projectors.pixel_shuffle:PixelShuffleConfig",
+        "patch_merger": "sensorium.input_projectors.patch_merger:PatchMergerConfig",
+        "group_concat": "sensorium.input_projectors.group_concat:GroupConcatConfig",
+        "glu": "sensorium.input_projectors.glu:GluConfig",
         "avg_pool": "sensorium.input_projectors.avg_pool:AvgPoolConfig",
         "perceiver": "sensorium.input_projectors.perceiver:PerceiverConfig",
+        "latent_query": "sensorium.input_projectors.latent_query:LatentQueryConfig",
+        "position_aware": "sensorium.input_projectors.position_aware:PositionAwareConfig",
         "qformer": "sensorium.input_projectors.qformer:QFormerConfig",
     },
 )

@@ -30,18 +30,7 @@ class PixelShuffleConfig(InputProjectorConfig):
         return cls()
 
     def out_grid(self, grid: Grid) -> Grid:
-        if grid.h % self.factor or grid.w % self.factor:
-            raise ConfigError(
-                f"pixel shuffle by {self.factor} of a {grid.h}x{grid.w} grid",
-                expected=f"sides that {self.factor} divides",
-                fix="change the factor or the encoder's image size",
-            )
-        if grid.prefix:
-            raise ConfigError(
-                f"pixel shuffle of features with {grid.prefix} tokens outside the grid",
-                fix="choose feature: patch for the encoder",
-            )
-        return Grid(grid.h // self.factor, grid.w // self.factor)
+        return folded_grid(grid, self.factor, "pixel shuffle")
 
     def build(self, d_in: int, d_out: int) -> PixelShuffleProjector:
         return PixelShuffleProjector(self, d_in, d_out)
@@ -59,8 +48,31 @@ class PixelShuffleProjector(nn.Module):
         return map_items(features, self._project, self.config.out_grid)
 
     def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
-        f = self.config.factor
-        count, _, width = items_MLD.shape
-        blocks = items_MLD.view(count, grid.h // f, f, grid.w // f, f, width)
-        folded = blocks.permute(0, 1, 3, 2, 4, 5).reshape(count, -1, f * f * width)
-        return self.layers(folded)
+        return self.layers(fold(items_MLD, grid, self.config.factor))
+
+
+def folded_grid(grid: Grid, factor: int, name: str) -> Grid:
+    """The layout after folding.
+
+    Raises:
+        ConfigError: the factor does not divide the sides, or tokens stand in front of the grid.
+    """
+    if grid.h % factor or grid.w % factor:
+        raise ConfigError(
+            f"{name} by {factor} of a {grid.h}x{grid.w} grid",
+            expected=f"sides that {factor} divides",
+            fix="change the factor or the encoder's image size",
+        )
+    if grid.prefix:
+        raise ConfigError(
+            f"{name} of features with {grid.prefix} tokens outside the grid",
+            fix="choose feature: patch for the encoder",
+        )
+    return Grid(grid.h // factor, grid.w // factor)
+
+
+def fold(items_MLD: Tensor, grid: Grid, factor: int) -> Tensor:
+    """factor x factor neighbours side by side, in reading order: (M, L/F², F²·D)."""
+    count, _, width = items_MLD.shape
+    blocks = items_MLD.view(count, grid.h // factor, factor, grid.w // factor, factor, width)
+    return blocks.permute(0, 1, 3, 2, 4, 5).reshape(count, -1, factor * factor * width)

@@ -34,11 +34,23 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(head_dim) if norm_heads else None
         self.k_norm = nn.LayerNorm(head_dim) if norm_heads else None
 
-    def forward(self, query_BQD: Tensor, key_BKD: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend; `mask` is boolean (B or 1, 1, Q, K), True where attention is allowed."""
+    def forward(
+        self,
+        query_BQD: Tensor,
+        key_BKD: Tensor,
+        mask: Tensor | None = None,
+        *,
+        values: Tensor | None = None,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            mask: boolean (B or 1, 1, Q, K), True where attention is allowed.
+            values: (B, K, D) where they are not the keys, which may carry positions.
+        """
         q_BHQE = self._split(self.q(query_BQD))
         k_BHKE = self._split(self.k(key_BKD))
-        v_BHKE = self._split(self.v(key_BKD))
+        v_BHKE = self._split(self.v(key_BKD if values is None else values))
         if self.q_norm is not None and self.k_norm is not None:
             q_BHQE, k_BHKE = self.q_norm(q_BHQE), self.k_norm(k_BHKE)
         mixed_BHQE = F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask)
