@@ -15,6 +15,7 @@ INPUT_PROJECTORS = NameTable(
         "perceiver": "sensorium.input_projectors.perceiver:PerceiverConfig",
         "latent_query": "sensorium.input_projectors.latent_query:LatentQueryConfig",
         "position_aware": "sensorium.input_projectors.position_aware:PositionAwareConfig",
+        "abstractor": "sensorium.input_projectors.abstractor:AbstractorConfig",
         "qformer": "sensorium.input_projectors.qformer:QFormerConfig",
     },
 )

@@ -12,6 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.qwen2_vl.modeling_qwen2_vl import PatchMerger
 
 from sensorium.core.batch import Features, Grid
+from sensorium.input_projectors.abstractor import AbstractorConfig
 from sensorium.input_projectors.glu import GluConfig
 from sensorium.input_projectors.group_concat import GroupConcatConfig
 from sensorium.input_projectors.latent_query import LatentQueryConfig
@@ -120,3 +121,37 @@ def test_group_concat() -> None:
     together = torch.stack([torch.cat(list(row.split(1)[i : i + 3]), dim=1)[0]
                             for row in values_MLD for i in range(0, GRID.tokens, 3)])  # fmt: skip
     torch.testing.assert_close(ours(packed).values_ND, ours.out(together))
+
+
+# What the abstractor of github.com/X-PLUG/mPLUG-Owl (commit 0f3068f) makes of the same weights: every
+# fifth value of three queries of two pictures.
+OWL = (
+    (-3.635719, -4.156182, 2.150058, -5.639788), (0.907216, 0.744513, 1.713236, -0.010209),
+    (0.853586, -0.917698, 2.401792, 0.72932), (-4.217452, -4.825126, 2.012492, -5.509959),
+    (0.054465, 0.273571, 1.131433, -0.618055), (0.847296, -0.898596, 2.575154, 0.901246),
+)  # fmt: skip
+
+
+def wave(shape: tuple[int, ...], phase: float) -> torch.Tensor:
+    """Numbers that any program can write down again."""
+    steps = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.sin(0.7 * steps + phase).reshape(shape).float()
+
+
+@torch.no_grad()
+def test_abstractor_repeats_the_original() -> None:
+    ours = AbstractorConfig(queries=3, layers=2, heads=4, mlp_width=24).build(16, 16)
+    layers = [name for name, _ in ours.named_parameters() if name.startswith("layers.")]
+    for name, parameter in ours.named_parameters():
+        if name in layers:
+            value = wave(tuple(parameter.shape), sorted(layers).index(name))
+            is_scale = ".norm" in name and name.endswith("weight")
+            parameter.copy_(1 + 0.1 * value if is_scale else 0.3 * value)
+    ours.queries_QD.copy_(wave((3, 16), 100.0))
+    ours.out.weight.copy_(torch.eye(16))
+    ours.out.bias.zero_()
+    pictures = Features(wave((10, 16), 200.0), (Grid(1, 5),) * 2)
+    out_MQD = ours(pictures).values_ND.view(2, 4, 16)
+    got = out_MQD[:, :3, ::5].flatten(0, 1)
+    torch.testing.assert_close(got, torch.tensor(OWL), atol=2e-5, rtol=1e-5)
+    assert torch.equal(out_MQD[:, 3], ours.end_D.expand(2, -1))
