@@ -234,7 +234,7 @@ def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     to: Annotated[
-        str | None, typer.Option(help="llava, llava_next, llava_onevision, blip-2, idefics, or sensorium.")
+        str | None, typer.Option(help="llava, llava_next, llava_onevision, blip-2, instructblip, idefics, sensorium.")
     ] = None,
     half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,
     as_json: Json = False,

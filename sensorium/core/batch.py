@@ -122,13 +122,15 @@ class MediaBatch:
 
     `pixels_NCHW` is uint8; `plans` and `rows` (which row of the batch it stands in) have
     one entry for each picture, in slot order. `features`, where present, are the encoder's
-    outputs computed earlier, and the pixels are not encoded again.
+    outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
+    what each is looked at for, where the projector reads it.
     """
 
     pixels_NCHW: Tensor
     plans: tuple[TilePlan, ...]
     rows: tuple[int, ...] = ()
     features: Features | None = None
+    texts: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(slots=True)

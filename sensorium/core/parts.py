@@ -8,6 +8,7 @@ name table; the contract test then finds it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -60,6 +61,14 @@ class EncoderConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 
+@dataclass(frozen=True, slots=True)
+class TextVocabulary:
+    """Sizes of what a part reads: different tokens, and tokens of one text."""
+
+    words: int
+    longest: int
+
+
 class InputProjectorConfig(PartConfig):
     """Features of encoder width -> Features of LLM width."""
 
@@ -75,8 +84,14 @@ class InputProjectorConfig(PartConfig):
         """Tokens that an item laid out as `grid` becomes."""
         return self.out_grid(grid).tokens
 
+    @property
+    def vocabulary(self) -> TextVocabulary | None:
+        """What the projector can read beside the features; None: nothing."""
+        return None
+
     def build(self, d_in: int, d_out: int) -> nn.Module:
-        """The module: `forward(features: Features) -> Features`."""
+        """The module: `forward(features: Features) -> Features`, and with a vocabulary
+        `forward(features, texts)`, the token ids of one text for each item."""
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 
@@ -148,6 +163,8 @@ class LaneShape(Protocol):
 
     @property
     def encoder(self) -> EncoderConfig: ...
+    @property
+    def projector(self) -> InputProjectorConfig: ...
     @property
     def resolution(self) -> ResolutionConfig: ...
     def tile_grid(self) -> Grid:

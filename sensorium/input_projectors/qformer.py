@@ -1,13 +1,16 @@
-"""The Q-Former, query-only (BLIP-2, arXiv:2301.12597), and its map to the LLM.
+"""The Q-Former (BLIP-2, arXiv:2301.12597; InstructBLIP, arXiv:2305.06500) and its map to the LLM.
 
 A BERT of post-norm layers over learned queries; every `cross_every`-th layer also
-attends to the image features.
+attends to the image features. With a vocabulary of its own it reads what is asked, too: queries
+and words attend to each other, only queries see the picture, and each kind has feed-forward
+layers of its own. What comes out are the queries.
 
-Shape legend: M items, L features, Q queries, D width.
+Shape legend: M items, L features, Q queries, S words of a text, T = Q + S, D width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.batch import Features, Grid
-from sensorium.core.parts import InputProjectorConfig
+from sensorium.core.errors import AlignmentError
+from sensorium.core.parts import InputProjectorConfig, TextVocabulary
 from sensorium.nn.attention import Attention
 from sensorium.nn.ragged import map_items
 
@@ -31,6 +35,13 @@ class QFormerConfig(InputProjectorConfig):
     mlp_width: int = 3072
     cross_every: int = 2
     norm_eps: float = 1e-12
+    words: int | None = None
+    """Rows of its vocabulary (BERT's: 30522, 30523 with a begin-of-text token); None: it reads no text."""
+    max_words: int = 512
+
+    @property
+    def vocabulary(self) -> TextVocabulary | None:
+        return None if self.words is None else TextVocabulary(self.words, self.max_words)
 
     @classmethod
     def tiny(cls) -> QFormerConfig:
@@ -44,7 +55,7 @@ class QFormerConfig(InputProjectorConfig):
 
 
 class QFormer(nn.Module):
-    """Features (any number, d_in) -> (queries, d_out)."""
+    """Features (any number, d_in), perhaps with a text each -> (queries, d_out)."""
 
     def __init__(self, config: QFormerConfig, d_in: int, d_out: int) -> None:
         super().__init__()
@@ -56,16 +67,50 @@ class QFormer(nn.Module):
             QFormerLayer(config, d_in if i % config.cross_every == 0 else None)
             for i in range(config.layers)
         )
+        self.words = None
+        if config.words is not None:
+            self.words = nn.Embedding(config.words, config.width)
+            self.places = nn.Embedding(config.max_words, config.width)
         self.out = nn.Linear(config.width, d_out)
 
-    def forward(self, features: Features) -> Features:
-        return map_items(features, self._project, self.config.out_grid)
+    def forward(self, features: Features, texts: Sequence[Sequence[int]] | None = None) -> Features:
+        """Project.
 
-    def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
-        query_MQD = self.norm(self.queries_QD).expand(len(items_MLD), -1, -1)
+        Args:
+            texts: token ids of what each item is looked at for, where the config has `words`.
+
+        Raises:
+            AlignmentError: there is not one text for each item.
+        """
+        if self.words is None:
+            return map_items(features, self._project, self.config.out_grid)
+        if texts is None or len(texts) != len(features.grids):
+            raise AlignmentError(
+                f"{0 if texts is None else len(texts)} texts for {len(features.grids)} pictures",
+                expected="one for each, because this Q-Former reads what is asked",
+            )
+        parts = features.values_ND.split(features.lengths)
+        kinds = [(grid, len(text)) for grid, text in zip(features.grids, texts, strict=True)]
+        out: list[Tensor] = [features.values_ND] * len(kinds)
+        # Items of one layout and length go together, so that nothing is padded.
+        for kind in dict.fromkeys(kinds):
+            members = [i for i, other in enumerate(kinds) if other == kind]
+            ids_MS = torch.tensor([list(texts[i]) for i in members], dtype=torch.long,
+                                  device=features.values_ND.device)  # fmt: skip
+            items_MLD = torch.stack([parts[i] for i in members])
+            for i, out_QD in zip(members, self._project(items_MLD, kind[0], ids_MS), strict=True):
+                out[i] = out_QD
+        return Features(torch.cat(out), tuple(map(self.config.out_grid, features.grids)))
+
+    def _project(self, items_MLD: Tensor, grid: Grid, ids_MS: Tensor | None = None) -> Tensor:
+        hidden_MTD = self.queries_QD.expand(len(items_MLD), -1, -1)
+        if self.words is not None and ids_MS is not None:
+            text_MSD = self.words(ids_MS) + self.places.weight[: ids_MS.shape[1]]
+            hidden_MTD = torch.cat([hidden_MTD, text_MSD], dim=1)
+        hidden_MTD = self.norm(hidden_MTD)
         for layer in self.layers:
-            query_MQD = layer(query_MQD, items_MLD)
-        return self.out(query_MQD)
+            hidden_MTD = layer(hidden_MTD, items_MLD)
+        return self.out(hidden_MTD[:, : self.config.queries])
 
 
 class QFormerLayer(nn.Module):
@@ -78,12 +123,29 @@ class QFormerLayer(nn.Module):
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.queries = config.queries
+        self.text = TextFeedForward(config) if config.words is not None else None
 
-    def forward(self, query_MQD: Tensor, image_MLD: Tensor) -> Tensor:
-        query_MQD = self.self_attention(query_MQD, query_MQD)
+    def forward(self, hidden_MTD: Tensor, image_MLD: Tensor) -> Tensor:
+        hidden_MTD = self.self_attention(hidden_MTD, hidden_MTD)
+        query_MQD, text_MSD = hidden_MTD[:, : self.queries], hidden_MTD[:, self.queries :]
         if self.cross_attention is not None:
             query_MQD = self.cross_attention(query_MQD, image_MLD)
-        return self.norm(query_MQD + self.down(F.gelu(self.up(query_MQD))))
+        query_MQD = self.norm(query_MQD + self.down(F.gelu(self.up(query_MQD))))
+        return query_MQD if self.text is None else torch.cat([query_MQD, self.text(text_MSD)], dim=1)
+
+
+class TextFeedForward(nn.Module):
+    """The feed-forward layer of words."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.width, config.mlp_width)
+        self.down = nn.Linear(config.mlp_width, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+
+    def forward(self, text_MSD: Tensor) -> Tensor:
+        return self.norm(text_MSD + self.down(F.gelu(self.up(text_MSD))))
 
 
 class PostNormAttention(nn.Module):

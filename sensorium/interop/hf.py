@@ -19,12 +19,14 @@ from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.saved import load_model, read_model_config, save_model
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
+from sensorium.text.reader import FOLDER as READER
 from sensorium.text.tokenizer import Tokenizer
 
 FOREIGN = "foreign.json"
 SIDE_FILES = ("generation_config.json", "preprocessor_config.json", "processor_config.json",
               "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-              "chat_template.jinja", "chat_template.json")  # fmt: skip
+              "chat_template.jinja", "chat_template.json",
+              *(f"{READER}/{name}" for name in ("tokenizer_config.json", "special_tokens_map.json")))  # fmt: skip
 
 
 def read_hf(folder: Path) -> MultimodalModel:
@@ -105,6 +107,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
         for name in SIDE_FILES:
             text = (kept["files"] if kept else {}).get(name)
             if isinstance(text, str):
+                (target / name).parent.mkdir(exist_ok=True)
                 (target / name).write_text(text, encoding="utf-8")
 
 

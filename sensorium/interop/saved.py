@@ -22,6 +22,7 @@ from sensorium.model.config import ModelConfig
 from sensorium.model.learning import own_names
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
+from sensorium.text.reader import Reader
 from sensorium.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -64,9 +65,12 @@ def save_model(
             },
         )
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-        # Where the backbone has a source, the tokenizer comes from there as well.
+        # Where the backbone has a source, the tokenizer comes from there as well, but not a
+        # projector's reader.
         if not model.config.backbone.weights:
             tokenizer.save(target)
+        elif tokenizer.reader:
+            tokenizer.reader.save(target)
 
 
 def _plain(name: str) -> str:
@@ -90,6 +94,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     config = read_model_config(folder)
     own_tokenizer = (folder / "tokenizer.json").exists()
     model, tokenizer = build_pretrained(config, folder if own_tokenizer else None)
+    tokenizer.reader = tokenizer.reader or Reader.find(folder)
     stored = dict(read_file(folder / "model.safetensors").items())
     state = model.state_dict()
     adapter = {name: value for name, value in stored.items() if "lora_" in name}
@@ -157,3 +162,6 @@ def recast(folder: Path, out: Path, *, half: bool) -> None:
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "foreign.json"):
             if (folder / name).exists():
                 (target / name).write_bytes((folder / name).read_bytes())
+        reader = Reader.find(folder)
+        if reader:
+            reader.save(target)

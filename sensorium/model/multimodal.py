@@ -92,7 +92,15 @@ class MultimodalModel(nn.Module):
 
     def projected(self, kind: str, media: MediaBatch) -> Features:
         """Projector outputs of all inputs, tiles included."""
-        return self.projectors[kind](self.encode(kind, media))
+        return self.project(kind, self.encode(kind, media), media)
+
+    def project(self, kind: str, encoded: Features, media: MediaBatch) -> Features:
+        """Projector outputs of encoder features; a projector that reads gets each input's text."""
+        if self.config.lanes[kind].projector.vocabulary is None:
+            return self.projectors[kind](encoded)
+        texts = [text for text, plan in zip(media.texts, media.plans, strict=True)
+                 for _ in range(plan.images)]  # fmt: skip
+        return self.projectors[kind](encoded, texts)
 
     def features(self, media: Mapping[str, MediaBatch]) -> dict[str, Features]:
         """Projected features, one item for each medium."""

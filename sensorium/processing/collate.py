@@ -87,6 +87,7 @@ def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:
         plans=tuple(plan for _, media in found for plan in media.plans),
         rows=tuple(row for row, media in found for _ in media.plans),
         features=features,
+        texts=tuple(text for _, media in found for text in media.texts),
     )
 
 

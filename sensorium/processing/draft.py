@@ -22,6 +22,8 @@ class Draft:
     """(kind, first position, one past the last) of each medium."""
     pixels: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
     plans: dict[str, list[TilePlan]] = field(default_factory=dict[str, list[TilePlan]])
+    texts: dict[str, list[tuple[int, ...]]] = field(default_factory=dict[str, list[tuple[int, ...]]])
+    """What each medium is looked at for, where the projector reads it."""
     branches: list[int] = field(default_factory=list[int])
     left_out: int = 0
     """Tokens of separate turns that found no room."""

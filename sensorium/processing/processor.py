@@ -21,11 +21,21 @@ from sensorium.media.augment import Augmentation, augment_image, random_backgrou
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, share_prefix
+from sensorium.processing.question import read_question
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
 from sensorium.text.tokenizer import Tokenizer
 
 DECODED = ("image",)
 """Kinds of media that become encoder inputs so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """A medium's layout, its encoder inputs (N, C, H, W), and what its projector reads."""
+
+    plan: TilePlan
+    pixels_NCHW: Tensor
+    text: tuple[int, ...] | None
 
 
 @dataclass(slots=True)
@@ -34,12 +44,17 @@ class _Media:
 
     sample: Sample
     augmentation: Augmentation | None
-    made: list[tuple[TilePlan, Tensor]] = field(default_factory=list[tuple[TilePlan, Tensor]])
+    made: list[_Inputs] = field(default_factory=list["_Inputs"])
 
     def count(self, kind: str) -> int:
         """How many media of a kind the Sample holds."""
         parts = (part for message in self.sample.messages for part in message.content)
         return sum(part.type == kind for part in parts)
+
+    def question(self) -> str:
+        """The text of the message that holds the medium to be made next."""
+        holders = [m for m in self.sample.messages for part in m.content if part.is_media]
+        return holders[len(self.made)].text
 
 
 class Processor:
@@ -146,7 +161,7 @@ class Processor:
             if isinstance(piece.value, Part):
                 if len(draft.spans) == len(media.made):
                     media.made.append(self._inputs(piece.value, media))
-                self._put_medium(draft, piece.value.type, *media.made[len(draft.spans)])
+                self._put_medium(draft, piece.value.type, media.made[len(draft.spans)])
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
@@ -156,8 +171,7 @@ class Processor:
         """The Example of a conversation that the model is to continue."""
         return self.encode(Sample(messages=messages, root=root), answer_next=True)
 
-    def _inputs(self, part: Part, media: _Media) -> tuple[TilePlan, Tensor]:
-        """A medium's layout and its encoder inputs, (N, C, H, W)."""
+    def _inputs(self, part: Part, media: _Media) -> _Inputs:
         kind, augmentation = part.type, media.augmentation
         lane = self.config.lane(kind)
         if kind not in DECODED:
@@ -173,11 +187,16 @@ class Processor:
             image.shape, preprocess.size_px, self._tiles[kind], media.count(kind)
         )
         inputs_NHWC: np.ndarray = lane.resolution.cut(image, plan, preprocess)
-        return plan, torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)
+        pixels_NCHW = torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)
+        text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
+        return _Inputs(plan, pixels_NCHW, text)
 
-    def _put_medium(self, draft: Draft, kind: str, plan: TilePlan, inputs_NCHW: Tensor) -> None:
-        draft.pixels.setdefault(kind, []).append(inputs_NCHW)
+    def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
+        plan = inputs.plan
+        draft.pixels.setdefault(kind, []).append(inputs.pixels_NCHW)
         draft.plans.setdefault(kind, []).append(plan)
+        if inputs.text is not None:
+            draft.texts.setdefault(kind, []).append(inputs.text)
         start = len(draft.ids)
         if self._fills_slots:
             count = plan.num_tokens(self._tiles[kind])
@@ -208,7 +227,9 @@ class Processor:
             if not count:
                 continue
             media[kind] = MediaBatch(
-                torch.cat(draft.pixels[kind][:count]), tuple(draft.plans[kind][:count])
+                torch.cat(draft.pixels[kind][:count]),
+                tuple(draft.plans[kind][:count]),
+                texts=tuple(draft.texts.get(kind, ())[:count]),
             )
             positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
             slots[kind] = positions if self._fills_slots else []

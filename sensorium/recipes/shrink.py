@@ -71,7 +71,10 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     if not isinstance(lane.encoder, TowerConfig):
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
     encoder = _with(lane.encoder, tiny_shape(weights=()))
-    projector = _with(lane.projector, PROJECTORS.get(lane.projector.kind, {}))
+    sizes = PROJECTORS.get(lane.projector.kind, {})
+    if lane.projector.vocabulary is not None:
+        sizes = sizes | {"words": BACKBONE["vocab_size"]}
+    projector = _with(lane.projector, sizes)
     return lane.model_copy(update={"encoder": encoder, "projector": projector})
 
 

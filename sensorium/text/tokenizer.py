@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from sensorium.core.atomic import write_json, write_text
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.text.reader import Reader
 
 
 class Tokenizer:
@@ -27,6 +28,8 @@ class Tokenizer:
         self.bos_id = bos_id
         self.eos_id = eos_id
         self.pad_id = eos_id if pad_id is None else pad_id
+        self.reader: Reader | None = None
+        """Of a part that reads text by itself and was trained with another vocabulary."""
         rust.encode_special_tokens = True
         rust.no_padding()
         rust.no_truncation()
@@ -76,6 +79,8 @@ class Tokenizer:
         tokens = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
         named = {key: self.rust.id_to_token(i) for key, i in tokens.items() if i is not None}
         write_json(folder / "tokenizer_config.json", named)
+        if self.reader:
+            self.reader.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -97,7 +102,9 @@ class Tokenizer:
         eos = ids.get("eos_token")
         if eos is None:
             raise WeightsError("no eos_token is named in tokenizer_config.json", where=str(folder))
-        return cls(rust, bos_id=ids.get("bos_token"), eos_id=eos, pad_id=ids.get("pad_token"))
+        tokenizer = cls(rust, bos_id=ids.get("bos_token"), eos_id=eos, pad_id=ids.get("pad_token"))
+        tokenizer.reader = Reader.find(folder)
+        return tokenizer
 
 
 def _special_names(folder: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ Shape legend: N features laid end to end, D width.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,7 +49,7 @@ class FeatureCache:
             features = Features(made.values_ND.half().cpu(), made.grids)
             _write(file, features)
         features = Features(features.values_ND.float(), features.grids)
-        return MediaBatch(media.pixels_NCHW[:0], media.plans, media.rows, features)
+        return replace(media, pixels_NCHW=media.pixels_NCHW[:0], features=features)
 
 
 def _fingerprint(model: MultimodalModel, kind: str) -> str:

@@ -82,6 +82,24 @@ def blip2(folder: Path) -> Any:
     return _save(Blip2ForConditionalGeneration(config), folder)
 
 
+def instructblip(folder: Path) -> Any:
+    """A Q-Former of 50 words of its own before a Llama of 100."""
+    from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+
+    config = InstructBlipConfig(
+        vision_config=VISION,
+        qformer_config={"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4,
+                        "num_attention_heads": 4, "intermediate_size": 48,
+                        "encoder_hidden_size": 32, "max_position_embeddings": 16},
+        text_config={"model_type": "llama", "vocab_size": 100, "hidden_size": 32,
+                     "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+                     "num_key_value_heads": 2},
+        num_query_tokens=4,
+        image_token_index=IMAGE_ID,
+    )  # fmt: skip
+    return _save(InstructBlipForConditionalGeneration(config), folder)
+
+
 def idefics(folder: Path, *, alpha: str, norm_heads: bool, extra: int) -> Any:
     from transformers import IdeficsConfig, IdeficsForVisionText2Text
 

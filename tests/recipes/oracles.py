@@ -77,6 +77,21 @@ def blip2(**text: Any) -> Oracle:
     })  # fmt: skip
 
 
+def instructblip(**text: Any) -> Oracle:
+    """BLIP-2's, and BERT's vocabulary with a token for the begin of a text."""
+
+    def config() -> Any:
+        from transformers import InstructBlipConfig
+
+        return InstructBlipConfig(text_config=text, qformer_config={"vocab_size": 30523})
+
+    return Oracle("instructblip", "InstructBlipForConditionalGeneration", config, {
+        "encoders.image": ("vision_model.",),
+        "projectors.image": ("query_tokens", "qformer.", "language_projection."),
+        "backbone": ("language_model.",),
+    })  # fmt: skip
+
+
 def idefics() -> Oracle:
     def config() -> Any:
         from transformers import IdeficsConfig
@@ -103,6 +118,7 @@ ORACLES: dict[str, Oracle] = {
     "llava-med": llava(336, **MISTRAL),
     "shikra": llava(224, **LLAMA),
     "blip2-opt": blip2(**OPT),
+    "instructblip": instructblip(**LLAMA),
     "minigpt4": blip2(**LLAMA),
     "idefics-9b": idefics(),
 }

@@ -38,6 +38,10 @@ def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     return {name for name, hits in found.items() if any(hits)}
 
 
+# Behind the last layer only the queries are read: what it does with words is lost, in the original too.
+WITHOUT_EFFECT = {"instructblip": "projectors.image.layers.1.text."}
+
+
 @pytest.mark.parametrize("name", TINY_FORMS)
 def test_each_stage_trains_what_it_says(
     name: str, tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
@@ -57,6 +61,8 @@ def test_each_stage_trains_what_it_says(
         # Tied matrices have two names; a frozen one must not be the other name of a learning one.
         pointers = {p.data_ptr() for n, p in model.named_parameters() if n in learning}
         for key, value in model.state_dict().items():
+            if key.startswith(WITHOUT_EFFECT.get(name, "-")):
+                continue
             same = torch.equal(before[key], value)
             if value.data_ptr() in pointers:
                 assert not same, f"{stage.name}: {key} learns and has not moved"

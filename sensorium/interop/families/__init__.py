@@ -9,6 +9,7 @@ FAMILIES = NameTable(
         "llava_next": "sensorium.interop.families.llava_next:LlavaNext",
         "llava_onevision": "sensorium.interop.families.llava_onevision:LlavaOnevision",
         "blip-2": "sensorium.interop.families.blip2:Blip2",
+        "instructblip": "sensorium.interop.families.instructblip:InstructBlip",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )

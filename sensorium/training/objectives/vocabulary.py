@@ -125,7 +125,7 @@ class VocabularyObjective:
             blend_MM = draw_blend(count, self.config.mix, encoded.values_ND)
             encoded = blend_features(encoded, blend_MM)
         # Before any lookup: what is taught here is which words a token stands for.
-        features = model.projectors["image"](encoded)
+        features = model.project("image", encoded, batch.media["image"])
         tokens_ND = features.values_ND.float()
         length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
         # Read at every step: an earlier stage may have taught the language model.

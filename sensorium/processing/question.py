@@ -1,0 +1,45 @@
+"""What a picture is looked at for, as token ids for a projector that reads."""
+
+from __future__ import annotations
+
+from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.parts import TextVocabulary
+from sensorium.core.sample import Sample
+from sensorium.text.tokenizer import Tokenizer
+
+
+def read_question(
+    text: str, vocabulary: TextVocabulary | None, tokenizer: Tokenizer, sample: Sample
+) -> tuple[int, ...] | None:
+    """Ids of the text by the reader that came with the model, else by the LLM's own tokenizer.
+
+    Returns:
+        None where there is no vocabulary, which means that the projector reads nothing.
+
+    Raises:
+        ConfigError: the tokenizer has more words than the projector.
+        DataError: the text is too long, or the sample asks several questions behind one picture.
+    """
+    if vocabulary is None:
+        return None
+    if sample.separate_turns:
+        raise DataError(
+            f"sample {sample.id!r} has separate turns, which share a picture's tokens",
+            expected="one question for a picture, because this projector reads it",
+            fix="leave separate_turns out",
+        )
+    reader = tokenizer.reader
+    if len(reader or tokenizer) > vocabulary.words:
+        raise ConfigError(
+            f"a tokenizer of {len(reader or tokenizer)} words for a projector of {vocabulary.words}",
+            where="projector.words",
+            fix="raise words, or bring the tokenizer that the projector was trained with",
+        )
+    ids = tokenizer.encode(text) if reader is None else reader.read(text)
+    if len(ids) > vocabulary.longest:
+        raise DataError(
+            f"the question of sample {sample.id!r} has {len(ids)} tokens",
+            expected=f"at most {vocabulary.longest}, as many as the projector reads",
+            fix="shorten it, or skip such rows with on_bad_row: skip",
+        )
+    return tuple(ids)

@@ -1,0 +1,62 @@
+"""InstructBLIP (Dai et al., arXiv:2305.06500) with Vicuna-7B: BLIP-2 whose Q-Former reads the question.
+
+Source: github.com/salesforce/LAVIS, models/blip2_models/blip2_vicuna_instruct.py, for the graph; the
+repository has no training file.
+"""
+
+from __future__ import annotations
+
+from sensorium.data.config import FileSource
+from sensorium.input_projectors.qformer import QFormerConfig
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import Learn
+from sensorium.recipes.blip2_opt import blip2_lane
+from sensorium.recipes.published_parts import llama
+from sensorium.recipes.shrink import shrink
+from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.next_token import InstructConfig
+
+# The thirteen that are held in.
+SETS = ("coco_caption", "web_capfilt", "textcaps", "vqav2", "okvqa", "aokvqa", "ocrvqa", "coco_vqg",
+        "okvqa_vqg", "aokvqa_vqg", "llava_conversation", "llava_detail", "llava_reason")  # fmt: skip
+
+
+def instructblip() -> Recipe:
+    """Q-Former and its map learn from instructions; tower and language model are frozen."""
+    lane = blip2_lane().model_copy(update={"projector": QFormerConfig(words=30523)})
+    return Recipe(
+        name="instructblip",
+        description="I+T→T: EVA-CLIP-g/224, Q-Former that reads the question, Vicuna-7B",
+        published=Published(
+            paper="2305.06500",
+            oracle="InstructBlipForConditionalGeneration",
+            missing=("starting from the trained tower and Q-Former of an imported BLIP-2",),
+            differs=(
+                "steps, batch, rates and the names of the sets are quoted from memory of the paper",
+                "sets are mixed evenly, not by the square roots of their sizes",
+                "no [PAD] is added to Vicuna's vocabulary",
+                "the prompt is Vicuna's; the original's is the bare question behind the picture",
+            ),
+        ),
+        model=ModelConfig(
+            lanes={"image": lane}, backbone=llama("7b", "lmsys/vicuna-7b-v1.1"), template="vicuna"
+        ),
+        stages=(
+            StageConfig(
+                name="instruct",
+                objective=InstructConfig(),
+                data=tuple(FileSource(path=f"data/{n}.jsonl", format="samples") for n in SETS),
+                learns=(Learn(part="projectors.image", lr=1e-5, weight_decay=0.05),),
+                steps=60_000,
+                batch_size=128,
+                max_length=416,
+                schedule=ScheduleConfig(warmup_steps=1000, final_ratio=0.0),
+                betas=(0.9, 0.999),
+            ),
+        ),
+    )
+
+
+def tiny() -> Recipe:
+    """Seconds on the shipped pictures."""
+    return shrink(instructblip())

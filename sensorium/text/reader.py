@@ -1,0 +1,42 @@
+"""The tokenizer of a part that reads text beside the LLM: a Q-Former's, of BERT's kind.
+
+It lies in a folder of its own in a model's folder, as in transformers' InstructBLIP.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer as RustTokenizer
+
+from sensorium.core.atomic import write_text
+
+FOLDER = "qformer_tokenizer"
+
+
+class Reader:
+    """Text -> ids, with the begin and end that the tokenizer puts around a text."""
+
+    def __init__(self, rust: RustTokenizer) -> None:
+        self.rust = rust
+        rust.encode_special_tokens = True
+        rust.no_padding()
+        rust.no_truncation()
+
+    def __len__(self) -> int:
+        return self.rust.get_vocab_size(with_added_tokens=True)
+
+    def read(self, text: str) -> list[int]:
+        """Ids of a text; what looks like a control token inside it stays plain text."""
+        return list(self.rust.encode(text, add_special_tokens=True).ids)
+
+    def save(self, model_folder: Path) -> None:
+        """Write its folder inside a model's."""
+        (model_folder / FOLDER).mkdir(exist_ok=True)
+        write_text(model_folder / FOLDER / "tokenizer.json", self.rust.to_str(pretty=False))
+
+    @classmethod
+    def find(cls, model_folder: Path) -> Reader | None:
+        """The one in a model's folder, if there is one."""
+        file = model_folder / FOLDER / "tokenizer.json"
+        return cls(RustTokenizer.from_file(str(file))) if file.exists() else None
