@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image as PILImage
 
 from sensorium.core.batch import Example
 from sensorium.core.sample import parse_sample
+from sensorium.inference.engine import Engine
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
@@ -59,3 +62,57 @@ def our_logits(model: MultimodalModel, rows: list[list[Example]], **options: Any
 
 def assert_equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt as our Example and as the reference's inputs, with the logits that it gives them."""
+
+    example: Example
+    inputs: dict[str, Any]
+    logits_TV: torch.Tensor
+
+
+def cases_of(
+    theirs: Any,
+    ours: MultimodalModel,
+    prompts: Sequence[Prompt],
+    inputs: Callable[[Prompt, Example], dict[str, Any]],
+) -> list[Case]:
+    """Each prompt, asked of the reference alone."""
+    made: list[Case] = []
+    for prompt in prompts:
+        example = encode(ours.config, prompt)
+        given = inputs(prompt, example)
+        with torch.no_grad():
+            made.append(Case(example, given, theirs(**given).logits[0]))
+    return made
+
+
+def check_logits(ours: MultimodalModel, cases: Sequence[Case]) -> None:
+    """Alone, padded on either side, and packed into one row."""
+    for case in cases:
+        assert_equal(our_logits(ours, [[case.example]])[0], case.logits_TV)
+    for left in (False, True):
+        rows = our_logits(ours, [[case.example] for case in cases], pad_left=left)
+        for row_TV, case in zip(rows, cases, strict=True):
+            length = len(case.example)
+            assert_equal(row_TV[-length:] if left else row_TV[:length], case.logits_TV)
+    packed = our_logits(ours, [[case.example for case in cases]])[0]
+    lengths = [len(case.example) for case in cases]
+    for got_TV, case in zip(packed.split(lengths), cases, strict=True):
+        assert_equal(got_TV, case.logits_TV)
+
+
+def check_greedy_text(theirs: Any, ours: MultimodalModel, cases: Sequence[Case]) -> None:
+    """Twelve tokens, all prompts together and each alone."""
+    engine = Engine(ours, our_processor(ours.config))
+    engine.processor.stop_ids = set()
+    together = engine.generate([case.example for case in cases], max_tokens=12)
+    for case, got in zip(cases, together, strict=True):
+        made = theirs.generate(
+            **case.inputs, max_new_tokens=12, do_sample=False, eos_token_id=-1, pad_token_id=0
+        )
+        expected = made[0, len(case.example) :].tolist()
+        assert got == expected
+        assert engine.generate([case.example], max_tokens=12) == [expected]

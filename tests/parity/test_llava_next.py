@@ -12,11 +12,14 @@ import torch
 from anyres_cases import (
     PROMPTS,
     SIZES,
+    Case,
     Prompt,
     assert_equal,
+    cases_of,
+    check_greedy_text,
+    check_logits,
     encode,
     our_logits,
-    our_processor,
     picture,
 )
 from hf_models import NEXT_IMAGE_ID, NEXT_PINPOINTS, llava_next
@@ -24,7 +27,6 @@ from hf_models import NEXT_IMAGE_ID, NEXT_PINPOINTS, llava_next
 from sensorium.core.batch import Example, Grid, MediaShape
 from sensorium.core.errors import ConfigError
 from sensorium.encoders.pixels import Normalise
-from sensorium.inference.engine import Engine
 from sensorium.interop.families.llava_next import PINPOINTS, LlavaNext, grids_of
 from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors
 from sensorium.media.anyres import AnyResolution
@@ -82,22 +84,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MultimodalModel
 
 
 @pytest.fixture(scope="module")
-def answers(pair: tuple[Any, MultimodalModel]) -> list[tuple[Example, torch.Tensor]]:
-    """Each prompt as our Example, with the logits that the reference gives it alone."""
-    theirs, ours = pair
-    made: list[tuple[Example, torch.Tensor]] = []
-    for prompt in PROMPTS:
-        example = encode(ours.config, prompt)
-        with torch.no_grad():
-            made.append((example, theirs(**reference_inputs(prompt, example)).logits[0]))
-    return made
+def cases(pair: tuple[Any, MultimodalModel]) -> list[Case]:
+    return cases_of(*pair, PROMPTS, reference_inputs)
 
 
-def test_logits(
-    pair: tuple[Any, MultimodalModel], answers: list[tuple[Example, torch.Tensor]]
-) -> None:
-    for example, expected in answers:
-        assert_equal(our_logits(pair[1], [[example]])[0], expected)
+def test_logits(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
+    check_logits(pair[1], cases)
+
+
+def test_greedy_text(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
+    check_greedy_text(*pair, cases)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -107,39 +103,6 @@ def test_logits_of_any_size(size: tuple[int, int], pair: tuple[Any, MultimodalMo
     with torch.no_grad():
         expected = theirs(**reference_inputs(["x", size, "y"], example)).logits
     assert_equal(our_logits(ours, [[example]]), expected)
-
-
-@pytest.mark.parametrize("pad_left", [False, True])
-def test_padded_rows(
-    pad_left: bool, pair: tuple[Any, MultimodalModel], answers: list[tuple[Example, torch.Tensor]]
-) -> None:
-    logits = our_logits(pair[1], [[example] for example, _ in answers], pad_left=pad_left)
-    for row, (example, expected) in zip(logits, answers, strict=True):
-        assert_equal(row[-len(example) :] if pad_left else row[: len(example)], expected)
-
-
-def test_packed_samples(
-    pair: tuple[Any, MultimodalModel], answers: list[tuple[Example, torch.Tensor]]
-) -> None:
-    packed = our_logits(pair[1], [[example for example, _ in answers]])[0]
-    for got, (_, expected) in zip(packed.split([len(e) for e, _ in answers]), answers, strict=True):
-        assert_equal(got, expected)
-
-
-def test_greedy_text(
-    pair: tuple[Any, MultimodalModel], answers: list[tuple[Example, torch.Tensor]]
-) -> None:
-    theirs, ours = pair
-    engine = Engine(ours, our_processor(ours.config))
-    engine.processor.stop_ids = set()
-    together = engine.generate([example for example, _ in answers], max_tokens=12)
-    for (example, _), prompt, got in zip(answers, PROMPTS, together, strict=True):
-        expected = theirs.generate(
-            **reference_inputs(prompt, example), max_new_tokens=12, do_sample=False,
-            eos_token_id=-1, pad_token_id=0,
-        )[0, len(example):].tolist()  # fmt: skip
-        assert got == expected
-        assert engine.generate([example], max_tokens=12) == [expected]
 
 
 def test_maps_of_odd_sides(tmp_path: Path) -> None:

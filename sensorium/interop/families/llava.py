@@ -5,36 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sensorium.input_projectors.mlp import MlpConfig
-from sensorium.interop.families.llava_parts import (
-    exported_lane,
-    key_map,
-    language_model,
-    template,
-    tower,
-)
+from sensorium.interop.families.llava_parts import assembled, exported_lane, key_map, tower
 from sensorium.interop.key_map import KeyMap
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.config import ModelConfig
 
 
 class Llava:
     """CLIP or SigLIP, a two-layer MLP, any causal language model."""
 
     def to_ours(self, config: Mapping[str, Any]) -> ModelConfig:
-        return ModelConfig(
-            lanes={
-                "image": LaneConfig(
-                    encoder=tower(config),
-                    projector=MlpConfig(
-                        depth=2, activation=config.get("projector_hidden_act", "gelu")
-                    ),
-                    resolution=FixedResolution(fit="crop"),
-                )
-            },
-            backbone=language_model(config, own_tie=True),
-            template=template(config),
-        )
+        return assembled(config, tower(config), FixedResolution(fit="crop"), own_tie=True)
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         _, parts = exported_lane("llava", config)

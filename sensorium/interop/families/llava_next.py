@@ -6,19 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sensorium.core.errors import ConfigError
-from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.interop.families.base import refuse_export
-from sensorium.interop.families.llava_parts import (
-    exported_lane,
-    key_map,
-    language_model,
-    template,
-    tower,
-)
+from sensorium.interop.families.llava_parts import assembled, exported_lane, key_map, map_tower
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.media.anyres import AnyResolution
 from sensorium.media.image import BLACK
-from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.config import ModelConfig
 
 # transformers' class default, which config.json may leave out.
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -28,26 +21,9 @@ class LlavaNext:
     """CLIP or SigLIP on AnyRes tiles, a two-layer MLP, any causal language model."""
 
     def to_ours(self, config: Mapping[str, Any]) -> ModelConfig:
-        encoder = tower(config)
-        if encoder.grid().prefix:
-            raise ConfigError("LLaVA-NeXT with a CLS token in each tile, which makes no map",
-                              expected="vision_feature_select_strategy 'default'")  # fmt: skip
+        encoder = map_tower(config)
         grids = grids_of(config.get("image_grid_pinpoints") or PINPOINTS, encoder.image_size_px)
-        return ModelConfig(
-            lanes={
-                "image": LaneConfig(
-                    encoder=encoder,
-                    projector=MlpConfig(
-                        depth=2, activation=config.get("projector_hidden_act", "gelu")
-                    ),
-                    resolution=AnyResolution(
-                        grids=grids, thumbnail_fit="stretch", padding=BLACK, max_tokens=None
-                    ),
-                )
-            },
-            backbone=language_model(config),
-            template=template(config),
-        )
+        return assembled(config, encoder, _tiles(grids))
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         lane, parts = exported_lane("llava_next", config)
@@ -55,23 +31,28 @@ class LlavaNext:
         if not isinstance(tiles, AnyResolution):
             raise refuse_export("llava_next", "its pictures are not cut into AnyRes tiles")
         # The processor of that family knows no other ways.
-        plain = AnyResolution(
-            grids=tiles.grids, thumbnail_fit="stretch", padding=BLACK, max_tokens=None
-        )
+        plain = _tiles(tiles.grids)
         if tiles != plain:
             raise refuse_export("llava_next", f"its tiles are {tiles!r} and not {plain!r}")
-        size_px = lane.encoder.preprocess().size_px
         return {
             "architectures": ["LlavaNextForConditionalGeneration"],
             "model_type": "llava_next",
-            "image_grid_pinpoints": [
-                [rows * size_px, cols * size_px] for rows, cols in tiles.grids
-            ],
+            "image_grid_pinpoints": pinpoints_of(tiles.grids, lane.encoder.preprocess().size_px),
             **parts,
         }
 
     def key_map(self, config: Mapping[str, Any]) -> KeyMap:
         return key_map(Rule("image_newline", "newlines.image"))
+
+
+def _tiles(grids: tuple[tuple[int, int], ...]) -> AnyResolution:
+    """The family's way to lay pictures out."""
+    return AnyResolution(grids=grids, thumbnail_fit="stretch", padding=BLACK, max_tokens=None)
+
+
+def pinpoints_of(grids: Sequence[tuple[int, int]], size_px: int) -> list[list[int]]:
+    """(rows, columns) of tiles -> [height, width] in pixels, in the same order."""
+    return [[rows * size_px, cols * size_px] for rows, cols in grids]
 
 
 def grids_of(pinpoints: Sequence[Sequence[int]], size_px: int) -> tuple[tuple[int, int], ...]:

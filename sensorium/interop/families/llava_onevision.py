@@ -8,20 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sensorium.core.errors import ConfigError
-from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.interop.families.base import refuse_export
-from sensorium.interop.families.llava_next import grids_of
-from sensorium.interop.families.llava_parts import (
-    exported_lane,
-    key_map,
-    language_model,
-    template,
-    tower,
-)
+from sensorium.interop.families.llava_next import grids_of, pinpoints_of
+from sensorium.interop.families.llava_parts import assembled, exported_lane, key_map, map_tower
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.media.anyres import AnyResolution
 from sensorium.media.image import BLACK
-from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.config import ModelConfig
 
 # transformers' class defaults, which config.json may leave out.
 DEFAULTS = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
@@ -34,24 +27,10 @@ class LlavaOnevision:
 
     def to_ours(self, config: Mapping[str, Any]) -> ModelConfig:
         vision = {"model_type": "siglip_vision_model"} | dict(config["vision_config"])
-        encoder = tower({**DEFAULTS, **config, "vision_config": vision})
-        if encoder.grid().prefix:
-            raise ConfigError("LLaVA-OneVision with a CLS token in each tile, which makes no map",
-                              expected="vision_feature_select_strategy 'default'")  # fmt: skip
+        encoder = map_tower({**DEFAULTS, **config, "vision_config": vision})
         grids = grids_of(config.get("image_grid_pinpoints") or PINPOINTS, encoder.image_size_px)
-        return ModelConfig(
-            lanes={
-                "image": LaneConfig(
-                    encoder=encoder,
-                    projector=MlpConfig(
-                        depth=2, activation=config.get("projector_hidden_act", "gelu")
-                    ),
-                    resolution=_tiles(grids, config.get("vision_aspect_ratio", "anyres_max_9")),
-                )
-            },
-            backbone=language_model(config),
-            template=template(config),
-        )
+        aspect = config.get("vision_aspect_ratio", "anyres_max_9")
+        return assembled(config, encoder, _tiles(grids, aspect))
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         lane, parts = exported_lane("llava_onevision", config)
@@ -65,13 +44,10 @@ class LlavaOnevision:
         plain = _tiles(tiles.grids, aspect)
         if tiles != plain:
             raise refuse_export("llava_onevision", f"its tiles are {tiles!r} and not {plain!r}")
-        size_px = lane.encoder.preprocess().size_px
         return {
             "architectures": ["LlavaOnevisionForConditionalGeneration"],
             "model_type": "llava_onevision",
-            "image_grid_pinpoints": [
-                [rows * size_px, cols * size_px] for rows, cols in tiles.grids
-            ],
+            "image_grid_pinpoints": pinpoints_of(tiles.grids, lane.encoder.preprocess().size_px),
             "vision_aspect_ratio": aspect,
             **parts,
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.core.errors import ConfigError
+from sensorium.core.parts import ResolutionConfig
 from sensorium.encoders.clip import ClipConfig
 from sensorium.encoders.siglip import SiglipConfig
 from sensorium.encoders.tower import TowerConfig
@@ -63,6 +64,41 @@ def tower(config: Mapping[str, Any]) -> TowerConfig:
     if kind.startswith("siglip"):
         values |= {"feature": "patch", "pooling_head": shape.get("vision_use_head", True)}
     return TOWERS[kind](**values)
+
+
+def assembled(
+    config: Mapping[str, Any],
+    encoder: TowerConfig,
+    resolution: ResolutionConfig,
+    *,
+    own_tie: bool = False,
+) -> ModelConfig:
+    """Tower, two-layer MLP and language model of a foreign config.json.
+
+    Args:
+        own_tie: as for `language_model`.
+    """
+    activation = config.get("projector_hidden_act", "gelu")
+    projector = MlpConfig(depth=2, activation=activation)
+    lane = LaneConfig(encoder=encoder, projector=projector, resolution=resolution)
+    return ModelConfig(
+        lanes={"image": lane},
+        backbone=language_model(config, own_tie=own_tie),
+        template=template(config),
+    )
+
+
+def map_tower(config: Mapping[str, Any]) -> TowerConfig:
+    """The encoder of a family that merges tiles to one map.
+
+    Raises:
+        ConfigError: it has a CLS token, which has no place on a map.
+    """
+    encoder = tower(config)
+    if encoder.grid().prefix:
+        raise ConfigError("a CLS token in each tile, which makes no map",
+                          expected="vision_feature_select_strategy 'default'")  # fmt: skip
+    return encoder
 
 
 def language_model(config: Mapping[str, Any], *, own_tie: bool = False) -> CausalLMConfig:
