@@ -65,6 +65,7 @@ def run_training(
         resume=resume,
         tensorboard=tensorboard,
         on_plan=None if quiet else print_plan,
+        start=starter(recipe.start, quiet=quiet) if recipe.start else None,
     )
 
     def build() -> Any:
@@ -74,6 +75,23 @@ def run_training(
     if plan_only:
         return plan_recipe(recipe, build, options)
     return train_recipe(recipe, build, save_model, options)
+
+
+def starter(name: str, *, quiet: bool) -> Any:
+    """What fills a built model from the trained one of this name, and says what stays new."""
+    from sensorium.api import find_model
+    from sensorium.interop.start import start_from
+
+    folder = find_model(name)
+
+    def start(model: Any) -> set[str]:
+        started = start_from(model, folder)
+        if not quiet:
+            new = f"; new: {', '.join(started.new)}" if started.new else ""
+            print(f"starting from {name}: {len(started.names)} tensors{new}", file=sys.stderr)
+        return started.names
+
+    return start
 
 
 def print_plan(plan: Any, precision: str) -> None:

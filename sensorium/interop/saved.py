@@ -43,7 +43,7 @@ def save_model(
     """
     state = model.state_dict()
     names = sorted((own_names(model) | learnt) & set(state))
-    tensors = {_plain(name): _stored(state[name], dtype) for name in names}
+    tensors = {plain_name(name): _stored(state[name], dtype) for name in names}
     # Tied matrices are one tensor with two names; the first name is stored.
     seen: dict[int, str] = {}
     tied: dict[str, str] = {}
@@ -73,7 +73,7 @@ def save_model(
             tokenizer.reader.save(target)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """peft wraps a layer's own weight; on disk it keeps its plain name."""
     return name.replace(".base_layer.", ".").replace(".default.", ".")
 
@@ -100,7 +100,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     adapter = {name: value for name, value in stored.items() if "lora_" in name}
     plain = {name: value for name, value in stored.items() if "lora_" not in name}
     unknown = sorted(set(plain) - set(state))
-    missing = sorted(own_names(model) - set(plain) - set(_tied(folder)))
+    missing = sorted(own_names(model) - set(plain) - set(tied_names(folder)))
     if unknown or missing:
         raise WeightsError(
             f"{len(unknown)} unknown and {len(missing)} missing tensors: {(unknown + missing)[:4]}",
@@ -123,7 +123,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     return model.eval(), tokenizer
 
 
-def _tied(folder: Path) -> dict[str, str]:
+def tied_names(folder: Path) -> dict[str, str]:
     return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("tied", {})
 
 

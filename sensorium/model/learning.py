@@ -20,8 +20,8 @@ class Learn(Config):
     """One part that learns in a stage, with its own learning rate."""
 
     part: str
-    """`encoders.image`, `projectors.image`, `newlines.image`, `fusion`, `backbone`,
-    `adapter`."""
+    """`encoders.image`, `projectors.image`, `lookups.image`, `newlines.image`, `fusion`,
+    `backbone`, `adapter`."""
     lr: float
     weight_decay: float = 0.0
     last_blocks: int | None = None
@@ -34,6 +34,7 @@ def part_names(model: MultimodalModel) -> list[str]:
     """Every part of this model that could learn."""
     names = [f"encoders.{kind}" for kind in model.encoders]
     names += [f"projectors.{kind}" for kind in model.projectors]
+    names += [f"lookups.{kind}" for kind, m in model.lookups.items() if any(True for _ in m.parameters())]
     names += [f"newlines.{kind}" for kind in model.newlines]
     if any(True for _ in model.fusion.parameters()):
         names.append("fusion")
@@ -52,13 +53,13 @@ def named_part(model: MultimodalModel, part: str) -> Iterator[tuple[str, Paramet
     if part not in part_names(model):
         raise ConfigError(f"no part {part!r} to train", fix=did_you_mean(part, part_names(model)))
     for name, parameter in model.named_parameters():
-        if _owner(name) == part:
+        if owner(name) == part:
             yield name, parameter
 
 
-def _owner(name: str) -> str:
+def owner(name: str) -> str:
     head, _, rest = name.partition(".")
-    if head in ("encoders", "projectors", "newlines"):
+    if head in ("encoders", "projectors", "lookups", "newlines"):
         return f"{head}.{rest.partition('.')[0]}"
     if head == "backbone" and ADAPTER_MARK in name:
         return "adapter"
@@ -152,9 +153,9 @@ def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
     """(part, all parameters, learning parameters), in model order."""
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        total, learning = counts.get(_owner(name), (0, 0))
+        total, learning = counts.get(owner(name), (0, 0))
         size = parameter.numel()
-        counts[_owner(name)] = (total + size, learning + size * parameter.requires_grad)
+        counts[owner(name)] = (total + size, learning + size * parameter.requires_grad)
     return [(part, total, learning) for part, (total, learning) in counts.items()]
 
 

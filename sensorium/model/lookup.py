@@ -8,7 +8,7 @@ A word may take several tokens to spell. It is scored by the mean of their embed
 first token alone daffodil, daisy and dandelion would be one word.
 
 Shape legend: N visual tokens, M items of L tokens (P in front of the map), D width, C candidate
-words of up to K pieces (tokens), R best words in order, V vocabulary.
+words of up to K pieces (tokens), R best words in order, V vocabulary, S rank of their correction.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sensorium.nn.ragged import map_items
 UNUSED = -1
 # With noise, ranked words are drawn from so many times their number.
 POOL = 4
+SHIFT_STD = 0.3
 
 
 class LookupConfig(Config):
@@ -43,6 +44,12 @@ class LookupConfig(Config):
     """Each token in front of the map becomes so many tokens: its best words spelt out, best
     first, as tags of the picture (RAM, arXiv:2306.03514); the last one may be cut. An average
     hides all but its heaviest words."""
+    whiten: float = Field(default=0.0, ge=0)
+    """Above 0, words are told apart by whitened embeddings (`whitened`), with so many mean
+    variances as ridge: embeddings of cat and dog are closer than pictures of them."""
+    shift: int = Field(default=0, ge=0)
+    """Rank of a learned correction of what words are told apart by, trained as the part
+    `lookups.KIND`. What the LLM reads is unchanged: its own embeddings."""
 
     def out_grid(self, grid: Grid) -> Grid:
         """Layout after the lookup."""
@@ -54,12 +61,20 @@ class VocabularyLookup(nn.Module):
 
     pieces_CK: Tensor
 
-    def __init__(self, config: LookupConfig) -> None:
+    def __init__(self, config: LookupConfig, width: int = 0) -> None:
+        """Args:
+            width: of embeddings, D; needed with `shift` only.
+        """
         super().__init__()
         self.config = config
         self._noise = 0.0
         room = torch.full((config.words, config.pieces), UNUSED, dtype=torch.long)
         self.register_buffer("pieces_CK", room)
+        self._whitened: tuple[tuple[int, ...], Tensor] | None = None
+        if config.shift:
+            # One side starts at zero, so that training starts from the embeddings themselves.
+            self.shift_CS = nn.Parameter(torch.zeros(config.words, config.shift))
+            self.basis_SD = nn.Parameter(torch.randn(config.shift, width) * SHIFT_STD)
 
     @contextmanager
     def noised(self, noise: float) -> Iterator[None]:
@@ -110,8 +125,39 @@ class VocabularyLookup(nn.Module):
                 where="lookup.ranked",
                 fix="lower lookup.ranked, or give captions with more words",
             )
+        before_CK = self.pieces_CK.clone()
         self.pieces_CK.fill_(UNUSED)
         self.pieces_CK[:count, : pieces_CK.shape[1]] = pieces_CK.to(self.pieces_CK.device)
+        if self.config.shift:
+            self._move_shift(before_CK)
+
+    @torch.no_grad()
+    def _move_shift(self, before_CK: Tensor) -> None:
+        """What was learnt about a word follows it to its new row."""
+        row = {tuple(pieces): c for c, pieces in enumerate(before_CK.tolist())}
+        old_CS = self.shift_CS.clone()
+        self.shift_CS.zero_()
+        for c, pieces in enumerate(self.pieces_CK.tolist()):
+            if pieces[0] != UNUSED and tuple(pieces) in row:
+                self.shift_CS[c] = old_CS[row[tuple(pieces)]]
+
+    def keys(self, embedding_VD: Tensor) -> Tensor:
+        """What visual tokens are compared with, one row for each word in use, (C, D)."""
+        used_CK = self.pieces_CK[self.pieces_CK[:, 0] != UNUSED]
+        words_CD = word_vectors(used_CK, embedding_VD)
+        if self.config.whiten:
+            words_CD = self._whiten_once(words_CD, embedding_VD)
+        if not self.config.shift:
+            return words_CD
+        unit_CD = F.normalize(words_CD, dim=-1, eps=1e-6)
+        return unit_CD + self.shift_CS[: len(used_CK)] @ self.basis_SD
+
+    def _whiten_once(self, words_CD: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Whitened words, computed again only when words or embeddings have changed."""
+        now = (embedding_VD.data_ptr(), embedding_VD._version, self.pieces_CK._version, len(words_CD))
+        if self._whitened is None or self._whitened[0] != now:
+            self._whitened = (now, whitened(words_CD.detach(), self.config.whiten))
+        return self._whitened[1]
 
     def forward(self, features: Features, embedding_VD: Tensor) -> Features:
         """(N, D) tokens in any length -> (N, D) tokens among the words; with `ranked`, more."""
@@ -121,9 +167,10 @@ class VocabularyLookup(nn.Module):
         if not len(used_CK):
             return map_items(features, self._repeated, self.config.out_grid)
         words_CD = word_vectors(used_CK, embedding_VD).to(features.values_ND.dtype)
+        keys_CD = self.keys(embedding_VD).to(features.values_ND.dtype)
 
         def look_up(items_MLD: Tensor, grid: Grid) -> Tensor:
-            scores_MLC = word_scores(items_MLD, words_CD, self.config.scale)
+            scores_MLC = word_scores(items_MLD, keys_CD, self.config.scale)
             if not self.config.ranked:
                 return scores_MLC.softmax(dim=-1) @ words_CD
             ranks_MPR = self._ranks(scores_MLC[:, : grid.prefix])
@@ -137,6 +184,18 @@ class VocabularyLookup(nn.Module):
         """Before words are chosen, a token stands in all the places that its words will have."""
         front_MPD = items_MLD[:, : grid.prefix].repeat_interleave(self.config.ranked, dim=1)
         return torch.cat([front_MPD, items_MLD[:, grid.prefix :]], dim=1)
+
+
+def whitened(words_CD: Tensor, ridge: float) -> Tensor:
+    """Words less their mean, spread evenly in all directions (ZCA, arXiv:1512.00809).
+
+    Args:
+        ridge: added to each direction's variance, in mean variances; the smaller, the more even.
+    """
+    centred_CD = (words_CD - words_CD.mean(dim=0)).double()
+    variance_D, axes_DD = torch.linalg.eigh(centred_CD.T @ centred_CD / len(centred_CD))
+    scale_D = (variance_D + ridge * variance_D.mean()).rsqrt()
+    return (centred_CD @ (axes_DD * scale_D) @ axes_DD.T).to(words_CD.dtype)
 
 
 def word_scores(tokens_ND: Tensor, words_CD: Tensor, scale: float) -> Tensor:

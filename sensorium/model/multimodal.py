@@ -52,7 +52,11 @@ class MultimodalModel(nn.Module):
             }
         )
         self.lookups = nn.ModuleDict(
-            {kind: VocabularyLookup(lane.lookup) for kind, lane in config.lanes.items() if lane.lookup}
+            {
+                kind: VocabularyLookup(lane.lookup, d_model)
+                for kind, lane in config.lanes.items()
+                if lane.lookup
+            }
         )
         self.newlines = nn.ParameterDict(
             {

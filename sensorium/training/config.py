@@ -89,6 +89,9 @@ class Recipe(Config):
     published: Published | None = None
     """None: a system of our own."""
     model: ModelConfig
+    start: str | None = None
+    """A trained model to start from: a shipped name, a model or run folder, or a hub id. Parts
+    that it has in the same form are taken."""
     stages: tuple[StageConfig, ...] = ()
     seed: int = 0
 

@@ -14,7 +14,7 @@ from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe
 from sensorium.training.preflight import StagePlan, check_stages
-from sensorium.training.trainer import Trainer, TrainerOptions
+from sensorium.training.trainer import Trainer, TrainerOptions, started
 
 Build = Callable[[], tuple[MultimodalModel, Tokenizer]]
 Save = Callable[[MultimodalModel, Tokenizer, Path, set[str]], None]
@@ -25,6 +25,7 @@ def plan_recipe(recipe: Recipe, build: Build, options: TrainerOptions) -> list[S
     torch.manual_seed(recipe.seed)
     model, tokenizer = build()
     inject_adapter(model)
+    started(recipe, model, options)
     return check_stages(recipe, model, Processor(recipe.model, tokenizer), options.on_plan)[0]
 
 

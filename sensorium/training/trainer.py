@@ -55,6 +55,26 @@ class TrainerOptions:
     resume: bool = False
     tensorboard: bool = False
     on_plan: Callable[[StagePlan, Precision], None] | None = None
+    start: Callable[[MultimodalModel], set[str]] | None = None
+    """Fills a built model from a trained one, and names the tensors that it changed."""
+
+
+def started(recipe: Recipe, model: MultimodalModel, options: TrainerOptions) -> set[str]:
+    """Fill a built model from the one that its recipe starts from, if any.
+
+    Returns:
+        Names of the tensors that changed.
+
+    Raises:
+        ConfigError: the recipe starts from a model, and the options do not say how.
+    """
+    if recipe.start and options.start is None:
+        raise ConfigError(
+            f"the recipe starts from {recipe.start!r}, and nothing was given that reads it",
+            where="TrainerOptions.start",
+            fix="pass interop.start.start_from, as `sensorium train` does",
+        )
+    return options.start(model) if options.start else set()
 
 
 class Trainer:
@@ -68,7 +88,7 @@ class Trainer:
         self.options = options
         inject_adapter(model)
         self.processor = Processor(recipe.model, tokenizer)
-        self.learnt: set[str] = set()
+        self.learnt: set[str] = started(recipe, model, options)
         self._data: list[list[int]] = []
         # What no source of weights provides is in every checkpoint.
         self._own = own_names(model)

@@ -12,7 +12,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
-from sensorium.model.lookup import LookupConfig, VocabularyLookup
+from sensorium.model.lookup import LookupConfig, VocabularyLookup, whitened
 from sensorium.processing.processor import Processor
 from sensorium.recipes import RECIPES
 from sensorium.training.objectives.next_token import InstructConfig
@@ -163,3 +163,49 @@ def test_words_of_several_pieces_are_told_apart_and_spelt_out() -> None:
     close.choose(lookup.pieces_CK)
     out = close(Features(daffodil_D[None], (Grid(1, 1),)), embedding_VD).values_ND
     torch.testing.assert_close(out[0], daffodil_D, atol=1e-3, rtol=1e-3)
+
+
+def test_whitened_words_spread_evenly_and_a_ridge_keeps_some_of_their_shape() -> None:
+    words_CD = torch.randn(400, 12) @ torch.diag(torch.linspace(0.1, 3.0, 12)) + 1.0
+    even_CD = whitened(words_CD, 0.0)
+    torch.testing.assert_close(even_CD.mean(dim=0), torch.zeros(12), atol=1e-5, rtol=0)
+    torch.testing.assert_close(even_CD.T @ even_CD / 400, torch.eye(12), atol=1e-4, rtol=0)
+    spread_D = whitened(words_CD, 0.5).var(dim=0)
+    assert spread_D[0] < 0.5 * spread_D[-1] < 0.5
+
+
+def test_words_are_told_apart_by_keys_and_read_as_embeddings() -> None:
+    embedding_VD = torch.randn(16, 8) + 2.0
+    lookup = VocabularyLookup(LookupConfig(words=8, scale=200.0, whiten=0.1, shift=2), width=8)
+    lookup.choose(torch.tensor([[3], [5], [9]]))
+    keys_CD = lookup.keys(embedding_VD)
+    # Nothing has been learnt: unit keys of whitened words.
+    want_CD = torch.nn.functional.normalize(whitened(embedding_VD[[3, 5, 9]], 0.1), dim=-1)
+    torch.testing.assert_close(keys_CD, want_CD)
+    out_ND = lookup(Features(keys_CD[[1, 2]].detach(), ONE), embedding_VD).values_ND
+    torch.testing.assert_close(out_ND, embedding_VD[[5, 9]], atol=1e-3, rtol=1e-3)
+    # Other embeddings, other keys: nothing stale is kept.
+    embedding_VD[9] += torch.randn(8)
+    assert not torch.allclose(lookup.keys(embedding_VD), keys_CD)
+
+
+def test_what_was_learnt_about_a_word_follows_it() -> None:
+    lookup = VocabularyLookup(LookupConfig(words=4, shift=2), width=8)
+    lookup.choose(torch.tensor([[3], [5], [9]]))
+    with torch.no_grad():
+        lookup.shift_CS[:3] = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    lookup.choose(torch.tensor([[2], [9], [3]]))
+    assert lookup.shift_CS.tolist() == [[0, 0], [3, 3], [1, 1], [0, 0]]
+
+
+def test_keys_learn_as_a_part_and_come_back(tmp_path: Path) -> None:
+    recipe = RECIPES.find("tiny")().override(
+        ["stages.align.steps=2", "stages.instruct.steps=1", "stages.align.objective={kind: vocabulary}",
+         "model.lanes.image.lookup={words: 4096, whiten: 0.3, shift: 4}",
+         "stages.align.learns=[{part: lookups.image, lr: 0.01}, {part: projectors.image, lr: 0.01}]"]
+    )
+    options = TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache")
+    (align, _) = train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
+    assert {part: learning for part, _, learning in align.parts}["lookups.image"] > 0
+    model, _ = load_model(tmp_path / "run" / "model")
+    assert model.lookups["image"].shift_CS.abs().max() > 0

@@ -19,6 +19,7 @@ from sensorium.core.atomic import atomic_folder, atomic_writer
 from sensorium.core.config import Config
 from sensorium.core.errors import DataError
 from sensorium.core.hashing import stable_int
+from sensorium.data.picture_book.corrections import corrected, read_corrections
 from sensorium.data.picture_book.entries import (
     Entry,
     cap_names,
@@ -69,6 +70,10 @@ def build_picture_book(
         entries, hashes = write_images(entries, folder, config, progress)
         _group(entries, hashes)
         _split(entries, config)
+        # Once before names are put right, too: what has been taught must never become a test.
+        _teach_unknown(entries)
+        entries = corrected(entries, read_corrections())
+        _teach_unknown(entries)
         write_samples([entry.to_json() for entry in entries], folder, config.seed, config.variants)
     return dict(Counter(f"{e.source.split()[0]} {e.split}" for e in entries))
 
@@ -131,11 +136,7 @@ def _group(kept: list[Entry], hashes: list[Any]) -> None:
 
 
 def _split(entries: list[Entry], config: PictureBookConfig) -> None:
-    """Whole groups go to the held-out split by a hash of their first member's id.
-
-    A held-out picture shows a thing of which another group, in training, has a picture too;
-    what only one group shows is in training. A name must have been seen to be said.
-    """
+    """Whole groups go to the held-out split by a hash of their first member's id."""
     first: dict[int, str] = {}
     for entry in entries:
         first.setdefault(entry.group, entry.id)
@@ -146,6 +147,11 @@ def _split(entries: list[Entry], config: PictureBookConfig) -> None:
         # would be most of the benchmark.
         held = draw < config.heldout_share and size[entry.group] <= 12
         entry.split = "heldout" if held else "train"
+
+
+def _teach_unknown(entries: list[Entry]) -> None:
+    """Move held-out groups to training that show what no training picture shows: a name must
+    have been seen to be said."""
     taught = {name for e in entries if e.split == "train" for name in e.accepted}
     for group in {e.group for e in entries if e.split == "heldout"}:
         members = [e for e in entries if e.group == group]

@@ -26,17 +26,24 @@ STYLE = {
 SYNONYMS: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split("|"))
     for group in (
-        "airplane|plane|aeroplane|aircraft|jet", "bicycle|bike", "car|automobile|auto",
+        "airplane|plane|aeroplane|aircraft", "bicycle|bike", "car|automobile|auto",
         "motorcycle|motorbike", "ship|boat", "truck|lorry", "tv|television",
-        "phone|telephone", "rabbit|bunny", "cow|bull|ox|cattle", "chicken|hen|rooster",
-        "bug|insect|beetle", "cap|hat", "pants|trousers|jeans", "glasses|eyeglasses|spectacles",
-        "sneaker|shoe|boot", "cookie|biscuit", "soda|drink", "cup|mug", "couch|sofa",
-        "lightbulb|bulb|light bulb|lamp", "house|home", "gift|present", "smiley|smiley face|face",
-        "computer|pc", "photo|photograph|picture", "gun|pistol|rifle", "sweater|jumper",
-        "kitten|cat", "puppy|dog", "pony|horse", "policeman|police officer", "stone|rock",
-        "rose|flower", "tulip|flower", "daisy|flower", "sunflower|flower", "trousers|jeans",
+        "phone|telephone", "rabbit|bunny", "cow|cattle", "bug|insect",
+        "pants|trousers", "glasses|eyeglasses|spectacles", "cookie|biscuit", "cup|mug",
+        "couch|sofa", "lightbulb|bulb|light bulb", "house|home", "gift|present",
+        "smiley|smiley face", "computer|pc", "photo|photograph|picture", "sweater|jumper",
+        "policeman|police officer", "stone|rock",
     )
 )  # fmt: skip
+# What a thing may be called too, but not the other way round: a rose is a flower.
+BROADER: dict[str, tuple[str, ...]] = {
+    "jet": ("airplane", "plane", "aircraft"), "bull": ("cow", "cattle"), "ox": ("cow", "cattle"),
+    "hen": ("chicken",), "rooster": ("chicken",), "beetle": ("insect", "bug"), "cap": ("hat",),
+    "jeans": ("pants", "trousers"), "sneaker": ("shoe",), "boot": ("shoe",), "soda": ("drink",),
+    "bulb": ("lamp",), "smiley": ("face",), "pistol": ("gun",), "rifle": ("gun",),
+    "kitten": ("cat",), "puppy": ("dog",), "pony": ("horse",), "rose": ("flower",),
+    "tulip": ("flower",), "daisy": ("flower",), "sunflower": ("flower",),
+}  # fmt: skip
 COLORS = (
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
     "grey", "gray", "silver", "golden", "violet",
@@ -210,10 +217,12 @@ def singular(word: str) -> str:
 def accepted_names(naming: Naming, kind: str | None) -> list[str]:
     """Every answer that names the picture rightly: the phrase, its noun, synonyms, and the
     broader kind a person would settle for (`bird` for a lorikeet)."""
-    names = {naming.name, naming.head, singular(naming.head), f"{singular(naming.head)}s"}
+    names = {naming.name, naming.head, singular(naming.head)}
     if kind:
         names.add(kind)
     for group in SYNONYMS:
         if names & group:
             names |= group
+    for name in sorted(names):
+        names.update(BROADER.get(name, ()))
     return sorted(n for n in names if len(n) > 1)

@@ -129,9 +129,12 @@ class VocabularyObjective:
         tokens_ND = features.values_ND.float()
         length_N1 = tokens_ND.norm(dim=-1, keepdim=True)
         # Read at every step: an earlier stage may have taught the language model.
-        words_CD = word_vectors(self._candidates_CK, model.backbone.embedding.weight.detach()).float()
+        embedding_VD = model.backbone.embedding.weight.detach()
+        words_CD = word_vectors(self._candidates_CK, embedding_VD).float()
         norm_words = float(words_CD.norm(dim=-1).mean())
-        scores_NC = word_scores(tokens_ND, words_CD, self.config.scale)
+        lookup = _lookup(model)
+        keys_CD = lookup.keys(embedding_VD).float() if lookup else words_CD
+        scores_NC = word_scores(tokens_ND, keys_CD, self.config.scale)
         targets_MC = self._targets(batch, scores_NC.new_zeros(count, scores_NC.shape[1]))
         if blend_MM is not None:
             targets_MC = blend_MM.to(targets_MC) @ targets_MC
