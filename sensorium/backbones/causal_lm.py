@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.backbones.packed_mask import packed_mask
+from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_folder
@@ -135,6 +136,22 @@ class CausalLM(nn.Module):
     def embed(self, ids_BT: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         return self.embedding(ids_BT)
+
+    def new_cache(self) -> Any:
+        """An empty cache for one batch of answers."""
+        from transformers import DynamicCache
+
+        return DynamicCache()
+
+    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Insert | None = None) -> Tensor:
+        """Hidden states of whole rows, answers included, (B, T, D)."""
+        return self(
+            embeds_BTD,
+            positions_BT=batch.positions_BT,
+            segments_BT=batch.segments_BT if batch.packed else None,
+            branches_BT=batch.branches_BT if batch.packed else None,
+            insert=insert,
+        )
 
     def forward(
         self,

@@ -123,6 +123,11 @@ class BackboneConfig(PartConfig):
         """Decoder layers, for fusion that inserts between them."""
         raise TypeError(f"{type(self).__name__} does not define num_layers")
 
+    @property
+    def one_answer(self) -> bool:
+        """True: a row has one answer, at its end (encoder-decoders)."""
+        return False
+
     def build(self, folder: Path | None = None) -> nn.Module:
         """The module, with the weights in `folder` (Hugging Face layout) or random ones;
         see `backbones.causal_lm.CausalLM` for its interface."""

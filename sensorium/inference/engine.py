@@ -131,8 +131,6 @@ class Engine:
             )
 
     def _prefill(self, batch: Batch, room: int) -> tuple[_Rows, torch.Tensor]:
-        from transformers import DynamicCache
-
         model = self.model
         # Read before the batch moves: a question about a GPU's tensor waits for the GPU.
         padded = not bool((batch.segments_BT > 0).all())
@@ -142,7 +140,7 @@ class Engine:
         embeds_BTD = model.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = model.fusion.context(features, batch.media, len(embeds_BTD))
         rows = _Rows(
-            cache=DynamicCache(),
+            cache=model.backbone.new_cache(),
             mask_BT=(batch.segments_BT > 0).long() if padded else None,
             positions_B=batch.positions_BT[:, -1],
             media_index_B=batch.media_index_BT[:, -1],

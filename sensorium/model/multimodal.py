@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.backbones.causal_lm import CausalLM
+from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
@@ -37,7 +38,7 @@ class MultimodalModel(nn.Module):
         super().__init__()
         folders = folders or {}
         self.config = config
-        self.backbone = cast(CausalLM, config.backbone.build(folders.get("backbone")))
+        self.backbone = cast(CausalLM | Seq2SeqLM, config.backbone.build(folders.get("backbone")))
         d_model = config.backbone.d_model
         self.encoders = nn.ModuleDict(
             {
@@ -123,13 +124,8 @@ class MultimodalModel(nn.Module):
         features = self.features(batch.media)
         embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
-        hidden_BTD = self.backbone(
-            embeds_BTD,
-            positions_BT=batch.positions_BT,
-            segments_BT=batch.segments_BT if batch.packed else None,
-            branches_BT=batch.branches_BT if batch.packed else None,
-            insert=self.fusion.inserter(context, batch.media_index_BT),
-        )
+        insert = self.fusion.inserter(context, batch.media_index_BT)
+        hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)
 
     def logits(self, hidden: Tensor) -> Tensor:

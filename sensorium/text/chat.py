@@ -18,6 +18,7 @@ from sensorium.text.tokenizer import Tokenizer
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "smol", "vicuna", "llama3", "mistral", "minigpt4", "question", "plain",
+    "seq2seq",
     "caption", "caption_line", "document",
 ]  # fmt: skip
 
@@ -115,6 +116,12 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "\n", "user": "\n", "assistant": "{eos}"},
         answer_prefix=" ",
         media_after="\n",
+        control=("{eos}",),
+    ),
+    # Encoder-decoders: an end of text closes what the encoder reads, and the answer.
+    "seq2seq": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "\n", "user": "{eos}", "assistant": "{eos}"},
         control=("{eos}",),
     ),
     # Alignment by captions: picture, then caption, no roles (LLaVA stage 1's `plain`).

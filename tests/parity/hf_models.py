@@ -82,6 +82,31 @@ def blip2(folder: Path) -> Any:
     return _save(Blip2ForConditionalGeneration(config), folder)
 
 
+T5 = {"model_type": "t5", "vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2,
+      "num_decoder_layers": 2, "num_heads": 4, "dropout_rate": 0.0, "decoder_start_token_id": 0,
+      "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}  # fmt: skip
+
+
+def t5(folder: Path, *, tie: bool) -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    return _save(T5ForConditionalGeneration(T5Config(**(T5 | {"tie_word_embeddings": tie}))), folder)
+
+
+def blip2_t5(folder: Path, *, reads: bool) -> Any:
+    """BLIP-2 or, with a Q-Former that reads, InstructBLIP, in front of a T5."""
+    import transformers
+
+    former = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+              "intermediate_size": 48, "encoder_hidden_size": 32, "max_position_embeddings": 16}  # fmt: skip
+    name = "InstructBlip" if reads else "Blip2"
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=VISION, qformer_config=former, text_config=T5, num_query_tokens=4,
+        image_token_index=IMAGE_ID,
+    )  # fmt: skip
+    return _save(getattr(transformers, f"{name}ForConditionalGeneration")(config), folder)
+
+
 def instructblip(folder: Path) -> Any:
     """A Q-Former of 50 words of its own before a Llama of 100."""
     from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration

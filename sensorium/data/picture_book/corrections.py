@@ -1,8 +1,8 @@
 """What a look at each picture put right: names, further right answers, categories.
 
 Names are made from file titles and captions, which often name something else: the author, a
-place in a desktop, one half of a compound, or the thing in Italian. `corrections.jsonl` holds what
-people who saw the pictures, and no model's answers, would have them called.
+place in a desktop, one half of a compound, or the thing in Italian. `corrections.jsonl` was written
+looking at every picture, without knowing any model's answers.
 """
 
 from __future__ import annotations

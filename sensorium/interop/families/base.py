@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.interop.key_map import KeyMap
 from sensorium.model.config import ModelConfig
@@ -44,7 +45,7 @@ def lm_arch(family: str, config: ModelConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the backbone is not one of transformers.
     """
-    if not isinstance(config.backbone, CausalLMConfig):
+    if not isinstance(config.backbone, CausalLMConfig | Seq2SeqLMConfig):
         raise refuse_export(family, "the backbone is not a transformers language model")
     return dict(config.backbone.arch)
 

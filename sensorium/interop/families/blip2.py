@@ -1,4 +1,4 @@
-"""BLIP-2 with a decoder-only language model, in transformers' layout."""
+"""BLIP-2 with OPT, another decoder-only language model or T5, in transformers' layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sensorium.backbones.causal_lm import CausalLMConfig
-from sensorium.core.errors import ConfigError
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.encoders.blip2_vit import Blip2VitConfig
 from sensorium.input_projectors.qformer import QFormerConfig
 from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
@@ -32,15 +32,13 @@ ATTENTION = (
 
 
 class Blip2:
-    """EVA-CLIP-g, Q-Former, OPT (or another causal language model)."""
+    """EVA-CLIP-g, Q-Former, OPT, another causal language model or T5."""
 
     def to_ours(self, config: Mapping[str, Any]) -> ModelConfig:
         vision = VISION_DEFAULTS | dict(config.get("vision_config") or {})
         former = QFORMER_DEFAULTS | dict(config.get("qformer_config") or {})
         text = config["text_config"]
-        if text.get("model_type") == "t5":
-            raise ConfigError("BLIP-2 with an encoder-decoder language model (T5)",
-                              expected="a causal language model such as OPT")  # fmt: skip
+        reads_first = text.get("model_type") == "t5"
         return ModelConfig(
             lanes={
                 "image": LaneConfig(
@@ -64,8 +62,8 @@ class Blip2:
                     resolution=FixedResolution(fit="stretch"),
                 )
             },
-            backbone=CausalLMConfig(arch=text_arch(text)),
-            template="plain",
+            backbone=(Seq2SeqLMConfig if reads_first else CausalLMConfig)(arch=text_arch(text)),
+            template="seq2seq" if reads_first else "plain",
         )
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""InstructBLIP with a decoder-only language model, in transformers' layout."""
+"""InstructBLIP with Vicuna or T5, in transformers' layout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sensorium.core.errors import ConfigError
 from sensorium.input_projectors.qformer import QFormerConfig
 from sensorium.interop.families.base import refuse_export
 from sensorium.interop.families.blip2 import Blip2
@@ -43,9 +42,6 @@ class InstructBlip(Blip2):
         }
 
     def key_map(self, config: Mapping[str, Any]) -> KeyMap:
-        if not config.get("use_decoder_only_language_model", True):
-            raise ConfigError("InstructBLIP with an encoder-decoder language model (T5)",
-                              expected="a causal language model such as Vicuna")  # fmt: skip
         layer, mine = "qformer.encoder.layer.#.", "projectors.image.layers.#.text."
         blip2 = super().key_map(config)
         # The norm in front has another name, because words pass through it as well.
