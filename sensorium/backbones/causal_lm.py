@@ -13,11 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sensorium.backbones.adaption_prompt import GateName, add_prompts, prompts_with
 from sensorium.backbones.packed_mask import packed_mask
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_folder
+from sensorium.nn.prompt_media import PromptMedia
 
 Insert = Callable[[int, Tensor], Tensor]
 """(layer index, hidden_BTD) -> hidden_BTD, called before each decoder layer."""
@@ -133,6 +135,14 @@ class CausalLM(nn.Module):
         """Layers from input to output, for training only the last few."""
         return self.decoder_layers()
 
+    def add_prompts(self, layers: int, length: int, gate: GateName) -> None:
+        """Give each of the last layers an adaption prompt.
+
+        Raises:
+            ConfigError: the language model cannot have them.
+        """
+        add_prompts(self.lm.config.model_type, self.decoder_layers(), layers, length, gate)
+
     def embed(self, ids_BT: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         return self.embedding(ids_BT)
@@ -143,7 +153,7 @@ class CausalLM(nn.Module):
 
         return DynamicCache()
 
-    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Insert | None = None) -> Tensor:
+    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | None = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
         return self(
             embeds_BTD,
@@ -162,7 +172,7 @@ class CausalLM(nn.Module):
         branches_BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Any = None,
-        insert: Insert | None = None,
+        insert: Insert | PromptMedia | None = None,
     ) -> Tensor:
         """Last hidden states, after the final norm.
 
@@ -173,6 +183,7 @@ class CausalLM(nn.Module):
             mask_BT: given where rows are padded on the left: 1 for real tokens, covering
                 cached positions too.
             cache: a transformers cache to read and extend.
+            insert: work between the layers, or what media add to the adaption prompts.
 
         Raises:
             ConfigError: rows hold several samples and some layers are not attention.
@@ -218,13 +229,17 @@ class CausalLM(nn.Module):
         return logits
 
     @contextmanager
-    def _inserted(self, insert: Insert | None) -> Iterator[None]:
-        """Run `insert` before each decoder layer while the block lasts.
+    def _inserted(self, insert: Insert | PromptMedia | None) -> Iterator[None]:
+        """Run `insert` before each decoder layer, or inside the prompts, while the block lasts.
 
         Hooks leave the language model's own modules and key names untouched.
         """
         if insert is None:
             yield
+            return
+        if isinstance(insert, PromptMedia):
+            with prompts_with(insert, self.lm):
+                yield
             return
 
         def hook_for(index: int) -> Callable[..., Any]:

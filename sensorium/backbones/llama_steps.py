@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FAMILIES = ("llama",)
+PROMPT_NAME = "adaption_prompt"
+"""Of the module that holds a layer's adaption prompt, inside the layer's attention."""
 
 
 def can_step(lm: Any) -> bool:
@@ -31,6 +33,7 @@ def can_step(lm: Any) -> bool:
         and not getattr(config, "mlp_bias", False)
         and (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
         and all(type(m) is torch.nn.Linear for m in _linears(lm))
+        and not any(hasattr(layer.self_attn, PROMPT_NAME) for layer in lm.model.layers)
     )
 
 
@@ -150,7 +153,7 @@ class LlamaSteps:
         w = self.weights
         batch, groups = qkv.shape[0], w.heads // w.key_heads
         all_heads = qkv.view(batch, 1, w.heads + 2 * w.key_heads, w.head_dim)
-        turned = _rotate(all_heads[:, :, : w.heads + w.key_heads], cos, sin)
+        turned = rotate(all_heads[:, :, : w.heads + w.key_heads], cos, sin)
         q_BHGE = turned[:, 0, : w.heads].view(batch, w.key_heads, groups, w.head_dim)
         self.keys[index, :, :, place] = turned[:, 0, w.heads :]
         self.values[index, :, :, place] = all_heads[:, 0, w.heads + w.key_heads :]
@@ -163,7 +166,7 @@ class LlamaSteps:
         return mixed_BHGE.reshape(batch, 1, w.heads * w.head_dim)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (arXiv:2104.09864), halves as in transformers."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin

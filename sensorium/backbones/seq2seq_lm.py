@@ -24,6 +24,7 @@ from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_folder
+from sensorium.nn.prompt_media import PromptMedia
 
 FAMILIES = ("t5", "mt5", "umt5")
 # Positions are counted relative to each other, without end.
@@ -110,6 +111,19 @@ class Seq2SeqLM(nn.Module):
         """Layers from input to output: the encoder's, then the decoder's."""
         return [*self.lm.encoder.block, *self.lm.decoder.block]
 
+    def add_prompts(self, layers: int, length: int, gate: str) -> None:
+        """Encoder-decoders have no place for adaption prompts.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"{length} adaption prompts in {layers} layers of an encoder-decoder",
+            expected="a decoder-only language model",
+            where="model.adapter",
+            fix="use adapter: {kind: lora}, with targets q and v",
+        )
+
     def embed(self, ids_BT: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         return self.embedding(ids_BT)
@@ -124,7 +138,7 @@ class Seq2SeqLM(nn.Module):
 
         return Seq2SeqCache(EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
-    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Insert | None = None) -> Tensor:
+    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | None = None) -> Tensor:
         """Hidden states of whole rows, answers included.
 
         Returns:
@@ -171,7 +185,7 @@ class Seq2SeqLM(nn.Module):
         positions_BT: Tensor,
         mask_BT: Tensor | None = None,
         cache: Seq2SeqCache,
-        insert: Insert | None = None,
+        insert: Insert | PromptMedia | None = None,
     ) -> Tensor:
         """One step of growing answers.
 
@@ -230,7 +244,7 @@ def _wide(places_BA: Tensor, like: Tensor) -> Tensor:
     return places_BA[..., None].expand(-1, -1, like.shape[-1])
 
 
-def _refuse_insert(insert: Insert | None) -> None:
+def _refuse_insert(insert: Insert | PromptMedia | None) -> None:
     if insert is not None:
         raise ConfigError(
             "layers inserted into an encoder-decoder",

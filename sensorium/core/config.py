@@ -69,16 +69,23 @@ class Config(BaseModel):
         return type(self).from_dict(values, where="override")
 
 
-def kinds(table: NameTable, base: type[Config]) -> BeforeValidator:
+def kinds(
+    table: NameTable, base: type[Config], default: str | None = None
+) -> BeforeValidator:
     """Metadata of a polymorphic field: reads `{kind: name, ...}` by a name table.
 
         AnyEncoder = Annotated[SerializeAsAny[EncoderConfig], kinds(ENCODERS, EncoderConfig)]
+
+    Args:
+        default: the kind of a mapping that names none, for what had no kinds once.
     """
 
     def read(value: Any) -> Any:
         if isinstance(value, base) or value is None:
             return value
         mapping = as_mapping(value)
+        if mapping is not None and default is not None:
+            mapping = {"kind": default, **mapping}
         if mapping is None or "kind" not in mapping:
             raise ConfigError(
                 f"{table.noun} is {value!r}",

@@ -142,6 +142,11 @@ class FusionConfig(PartConfig):
         """True: features replace placeholder tokens. False: they enter inside layers."""
         raise TypeError(f"{type(self).__name__} does not define fills_slots")
 
+    @property
+    def reaches_back(self) -> bool:
+        """True: what is written before a Sample's first medium sees that medium, too."""
+        return False
+
     def build(self, d_model: int, num_layers: int, d_media: int) -> nn.Module:
         """The module that the model calls; see `fusion`."""
         raise TypeError(f"{type(self).__name__} does not define build()")

@@ -9,5 +9,6 @@ FUSIONS = NameTable(
         "gated_cross_attention": (
             "sensorium.fusion.gated_cross_attention:GatedCrossAttentionConfig"
         ),
+        "visual_prompt": "sensorium.fusion.visual_prompt:VisualPromptConfig",
     },
 )

@@ -17,6 +17,7 @@ from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.saved import load_model, read_model_config, save_model
+from sensorium.model.config import AdaptionPromptConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
 from sensorium.text.reader import FOLDER as READER
@@ -84,8 +85,15 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
         family_name: needed where the model was not imported.
 
     Raises:
-        ConfigError: the model does not fit the family.
+        ConfigError: the model does not fit the family, or has adaption prompts.
     """
+    if isinstance(read_model_config(folder).adapter, AdaptionPromptConfig):
+        raise ConfigError(
+            "a model with adaption prompts",
+            expected="no adapter, or LoRA, which is merged: foreign layouts have no place for prompts",
+            where=str(folder),
+            fix="load it with sensorium.load",
+        )
     kept: dict[str, Any] | None = None
     if (folder / FOREIGN).exists():
         kept = json.loads((folder / FOREIGN).read_text(encoding="utf-8"))

@@ -18,8 +18,8 @@ from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.adapter import merge_into
-from sensorium.model.config import ModelConfig
-from sensorium.model.learning import own_names
+from sensorium.model.config import LoraConfig, ModelConfig
+from sensorium.model.learning import LORA_MARK, own_names
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
 from sensorium.text.reader import Reader
@@ -86,7 +86,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
-    """Read a model folder; adapters are merged into the LLM.
+    """Read a model folder; low-rank adapters are merged into the LLM, adaption prompts stay.
 
     Raises:
         WeightsError: a file is missing, damaged, or does not fit the config.
@@ -97,8 +97,8 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     tokenizer.reader = tokenizer.reader or Reader.find(folder)
     stored = dict(read_file(folder / "model.safetensors").items())
     state = model.state_dict()
-    adapter = {name: value for name, value in stored.items() if "lora_" in name}
-    plain = {name: value for name, value in stored.items() if "lora_" not in name}
+    adapter = {name: value for name, value in stored.items() if LORA_MARK in name}
+    plain = {name: value for name, value in stored.items() if LORA_MARK not in name}
     unknown = sorted(set(plain) - set(state))
     missing = sorted(own_names(model) - set(plain) - set(tied_names(folder)))
     if unknown or missing:
@@ -117,8 +117,8 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
                 )
             state[name].copy_(value)
     if adapter:
-        if config.adapter is None:
-            raise WeightsError("adapter weights without an adapter config", where=str(folder))
+        if not isinstance(config.adapter, LoraConfig):
+            raise WeightsError("low-rank matrices without a LoRA config", where=str(folder))
         merge_into(state, adapter, config.adapter)
     return model.eval(), tokenizer
 

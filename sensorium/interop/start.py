@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sensorium.core.errors import WeightsError
 from sensorium.interop.saved import plain_name, read_model_config, tied_names
-from sensorium.model.adapter import has_adapter, merge_into
-from sensorium.model.learning import own_names, owner
+from sensorium.model.adapter import has_lora, merge_into
+from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
+from sensorium.model.learning import LORA_MARK, own_names, owner
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
 
@@ -29,25 +30,26 @@ class Started:
 def start_from(model: MultimodalModel, folder: Path) -> Started:
     """Copy the parts of a saved model that fit into a built one, whole parts only.
 
-    An adapter of another form, or one that this model has no adapter for, is merged into the LLM.
+    A low-rank adapter of another form, or one that this model has no adapter for, is merged into
+    the LLM. Adaption prompts fit where this model has them in the same form.
 
     Args:
         model: built, with its adapter (`inject_adapter`).
 
     Raises:
-        WeightsError: no part of the saved model fits.
+        WeightsError: no part of the saved model fits, or its adaption prompts would be lost.
     """
     saved = read_model_config(folder)
     stored = dict(read_file(folder / "model.safetensors").items())
     state = model.state_dict()
     by_plain = {plain_name(name): name for name in state}
-    adapter = {n: stored.pop(n) for n in list(stored) if "lora_" in n}
-    unfit: set[str] = set()
+    adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
+    unfit = _lost_prompts(saved, model.config, folder)
     if adapter and saved.backbone != model.config.backbone:
         # It was trained beside other weights.
-        unfit.add("adapter" if has_adapter(model) else "backbone")
+        unfit.add("adapter" if has_lora(model) else "backbone")
         adapter = {}
-    elif adapter and has_adapter(model) and saved.adapter == model.config.adapter:
+    elif adapter and has_lora(model) and saved.adapter == model.config.adapter:
         stored |= adapter
         adapter = {}
     unfit |= {owner(n) for n, v in stored.items()
@@ -56,12 +58,14 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     unfit |= {owner(n) for n in own_names(model) if plain_name(n) not in here}
     taken = {by_plain[n]: v for n, v in stored.items() if owner(n) not in unfit}
     if adapter:
-        if saved.adapter is None:
-            raise WeightsError("adapter weights without an adapter config", where=str(folder))
-        plain = {n: state[name] for n, name in by_plain.items() if owner(n) == "backbone"}
-        merge_into(plain, adapter, saved.adapter)
-        merged = {n.partition(".lora_")[0] + ".weight" for n in adapter}
-        taken |= {by_plain[n]: plain[n] for n in merged}
+        if not isinstance(saved.adapter, LoraConfig):
+            raise WeightsError("low-rank matrices without a LoRA config", where=str(folder))
+        targets = {by_plain[n.partition(".lora_")[0] + ".weight"] for n in adapter}
+        # Onto the saved model's own weights, where it has some.
+        merged = {plain_name(name): taken.get(name, state[name]).to(state[name].dtype)
+                  for name in targets}  # fmt: skip
+        merge_into(merged, adapter, saved.adapter)
+        taken |= {by_plain[n]: value for n, value in merged.items()}
     if not taken:
         raise WeightsError(
             "nothing of this model fits the recipe's",
@@ -71,6 +75,26 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
         )
     _copy(state, taken)
     return Started(set(taken), sorted(unfit & {owner(n) for n in state}))
+
+
+def _lost_prompts(saved: ModelConfig, mine: ModelConfig, folder: Path) -> set[str]:
+    """`adapter` where the saved model's prompts were trained inside another LLM.
+
+    Raises:
+        WeightsError: it is the same LLM, and this model has no place for them.
+    """
+    if not isinstance(saved.adapter, AdaptionPromptConfig):
+        return set()
+    if saved.backbone != mine.backbone:
+        return {"adapter"}
+    if saved.adapter != mine.adapter:
+        raise WeightsError(
+            "the saved model's adaption prompts have no place in this one, and cannot be merged",
+            expected=f"model.adapter={saved.adapter.to_dict()}",
+            where=str(folder),
+            fix="give the recipe the same adapter, or leave `start` out",
+        )
+    return set()
 
 
 def _copy(state: dict[str, Tensor], values: dict[str, Tensor]) -> None:

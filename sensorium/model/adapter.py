@@ -2,6 +2,9 @@
 
 While training, the adapter's matrices stand beside the frozen weights. For answering
 they are added into them, so that serving needs neither peft nor extra work a token.
+
+Adaption prompts, the other kind of adapter, cannot be merged: `MultimodalModel` builds them in
+(`backbones/adaption_prompt.py`), and they are saved and loaded like any part.
 """
 
 from __future__ import annotations
@@ -15,14 +18,15 @@ from sensorium.model.multimodal import MultimodalModel
 
 
 def inject_adapter(model: MultimodalModel) -> None:
-    """Add the config's adapter to the LLM; its output starts at zero.
+    """Add the config's low-rank adapter to the LLM; its output starts at zero. A model
+    with adaption prompts was built with them.
 
     Raises:
         MissingDependencyError: peft is not installed.
         ConfigError: no layer matches the adapter's targets.
     """
     config = model.config.adapter
-    if config is None or has_adapter(model):
+    if not isinstance(config, LoraConfig) or has_lora(model):
         return
     try:
         import peft
@@ -48,8 +52,8 @@ def inject_adapter(model: MultimodalModel) -> None:
     peft.inject_adapter_in_model(lora, model.backbone.lm)
 
 
-def has_adapter(model: MultimodalModel) -> bool:
-    """Whether adapter matrices stand in the model."""
+def has_lora(model: MultimodalModel) -> bool:
+    """Whether low-rank matrices stand in the model."""
     return any("lora_A" in name for name, _ in model.backbone.named_parameters())
 
 

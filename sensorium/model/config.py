@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 
 from sensorium.backbones import BACKBONES
+from sensorium.backbones.adaption_prompt import GateName
 from sensorium.core.batch import Grid
 from sensorium.core.config import Config, kinds
 from sensorium.core.errors import ConfigError
@@ -15,8 +16,10 @@ from sensorium.core.parts import (
     EncoderConfig,
     FusionConfig,
     InputProjectorConfig,
+    PartConfig,
     ResolutionConfig,
 )
+from sensorium.core.tables import NameTable
 from sensorium.encoders import ENCODERS
 from sensorium.fusion import FUSIONS
 from sensorium.fusion.splice import SpliceConfig
@@ -48,9 +51,14 @@ class LaneConfig(Config):
         return self.lookup.out_grid(projected) if self.lookup else projected
 
 
-class LoraConfig(Config):
+class AdapterConfig(PartConfig):
+    """A small part that learns inside a frozen LLM; `model/adapter.py` says what becomes of it."""
+
+
+class LoraConfig(AdapterConfig):
     """A low-rank adapter on the LLM's linear layers (arXiv:2106.09685), through peft."""
 
+    kind: Literal["lora"] = "lora"
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
@@ -64,6 +72,41 @@ class LoraConfig(Config):
         "down_proj",
     )
 
+    @classmethod
+    def tiny(cls) -> LoraConfig:
+        return cls(rank=2, alpha=4.0)
+
+
+class AdaptionPromptConfig(AdapterConfig):
+    """Learned vectors that the LLM's last layers attend to (LLaMA-Adapter, arXiv:2303.16199).
+    The sizes are the paper's."""
+
+    kind: Literal["adaption_prompt"] = "adaption_prompt"
+    layers: int = Field(default=30, ge=1)
+    """How many of the last layers have a prompt."""
+    length: int = Field(default=10, ge=1)
+    """Vectors in each prompt."""
+    gate: GateName = "layer"
+    """`layer`: one number a layer, as peft has it; `heads`: the tanh of one number a head, as in
+    the authors' repository."""
+
+    @classmethod
+    def tiny(cls) -> AdaptionPromptConfig:
+        return cls(layers=1, length=3)
+
+
+ADAPTERS = NameTable(
+    "adapter",
+    {
+        "lora": "sensorium.model.config:LoraConfig",
+        "adaption_prompt": "sensorium.model.config:AdaptionPromptConfig",
+    },
+)
+# Configs from before there were kinds name none.
+AnyAdapter = Annotated[
+    SerializeAsAny[AdapterConfig] | None, kinds(ADAPTERS, AdapterConfig, default="lora")
+]
+
 
 class ModelConfig(Config):
     """A multimodal LLM."""
@@ -72,7 +115,7 @@ class ModelConfig(Config):
     """Media kind -> its lane."""
     backbone: AnyBackbone
     fusion: AnyFusion = SpliceConfig()
-    adapter: LoraConfig | None = None
+    adapter: AnyAdapter = None
     template: TemplateName = "auto"
     image_markers: tuple[str, ...] = ()
     """Tokens written where a medium stands when features enter inside layers."""

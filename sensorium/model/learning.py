@@ -8,12 +8,14 @@ from typing import Any
 from torch import nn
 from torch.nn import Parameter
 
+from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
 from sensorium.model.multimodal import MultimodalModel
 
-ADAPTER_MARK = "lora_"
+LORA_MARK = "lora_"
+PROMPT_MARK = f".{PROMPT_NAME}."
 
 
 class Learn(Config):
@@ -61,7 +63,7 @@ def owner(name: str) -> str:
     head, _, rest = name.partition(".")
     if head in ("encoders", "projectors", "lookups", "newlines"):
         return f"{head}.{rest.partition('.')[0]}"
-    if head == "backbone" and ADAPTER_MARK in name:
+    if head == "backbone" and (LORA_MARK in name or PROMPT_MARK in name):
         return "adapter"
     return head
 
@@ -101,12 +103,16 @@ def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     """The modules that an entry of `learns` is about: a part, its last blocks, or the
     adapter's own layers."""
     if learn.part == "adapter":
-        return [m for n, m in model.named_modules() if n.rpartition(".")[2].startswith("lora_")]
+        return [m for n, m in model.named_modules() if _of_adapter(n.rpartition(".")[2])]
     if learn.last_blocks is not None:
         return _blocks(model, learn)
     if learn.module is not None:
         return [_module(model, learn)]
     return [m for n, m in model.named_modules() if n == learn.part]
+
+
+def _of_adapter(module: str) -> bool:
+    return module.startswith(LORA_MARK) or module == PROMPT_NAME
 
 
 def _module(model: MultimodalModel, learn: Learn) -> nn.Module:
@@ -166,7 +172,7 @@ def own_names(model: MultimodalModel) -> set[str]:
     if model.config.backbone.weights:
         sourced.append("backbone.")
     names = set(model.state_dict())
-    return {n for n in names if "lora_" in n or not n.startswith(tuple(sourced))}
+    return {n for n in names if owner(n) == "adapter" or not n.startswith(tuple(sourced))}
 
 
 def _sourced(prefix: str, encoder: Any) -> list[str]:

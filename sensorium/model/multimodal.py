@@ -18,7 +18,9 @@ from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
-from sensorium.model.config import ModelConfig
+from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
+from sensorium.media.resolution import FixedResolution
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.tiles import pack_tiles
 
@@ -37,8 +39,13 @@ class MultimodalModel(nn.Module):
         """
         super().__init__()
         folders = folders or {}
+        _check_visual_prompts(config)
         self.config = config
         self.backbone = cast(CausalLM | Seq2SeqLM, config.backbone.build(folders.get("backbone")))
+        if isinstance(config.adapter, AdaptionPromptConfig):
+            # Part of the model for good: no weight could take them in.
+            prompts = config.adapter
+            self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
         d_model = config.backbone.d_model
         self.encoders = nn.ModuleDict(
             {
@@ -67,7 +74,7 @@ class MultimodalModel(nn.Module):
             }
         )
         self.fusion = cast(
-            Splice | GatedCrossAttention,
+            Splice | GatedCrossAttention | VisualPrompt,
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
         )
 
@@ -131,3 +138,34 @@ class MultimodalModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""
         return self.backbone.logits(hidden)
+
+
+def _check_visual_prompts(config: ModelConfig) -> None:
+    """Where media add to adaption prompts: there are some, of as many vectors as features.
+
+    Raises:
+        ConfigError: the model has no prompts, or a medium another number of features.
+    """
+    if not isinstance(config.fusion, VisualPromptConfig):
+        return
+    if not isinstance(config.adapter, AdaptionPromptConfig):
+        raise ConfigError(
+            "fusion visual_prompt in a model without adaption prompts",
+            where="model.adapter",
+            fix="set adapter: {kind: adaption_prompt}",
+        )
+    for kind, lane in config.lanes.items():
+        tokens = lane.tile_grid().tokens
+        if not isinstance(lane.resolution, FixedResolution):
+            raise ConfigError(
+                f"resolution {lane.resolution.kind} with fusion visual_prompt",
+                expected="fixed: every medium adds the same number of features",
+                where=f"model.lanes.{kind}.resolution",
+            )
+        if tokens not in (1, config.adapter.length):
+            raise ConfigError(
+                f"{tokens} features of {kind} for prompts of {config.adapter.length} vectors",
+                expected=f"1 or {config.adapter.length}",
+                where=f"model.lanes.{kind}",
+                fix="choose a pooled feature, or a projector with as many queries",
+            )

@@ -74,6 +74,7 @@ class Processor:
         self.limits = limits or ImageLimits()
         self.stop_ids = stop_ids(self.template, tokenizer)
         self._fills_slots: bool = config.fusion.fills_slots
+        self._reaches_back: bool = config.fusion.reaches_back
         token = config.placeholder_token
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
         self._markers = [tokenizer.special_id(token) for token in config.image_markers]
@@ -233,12 +234,15 @@ class Processor:
             )
             positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
             slots[kind] = positions if self._fills_slots else []
+        media_index = draft.media_index[:cut]
+        if self._reaches_back and kept:
+            media_index = [max(1, index) for index in media_index]
         return Example(
             input_ids=draft.ids[:cut],
             learn=draft.learn[:cut],
             slots=slots,
             media=media,
-            media_index=draft.media_index[:cut],
+            media_index=media_index,
             id=sample.id,
             truncated_tokens=length - cut + draft.left_out,
             branches=draft.branches,

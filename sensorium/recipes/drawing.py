@@ -5,7 +5,14 @@ from __future__ import annotations
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.tower import TowerConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
-from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.fusion.visual_prompt import VisualPromptConfig
+from sensorium.model.config import (
+    AdapterConfig,
+    AdaptionPromptConfig,
+    LaneConfig,
+    LoraConfig,
+    ModelConfig,
+)
 from sensorium.recipes.sizes import adapter_size, part_sizes
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
@@ -68,6 +75,14 @@ def _encoder(encoder: EncoderConfig) -> str:
     return f"{encoder.kind}, {encoder.layers} layers, {encoder.feature}{layer}"
 
 
+def _adapter(adapter: AdapterConfig) -> str:
+    if isinstance(adapter, LoraConfig):
+        return f"LoRA of rank {adapter.rank}"
+    if isinstance(adapter, AdaptionPromptConfig):
+        return f"prompts of {adapter.length} in the last {adapter.layers} layers"
+    return adapter.kind
+
+
 def _language_model(model: ModelConfig, table: _Table) -> list[str]:
     """Fusion, layers and scores."""
     backbone, fusion = model.backbone, model.fusion
@@ -77,9 +92,11 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
         blocks = fusion.num_blocks(backbone.num_layers)
         inside = f"{blocks} gated cross-attentions, every {fusion.every} layers"
         lines.append(table.line("fusion", inside))
+    elif isinstance(fusion, VisualPromptConfig):
+        lines.append(f"{fusion.kind:<{NAME}}features are added to the adapter's prompts")
     else:
         lines.append(f"{fusion.kind:<{NAME}}features take the places of placeholder tokens")
     lines += ["  |", table.line("backbone", f"{llm_name(model)}, {backbone.num_layers} layers")]
     if model.adapter is not None:
-        lines.append(table.line("adapter", f"LoRA of rank {model.adapter.rank}"))
+        lines.append(table.line("adapter", _adapter(model.adapter)))
     return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]

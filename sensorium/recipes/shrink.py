@@ -27,7 +27,8 @@ PROJECTORS = {
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
 }
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
-ADAPTER = {"rank": 4, "alpha": 8.0, "dropout": 0.0}
+ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
+            "adaption_prompt": {"layers": 1, "length": 3}}  # fmt: skip
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
@@ -59,7 +60,7 @@ def _model(config: ModelConfig) -> ModelConfig:
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
             "backbone": _backbone(config.backbone, layers=2 * every),
             "fusion": fusion,
-            "adapter": config.adapter and _with(config.adapter, ADAPTER),
+            "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
             # The tokenizer of bytes has no such tokens.
             "image_markers": (),
             "placeholder_token": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sensorium.model.config import ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
 from sensorium.model.learning import count_parameters
 from sensorium.model.multimodal import MultimodalModel
 
@@ -17,13 +17,16 @@ def on_meta(config: ModelConfig) -> MultimodalModel:
 
 
 def part_sizes(config: ModelConfig) -> dict[str, int]:
-    """Part -> parameters, in model order. An adapter is none of them: it is merged in the end."""
+    """Part -> parameters, in model order. A low-rank adapter is none of them: it is merged in the
+    end; adaption prompts are."""
     return {part: total for part, total, _ in count_parameters(on_meta(config))}
 
 
 def adapter_size(config: ModelConfig) -> int:
-    """Parameters of the low-rank adapter while it learns: rank times inputs and outputs."""
-    if config.adapter is None:
+    """Parameters of the adapter while it learns; of a low-rank one rank times inputs and outputs."""
+    if isinstance(config.adapter, AdaptionPromptConfig):
+        return part_sizes(config)["adapter"]
+    if not isinstance(config.adapter, LoraConfig):
         return 0
     layers = [
         module

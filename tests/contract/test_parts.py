@@ -15,10 +15,11 @@ from sensorium.encoders.tower import TowerConfig
 from sensorium.fusion import FUSIONS
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media import RESOLUTIONS
+from sensorium.model.config import ADAPTERS
 from sensorium.recipes import RECIPES
 from sensorium.training.objectives import OBJECTIVES
 
-TABLES = (ENCODERS, INPUT_PROJECTORS, FUSIONS, RESOLUTIONS)
+TABLES = (ENCODERS, INPUT_PROJECTORS, FUSIONS, RESOLUTIONS, ADAPTERS)
 # What is not a transformer tower has no layers and no CLS token to choose.
 TOWERS = [n for n in ENCODERS if issubclass(ENCODERS.find(n), TowerConfig)]
 

@@ -16,12 +16,13 @@ from sensorium.core.sample import Sample, parse_sample
 from sensorium.encoders.vit import VitConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.fusion.splice import splice
+from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.input_projectors.perceiver import PerceiverConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.media.anyres import AnyResolution
-from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig
 from sensorium.processing.collate import collate
 from sensorium.recipes.tiny import tiny_model
 
@@ -62,6 +63,11 @@ def config_for(fusion: str, lm: str = "llama") -> ModelConfig:
         return ModelConfig(lanes={"image": lane}, backbone=backbone,
                            fusion=GatedCrossAttentionConfig.tiny(),
                            image_markers=("<|endoftext|>",))  # fmt: skip
+    if fusion == "visual_prompt":
+        encoder = VitConfig.tiny().model_copy(update={"feature": "cls"})
+        return ModelConfig(lanes={"image": LaneConfig(encoder=encoder, projector=MlpConfig())},
+                           backbone=backbone, fusion=VisualPromptConfig(),
+                           adapter=AdaptionPromptConfig(layers=2, length=3))  # fmt: skip
     lane = LaneConfig(encoder=VitConfig.tiny(), projector=MlpConfig())
     return ModelConfig(lanes={"image": lane}, backbone=backbone)
 
@@ -93,7 +99,7 @@ def samples() -> list[Sample]:
     return made
 
 
-CASES = [(f, "llama") for f in ("splice", "anyres", "gated")] + [
+CASES = [(f, "llama") for f in ("splice", "anyres", "gated", "visual_prompt")] + [
     ("splice", lm) for lm in LMS if lm != "llama"
 ]
 
