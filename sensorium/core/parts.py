@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
+from sensorium.core.boxes import View
 from sensorium.core.config import Config
 from sensorium.core.weights import WeightSource
 
@@ -166,6 +167,14 @@ class ResolutionConfig(PartConfig):
     def cut(self, image: Any, plan: TilePlan, preprocess: Preprocess) -> Any:
         """The encoder inputs (plan.images, size, size, 3), uint8, of an RGB picture."""
         raise TypeError(f"{type(self).__name__} does not define cut()")
+
+    def views(self, shape: MediaShape, plan: TilePlan, size_px: int) -> tuple[View, ...]:
+        """Where the picture lies in each encoder input, in the order of `cut`."""
+        raise TypeError(f"{type(self).__name__} does not define views()")
+
+    def frame(self, shape: MediaShape, plan: TilePlan, size_px: int) -> View:
+        """Where it lies in the frame that coordinates in text refer to."""
+        raise TypeError(f"{type(self).__name__} does not define frame()")
 
 
 class LaneShape(Protocol):

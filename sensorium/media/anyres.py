@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
+from sensorium.core.boxes import View
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import ResolutionConfig
+from sensorium.media.boxes import VIEWS, centred, corner, squared
 from sensorium.media.image import WHITE, Image
 from sensorium.media.resolution import FIT, RESAMPLING
 
@@ -88,14 +90,29 @@ class AnyResolution(ResolutionConfig):
             small = FIT[self.thumbnail_fit](picture, size_px, size_px, preprocess.interpolation)
             tiles.append(np.asarray(small, dtype=np.uint8))
         height, width = plan.rows * size_px, plan.cols * size_px
-        inner_h, inner_w = _fitted(image.shape, height, width)
+        inner = _fitted(image.shape, height, width)
         canvas = PILImage.new("RGB", (width, height), self.padding)
-        resized = picture.resize((inner_w, inner_h), RESAMPLING[preprocess.interpolation])
-        canvas.paste(resized, ((width - inner_w) // 2, (height - inner_h) // 2))
+        resized = picture.resize((inner[1], inner[0]), RESAMPLING[preprocess.interpolation])
+        canvas.paste(resized, corner(inner, height, width))
         pixels_HWC = np.asarray(canvas, dtype=np.uint8)
         grid = pixels_HWC.reshape(plan.rows, size_px, plan.cols, size_px, 3).swapaxes(1, 2)
         tiles.extend(grid.reshape(-1, size_px, size_px, 3))
         return np.stack(tiles)
+
+    def views(self, shape: MediaShape, plan: TilePlan, size_px: int) -> tuple[View, ...]:
+        canvas = self.frame(shape, plan, size_px)
+        if self.several == "square" and plan.picture is None:
+            return (canvas,)
+        small = (VIEWS[self.thumbnail_fit](shape, size_px, size_px),) if plan.thumbnail else ()
+        places = ((row, col) for row in range(plan.rows) for col in range(plan.cols))
+        return (*small, *(canvas.tile(row, col, size_px) for row, col in places))
+
+    def frame(self, shape: MediaShape, plan: TilePlan, size_px: int) -> View:
+        """The canvas that is cut into tiles, with its padding."""
+        if self.several == "square" and plan.picture is None:
+            return squared(shape, size_px)
+        height, width = plan.rows * size_px, plan.cols * size_px
+        return centred(shape, _fitted(shape, height, width), height, width)
 
 
 def _score(shape: MediaShape, height: int, width: int) -> tuple[int, int]:

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
+from sensorium.core.boxes import View
 from sensorium.core.parts import ResolutionConfig
+from sensorium.media.boxes import VIEWS, corner, crop_box, letterbox_size
 from sensorium.media.image import WHITE, Image
 
 RESAMPLING = {
@@ -42,18 +44,21 @@ class FixedResolution(ResolutionConfig):
         fitted = FIT[self.fit](image.to_pil(), size_px, size_px, preprocess.interpolation)
         return np.asarray(fitted, dtype=np.uint8)[None].copy()
 
+    def views(self, shape: MediaShape, plan: TilePlan, size_px: int) -> tuple[View, ...]:
+        return (self.frame(shape, plan, size_px),)
+
+    def frame(self, shape: MediaShape, plan: TilePlan, size_px: int) -> View:
+        return VIEWS[self.fit](shape, size_px, size_px)
+
 
 def letterbox(
     picture: PILImage.Image, height: int, width: int, interpolation: str
 ) -> PILImage.Image:
     """The whole picture, in proportion, centred on a white canvas."""
-    shape = MediaShape(height_px=picture.height, width_px=picture.width)
-    scale = min(width / picture.width, height / picture.height)
-    new_height, new_width = _scaled(shape, scale)
-    new_height, new_width = min(new_height, height), min(new_width, width)
-    resized = picture.resize((new_width, new_height), RESAMPLING[interpolation])
+    inner = letterbox_size(_shape(picture), height, width)
+    resized = picture.resize((inner[1], inner[0]), RESAMPLING[interpolation])
     canvas = PILImage.new("RGB", (width, height), WHITE)
-    canvas.paste(resized, ((width - new_width) // 2, (height - new_height) // 2))
+    canvas.paste(resized, corner(inner, height, width))
     return canvas
 
 
@@ -64,18 +69,13 @@ def stretch(picture: PILImage.Image, height: int, width: int, interpolation: str
 
 def crop(picture: PILImage.Image, height: int, width: int, interpolation: str) -> PILImage.Image:
     """The middle of the picture after its short side has been resized."""
-    scale = max(width / picture.width, height / picture.height)
-    new_width = max(width, round(picture.width * scale))
-    new_height = max(height, round(picture.height * scale))
     # The box is cut before resizing, so that a 20,000 x 3 strip never becomes a huge canvas.
-    box_w, box_h = picture.width * width / new_width, picture.height * height / new_height
-    left, top = (picture.width - box_w) / 2, (picture.height - box_h) / 2
-    box = (left, top, left + box_w, top + box_h)
+    box = crop_box(_shape(picture), height, width)
     return picture.resize((width, height), RESAMPLING[interpolation], box=box)
 
 
-def _scaled(shape: MediaShape, scale: float) -> tuple[int, int]:
-    return max(1, round(shape.height_px * scale)), max(1, round(shape.width_px * scale))
+def _shape(picture: PILImage.Image) -> MediaShape:
+    return MediaShape(height_px=picture.height, width_px=picture.width)
 
 
 FIT = {"letterbox": letterbox, "stretch": stretch, "crop": crop}
