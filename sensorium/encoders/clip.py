@@ -1,12 +1,16 @@
-"""CLIP's vision tower (Radford et al., arXiv:2103.00020), through transformers."""
+"""CLIP's vision tower (Radford et al., arXiv:2103.00020), through transformers.
+
+Shape legend: N pictures, L tokens of a picture, D width.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from sensorium.core.errors import ConfigError
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, TowerConfig, tiny_shape
 from sensorium.nn.pretrained import from_config
 
@@ -22,12 +26,30 @@ class ClipConfig(TowerConfig):
     image_size_px: int = 336
     patch_size_px: int = 14
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    norm_eps: float = 1e-5
+    norm_tokens: bool = False
+    """Whether the tower's own output is normed as a whole, as mPLUG-Owl takes it
+    (github.com/X-PLUG/mPLUG-Owl, modeling_mplug_owl.py). CLIP norms its pooled token alone."""
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
 
     @classmethod
     def tiny(cls) -> ClipConfig:
         return cls(**tiny_shape(select_layer=-2))
+
+    def check(self) -> None:
+        if self.norm_tokens and self.select_layer is not None:
+            raise ConfigError(
+                "the final norm on the tokens of an inner layer",
+                expected="select_layer: null with norm_tokens",
+            )
+        super().check()
+
+    def output_tokens(self, tower: Any, output: Any) -> Tensor:
+        tokens_NLD = super().output_tokens(tower, output)
+        if not self.norm_tokens:
+            return tokens_NLD
+        return getattr(tower, "vision_model", tower).post_layernorm(tokens_NLD)
 
     def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -37,6 +59,7 @@ class ClipConfig(TowerConfig):
             CLIPVisionConfig(
                 **self.hf_shape(),
                 hidden_act=self.activation,
+                layer_norm_eps=self.norm_eps,
             ),
             folder,
             beside=("text_model", "text_projection", "visual_projection", "logit_scale"),

@@ -61,7 +61,9 @@ class SiglipConfig(TowerConfig):
                 "text_model",
                 "logit_scale",
                 "logit_bias",
-                *(() if self.pooling_head else ("head",)),
+                # LLaVA-OneVision reads what enters the last of SigLIP's blocks, and has neither
+                # that block nor the head.
+                *(() if self.pooling_head else ("head", str(self.layers))),
             ),
         )
 

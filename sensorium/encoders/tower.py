@@ -36,7 +36,8 @@ class TowerConfig(EncoderConfig):
     patch_size_px: int
     select_layer: int | None = None
     """Index into the list of hidden states (0 = embeddings, -1 = last layer before any
-    final norm). None: the tower's final output, after its final norm."""
+    final norm). None: the tower's own output, which most towers have normed; CLIP's has been
+    only with `norm_tokens`."""
     feature: FeatureChoice = "patch"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -103,6 +104,11 @@ class TowerConfig(EncoderConfig):
         """The transformers module, with the weights in `folder` or random ones."""
         raise TypeError(f"{type(self).__name__} does not define build_tower()")
 
+    def output_tokens(self, tower: Any, output: Any) -> Tensor:
+        """The tokens (N, L, D) of a tower's own output."""
+        del tower
+        return output.last_hidden_state
+
     def blocks(self, tower: nn.Module) -> list[nn.Module]:
         """The tower's layers, from input to output."""
         raise TypeError(f"{type(self).__name__} does not define blocks()")
@@ -149,7 +155,7 @@ class Tower(nn.Module):
         choice, layers = self.config.select_layer, self.trainable_blocks()
         if choice is None:
             output: Any = self.tower(pixel_values_NCHW)
-            return output.last_hidden_state, output
+            return self.config.output_tokens(self.tower, output), output
         # Index 0 is what enters the first layer, index i what leaves layer i - 1.
         index = choice if choice >= 0 else len(layers) + 1 + choice
         caught: list[Tensor] = []

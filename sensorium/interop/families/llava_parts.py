@@ -57,7 +57,7 @@ def tower(config: Mapping[str, Any]) -> TowerConfig:
         "feature": FEATURES[config.get("vision_feature_select_strategy", "default")],
     }
     if kind.startswith("clip"):
-        values["activation"] = shape["hidden_act"]
+        values |= {"activation": shape["hidden_act"], "norm_eps": shape.get("layer_norm_eps", 1e-5)}
     if kind.startswith("siglip") and values["feature"] == "patch":
         raise ConfigError("LLaVA's 'default' features drop a CLS token that SigLIP lacks",
                           expected="vision_feature_select_strategy 'full'")  # fmt: skip
@@ -142,7 +142,8 @@ def exported_lane(family: str, config: ModelConfig) -> tuple[LaneConfig, dict[st
         raise refuse_export(family, f"it has no feature {encoder.feature!r}")
     text = lm_arch(family, config)
     own: dict[str, Any] = (
-        {"model_type": "clip_vision_model", "hidden_act": encoder.activation}
+        {"model_type": "clip_vision_model", "hidden_act": encoder.activation,
+         "layer_norm_eps": encoder.norm_eps}
         if isinstance(encoder, ClipConfig)
         else {"model_type": "siglip_vision_model", "vision_use_head": encoder.pooling_head}
     )
