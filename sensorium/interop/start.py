@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,10 @@ class Started:
 def start_from(model: MultimodalModel, folder: Path) -> Started:
     """Copy the parts of a saved model that fit into a built one, whole parts only.
 
-    A low-rank adapter of another form, or one that this model has no adapter for, is merged into
-    the LLM. Adaption prompts fit where this model has them in the same form.
+    The last map of a projector, `out`, counts as a part: before an LLM of another width it is new,
+    and the Q-Former in front of it is taken all the same. A low-rank adapter of another form, or one
+    that this model has no adapter for, is merged into the LLM. Adaption prompts fit where this model
+    has them in the same form.
 
     Args:
         model: built, with its adapter (`inject_adapter`).
@@ -52,11 +55,11 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     elif adapter and has_lora(model) and saved.adapter == model.config.adapter:
         stored |= adapter
         adapter = {}
-    unfit |= {owner(n) for n, v in stored.items()
+    unfit |= {_part(n) for n, v in stored.items()
               if n not in by_plain or state[by_plain[n]].shape != v.shape}  # fmt: skip
     here = set(stored) | set(tied_names(folder))
-    unfit |= {owner(n) for n in own_names(model) if plain_name(n) not in here}
-    taken = {by_plain[n]: v for n, v in stored.items() if owner(n) not in unfit}
+    unfit |= {_part(n) for n in own_names(model) if plain_name(n) not in here}
+    taken = {by_plain[n]: v for n, v in stored.items() if unfit.isdisjoint({owner(n), _part(n)})}
     if adapter:
         if not isinstance(saved.adapter, LoraConfig):
             raise WeightsError("low-rank matrices without a LoRA config", where=str(folder))
@@ -74,7 +77,20 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
             fix="start from a model with the same encoder, projector or LLM, or leave `start` out",
         )
     _copy(state, taken)
-    return Started(set(taken), sorted(unfit & {owner(n) for n in state}))
+    return Started(set(taken), _new(unfit, state))
+
+
+def _part(name: str) -> str:
+    """The part of a tensor, a projector's last map told apart."""
+    part = owner(name)
+    last = f"{part}.out"
+    return last if part.startswith("projectors.") and name.startswith(f"{last}.") else part
+
+
+def _new(unfit: set[str], names: Iterable[str]) -> list[str]:
+    """The parts of a model that stay new; a projector's last map only where the rest is taken."""
+    new = {p for p in map(_part, names) if not unfit.isdisjoint({p, p.removesuffix(".out")})}
+    return sorted(p for p in new if p.removesuffix(".out") not in new - {p})
 
 
 def _lost_prompts(saved: ModelConfig, mine: ModelConfig, folder: Path) -> set[str]:

@@ -91,7 +91,8 @@ class Recipe(Config):
     model: ModelConfig
     start: str | None = None
     """A trained model to start from: a shipped name, a model or run folder, or a hub id. Parts
-    that it has in the same form are taken."""
+    that it has in the same form are taken; a projector also before an LLM of another width, with
+    a new map into it."""
     stages: tuple[StageConfig, ...] = ()
     seed: int = 0
 
