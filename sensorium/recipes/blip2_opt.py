@@ -1,32 +1,22 @@
 """BLIP-2 (Li et al., arXiv:2301.12597) with OPT-2.7B: the stage that ties the Q-Former to an LLM.
 
 Sources: the paper, section 3; github.com/salesforce/LAVIS, projects/blip2/train/pretrain_stage2.yaml.
+Tower and Q-Former of a BLIP-2 that was imported (`sensorium import`) are taken by `start=FOLDER`.
 """
 
 from __future__ import annotations
 
-from sensorium.data.config import FileSource
-from sensorium.encoders.blip2_vit import Blip2VitConfig
-from sensorium.input_projectors.qformer import QFormerConfig
-from sensorium.media.resolution import FixedResolution
-from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
+from sensorium.recipes.blip2_parts import blip2_lane, lavis_stage
+from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.published_parts import opt_2_7b
 from sensorium.recipes.shrink import shrink
-from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
+from sensorium.training.config import Published, Recipe
 from sensorium.training.objectives.next_token import CaptionConfig
 
 # 129M pictures; those of the web have captions by CapFilt.
 SETS = ("coco", "visual_genome", "cc3m", "cc12m", "sbu", "laion_115m")
-
-
-def blip2_lane() -> LaneConfig:
-    """EVA-CLIP-g at 224 pixels and a Q-Former of 32 queries."""
-    return LaneConfig(
-        encoder=Blip2VitConfig(),
-        projector=QFormerConfig(),
-        resolution=FixedResolution(fit="stretch"),
-    )
 
 
 def blip2_opt() -> Recipe:
@@ -38,10 +28,7 @@ def blip2_opt() -> Recipe:
         published=Published(
             paper="2301.12597",
             oracle="Blip2ForConditionalGeneration",
-            missing=(
-                "stage 1 (contrast, matching and captions through the Q-Former)",
-                "starting from the trained tower and Q-Former of an imported BLIP-2",
-            ),
+            missing=("stage 1 (contrast, matching and captions through the Q-Former)",),
             differs=(
                 "pictures are squeezed to a square, not cropped at random",
                 "gradients are clipped at a norm of 1",
@@ -52,23 +39,18 @@ def blip2_opt() -> Recipe:
         ),
         model=ModelConfig(lanes={"image": blip2_lane()}, backbone=opt_2_7b(), template="question"),
         stages=(
-            StageConfig(
-                name="generate",
-                objective=CaptionConfig(layout="caption_line"),
-                data=tuple(FileSource(path=f"data/{name}", format="webdataset") for name in SETS),
-                learns=(
-                    Learn(part="projectors.image", lr=lr, weight_decay=0.05),
-                    # `ln_vision` is outside of what LAVIS freezes.
-                    Learn(part="encoders.image", module="tower.post_layernorm", lr=lr),
-                ),
-                steps=80_000,
-                batch_size=1920,
-                max_length=64,
-                schedule=ScheduleConfig(warmup_steps=2000, final_ratio=0.5),
-                betas=(0.9, 0.98),
+            lavis_stage(
+                "generate",
+                CaptionConfig(layout="caption_line"),
+                mixed(dict.fromkeys(SETS), "webdataset"),
+                (Learn(part="projectors.image", lr=lr, weight_decay=0.05),
+                 # `ln_vision` is outside of what LAVIS freezes.
+                 Learn(part="encoders.image", module="tower.post_layernorm", lr=lr)),
+                steps=80_000, batch_size=1920, max_length=64,
+                warmup_steps=2000, final_ratio=0.5, betas=(0.9, 0.98),
             ),
         ),
-    )
+    )  # fmt: skip
 
 
 def tiny() -> Recipe:

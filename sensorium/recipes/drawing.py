@@ -65,7 +65,10 @@ def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> lis
     if lane.lookup is not None:
         between = lane.projector.out_grid(grid).tokens
         lines += [f"  |  {between:,} x {width:,}", f"{'lookup':<{NAME}}averages of word embeddings"]
-    return [*lines, f"  |  {tokens:,} x {width:,}", "  v"]
+    lines.append(f"  |  {tokens:,} x {width:,}" + (" a tile" if lane.resolution.kind == "anyres" else ""))
+    if f"newlines.{kind}" in table.sizes:
+        lines.append(table.line(f"newlines.{kind}", "one token behind each row of the map"))
+    return [*lines, "  v"]
 
 
 def _encoder(encoder: EncoderConfig) -> str:

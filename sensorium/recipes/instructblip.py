@@ -1,19 +1,19 @@
 """InstructBLIP (Dai et al., arXiv:2305.06500) with Vicuna-7B: BLIP-2 whose Q-Former reads the question.
 
 Source: github.com/salesforce/LAVIS, models/blip2_models/blip2_vicuna_instruct.py, for the graph; the
-repository has no training file.
+repository has no training file. `start=FOLDER` takes the tower of an imported BLIP-2, and tower and
+Q-Former of an imported InstructBLIP.
 """
 
 from __future__ import annotations
 
-from sensorium.data.config import FileSource
-from sensorium.input_projectors.qformer import QFormerConfig
 from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
-from sensorium.recipes.blip2_opt import blip2_lane
+from sensorium.recipes.blip2_parts import blip2_lane, lavis_stage
+from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.published_parts import llama
 from sensorium.recipes.shrink import shrink
-from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
+from sensorium.training.config import Published, Recipe
 from sensorium.training.objectives.next_token import InstructConfig
 
 # The thirteen that are held in.
@@ -23,14 +23,15 @@ SETS = ("coco_caption", "web_capfilt", "textcaps", "vqav2", "okvqa", "aokvqa", "
 
 def instructblip() -> Recipe:
     """Q-Former and its map learn from instructions; tower and language model are frozen."""
-    lane = blip2_lane().model_copy(update={"projector": QFormerConfig(words=30523)})
+    lane = blip2_lane(words=30523)
+    vicuna = llama("7b", "lmsys/vicuna-7b-v1.1")
     return Recipe(
         name="instructblip",
         description="I+T→T: EVA-CLIP-g/224, Q-Former that reads the question, Vicuna-7B",
         published=Published(
             paper="2305.06500",
             oracle="InstructBlipForConditionalGeneration",
-            missing=("starting from the trained tower and Q-Former of an imported BLIP-2",),
+            missing=("starting from the Q-Former of a BLIP-2, which has no words",),
             differs=(
                 "steps, batch, rates and the names of the sets are quoted from memory of the paper",
                 "sets are mixed evenly, not by the square roots of their sizes",
@@ -38,23 +39,16 @@ def instructblip() -> Recipe:
                 "the prompt is Vicuna's; the original's is the bare question behind the picture",
             ),
         ),
-        model=ModelConfig(
-            lanes={"image": lane}, backbone=llama("7b", "lmsys/vicuna-7b-v1.1"), template="vicuna"
-        ),
+        model=ModelConfig(lanes={"image": lane}, backbone=vicuna, template="vicuna"),
         stages=(
-            StageConfig(
-                name="instruct",
-                objective=InstructConfig(),
-                data=tuple(FileSource(path=f"data/{n}.jsonl", format="samples") for n in SETS),
-                learns=(Learn(part="projectors.image", lr=1e-5, weight_decay=0.05),),
-                steps=60_000,
-                batch_size=128,
-                max_length=416,
-                schedule=ScheduleConfig(warmup_steps=1000, final_ratio=0.0),
-                betas=(0.9, 0.999),
+            lavis_stage(
+                "instruct", InstructConfig(),
+                mixed(dict.fromkeys(SETS), "samples", suffix=".jsonl"),
+                (Learn(part="projectors.image", lr=1e-5, weight_decay=0.05),),
+                steps=60_000, batch_size=128, max_length=416, warmup_steps=1000, final_ratio=0.0,
             ),
         ),
-    )
+    )  # fmt: skip
 
 
 def tiny() -> Recipe:

@@ -1,7 +1,7 @@
-"""The two stages of LLaVA and its relatives, as their scripts train them.
+"""The stages of LLaVA and its relatives, as their scripts train them.
 
-Source: github.com/haotian-liu/LLaVA, scripts/. Both: AdamW without decay, cosine to zero after
-3 % of warm-up, bf16, at most 2048 tokens.
+Sources: github.com/haotian-liu/LLaVA, scripts/; github.com/LLaVA-VL/LLaVA-NeXT, scripts/train/.
+All: AdamW without decay, cosine to zero after 3 % of warm-up, bf16; LLaVA at most 2048 tokens.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from sensorium.training.objectives.base import ObjectiveConfig
 from sensorium.training.objectives.next_token import CaptionConfig, InstructConfig
 
 PROJECTOR, BACKBONE = "projectors.image", "backbone"
+# LLaVA-NeXT and LLaVA-OneVision: all parts, the encoder at a rate of its own.
+EVERYTHING = {PROJECTOR: 1e-5, BACKBONE: 1e-5, "newlines.image": 1e-5, "encoders.image": 2e-6}
 
 
-def align(path: str, root: str, *, lr: float, batch_size: int) -> StageConfig:
+def align(path: str, root: str, *, lr: float, batch_size: int, **changes: Any) -> StageConfig:
     """The projector learns to make the language model write captions: one epoch."""
     data = (FileSource(path=path, format="llava", media_root=root),)
     return stage("align", CaptionConfig(layout="caption_line"), data, {PROJECTOR: lr},
-                 batch_size=batch_size, epochs=1)  # fmt: skip
+                 batch_size=batch_size, epochs=1, **changes)  # fmt: skip
 
 
 def instruct(path: str, root: str, *, batch_size: int, epochs: float) -> StageConfig:
@@ -29,6 +31,12 @@ def instruct(path: str, root: str, *, batch_size: int, epochs: float) -> StageCo
     data = (FileSource(path=path, format="llava", media_root=root),)
     return stage("instruct", InstructConfig(), data, {PROJECTOR: 2e-5, BACKBONE: 2e-5},
                  batch_size=batch_size, epochs=epochs)  # fmt: skip
+
+
+def tune_all(name: str, paths: tuple[str, ...], root: str, **changes: Any) -> StageConfig:
+    """Everything learns to answer: one epoch."""
+    data = tuple(FileSource(path=path, format="llava", media_root=root) for path in paths)
+    return stage(name, InstructConfig(), data, EVERYTHING, epochs=1, **changes)
 
 
 def stage(

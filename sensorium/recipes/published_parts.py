@@ -7,8 +7,10 @@ from typing import Any, Literal
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.weights import HubSource
 from sensorium.encoders.clip import ClipConfig
+from sensorium.encoders.siglip import SiglipConfig
 
 Size = Literal["7b", "13b"]
+QwenSize = Literal["0.5b", "7b"]
 # Sizes of LLaMA (arXiv:2302.13971), which Vicuna keeps.
 LLAMA: dict[Size, dict[str, int]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -25,6 +27,17 @@ def clip_l(size_px: Literal[224, 336]) -> ClipConfig:
         image_size_px=size_px,
         select_layer=-2,
         weights=(HubSource(id=f"openai/clip-vit-large-patch14{suffix}"),),
+    )
+
+
+def siglip_so400m() -> SiglipConfig:
+    """SigLIP SO400M/14 at 384 pixels (arXiv:2303.15343) as LLaVA-OneVision reads it: without the
+    last of its 27 blocks and without its head."""
+    return SiglipConfig(
+        layers=26,
+        select_layer=-1,
+        pooling_head=False,
+        weights=(HubSource(id="google/siglip-so400m-patch14-384"),),
     )
 
 
@@ -49,6 +62,36 @@ def llama(size: Size, hub_id: str | None, **changes: Any) -> CausalLMConfig:
 def vicuna_15(size: Size) -> CausalLMConfig:
     """Vicuna v1.5, which is Llama 2 (arXiv:2307.09288) tuned on conversations."""
     return llama(size, f"lmsys/vicuna-{size}-v1.5", max_position_embeddings=4096, rms_norm_eps=1e-5)
+
+
+def llama_2_chat_7b() -> CausalLMConfig:
+    """Llama 2 (arXiv:2307.09288), tuned on conversations by its makers."""
+    return llama("7b", "meta-llama/Llama-2-7b-chat-hf", max_position_embeddings=4096, rms_norm_eps=1e-5)
+
+
+# Sizes of Qwen2 (arXiv:2407.10671), from the config.json of each.
+QWEN2: dict[QwenSize, dict[str, Any]] = {
+    "0.5b": {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
+             "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+             "tie_word_embeddings": True},
+    "7b": {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
+           "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+           "tie_word_embeddings": False},
+}  # fmt: skip
+
+
+def qwen2_instruct(size: QwenSize) -> CausalLMConfig:
+    """Qwen2-Instruct, whose attention reaches all positions."""
+    arch: dict[str, Any] = {
+        "model_type": "qwen2",
+        **QWEN2[size],
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+    }
+    return CausalLMConfig(arch=arch, weights=(HubSource(id=f"Qwen/Qwen2-{size.upper()}-Instruct"),))
 
 
 def mistral_7b_instruct() -> CausalLMConfig:

@@ -6,21 +6,22 @@ the padded square, so that the model needs no part for them; rows hold them as t
 
 from __future__ import annotations
 
-from sensorium.data.config import FileSource
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig
 from sensorium.recipes.llava_stages import BACKBONE, PROJECTOR, stage
 from sensorium.recipes.llava_v1 import llava_v1
+from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe
 from sensorium.training.objectives.next_token import InstructConfig
 
-BOTH = {PROJECTOR: 2e-5, BACKBONE: 2e-5}
+ROOT, BOTH = "data/shikra", {PROJECTOR: 2e-5, BACKBONE: 2e-5}
 # mix_pretrain_concat8.py: its sets, those of one task in one file, the rows of each as they come.
-TASKS = ("grounded_captions", "llava_captions", "vqa", "coco_captions", "rec", "reg", "flickr30k",
-         "vcr", "point_qa")  # fmt: skip
+TASKS = dict.fromkeys(("grounded_captions", "llava_captions", "vqa", "coco_captions", "rec", "reg",
+                       "flickr30k", "vcr", "point_qa"))  # fmt: skip
 # mix_pretrain_final55.py: half conversations, half these seven in equal shares.
 KEPT = ("flickr30k", "rec", "vqa", "vcr", "point_local", "point_twice_v7w", "captions_reg")
+MIXED = {"llava_instruct_and_shikra_rd": 0.5, **dict.fromkeys(KEPT, 0.5 / len(KEPT))}
 
 
 def shikra() -> Recipe:
@@ -46,20 +47,12 @@ def shikra() -> Recipe:
         ),
         model=base.model.model_copy(update={"lanes": {"image": lane}}),
         stages=(
-            stage("tasks", InstructConfig(), tuple(map(_rows, TASKS)), BOTH, batch_size=64, epochs=2),
-            stage("mixed", InstructConfig(), _mixed(), BOTH, batch_size=64, epochs=3),
+            stage("tasks", InstructConfig(), mixed(TASKS, "samples", root=ROOT, suffix=".jsonl"), BOTH,
+                  batch_size=64, epochs=2),
+            stage("mixed", InstructConfig(), mixed(MIXED, "samples", root=ROOT, suffix=".jsonl"), BOTH,
+                  batch_size=64, epochs=3),
         ),
-    )
-
-
-def _rows(name: str, weight: float | None = None) -> FileSource:
-    return FileSource(path=f"data/shikra/{name}.jsonl", format="samples", weight=weight)
-
-
-def _mixed() -> tuple[FileSource, ...]:
-    """Half conversations (LLaVA-Instruct and Shikra-RD), half what the first stage had."""
-    talk = _rows("llava_instruct_and_shikra_rd", weight=0.5)
-    return (talk, *(_rows(name, weight=0.5 / len(KEPT)) for name in KEPT))
+    )  # fmt: skip
 
 
 def tiny() -> Recipe:

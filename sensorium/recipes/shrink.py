@@ -24,6 +24,7 @@ PICTURES = 4
 # Projectors that have sizes of their own; the others have those of encoder and LLM.
 PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48},
+    "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
 }
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
@@ -88,6 +89,10 @@ def _backbone(config: BackboneConfig, layers: int) -> CausalLMConfig:
         "num_key_value_heads" in arch
     ):
         arch["num_key_value_heads"] = 2
+    for mark in ("bos_token_id", "eos_token_id"):
+        # Ends of text of a large vocabulary are not in a small one.
+        if arch.get(mark, 0) >= arch["vocab_size"]:
+            arch[mark] = None
     return CausalLMConfig(arch=arch, tokenizer="bytes")
 
 

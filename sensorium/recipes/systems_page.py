@@ -12,8 +12,10 @@ HEAD = """# Published systems as recipes
 Written by `sensorium recipe table --out docs/systems.md`; `tests/recipes` keeps it up to date.
 Sizes are counted on models built at published size on the meta device. They are equal, part by part,
 to those of the oracle: the class of transformers that computes the same function. (That class has
-two layers where LLaVA v1 and Shikra have one linear map.) *Partial* says that a step of the
-original's training cannot be done here yet; the lists below the table say which.
+two layers where LLaVA v1, Shikra and ChatSpot have one linear map.) Where there is none, each part
+is as large as a class of its own, or as the shapes in the original's code add up to. *Partial* says
+that a step of the original's training cannot be done here yet; the lists below the table say which.
+Tokens are those of one tile where pictures are cut into several.
 
 Each recipe has a tiny form that trains in seconds on the shipped pictures: `sensorium train
 llava-1.5/tiny`. Full-size stages name their data by path; weights come from the hub as safetensors

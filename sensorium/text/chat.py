@@ -17,9 +17,8 @@ from sensorium.text.tokenizer import Tokenizer
 
 EOS = "{eos}"
 TemplateName = Literal[
-    "auto", "chatml", "smol", "vicuna", "llama3", "mistral", "minigpt4", "question", "plain",
-    "seq2seq",
-    "caption", "caption_line", "document",
+    "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
+    "mplug_owl", "question", "plain", "seq2seq", "caption", "caption_line", "document",
 ]  # fmt: skip
 
 
@@ -56,6 +55,15 @@ TEMPLATES: dict[str, ChatTemplate] = {
     "chatml": ChatTemplate(
         before=_CHATML_BEFORE,
         after=_CHATML_AFTER,
+        media_after="\n",
+        control=("<|im_start|>", "<|im_end|>"),
+    ),
+    # chatml with the system message of Qwen2, as LLaVA-OneVision uses it
+    # (github.com/LLaVA-VL/LLaVA-NeXT, train.py, preprocess_qwen).
+    "qwen": ChatTemplate(
+        before=_CHATML_BEFORE,
+        after=_CHATML_AFTER,
+        default_system="You are a helpful assistant.",
         media_after="\n",
         control=("<|im_start|>", "<|im_end|>"),
     ),
@@ -100,6 +108,27 @@ TEMPLATES: dict[str, ChatTemplate] = {
         bos=True,
         media_before="<Img>",
         media_after="</Img> ",
+    ),
+    # The same repository, minigpt_v2.py and datasets/: the question begins with its task in
+    # brackets, `[vqa]`, which rows bring along, and has a space behind it.
+    "minigpt_v2": ChatTemplate(
+        before={"system": "", "user": "[INST] ", "assistant": ""},
+        after={"system": "", "user": "  [/INST]", "assistant": "{eos}"},
+        answer_prefix=" ",
+        bos=True,
+        media_before="<Img>",
+        media_after="</Img> ",
+        control=("{eos}",),
+    ),
+    # github.com/X-PLUG/mPLUG-Owl, mPLUG-Owl/README.md: each picture is a turn of its own.
+    "mplug_owl": ChatTemplate(
+        before={"system": "", "user": "\nHuman: ", "assistant": "\nAI: "},
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
+        default_system="The following is a conversation between a curious human and AI assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+        media_after="\nHuman: ",
+        control=("{eos}",),
     ),
     # One question about one picture in front of it, as BLIP-2 is asked
     # (github.com/salesforce/LAVIS, vqav2_zeroshot_opt_eval.yaml).

@@ -19,10 +19,26 @@ MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32768, "rms_norm_
            "rope_theta": 1000000.0, "sliding_window": None}  # fmt: skip
 OPT = {"model_type": "opt", "vocab_size": 50272, "hidden_size": 2560, "ffn_dim": 10240,
        "num_hidden_layers": 32, "num_attention_heads": 32, "word_embed_proj_dim": 2560}  # fmt: skip
+# Of Qwen2's own config.json files; its defaults are the 7B's heads, but not its width.
+QWEN2 = {"model_type": "qwen2", "max_position_embeddings": 32768, "rope_theta": 1000000.0,
+         "bos_token_id": 151643, "eos_token_id": 151645}  # fmt: skip
+QWEN2_7B = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
+            "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}  # fmt: skip
+QWEN2_HALF_B = {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
+                "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}  # fmt: skip
+# As llava-hf/llava-onevision-qwen2-*-ov-hf have it: 26 of 27 blocks, no head.
+SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+          "num_hidden_layers": 26, "num_attention_heads": 16, "patch_size": 14, "image_size": 384,
+          "vision_use_head": False}  # fmt: skip
 PERCEIVER = {"use_resampler": True, "qk_layer_norms_perceiver": True, "resampler_depth": 6,
              "resampler_head_dim": 96, "resampler_n_heads": 16, "resampler_n_latents": 64}  # fmt: skip
 CLIP_H = {"embed_dim": 1280, "image_size": 224, "intermediate_size": 5120, "patch_size": 14,
           "num_hidden_layers": 32, "num_attention_heads": 16, "hidden_act": "gelu"}  # fmt: skip
+
+# One row or column of up to six tiles of 224 pixels, or 2x2 and 2x3.
+HD_PINPOINTS = [[224 * rows, 224 * cols] for rows, cols in [
+    (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (2, 2),
+    (2, 3), (3, 2)]]  # fmt: skip
 
 Parts = dict[str, tuple[str, ...]]
 
@@ -60,6 +76,37 @@ def llava(image_size: int, **text: Any) -> Oracle:
         "projectors.image": ("model.multi_modal_projector.",),
         "backbone": ("model.language_model.", "lm_head."),
     })  # fmt: skip
+
+
+TILED = {
+    "encoders.image": ("model.vision_tower.",),
+    "projectors.image": ("model.multi_modal_projector.",),
+    "newlines.image": ("model.image_newline",),
+    "backbone": ("model.language_model.", "lm_head."),
+}
+
+
+def llava_next(image_size: int, pinpoints: list[list[int]] | None = None, **text: Any) -> Oracle:
+    """The default pinpoints are those of the released models."""
+
+    def config() -> Any:
+        from transformers import LlavaNextConfig
+
+        vision = CLIP_L | {"image_size": image_size}
+        more = {"image_grid_pinpoints": pinpoints} if pinpoints else {}
+        return LlavaNextConfig(vision_config=vision, text_config=text, **more)
+
+    return Oracle("llava_next", "LlavaNextForConditionalGeneration", config, TILED)
+
+
+def llava_onevision(*, tie: bool, **text: Any) -> Oracle:
+    def config() -> Any:
+        from transformers import LlavaOnevisionConfig
+
+        tied = {"tie_word_embeddings": tie}
+        return LlavaOnevisionConfig(vision_config=SIGLIP, text_config=text | tied, **tied)
+
+    return Oracle("llava_onevision", "LlavaOnevisionForConditionalGeneration", config, TILED)
 
 
 def blip2(**text: Any) -> Oracle:
@@ -109,14 +156,75 @@ def idefics() -> Oracle:
     })  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ByParts:
+    """A system that no class of transformers is: each part is as large as a class of its own says,
+    or as a sum of the shapes in the original's code."""
+
+    model_type: str
+    """The original's name in transformers, should it ever come there."""
+    parts: dict[str, Callable[[], int]]
+
+    def sizes(self) -> dict[str, int]:
+        return {part: count() for part, count in self.parts.items()}
+
+
+def size_of(class_name: str, config_name: str, **shape: Any) -> Callable[[], int]:
+    """Parameters of a class of transformers."""
+
+    def count() -> int:
+        import transformers
+
+        with torch.device("meta"):
+            model = getattr(transformers, class_name)(getattr(transformers, config_name)(**shape))
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    return count
+
+
+def linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def abstractor(width: int, inner: int, llm: int) -> int:
+    """mPLUG-Owl's, from modeling_mplug_owl.py: 64 queries, six layers of query, key, value and
+    out_proj, norm1 and normk, norm2, w1, w2, w3, ffn_ln; visual_fc and vit_eos."""
+    attention = 4 * linear(width, width) + 2 * (2 * width)
+    feed_forward = 2 * width + 2 * linear(width, inner) + linear(inner, width) + 2 * inner
+    return 64 * width + 6 * (attention + feed_forward) + linear(width, llm) + llm
+
+
+LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
+BY_PARTS: dict[str, ByParts] = {
+    # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
+    "minigpt-v2": ByParts("minigpt_v2", {
+        "encoders.image": size_of("Blip2VisionModel", "Blip2VisionConfig", image_size=448),
+        "projectors.image": lambda: linear(5632, 4096),
+        "backbone": LLAMA_7B,
+    }),
+    # Its tower has CLIP's tensors, with q, k and v in one.
+    "mplug-owl": ByParts("mplug-owl", {
+        "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
+        "projectors.image": lambda: abstractor(1024, 4096, 4096),
+        "backbone": LLAMA_7B,
+    }),
+}  # fmt: skip
+
+
 # What is left out is the class's default: the sizes of LLaMA-7B and of Mistral-7B.
 ORACLES: dict[str, Oracle] = {
     "llava-v1": llava(224, **LLAMA),
     "llava-1.5": llava(336, **LLAMA, **LLAMA_2),
     "llava-1.5-13b": llava(336, **LLAMA, **LLAMA_2, **LLAMA_13B),
     "llava-1.5-lora": llava(336, **LLAMA, **LLAMA_2),
+    "llava-1.5-hd": llava_next(224, HD_PINPOINTS, **LLAMA, **LLAMA_2, **LLAMA_13B),
+    "llava-next": llava_next(336, **LLAMA, **LLAMA_2),
+    "llava-next-mistral": llava_next(336, **MISTRAL),
+    "llava-onevision": llava_onevision(tie=False, **QWEN2, **QWEN2_7B),
+    "llava-onevision-0.5b": llava_onevision(tie=True, **QWEN2, **QWEN2_HALF_B),
     "llava-med": llava(336, **MISTRAL),
     "shikra": llava(224, **LLAMA),
+    "chatspot": llava(224, **LLAMA),
     "blip2-opt": blip2(**OPT),
     "instructblip": instructblip(**LLAMA),
     "minigpt4": blip2(**LLAMA),

@@ -38,8 +38,15 @@ def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     return {name for name, hits in found.items() if any(hits)}
 
 
-# Behind the last layer only the queries are read: what it does with words is lost, in the original too.
-WITHOUT_EFFECT = {"instructblip": "projectors.image.layers.1.text."}
+TOWER = "encoders.image.tower."
+# What learns and reaches no answer, in the originals too.
+WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    # Behind the last layer only the queries are read: what it does with words is lost.
+    "instructblip": ("projectors.image.layers.1.text.",),
+    # Features come from in front of the tower's last layer, or of its final norm.
+    "llava-next": (f"{TOWER}encoder.layers.2.", f"{TOWER}post_layernorm."),
+    "llava-onevision": (f"{TOWER}post_layernorm.",),
+}
 
 
 @pytest.mark.parametrize("name", TINY_FORMS)
@@ -61,7 +68,7 @@ def test_each_stage_trains_what_it_says(
         # Tied matrices have two names; a frozen one must not be the other name of a learning one.
         pointers = {p.data_ptr() for n, p in model.named_parameters() if n in learning}
         for key, value in model.state_dict().items():
-            if key.startswith(WITHOUT_EFFECT.get(name, "-")):
+            if key.startswith(WITHOUT_EFFECT.get(name, ("-",))):
                 continue
             same = torch.equal(before[key], value)
             if value.data_ptr() in pointers:

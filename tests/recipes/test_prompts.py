@@ -35,6 +35,12 @@ def written(template: str, *, learned: bool = False) -> str:
 CHATS = {
     "llava-1.5": f"{SYSTEM} USER: IMG\nWhat? ASSISTANT: A cat.{{eos}}USER: Big? ASSISTANT: Yes.{{eos}}",
     "llava-med": "[INST] IMG\nWhat? [/INST] A cat. {eos}[INST] Big? [/INST] Yes. {eos}",
+    "llava-next": f"{SYSTEM} USER: IMG\nWhat? ASSISTANT: A cat.{{eos}}USER: Big? ASSISTANT: Yes.{{eos}}",
+    "llava-next-mistral": "[INST] IMG\nWhat? [/INST] A cat. {eos}[INST] Big? [/INST] Yes. {eos}",
+    "minigpt-v2": "[INST] <Img>IMG</Img> What?  [/INST] A cat.{eos}[INST] Big?  [/INST] Yes.{eos}",
+    "mplug-owl": "The following is a conversation between a curious human and AI assistant. The "
+    "assistant gives helpful, detailed, and polite answers to the user's questions.\nHuman: IMG\n"
+    "Human: What?\nAI: A cat.{eos}\nHuman: Big?\nAI: Yes.{eos}",
     "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
     "###Human: Big? ###Assistant: Yes.###",
 }
@@ -47,7 +53,21 @@ def test_chat(name: str) -> None:
     assert TEMPLATES[template].bos
 
 
+def test_qwen_is_told_that_it_helps() -> None:
+    """The text that Qwen2's own chat template writes, and no begin of text."""
+    template = RECIPES.find("llava-onevision")().model.template
+    assert written(template) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nIMG\nWhat?<|im_end|>\n<|im_start|>assistant\nA cat.<|im_end|>\n"
+        "<|im_start|>user\nBig?<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n"
+    )
+    assert not TEMPLATES[template].bos
+
+
 def test_what_is_learned() -> None:
+    assert written("minigpt_v2", learned=True) == " A cat.{eos} Yes.{eos}"
+    assert written("mplug_owl", learned=True) == "A cat.{eos}Yes.{eos}"
+    assert written("qwen", learned=True) == "A cat.<|im_end|>\nYes.<|im_end|>\n"
     assert written("vicuna", learned=True) == " A cat.{eos} Yes.{eos}"
     assert written("mistral", learned=True) == " A cat. {eos} Yes. {eos}"
     assert written("minigpt4", learned=True) == "A cat.###Yes.###"
@@ -62,7 +82,8 @@ def test_blip2_is_asked_one_question() -> None:
     assert text == "IMGQuestion: What? Short answer:"
 
 
-@pytest.mark.parametrize("name", ["llava-v1", "llava-1.5", "llava-med", "minigpt4", "blip2-opt"])
+@pytest.mark.parametrize("name", ["llava-v1", "llava-1.5", "llava-next", "llava-onevision", "llava-med",
+                                  "minigpt4", "blip2-opt"])
 def test_alignment_shows_no_instruction_and_learns_caption_and_line_break(name: str) -> None:
     sample = parse_sample({"messages": [
         {"role": "user", "content": [
