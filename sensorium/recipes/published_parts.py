@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.weights import HubSource
 from sensorium.encoders.clip import ClipConfig
 from sensorium.encoders.siglip import SiglipConfig
@@ -135,4 +136,27 @@ def opt_2_7b() -> CausalLMConfig:
             "pad_token_id": 1,
         },
         weights=(HubSource(id="facebook/opt-2.7b"),),
+    )
+
+
+def flan_t5_xl() -> Seq2SeqLMConfig:
+    """FlanT5-XL (arXiv:2210.11416), from its config.json."""
+    return Seq2SeqLMConfig(
+        arch={
+            "model_type": "t5",
+            "vocab_size": 32128,
+            "d_model": 2048,
+            "d_kv": 64,
+            "d_ff": 5120,
+            "num_layers": 24,
+            "num_decoder_layers": 24,
+            "num_heads": 32,
+            "feed_forward_proj": "gated-gelu",
+            "dropout_rate": 0.1,
+            "tie_word_embeddings": False,
+            "decoder_start_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+        },
+        weights=(HubSource(id="google/flan-t5-xl"),),
     )

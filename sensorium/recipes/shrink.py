@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
@@ -47,7 +48,7 @@ def shrink(recipe: Recipe, *, lr: float = 1e-2, steps: int = 8) -> Recipe:
         update={
             "name": f"{recipe.name}-tiny",
             "model": _model(recipe.model),
-            "stages": tuple(_stage(stage, lr, steps) for stage in recipe.stages),
+            "stages": tuple(_stage(stage, lr, steps, recipe.model) for stage in recipe.stages),
         }
     )
 
@@ -80,7 +81,12 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     return lane.model_copy(update={"encoder": encoder, "projector": projector})
 
 
-def _backbone(config: BackboneConfig, layers: int) -> CausalLMConfig:
+def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
+    if isinstance(config, Seq2SeqLMConfig):
+        sizes = Seq2SeqLMConfig.tiny().arch
+        # Dropout would hide that what is frozen gives the same twice.
+        kept = {k: v for k, v in config.arch.items() if k not in sizes}
+        return Seq2SeqLMConfig(arch=kept | sizes, tokenizer="bytes")
     if not isinstance(config, CausalLMConfig):
         raise ConfigError(f"no tiny form of a {config.kind} backbone", expected="causal_lm")
     arch: dict[str, Any] = {**config.arch, "num_hidden_layers": layers}
@@ -96,8 +102,10 @@ def _backbone(config: BackboneConfig, layers: int) -> CausalLMConfig:
     return CausalLMConfig(arch=arch, tokenizer="bytes")
 
 
-def _stage(stage: StageConfig, lr: float, steps: int) -> StageConfig:
-    task = "captions" if stage.objective.kind == "caption" else "instruct"
+def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
+    # Conversations have several answers.
+    one = stage.objective.kind == "caption" or model.backbone.one_answer
+    task = "captions" if one else "instruct"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return stage.model_copy(
         update={

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.config import Recipe, StageConfig
@@ -65,7 +66,7 @@ def parts_line(model: ModelConfig) -> str:
 def llm_name(model: ModelConfig) -> str:
     """The LLM's family."""
     backbone = model.backbone
-    known = isinstance(backbone, CausalLMConfig)
+    known = isinstance(backbone, CausalLMConfig | Seq2SeqLMConfig)
     return str(backbone.arch["model_type"]) if known else backbone.kind
 
 

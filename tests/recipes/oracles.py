@@ -30,6 +30,9 @@ QWEN2_HALF_B = {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4
 SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
           "num_hidden_layers": 26, "num_attention_heads": 16, "patch_size": 14, "image_size": 384,
           "vision_use_head": False}  # fmt: skip
+FLAN_T5_XL = {"model_type": "t5", "d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_heads": 32,
+              "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
+              "decoder_start_token_id": 0}  # fmt: skip
 PERCEIVER = {"use_resampler": True, "qk_layer_norms_perceiver": True, "resampler_depth": 6,
              "resampler_head_dim": 96, "resampler_n_heads": 16, "resampler_n_latents": 64}  # fmt: skip
 CLIP_H = {"embed_dim": 1280, "image_size": 224, "intermediate_size": 5120, "patch_size": 14,
@@ -226,7 +229,9 @@ ORACLES: dict[str, Oracle] = {
     "shikra": llava(224, **LLAMA),
     "chatspot": llava(224, **LLAMA),
     "blip2-opt": blip2(**OPT),
+    "blip2-t5": blip2(**FLAN_T5_XL),
     "instructblip": instructblip(**LLAMA),
+    "instructblip-t5": instructblip(**FLAN_T5_XL),
     "minigpt4": blip2(**LLAMA),
     "idefics-9b": idefics(),
 }

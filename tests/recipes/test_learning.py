@@ -43,6 +43,7 @@ TOWER = "encoders.image.tower."
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     # Behind the last layer only the queries are read: what it does with words is lost.
     "instructblip": ("projectors.image.layers.1.text.",),
+    "instructblip-t5": ("projectors.image.layers.1.text.",),
     # Features come from in front of the tower's last layer, or of its final norm.
     "llava-next": (f"{TOWER}encoder.layers.2.", f"{TOWER}post_layernorm."),
     "llava-onevision": (f"{TOWER}post_layernorm.",),

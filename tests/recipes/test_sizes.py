@@ -10,6 +10,7 @@ import pytest
 from oracles import BY_PARTS, ORACLES
 
 from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.parts import BackboneConfig
 from sensorium.interop.families import FAMILIES
 from sensorium.model.adapter import inject_adapter
@@ -65,7 +66,7 @@ def test_parts_are_as_large_as_the_originals(name: str) -> None:
 
 def decoder(backbone: BackboneConfig) -> dict[str, Any]:
     """All that a language model's config says about its computation."""
-    assert isinstance(backbone, CausalLMConfig)
+    assert isinstance(backbone, CausalLMConfig | Seq2SeqLMConfig)
     saved = ("architectures", "dtype", "_name_or_path", "transformers_version")
     config = transformers_config(backbone.arch).to_dict()
     return {key: value for key, value in config.items() if key not in saved}
