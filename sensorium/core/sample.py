@@ -7,6 +7,12 @@ On disk a Sample is JSON; a part's key equals its type, and media are relative p
                                      {"type": "text", "text": "What is this?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}]}
 
+Boxes and points are parts too, and are written into the text by the model's own format: pixels of
+the picture in front of them, or of the n-th picture, with a phrase that they belong to:
+
+    {"type": "boxes", "boxes": [[x0, y0, x1, y1], ...]}, {"type": "points2d", "points2d": [[x, y]]},
+    {"type": "boxes", "boxes": {"places": [[x0, y0, x1, y1]], "phrase": "a cat", "picture": 1}}
+
 A message's `content` may also be a plain string. In memory a medium may be a path,
 bytes, a PIL image or an array. `"separate_turns": true` beside `messages` says that each
 question is asked afresh: it sees the system message and the media, no other pair.
@@ -27,7 +33,8 @@ from sensorium.core.naming import did_you_mean
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = ("system", "user", "assistant")
 MEDIA_KINDS: tuple[str, ...] = ("image", "audio", "video", "points", "series", "document")
-ANSWER_KINDS: tuple[str, ...] = ("boxes", "points2d", "mask", "retrieved")
+PLACE_KINDS: tuple[str, ...] = ("boxes", "points2d")
+ANSWER_KINDS: tuple[str, ...] = (*PLACE_KINDS, "mask", "retrieved")
 PART_TYPES: tuple[str, ...] = ("text", *MEDIA_KINDS, *ANSWER_KINDS)
 KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns")
 

@@ -30,16 +30,21 @@ def random_background(rng: random.Random) -> tuple[int, int, int]:
     return (rng.randrange(256), rng.randrange(256), rng.randrange(256))
 
 
-def augment_image(image: Image, augmentation: Augmentation) -> Image:
+def augment_image(image: Image, augmentation: Augmentation, *, still: bool = False) -> Image:
     """Shift, scale, squeeze, and change light and colour a little.
 
     The picture is placed on a canvas up to 1.5 times its size or cropped by up to 15 % a
     side; brightness, contrast and saturation change by up to 30 %.
+
+    Args:
+        still: everything stays where it is, because the Sample says where that is.
     """
     rng = augmentation.rng
-    picture = _reframe(image.to_pil(), rng)
-    if augmentation.mirror and rng.random() < 0.5:
-        picture = ImageOps.mirror(picture)
+    picture = image.to_pil()
+    if not still:
+        picture = _reframe(picture, rng)
+        if augmentation.mirror and rng.random() < 0.5:
+            picture = ImageOps.mirror(picture)
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         if rng.random() < 0.4:
             picture = enhancer(picture).enhance(rng.uniform(0.7, 1.3))

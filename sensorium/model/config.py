@@ -27,6 +27,7 @@ from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.lookup import LookupConfig
+from sensorium.text.boxes import BoxFormatName
 from sensorium.text.chat import TemplateName
 
 AnyEncoder = Annotated[SerializeAsAny[EncoderConfig], kinds(ENCODERS, EncoderConfig)]
@@ -117,6 +118,8 @@ class ModelConfig(Config):
     fusion: AnyFusion = SpliceConfig()
     adapter: AnyAdapter = None
     template: TemplateName = "auto"
+    boxes: BoxFormatName | None = None
+    """How boxes and points of a Sample are written into its text; None: the model takes none."""
     image_markers: tuple[str, ...] = ()
     """Tokens written where a medium stands when features enter inside layers."""
     placeholder_token: str | None = None

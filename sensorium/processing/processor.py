@@ -5,7 +5,7 @@ Shape legend: N encoder inputs, H/W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from torch import Tensor
 from sensorium.core.batch import Example, MediaBatch, TilePlan
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
-from sensorium.core.sample import Message, Part, Sample
+from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
 from sensorium.media.augment import Augmentation, augment_image, random_background
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, share_prefix
+from sensorium.processing.places import Seen, place_pieces
 from sensorium.processing.question import read_question
+from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
 from sensorium.text.tokenizer import Tokenizer
 
@@ -31,11 +33,13 @@ DECODED = ("image",)
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """A medium's layout, its encoder inputs (N, C, H, W), and what its projector reads."""
+    """A medium's layout, its encoder inputs (N, C, H, W), what its projector reads, and where
+    places in it lie for the model."""
 
     plan: TilePlan
     pixels_NCHW: Tensor
     text: tuple[int, ...] | None
+    seen: Seen
 
 
 @dataclass(slots=True)
@@ -50,6 +54,11 @@ class _Media:
         """How many media of a kind the Sample holds."""
         parts = (part for message in self.sample.messages for part in message.content)
         return sum(part.type == kind for part in parts)
+
+    def has_places(self) -> bool:
+        """Whether it says where something is."""
+        parts = (part for message in self.sample.messages for part in message.content)
+        return any(part.type in PLACE_KINDS for part in parts)
 
     def question(self) -> str:
         """The text of the message that holds the medium to be made next."""
@@ -79,6 +88,7 @@ class Processor:
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
         self._markers = [tokenizer.special_id(token) for token in config.image_markers]
         self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
+        self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._required: list[Callable[[Example], None]] = []
 
     def with_template(self, name: str) -> Processor:
@@ -97,6 +107,7 @@ class Processor:
     def _check_parts(self, sample: Sample) -> None:
         """Raise a DataError for a part that the model does not take."""
         takes = sorted(kind for kind in self.config.lanes if kind in DECODED)
+        takes += PLACE_KINDS if self.box_format else ()
         for part in (part for message in sample.messages for part in message.content):
             if part.type != "text" and part.type not in takes:
                 raise DataError(
@@ -147,7 +158,7 @@ class Processor:
         if self.template.bos and self.tokenizer.bos_id is not None:
             draft.put([self.tokenizer.bos_id], learn=False)
         text, learn = "", False
-        for piece in pieces:
+        for piece in self._with_places(pieces, draft, media):
             # Neighbouring text is tokenised together, except across the learn boundary,
             # where training must split words exactly as a prompt does.
             if piece.kind == "text" and isinstance(piece.value, str):
@@ -168,6 +179,26 @@ class Processor:
         if text:
             draft.put(self.tokenizer.encode(text), learn)
 
+    def _with_places(
+        self, pieces: Iterable[Piece], draft: Draft, media: _Media
+    ) -> Iterator[Piece]:
+        """The pieces with places written out; a piece is drawn when those before it are in the
+        Draft, so that their pictures are known."""
+        for piece in pieces:
+            if piece.kind != "places" or not isinstance(piece.value, Part):
+                yield piece
+            elif self.box_format is None:
+                raise ConfigError(
+                    "boxes or points in a conversation for a model that takes none",
+                    where="model.boxes",
+                    fix=f"name the format it was trained with: {', '.join(BOX_FORMATS)}",
+                )
+            else:
+                pictures = [inputs.seen for inputs in media.made[: len(draft.spans)]]
+                yield from place_pieces(
+                    piece.value, pictures, self.box_format, self.tokenizer, learn=piece.learn
+                )
+
     def prompt(self, messages: tuple[Message, ...], root: Path | None = None) -> Example:
         """The Example of a conversation that the model is to continue."""
         return self.encode(Sample(messages=messages, root=root), answer_next=True)
@@ -182,7 +213,7 @@ class Processor:
             part.value, root=media.sample.root, limits=self.limits, background=background
         )
         if augmentation:
-            image = augment_image(image, augmentation)
+            image = augment_image(image, augmentation, still=media.has_places())
         preprocess = lane.encoder.preprocess()
         plan: TilePlan = lane.resolution.plan(
             image.shape, preprocess.size_px, self._tiles[kind], media.count(kind)
@@ -190,7 +221,8 @@ class Processor:
         inputs_NHWC: np.ndarray = lane.resolution.cut(image, plan, preprocess)
         pixels_NCHW = torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
-        return _Inputs(plan, pixels_NCHW, text)
+        frame = lane.resolution.frame(image.shape, plan, preprocess.size_px)
+        return _Inputs(plan, pixels_NCHW, text, Seen(image.shape, frame))
 
     def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
         plan = inputs.plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import TextVocabulary
-from sensorium.core.sample import Sample
+from sensorium.core.sample import PLACE_KINDS, Sample
 from sensorium.text.tokenizer import Tokenizer
 
 
@@ -18,7 +18,8 @@ def read_question(
 
     Raises:
         ConfigError: the tokenizer has more words than the projector.
-        DataError: the text is too long, or the sample asks several questions behind one picture.
+        DataError: the text is too long, the sample asks several questions behind one picture, or
+            it has boxes or points, which would not be in the text.
     """
     if vocabulary is None:
         return None
@@ -27,6 +28,12 @@ def read_question(
             f"sample {sample.id!r} has separate turns, which share a picture's tokens",
             expected="one question for a picture, because this projector reads it",
             fix="leave separate_turns out",
+        )
+    if any(part.type in PLACE_KINDS for m in sample.messages for part in m.content):
+        raise DataError(
+            f"sample {sample.id!r} has boxes or points for a projector that reads the question",
+            expected="text alone, since they are written for the LLM only",
+            fix="write them into the text, or choose a projector that does not read",
         )
     reader = tokenizer.reader
     if len(reader or tokenizer) > vocabulary.words:

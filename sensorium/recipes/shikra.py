@@ -1,7 +1,8 @@
 """Shikra (Chen et al., arXiv:2306.15195): LLaVA's first graph, boxes and points as plain text.
 
 Source: github.com/shikras/shikra, config/. Coordinates are text, `[0.120,0.304,0.560,0.871]` of
-the padded square, so that the model needs no part for them; rows hold them as they are to be read.
+the padded square, so that the model needs no part for them; rows hold them in pixels of the picture, as
+parts of type `boxes` and `points2d` (core/sample.py).
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ def shikra() -> Recipe:
         published=Published(
             paper="2306.15195",
             oracle="LlavaForConditionalGeneration",
-            missing=("writing boxes and points into the text of rows; the files named here hold them already",),
             differs=(
                 "no added <im_start> and <im_end> around a picture",
+                "pictures are scaled and then padded (the original: padded, then scaled): boxes differ by "
+                "less than a pixel of the encoder's input",
                 "Vicuna v1.3 as in LLaVA; the original's configs do not say which one it started from",
             ),
         ),
-        model=base.model.model_copy(update={"lanes": {"image": lane}}),
+        model=base.model.model_copy(update={"lanes": {"image": lane}, "boxes": "shikra"}),
         stages=(
             stage("tasks", InstructConfig(), mixed(TASKS, "samples", root=ROOT, suffix=".jsonl"), BOTH,
                   batch_size=64, epochs=2),

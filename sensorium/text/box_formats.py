@@ -172,7 +172,7 @@ class MiniGPTv2:
         re.ASCII,
     )
     _braces = re.compile(r"\{([^{}]*)(\})?")
-    _begin = re.compile(r"\{\s*<?\s*-?[0-9]", re.ASCII)
+    _begin = re.compile(r"\{\s*(?:<\s*)?-?[0-9]", re.ASCII)
     _corners = re.compile(r"<([0-9]{1,3})><([0-9]{1,3})><([0-9]{1,3})><([0-9]{1,3})>")
 
     def write(self, places: Sequence[Place], phrase: str | None = None) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
-from sensorium.core.sample import ROLES, Message, Part
+from sensorium.core.sample import PLACE_KINDS, ROLES, Message, Part
 from sensorium.text.tokenizer import Tokenizer
 
 EOS = "{eos}"
@@ -41,9 +41,9 @@ class ChatTemplate(Config):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of template output: plain text, a control token, or a medium."""
+    """A run of template output: plain text, a control token, a medium, or places in a picture."""
 
-    kind: Literal["text", "control", "media"]
+    kind: Literal["text", "control", "media", "places"]
     value: str | Part
     learn: bool
 
@@ -243,6 +243,9 @@ def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[
         elif part.type == "text":
             if part.value and (template.user_text or message.role != "user"):
                 yield Piece("text", part.value, learn=learn)
+        elif part.type in PLACE_KINDS:
+            if template.user_text or message.role != "user":
+                yield Piece("places", part, learn=learn)
         else:
             raise ConfigError(
                 f"part type {part.type!r} in a conversation for a model that answers in text",

@@ -1,0 +1,100 @@
+"""Boxes and points of a Sample -> the text that its model reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sensorium.core.batch import MediaShape
+from sensorium.core.boxes import PlaceT, View, read_boxes, read_points
+from sensorium.core.config import as_mapping
+from sensorium.core.errors import DataError
+from sensorium.core.naming import did_you_mean
+from sensorium.core.sample import Part
+from sensorium.text.boxes import BoxFormat, Place
+from sensorium.text.chat import Piece
+from sensorium.text.tokenizer import Tokenizer
+
+KEYS = ("places", "phrase", "picture")
+MARK = re.compile(r"(<[^<>]+>)")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture's own size, and where it lies in the frame that coordinates refer to."""
+
+    shape: MediaShape
+    view: View
+
+
+def place_pieces(
+    part: Part, pictures: Sequence[Seen], style: BoxFormat, tokenizer: Tokenizer, *, learn: bool
+) -> Iterator[Piece]:
+    """What a part with boxes or points becomes: text, and control tokens for the format's marks.
+
+    Args:
+        pictures: those in front of the part, in reading order.
+
+    Raises:
+        DataError: the part is malformed, or one of its places is not to be seen.
+    """
+    text = _write(part, pictures, style)
+    specials = tokenizer.specials() if style.marked else {}
+    for run in MARK.split(text):
+        if run:
+            yield Piece("control" if run in specials else "text", run, learn)
+
+
+def _write(part: Part, pictures: Sequence[Seen], style: BoxFormat) -> str:
+    row = as_mapping(part.value)
+    if row is None:
+        row = {"places": part.value}
+    for key in row:
+        if key not in KEYS:
+            raise DataError(f"unknown key {key!r}", where=part.type, fix=did_you_mean(str(key), KEYS))
+    phrase = row.get("phrase")
+    if phrase is not None and not isinstance(phrase, str):
+        raise DataError(f"phrase is {phrase!r}", expected="a string", where=part.type)
+    seen = _picture(row.get("picture", len(pictures)), pictures, part.type)
+    units: list[Place]
+    if part.type == "boxes":
+        units = [_to_unit(box, seen, "boxes") for box in read_boxes(row.get("places"), "boxes")]
+    else:
+        units = [_to_unit(point, seen, part.type) for point in read_points(row.get("places"), part.type)]
+    return style.write(units, phrase)
+
+
+def _picture(number: Any, pictures: Sequence[Seen], where: str) -> Seen:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= len(pictures):
+        count = len(pictures)
+        raise DataError(
+            f"places in picture {number!r} with {count} in front of them" if count
+            else "places without a picture in front of them",
+            expected=f"a number from 1 to {count}" if count else "a picture earlier in the conversation",
+            where=where,
+        )  # fmt: skip
+    return pictures[number - 1]
+
+
+def _to_unit(place: PlaceT, seen: Seen, where: str) -> PlaceT:
+    """Unit coordinates of what of a place the encoder sees."""
+    size = f"{seen.shape.width_px}x{seen.shape.height_px}"
+    # Annotations reach over the border by a pixel or two; there is nothing to be seen there.
+    inside = place.within(seen.shape.width_px, seen.shape.height_px)
+    if inside is None:
+        raise DataError(
+            f"{place} lies outside of its picture of {size} pixels",
+            expected="pixels of the original picture, x to the right and y down",
+            where=where,
+        )
+    shown = seen.view.shown(inside)
+    if shown is None:
+        raise DataError(
+            f"{place} lies in a part of its picture of {size} pixels that has been cropped away",
+            where=where,
+            fix="choose fit: letterbox or stretch for the model, or skip such rows with "
+            "on_bad_row: skip",
+        )
+    return seen.view.to_unit(shown)
