@@ -28,6 +28,7 @@ RECIPES = NameTable(
         "minigpt-v2": "sensorium.recipes.minigpt_v2:minigpt_v2",
         "mplug-owl": "sensorium.recipes.mplug_owl:mplug_owl",
         "idefics-9b": "sensorium.recipes.idefics_9b:idefics_9b",
+        "llama-adapter": "sensorium.recipes.llama_adapter:llama_adapter",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -51,5 +52,6 @@ TINY_FORMS = NameTable(
         "minigpt-v2": "sensorium.recipes.minigpt_v2:tiny",
         "mplug-owl": "sensorium.recipes.mplug_owl:tiny",
         "idefics-9b": "sensorium.recipes.idefics_9b:tiny",
+        "llama-adapter": "sensorium.recipes.llama_adapter:tiny",
     },
 )

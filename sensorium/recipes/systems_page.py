@@ -13,7 +13,8 @@ Written by `sensorium recipe table --out docs/systems.md`; `tests/recipes` keeps
 Sizes are counted on models built at published size on the meta device. They are equal, part by part,
 to those of the oracle: the class of transformers that computes the same function. (That class has
 two layers where LLaVA v1, Shikra and ChatSpot have one linear map.) Where there is none, each part
-is as large as a class of its own, or as the shapes in the original's code add up to. *Partial* says
+is as large as a class of its own, or as the shapes in the original's code add up to; LLaMA-Adapter's encoder, LLM
+and prompts are as large as those of transformers and peft, whose gates are fewer. *Partial* says
 that a step of the original's training cannot be done here yet; the lists below the table say which.
 Tokens are those of one tile where pictures are cut into several.
 

@@ -18,7 +18,7 @@ from sensorium.text.tokenizer import Tokenizer
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "question", "plain", "seq2seq", "caption", "caption_line", "document",
+    "mplug_owl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
 ]  # fmt: skip
 
 
@@ -128,6 +128,16 @@ TEMPLATES: dict[str, ChatTemplate] = {
         default_system="The following is a conversation between a curious human and AI assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions.",
         media_after="\nHuman: ",
+        control=("{eos}",),
+    ),
+    # Stanford Alpaca's, as LLaMA-Adapter uses it (github.com/OpenGVLab/LLaMA-Adapter,
+    # alpaca_finetuning_v1/finetuning.py, a prompt without `input`).
+    "alpaca": ChatTemplate(
+        before={"system": "", "user": "### Instruction:\n", "assistant": "### Response:"},
+        after={"system": "\n\n", "user": "\n\n", "assistant": "{eos}"},
+        bos=True,
+        default_system="Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.",
         control=("{eos}",),
     ),
     # One question about one picture in front of it, as BLIP-2 is asked

@@ -32,7 +32,9 @@ def snapshot(model: MultimodalModel) -> dict[str, Tensor]:
 def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     """The parameters that a stage's `learns` names, found by their names alone."""
     places = [".".join(filter(None, (x.part, x.module))) + "." for x in stage.learns]
-    places = [".lora_" if place == "adapter." else f"^{place}" for place in places]
+    adapter = model.config.adapter
+    mark = {"lora": ".lora_", "adaption_prompt": ".adaption_prompt."}[adapter.kind] if adapter else ""
+    places = [mark if place == "adapter." else f"^{place}" for place in places]
     found = {n: [place in f"^{n}" for place in places] for n, _ in model.named_parameters()}
     assert all(any(column) for column in zip(*found.values(), strict=True)), stage.learns
     return {name for name, hits in found.items() if any(hits)}

@@ -16,6 +16,11 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
+ALPACA = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request."
+)
+
 
 def written(template: str, *, learned: bool = False) -> str:
     """Two turns about a picture as text; a medium is `IMG`."""
@@ -41,6 +46,8 @@ CHATS = {
     "mplug-owl": "The following is a conversation between a curious human and AI assistant. The "
     "assistant gives helpful, detailed, and polite answers to the user's questions.\nHuman: IMG\n"
     "Human: What?\nAI: A cat.{eos}\nHuman: Big?\nAI: Yes.{eos}",
+    "llama-adapter": f"{ALPACA}\n\n### Instruction:\nIMGWhat?\n\n### Response:A cat.{{eos}}"
+    "### Instruction:\nBig?\n\n### Response:Yes.{eos}",
     "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
     "###Human: Big? ###Assistant: Yes.###",
 }
