@@ -39,7 +39,7 @@ def imported(folder: Path, llm_width: int) -> tuple[Path, Any]:
             parameter.normal_(0, 0.1)
     theirs.save_pretrained(folder / "hf")
     byte_tokenizer().save(folder / "hf")
-    done = CliRunner().invoke(app, ["import", str(folder / "hf"), "--out", str(folder / "ours")])
+    done = CliRunner().invoke(app, ["import", str(folder / "hf"), str(folder / "ours")])
     assert done.exit_code == 0, done.output
     return folder / "ours", theirs
 

@@ -35,7 +35,8 @@ def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     adapter = model.config.adapter
     mark = {"lora": ".lora_", "adaption_prompt": ".adaption_prompt."}[adapter.kind] if adapter else ""
     places = [mark if place == "adapter." else f"^{place}" for place in places]
-    found = {n: [place in f"^{n}" for place in places] for n, _ in model.named_parameters()}
+    # A part may be one parameter: `newlines.image`.
+    found = {n: [place in f"^{n}." for place in places] for n, _ in model.named_parameters()}
     assert all(any(column) for column in zip(*found.values(), strict=True)), stage.learns
     return {name for name, hits in found.items() if any(hits)}
 
