@@ -103,9 +103,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    # Conversations have several answers.
-    one = stage.objective.kind == "caption" or model.backbone.one_answer
-    task = "captions" if one else "instruct"
+    task = "captions" if stage.objective.kind == "caption" else "instruct"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return stage.model_copy(
         update={
@@ -117,6 +115,8 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "max_length": 128 if stage.pack else 512,
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
             "precision": "fp32",
+            # Some conversations have several answers.
+            "on_bad_row": "skip" if model.backbone.one_answer else stage.on_bad_row,
         }
     )
 
