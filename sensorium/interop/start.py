@@ -65,7 +65,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
             raise WeightsError("low-rank matrices without a LoRA config", where=str(folder))
         targets = {by_plain[n.partition(".lora_")[0] + ".weight"] for n in adapter}
         # Onto the saved model's own weights, where it has some.
-        merged = {plain_name(name): taken.get(name, state[name]).to(state[name].dtype)
+        merged = {plain_name(name): (taken if name in taken else state)[name].to(state[name].dtype)
                   for name in targets}  # fmt: skip
         merge_into(merged, adapter, saved.adapter)
         taken |= {by_plain[n]: value for n, value in merged.items()}

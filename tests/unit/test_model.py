@@ -180,7 +180,8 @@ def test_gates_learn_first() -> None:
     model, tokenizer = build_pretrained(config_for("gated"))
     batch = collate([[Model(model, tokenizer).processor.encode(samples()[0])]], 0)
     model(batch).hidden_BTD.square().sum().backward()
-    block: Any = model.fusion.blocks[0]  # pyright: ignore[reportAttributeAccessIssue]
+    fusion: Any = model.fusion
+    block = fusion.blocks[0]
     assert block.attention_gate.grad.abs().sum() > 0
     assert block.attention.q.weight.grad.abs().sum() == 0
 

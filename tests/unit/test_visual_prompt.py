@@ -62,7 +62,7 @@ def test_a_picture_adds_to_every_prompt_for_every_token(features: int) -> None:
     blind = model.network.backbone(model.network.backbone.embed(ids_BT), positions_BT=batch.positions_BT)
     for module in model.network.backbone.lm.modules():
         if isinstance(module, AdaptionPrompt):
-            module.vectors += added_KD
+            module.vectors.add_(added_KD)
     expected = model.network.backbone(model.network.backbone.embed(ids_BT), positions_BT=batch.positions_BT)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(got[0, 0], blind[0, 0], atol=1e-3), "the first token sees no picture"
