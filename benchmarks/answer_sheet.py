@@ -29,7 +29,8 @@ def main(results: Path, out: Path) -> None:
         items = {i.request.id: i for i in parse_benchmarks([kind], None)[0].items()}
         rows = benchmarks[kind]["rows"]
         for column in range(COLUMNS):
-            row = rows[int((column + 0.5) * len(rows) / COLUMNS)]
+            # Questions about what is there and what is not alternate: an even step shows one kind.
+            row = rows[int((column + 0.5) * len(rows) / COLUMNS) - column % 2]
             request = items[row["id"]].request
             picture = next(p.value for p in request.messages[0].content if p.type == "image")
             small = load_image(picture, root=request.root).to_pil()

@@ -64,7 +64,9 @@ def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> lis
     ]
     if lane.lookup is not None:
         between = lane.projector.out_grid(grid).tokens
-        lines += [f"  |  {between:,} x {width:,}", f"{'lookup':<{NAME}}averages of word embeddings"]
+        part, what = f"lookups.{kind}", "averages of word embeddings"
+        lines.append(f"  |  {between:,} x {width:,}")
+        lines.append(table.line(part, what) if part in table.sizes else f"{'lookup':<{NAME}}{what}")
     lines.append(f"  |  {tokens:,} x {width:,}" + (" a tile" if lane.resolution.kind == "anyres" else ""))
     if f"newlines.{kind}" in table.sizes:
         lines.append(table.line(f"newlines.{kind}", "one token behind each row of the map"))

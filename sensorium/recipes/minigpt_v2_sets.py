@@ -17,8 +17,8 @@ from sensorium.training.objectives.next_token import InstructConfig
 CHECKED = ("coco_caption", "textcaps_caption", "refcoco", "refcocop", "refcocog", "invrefcoco",
            "invrefcocop", "invrefcocog", "refvg", "gqa", "coco_vqa", "ocrvqa", "ok_vqa",
            "aok_vqa")  # fmt: skip
-FINE = dict.fromkeys(CHECKED)
-WEAK = dict.fromkeys(("laion", "cc3m", "sbu", "grit_20m", *CHECKED))
+FINE: dict[str, float | None] = dict.fromkeys(CHECKED)
+WEAK: dict[str, float | None] = dict.fromkeys(("laion", "cc3m", "sbu", "grit_20m", *CHECKED))
 # How often a set is drawn, and rows of it that are then taken on each GPU.
 DRAWS = {
     "multitask_conversation": (50, 2), "llava_conversation": (30, 2), "unnatural_instruction": (10, 1),

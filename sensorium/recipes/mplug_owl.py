@@ -24,7 +24,7 @@ def mplug_owl() -> Recipe:
     lane = LaneConfig(encoder=clip_l(224).model_copy(update=changes), projector=AbstractorConfig(),
                       resolution=FixedResolution(fit="stretch"))  # fmt: skip
     lora = LoraConfig(rank=8, alpha=32.0, dropout=0.05, targets=("q_proj", "v_proj"))
-    web = dict.fromkeys(("laion_400m", "coyo_700m", "cc", "coco"))
+    web: dict[str, float | None] = dict.fromkeys(("laion_400m", "coyo_700m", "cc", "coco"))
     seen = tuple(Learn(part=p, lr=1e-4, weight_decay=0.1) for p in ("encoders.image", "projectors.image"))
     return Recipe(
         name="mplug-owl",

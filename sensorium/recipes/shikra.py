@@ -1,9 +1,7 @@
 """Shikra (Chen et al., arXiv:2306.15195): LLaVA's first graph, boxes and points as plain text.
 
 Source: github.com/shikras/shikra, config/. Coordinates are text, `[0.120,0.304,0.560,0.871]` of
-the padded square, so that the model needs no part for them; rows hold them in pixels of the picture, as
-parts of type `boxes` and `points2d` (core/sample.py).
-"""
+the padded square; rows hold them in pixels, as parts `boxes` and `points2d` (core/sample.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from sensorium.training.objectives.next_token import InstructConfig
 
 ROOT, BOTH = "data/shikra", {PROJECTOR: 2e-5, BACKBONE: 2e-5}
 # mix_pretrain_concat8.py: its sets, those of one task in one file, the rows of each as they come.
-TASKS = dict.fromkeys(("grounded_captions", "llava_captions", "vqa", "coco_captions", "rec", "reg",
+TASKS: dict[str, float | None] = dict.fromkeys(("grounded_captions", "llava_captions", "vqa", "coco_captions", "rec", "reg",
                        "flickr30k", "vcr", "point_qa"))  # fmt: skip
 # mix_pretrain_final55.py: half conversations, half these seven in equal shares.
 KEPT = ("flickr30k", "rec", "vqa", "vcr", "point_local", "point_twice_v7w", "captions_reg")
