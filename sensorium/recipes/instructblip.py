@@ -20,6 +20,11 @@ from sensorium.training.objectives.next_token import InstructConfig
 SETS = ("coco_caption", "web_capfilt", "textcaps", "vqav2", "okvqa", "aokvqa", "ocrvqa", "coco_vqg",
         "okvqa_vqg", "aokvqa_vqg", "llava_conversation", "llava_detail", "llava_reason")  # fmt: skip
 
+FROM_MEMORY = (
+    "steps, batch, rates and the names of the sets are quoted from memory of the paper",
+    "sets are mixed evenly, not by the square roots of their sizes",
+)
+
 
 def instructblip() -> Recipe:
     """Q-Former and its map learn from instructions; tower and language model are frozen."""
@@ -33,8 +38,7 @@ def instructblip() -> Recipe:
             oracle="InstructBlipForConditionalGeneration",
             missing=("starting from the Q-Former of a BLIP-2, which has no words",),
             differs=(
-                "steps, batch, rates and the names of the sets are quoted from memory of the paper",
-                "sets are mixed evenly, not by the square roots of their sizes",
+                *FROM_MEMORY,
                 "no [PAD] is added to Vicuna's vocabulary",
                 "the prompt is Vicuna's; the original's is the bare question behind the picture",
             ),

@@ -6,7 +6,7 @@ Source: github.com/salesforce/LAVIS, models/blip2_models/blip2_t5_instruct.py, f
 
 from __future__ import annotations
 
-from sensorium.recipes.instructblip import instructblip
+from sensorium.recipes.instructblip import FROM_MEMORY, instructblip
 from sensorium.recipes.published_parts import flan_t5_xl
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe
@@ -24,11 +24,7 @@ def instructblip_t5() -> Recipe:
                 paper="2305.06500",
                 oracle="InstructBlipForConditionalGeneration",
                 missing=("starting from the Q-Former of a BLIP-2, which has no words",),
-                differs=(
-                    "steps, batch, rates and the names of the sets are quoted from memory of the paper",
-                    "sets are mixed evenly, not by the square roots of their sizes",
-                    "every row has one answer",
-                ),
+                differs=(*FROM_MEMORY, "every row has one answer"),
             ),
             "model": base.model.model_copy(
                 update={"backbone": flan_t5_xl(), "template": "seq2seq"}
