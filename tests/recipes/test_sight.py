@@ -1,0 +1,113 @@
+"""Does what a published recipe trains reach the answers? The LLM of its tiny form first reads the four
+answers, beside a grey picture; then all stages run on four shipped pictures. Each name must have become
+likelier beside its own picture than beside the others, which is what a blind model cannot do.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sensorium.core.sample import Sample
+from sensorium.data.config import FileSource, PictureBookSource
+from sensorium.interop.assemble import build_pretrained
+from sensorium.model.learning import Learn
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.collate import collate
+from sensorium.processing.processor import Processor
+from sensorium.recipes import TINY_FORMS
+from sensorium.text.tokenizer import Tokenizer
+from sensorium.training.config import Recipe, StageConfig
+from sensorium.training.objectives.next_token import next_token_losses
+from sensorium.training.trainer import Trainer, TrainerOptions
+
+# A dog, a potato, an arrow, a truck.
+SHIPPED = (100, 300, 900, 1200)
+READ_STEPS, STEPS, ROUNDS = 100, 40, 4
+BETTER = 0.9
+
+
+def naming(picture: Path, name: str) -> dict[str, object]:
+    """A Sample that names a picture."""
+    return {
+        "messages": [
+            {"role": "user", "content": [{"type": "image", "image": str(picture)}]},
+            {"role": "assistant", "content": [{"type": "text", "text": name}]},
+        ]
+    }
+
+
+def pictures() -> list[tuple[Path, str]]:
+    """The four, and their captions."""
+    found: list[tuple[Path, str]] = []
+    source = PictureBookSource(part="shipped", task="captions").open()
+    for index in SHIPPED:
+        sample: Sample = source[index]
+        (picture,) = sample.media()
+        assert sample.root is not None
+        found.append((sample.root / picture.value, sample.messages[-1].text))
+    return found
+
+
+def source_of(rows: list[dict[str, object]], path: Path) -> FileSource:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return FileSource(path=str(path))
+
+
+def stage_on(stage: StageConfig, source: FileSource, steps: int) -> StageConfig:
+    return stage.model_copy(update={"data": (source,), "steps": steps})
+
+
+def sight(model: MultimodalModel, processor: Processor, folder: Path) -> tuple[float, float]:
+    """Mean loss of the four names beside their own pictures, and beside the others'."""
+    four = pictures()
+    found = torch.zeros(len(four), len(four))
+    model.eval()
+    for i, (picture, _) in enumerate(four):
+        for j, (_, name) in enumerate(four):
+            source = source_of([naming(picture, name)], folder / "one.jsonl").open()
+            batch = collate([[processor.encode(source[0])]], processor.tokenizer.pad_id)
+            with torch.no_grad():
+                one = next_token_losses(model, batch)
+            found[i, j] = one.total / one.count
+    own = found.diag().mean()
+    return float(own), float((found.sum() - found.diag().sum()) / (found.numel() - len(four)))
+
+
+def run(
+    recipe: Recipe, stages: tuple[StageConfig, ...], model: MultimodalModel, tokenizer: Tokenizer,
+    folder: Path,
+) -> None:  # fmt: skip
+    part = recipe.model_copy(update={"stages": stages})
+    Trainer(part, model, tokenizer, TrainerOptions(folder, folder.parent / "cache")).run()
+
+
+@pytest.mark.parametrize("name", TINY_FORMS)
+def test_stages_teach_to_see(
+    name: str, tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensorium.training.trainer.draw_curve", lambda *_: None)
+    recipe: Recipe = TINY_FORMS.find(name)()
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = build_pretrained(recipe.model)
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(tmp_path / "grey.png")
+    four = pictures()
+    unseen = source_of([naming(tmp_path / "grey.png", n) for _, n in four], tmp_path / "unseen.jsonl")
+    seen = source_of([naming(p, n) for p, n in four], tmp_path / "seen.jsonl")
+    read = stage_on(recipe.stages[-1], unseen, READ_STEPS).model_copy(
+        update={"name": "read", "learns": (Learn(part="backbone", lr=6e-3),)}
+    )
+    stages = (read, *(stage_on(stage, seen, STEPS) for stage in recipe.stages))
+    processor = Processor(recipe.model, tokenizer)
+    template = stages[-1].objective.template
+    processor = processor.with_template(template) if template else processor
+    for again in range(ROUNDS):
+        run(recipe, stages[again > 0 :], model, tokenizer, tmp_path / str(again))
+        own, others = sight(model, processor, tmp_path)
+        if own < BETTER * others:
+            break
+    assert own < BETTER * others
