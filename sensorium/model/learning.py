@@ -16,6 +16,8 @@ from sensorium.model.multimodal import MultimodalModel
 
 LORA_MARK = "lora_"
 PROMPT_MARK = f".{PROMPT_NAME}."
+OBJECTIVE = "objective"
+"""The part that a stage's objective adds to the model while the stage runs."""
 
 
 class Learn(Config):
@@ -23,7 +25,7 @@ class Learn(Config):
 
     part: str
     """`encoders.image`, `projectors.image`, `lookups.image`, `newlines.image`, `fusion`,
-    `backbone`, `adapter`."""
+    `backbone`, `adapter`; `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
     last_blocks: int | None = None
@@ -43,6 +45,8 @@ def part_names(model: MultimodalModel) -> list[str]:
     names.append("backbone")
     if model.config.adapter is not None:
         names.append("adapter")
+    if hasattr(model, OBJECTIVE):
+        names.append(OBJECTIVE)
     return names
 
 

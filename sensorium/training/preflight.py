@@ -22,6 +22,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.memory import Memory, SavedTensors, memory_of, needed_bytes
+from sensorium.training.objectives.owned import beside, own_seed
 from sensorium.training.precision import Precision, autocast, choose_precision
 
 # An estimate is not a measurement: only what is beyond hope is refused.
@@ -108,7 +109,8 @@ def prepare_stage(
             raise ConfigError("packed rows for an encoder-decoder", expected="one sample a row",
                               where=f"stages.{stage.name}.pack", fix="pack: false")  # fmt: skip
         mine.require(one_answer)
-    objective = stage.objective.build(model, mine, sources)
+    with own_seed(stage.seed):
+        objective = stage.objective.build(model, mine, sources)
     samples = sum(len(s) for s in sources)
     steps = stage.steps
     if steps is None:
@@ -229,7 +231,8 @@ def check_stages(
         try:
             chosen = stage_precision(stage, precision, model.device)
             parts = prepare_stage(stage, model, processor)
-            plans.append(probe_stage(stage, parts, model, chosen))
+            with beside(model, parts.objective):
+                plans.append(probe_stage(stage, parts, model, chosen))
         except SensoriumError as error:
             raise error.at(f"stage {stage.name}") from None
         ready.append(parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 from sensorium.core.errors import CheckpointError, ConfigError
@@ -31,6 +32,7 @@ from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
 from sensorium.training.feature_cache import FeatureCache
 from sensorium.training.log import TrainingLog, read_log
+from sensorium.training.objectives.owned import PREFIX, beside, go_on_from, owned_tensors
 from sensorium.training.optimiser import (
     build_optimiser,
     optimiser_tensors,
@@ -92,6 +94,8 @@ class Trainer:
         self._data: list[list[int]] = []
         # What no source of weights provides is in every checkpoint.
         self._own = own_names(model)
+        # Of objectives, up to the stage that runs.
+        self._owned: dict[str, Tensor] = {}
         self._saved = self._load()
         self.precision: Precision = self._choose_precision()
         keep = self._saved.log_bytes if self._saved else 0
@@ -158,10 +162,14 @@ class Trainer:
         torch.manual_seed(self.recipe.seed)
         if self._saved is not None:
             self._restore_weights(self._saved)
-        for stage in self.recipe.stages[:start]:
-            self._note_learnt(stage)
+        for stage, parts in zip(self.recipe.stages[:start], ready, strict=False):
+            with beside(self.model, parts.objective):
+                self._note_learnt(stage)
         for index in range(start, len(self.recipe.stages)):
-            self._run_stage(index, ready[index])
+            with beside(self.model, ready[index].objective):
+                go_on_from(self.model, self._owned)
+                self._run_stage(index, ready[index])
+                self._owned |= owned_tensors(self.model)
         return plans
 
     def _note_learnt(self, stage: StageConfig) -> list[Any]:
@@ -198,6 +206,9 @@ class Trainer:
         state = self.model.state_dict()
         with torch.no_grad():
             for name, value in saved.weights.items():
+                if name.startswith(PREFIX):
+                    self._owned[name] = value
+                    continue
                 if name not in state or state[name].shape != value.shape:
                     raise CheckpointError(f"tensor {name} does not fit the model")
                 state[name].copy_(value)
@@ -217,7 +228,8 @@ class Trainer:
                 bad_in_row=position.bad_in_row,
                 log_bytes=self._log.size(),
                 precision=self.precision,
-                weights={n: tensors[n].detach().cpu().clone() for n in sorted(names)},
+                weights={n: tensors[n].detach().cpu().clone() for n in sorted(names)}
+                | self._owned | owned_tensors(self.model),
                 optimiser=optimiser_tensors(optimiser, {id(p): n for n, p in named.items()}),
                 rng=read_rng(),
                 recipe=self.recipe.to_dict(),

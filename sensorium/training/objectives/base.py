@@ -26,7 +26,12 @@ class Losses:
 
 
 class Objective(Protocol):
-    """A callable from model and batch to losses."""
+    """A callable from model and batch to losses.
+
+    One that has an attribute `module` (an `nn.Module`) owns it: the module learns where `learns`
+    names the part `objective`, is in every checkpoint, and is not saved with the model
+    (`objectives/owned.py`).
+    """
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses: ...
 
