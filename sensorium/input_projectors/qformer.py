@@ -3,7 +3,8 @@
 A BERT of post-norm layers over learned queries; every `cross_every`-th layer also
 attends to the image features. With a vocabulary of its own it reads what is asked, too: queries
 and words attend to each other, only queries see the picture, and each kind has feed-forward
-layers of its own. What comes out are the queries.
+layers of its own. What comes out are the queries. In BLIP-2's first stage it reads captions by what
+the objective lends it (`states`, `TextPath`).
 
 Shape legend: M items, L features, Q queries, S words of a text, T = Q + S, D width.
 """
@@ -11,7 +12,8 @@ Shape legend: M items, L features, Q queries, S words of a text, T = Q + S, D wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,16 @@ class QFormerConfig(InputProjectorConfig):
 
     def build(self, d_in: int, d_out: int) -> QFormer:
         return QFormer(self, d_in, d_out)
+
+
+@dataclass(frozen=True, slots=True)
+class TextPath:
+    """What reading words takes beside the layers that words and queries share."""
+
+    words: nn.Embedding
+    places: nn.Embedding
+    layers: Sequence[TextFeedForward]
+    """One for each layer."""
 
 
 class QFormer(nn.Module):
@@ -103,14 +115,42 @@ class QFormer(nn.Module):
         return Features(torch.cat(out), tuple(map(self.config.out_grid, features.grids)))
 
     def _project(self, items_MLD: Tensor, grid: Grid, ids_MS: Tensor | None = None) -> Tensor:
-        hidden_MTD = self.queries_QD.expand(len(items_MLD), -1, -1)
-        if self.words is not None and ids_MS is not None:
-            text_MSD = self.words(ids_MS) + self.places.weight[: ids_MS.shape[1]]
-            hidden_MTD = torch.cat([hidden_MTD, text_MSD], dim=1)
-        hidden_MTD = self.norm(hidden_MTD)
-        for layer in self.layers:
-            hidden_MTD = layer(hidden_MTD, items_MLD)
-        return self.out(hidden_MTD[:, : self.config.queries])
+        path = self.text_path()
+        if path is None or ids_MS is None:
+            return self.out(self.states(items_MLD))
+        return self.out(self.states(items_MLD, ids_MS, path)[:, : self.config.queries])
+
+    def text_path(self) -> TextPath | None:
+        """Its own way to read, where it has one."""
+        if self.words is None:
+            return None
+        layers = [text for layer in self.layers if (text := cast(QFormerLayer, layer).text)]
+        return TextPath(self.words, self.places, layers)
+
+    def states(
+        self,
+        image_MLD: Tensor | None,
+        ids_MS: Tensor | None = None,
+        path: TextPath | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Last hidden states of the queries and, behind them, of a text.
+
+        Args:
+            image_MLD: what the queries look at; None: the text is read without queries.
+            ids_MS: token ids of the text, read along `path`.
+            mask: boolean (M or 1, 1, T, T), True where attention is allowed; None: everywhere.
+        """
+        parts: list[Tensor] = []
+        if image_MLD is not None:
+            parts.append(self.queries_QD.expand(len(image_MLD), -1, -1))
+        if ids_MS is not None and path is not None:
+            parts.append(path.words(ids_MS) + path.places.weight[: ids_MS.shape[1]])
+        hidden_MTD = self.norm(torch.cat(parts, dim=1))
+        for i, layer in enumerate(self.layers):
+            text = path.layers[i] if path is not None else None
+            hidden_MTD = layer(hidden_MTD, image_MLD, text, mask)
+        return hidden_MTD
 
 
 class QFormerLayer(nn.Module):
@@ -126,13 +166,27 @@ class QFormerLayer(nn.Module):
         self.queries = config.queries
         self.text = TextFeedForward(config) if config.words is not None else None
 
-    def forward(self, hidden_MTD: Tensor, image_MLD: Tensor) -> Tensor:
-        hidden_MTD = self.self_attention(hidden_MTD, hidden_MTD)
+    def forward(
+        self,
+        hidden_MTD: Tensor,
+        image_MLD: Tensor | None,
+        text: TextFeedForward | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """One layer.
+
+        Args:
+            hidden_MTD: queries, unless there is no image for them, then words.
+            text: the feed-forward layer of the words.
+        """
+        hidden_MTD = self.self_attention(hidden_MTD, hidden_MTD, mask)
+        if image_MLD is None:
+            return hidden_MTD if text is None else text(hidden_MTD)
         query_MQD, text_MSD = hidden_MTD[:, : self.queries], hidden_MTD[:, self.queries :]
         if self.cross_attention is not None:
             query_MQD = self.cross_attention(query_MQD, image_MLD)
         query_MQD = self.norm(query_MQD + self.down(F.gelu(self.up(query_MQD))))
-        return query_MQD if self.text is None else torch.cat([query_MQD, self.text(text_MSD)], dim=1)
+        return query_MQD if text is None else torch.cat([query_MQD, text(text_MSD)], dim=1)
 
 
 class TextFeedForward(nn.Module):
@@ -162,5 +216,5 @@ class PostNormAttention(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
-    def forward(self, x_MQD: Tensor, keys_MKD: Tensor) -> Tensor:
-        return self.norm(x_MQD + self.attention(x_MQD, keys_MKD))
+    def forward(self, x_MQD: Tensor, keys_MKD: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.norm(x_MQD + self.attention(x_MQD, keys_MKD, mask))

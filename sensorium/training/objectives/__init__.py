@@ -7,6 +7,7 @@ OBJECTIVES = NameTable(
     {
         "vocabulary": "sensorium.training.objectives.vocabulary:VocabularyConfig",
         "caption": "sensorium.training.objectives.next_token:CaptionConfig",
+        "query_pretrain": "sensorium.training.objectives.query_pretrain:QueryPretrainConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )
