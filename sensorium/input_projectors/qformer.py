@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from sensorium.core.batch import Features, Grid
 from sensorium.core.errors import AlignmentError
 from sensorium.core.parts import InputProjectorConfig, TextVocabulary
+from sensorium.core.weights import WeightSource
 from sensorium.nn.attention import Attention
 from sensorium.nn.ragged import map_items
 
@@ -40,6 +41,8 @@ class QFormerConfig(InputProjectorConfig):
     words: int | None = None
     """Rows of its vocabulary (BERT's: 30522, 30523 with a begin-of-text token); None: it reads no text."""
     max_words: int = 512
+    reader: tuple[WeightSource, ...] = ()
+    """Where the tokenizer lies for what it reads, for good or in its first stage: BERT's."""
 
     @property
     def vocabulary(self) -> TextVocabulary | None:

@@ -11,6 +11,7 @@ from sensorium.interop.locate import locate
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.byte_tokenizer import byte_tokenizer
+from sensorium.text.reader import Reader
 from sensorium.text.tokenizer import Tokenizer
 
 
@@ -44,26 +45,37 @@ def _fused_folder(config: FusedConfig) -> Path | None:
 
 
 def build_pretrained(
-    config: ModelConfig, tokenizer_folder: Path | None = None
+    config: ModelConfig, tokenizer_folder: Path | None = None, reader: Reader | None = None
 ) -> tuple[MultimodalModel, Tokenizer]:
     """The model with pretrained parts and random new ones, and its tokenizer.
 
     Args:
         tokenizer_folder: where the tokenizer lies, if not with the backbone's weights.
+        reader: the tokenizer of a projector that reads, where it is at hand; else it comes from
+            beside the LLM's, or from the source that the projector names.
 
     Raises:
         WeightsError: the backbone has no source, so that there is no tokenizer either.
     """
     folders = part_folders(config)
-    if tokenizer_folder is not None:
-        return MultimodalModel(config, folders).eval(), Tokenizer.load(tokenizer_folder)
-    if config.backbone.tokenizer == "bytes":
-        return MultimodalModel(config, folders).eval(), byte_tokenizer()
-    if "backbone" not in folders:
-        raise WeightsError(
-            "the backbone names no source of weights, so there is no tokenizer",
-            where="model.backbone.weights",
-            fix="name a folder, a wheel or a hub id",
-        )
-    model = MultimodalModel(config, folders)
-    return model.eval(), Tokenizer.load(folders["backbone"])
+    if tokenizer_folder is None and config.backbone.tokenizer != "bytes":
+        if "backbone" not in folders:
+            raise WeightsError(
+                "the backbone names no source of weights, so there is no tokenizer",
+                where="model.backbone.weights",
+                fix="name a folder, a wheel or a hub id",
+            )
+        tokenizer_folder = folders["backbone"]
+    model = MultimodalModel(config, folders).eval()
+    tokenizer = byte_tokenizer() if tokenizer_folder is None else Tokenizer.load(tokenizer_folder)
+    tokenizer.reader = tokenizer.reader or reader or _reader(config)
+    return model, tokenizer
+
+
+def _reader(config: ModelConfig) -> Reader | None:
+    """The first one that a projector names a source of."""
+    for lane in config.lanes.values():
+        folder = locate(getattr(lane.projector, "reader", ()))
+        if folder is not None:
+            return Reader.load(folder)
+    return None

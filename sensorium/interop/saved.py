@@ -93,8 +93,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     """
     config = read_model_config(folder)
     own_tokenizer = (folder / "tokenizer.json").exists()
-    model, tokenizer = build_pretrained(config, folder if own_tokenizer else None)
-    tokenizer.reader = tokenizer.reader or Reader.find(folder)
+    model, tokenizer = build_pretrained(config, folder if own_tokenizer else None, Reader.find(folder))
     stored = dict(read_file(folder / "model.safetensors").items())
     state = model.state_dict()
     adapter = {name: value for name, value in stored.items() if LORA_MARK in name}

@@ -1,4 +1,4 @@
-"""BLIP-2 (Li et al., arXiv:2301.12597) with OPT-2.7B: the stage that ties the Q-Former to an LLM.
+"""BLIP-2 (Li et al., arXiv:2301.12597) with OPT-2.7B: the Q-Former learns to see, then to tell an LLM.
 
 Sources: the paper, section 3; github.com/salesforce/LAVIS, projects/blip2/train/pretrain_stage2.yaml.
 Tower and Q-Former of a BLIP-2 that was imported (`sensorium import`) are taken by `start=FOLDER`.
@@ -7,8 +7,8 @@ Tower and Q-Former of a BLIP-2 that was imported (`sensorium import`) are taken 
 from __future__ import annotations
 
 from sensorium.model.config import ModelConfig
-from sensorium.model.learning import Learn
-from sensorium.recipes.blip2_parts import blip2_lane, lavis_stage
+from sensorium.recipes.blip2_parts import BERT, blip2_lane, lavis_stage
+from sensorium.recipes.blip2_represent import DIFFERS, represent, seeing
 from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.published_parts import opt_2_7b
 from sensorium.recipes.shrink import shrink
@@ -20,16 +20,16 @@ SETS = ("coco", "visual_genome", "cc3m", "cc12m", "sbu", "laion_115m")
 
 
 def blip2_opt() -> Recipe:
-    """Stage 2: the language model is frozen and reads the Q-Former's tokens as a prefix."""
-    lr = 1e-4
+    """Then the language model is frozen and reads the Q-Former's tokens as a prefix."""
+    data = mixed(dict.fromkeys(SETS), "webdataset")
     return Recipe(
         name="blip2-opt",
         description="I+T→T: EVA-CLIP-g/224, Q-Former of 32 queries, OPT-2.7B",
         published=Published(
             paper="2301.12597",
             oracle="Blip2ForConditionalGeneration",
-            missing=("stage 1 (contrast, matching and captions through the Q-Former)",),
             differs=(
+                *DIFFERS,
                 "pictures are squeezed to a square, not cropped at random",
                 "gradients are clipped at a norm of 1",
                 "text begins in front of the picture with OPT's </s>, not behind it",
@@ -37,17 +37,12 @@ def blip2_opt() -> Recipe:
                 "the last learning rate is the paper's 5e-5; the released file has 1e-5",
             ),
         ),
-        model=ModelConfig(lanes={"image": blip2_lane()}, backbone=opt_2_7b(), template="question"),
+        model=ModelConfig(lanes={"image": blip2_lane(reader=BERT)}, backbone=opt_2_7b(), template="question"),
         stages=(
+            represent(data),
             lavis_stage(
-                "generate",
-                CaptionConfig(layout="caption_line"),
-                mixed(dict.fromkeys(SETS), "webdataset"),
-                (Learn(part="projectors.image", lr=lr, weight_decay=0.05),
-                 # `ln_vision` is outside of what LAVIS freezes.
-                 Learn(part="encoders.image", module="tower.post_layernorm", lr=lr)),
-                steps=80_000, batch_size=1920, max_length=64,
-                warmup_steps=2000, final_ratio=0.5, betas=(0.9, 0.98),
+                "generate", CaptionConfig(layout="caption_line"), data, seeing(), steps=80_000,
+                batch_size=1920, max_length=64, warmup_steps=2000, final_ratio=0.5, betas=(0.9, 0.98),
             ),
         ),
     )  # fmt: skip

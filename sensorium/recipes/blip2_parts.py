@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sensorium.core.weights import HubSource
 from sensorium.data.config import FileSource
 from sensorium.encoders.blip2_vit import Blip2VitConfig
 from sensorium.input_projectors.qformer import QFormerConfig
@@ -16,6 +17,9 @@ from sensorium.model.config import LaneConfig
 from sensorium.model.learning import Learn
 from sensorium.training.config import ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
+
+# Whose words a Q-Former reads.
+BERT = (HubSource(id="google-bert/bert-base-uncased"),)
 
 
 def blip2_lane(**changes: Any) -> LaneConfig:

@@ -6,6 +6,7 @@ Sources: the paper, section 3; github.com/salesforce/LAVIS, models/blip2_models/
 from __future__ import annotations
 
 from sensorium.recipes.blip2_opt import blip2_opt
+from sensorium.recipes.blip2_represent import DIFFERS
 from sensorium.recipes.published_parts import flan_t5_xl
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe
@@ -13,10 +14,11 @@ from sensorium.training.objectives.next_token import CaptionConfig
 
 
 def blip2_t5() -> Recipe:
-    """Stage 2: the encoder reads the Q-Former's tokens, the decoder writes."""
+    """Stage 2: the encoder reads the Q-Former's tokens and the front of a caption, the decoder writes
+    the rest."""
     base = blip2_opt()
-    (stage,) = base.stages
-    objective = CaptionConfig(layout="seq2seq")
+    represent, stage = base.stages
+    objective = CaptionConfig(layout="seq2seq", prefix=True)
     return base.model_copy(
         update={
             "name": "blip2-t5",
@@ -24,11 +26,9 @@ def blip2_t5() -> Recipe:
             "published": Published(
                 paper="2301.12597",
                 oracle="Blip2ForConditionalGeneration",
-                missing=(
-                    "stage 1 (contrast, matching and captions through the Q-Former)",
-                    "captions cut at random, the front read by the encoder (prefix language model)",
-                ),
                 differs=(
+                    *DIFFERS,
+                    "unknown: where captions are cut in two; here at any token, all as likely",
                     "pictures are squeezed to a square, not cropped at random",
                     "gradients are clipped at a norm of 1",
                 ),
@@ -36,7 +36,7 @@ def blip2_t5() -> Recipe:
             "model": base.model.model_copy(
                 update={"backbone": flan_t5_xl(), "template": "seq2seq"}
             ),
-            "stages": (stage.model_copy(update={"objective": objective, "batch_size": 1520}),),
+            "stages": (represent, stage.model_copy(update={"objective": objective, "batch_size": 1520}),),
         }
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
-from sensorium.recipes.blip2_parts import blip2_lane, lavis_stage
+from sensorium.recipes.blip2_parts import BERT, blip2_lane, lavis_stage
 from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.published_parts import llama
 from sensorium.recipes.shrink import shrink
@@ -28,7 +28,7 @@ FROM_MEMORY = (
 
 def instructblip() -> Recipe:
     """Q-Former and its map learn from instructions; tower and language model are frozen."""
-    lane = blip2_lane(words=30523)
+    lane = blip2_lane(words=30523, reader=BERT)
     vicuna = llama("7b", "lmsys/vicuna-7b-v1.1")
     return Recipe(
         name="instructblip",

@@ -24,13 +24,18 @@ C = TypeVar("C", bound=Config)
 PICTURES = 4
 # Projectors that have sizes of their own; the others have those of encoder and LLM.
 PROJECTORS = {
-    "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48},
+    "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
 }
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
 ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
             "adaption_prompt": {"layers": 1, "length": 3}}  # fmt: skip
+# Of objectives that own modules or read by a vocabulary of their own.
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "query_pretrain": {"words": 512, "width": 16},
+}
+TALKS = ("instruct",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
@@ -103,11 +108,12 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    task = "captions" if stage.objective.kind == "caption" else "instruct"
+    task = "instruct" if stage.objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return stage.model_copy(
         update={
             "data": (source,),
+            "objective": _with(stage.objective, OBJECTIVES.get(stage.objective.kind, {})),
             "learns": tuple(learn.model_copy(update={"lr": lr}) for learn in stage.learns),
             "steps": steps,
             "epochs": None,

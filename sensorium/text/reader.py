@@ -10,6 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as RustTokenizer
 
 from sensorium.core.atomic import write_text
+from sensorium.core.errors import WeightsError
 
 FOLDER = "qformer_tokenizer"
 
@@ -38,5 +39,18 @@ class Reader:
     @classmethod
     def find(cls, model_folder: Path) -> Reader | None:
         """The one in a model's folder, if there is one."""
-        file = model_folder / FOLDER / "tokenizer.json"
-        return cls(RustTokenizer.from_file(str(file))) if file.exists() else None
+        folder = model_folder / FOLDER
+        return cls.load(folder) if (folder / "tokenizer.json").exists() else None
+
+    @classmethod
+    def load(cls, folder: Path) -> Reader:
+        """The one in a folder of its own.
+
+        Raises:
+            WeightsError: there is no `tokenizer.json`.
+        """
+        file = folder / "tokenizer.json"
+        if not file.exists():
+            raise WeightsError("no tokenizer.json for a part that reads text", where=str(folder),
+                               fix="save the tokenizer in its fast form (tokenizer.save_pretrained)")  # fmt: skip
+        return cls(RustTokenizer.from_file(str(file)))

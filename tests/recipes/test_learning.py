@@ -11,11 +11,14 @@ from torch import Tensor
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.adapter import inject_adapter
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.pretrained import read_file
 from sensorium.processing.processor import Processor
 from sensorium.recipes import TINY_FORMS
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe, StageConfig
-from sensorium.training.preflight import check_stages
+from sensorium.training.log import read_log
+from sensorium.training.objectives.owned import own_module
+from sensorium.training.preflight import check_stages, prepare_stage
 from sensorium.training.trainer import Trainer, TrainerOptions
 
 
@@ -31,7 +34,7 @@ def snapshot(model: MultimodalModel) -> dict[str, Tensor]:
 
 def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     """The parameters that a stage's `learns` names, found by their names alone."""
-    places = [".".join(filter(None, (x.part, x.module))) + "." for x in stage.learns]
+    places = [".".join(filter(None, (x.part, x.module))) + "." for x in stage.learns if x.part != "objective"]
     adapter = model.config.adapter
     mark = {"lora": ".lora_", "adaption_prompt": ".adaption_prompt."}[adapter.kind] if adapter else ""
     places = [mark if place == "adapter." else f"^{place}" for place in places]
@@ -45,6 +48,9 @@ TOWER = "encoders.image.tower."
 # What learns and reaches no answer, in the originals too.
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     # Behind the last layer only the queries are read: what it does with words is lost.
+    # The first stage is without the LLM and without the map into it.
+    "blip2-opt/represent": ("projectors.image.out.",),
+    "blip2-t5/represent": ("projectors.image.out.",),
     "instructblip": ("projectors.image.layers.1.text.",),
     "instructblip-t5": ("projectors.image.layers.1.text.",),
     # Features come from in front of the tower's last layer, or of its final norm.
@@ -68,16 +74,36 @@ def test_each_stage_trains_what_it_says(
         loss, before = first_loss(alone, model, tokenizer), snapshot(model)
         options = TrainerOptions(folder=tmp_path / stage.name, cache=tmp_path / "cache")
         Trainer(alone, model, tokenizer, options).run()
+        owned_learn(alone, model, tokenizer, tmp_path / stage.name)
         learning = named(model, stage)
         # Tied matrices have two names; a frozen one must not be the other name of a learning one.
         pointers = {p.data_ptr() for n, p in model.named_parameters() if n in learning}
         for key, value in model.state_dict().items():
-            if key.startswith(WITHOUT_EFFECT.get(name, ("-",))):
+            idle = WITHOUT_EFFECT.get(name, ()) + WITHOUT_EFFECT.get(f"{name}/{stage.name}", ())
+            if key.startswith(idle):
                 continue
             same = torch.equal(before[key], value)
             if value.data_ptr() in pointers:
                 assert not same, f"{stage.name}: {key} learns and has not moved"
             else:
                 assert same, f"{stage.name}: {key} is frozen and has moved"
+        if any(learn.part == "objective" for learn in stage.learns):
+            # What the objective owns begins anew with every stage: the run's own record tells.
+            losses = [line["loss"] for line in read_log(tmp_path / stage.name / "log.jsonl")]
+            assert min(losses[-2:]) < losses[0] - 0.005, stage.name
+            continue
         after = first_loss(alone, model, tokenizer)
         assert after < loss - 0.005, stage.name
+
+
+def owned_learn(recipe: Recipe, model: MultimodalModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """What the objective of a recipe's only stage owns has moved where it learns, and only there."""
+    (stage,) = recipe.stages
+    module = own_module(prepare_stage(stage, model, Processor(recipe.model, tokenizer)).objective)
+    if module is None:
+        return
+    taught = read_file(folder / "checkpoint" / "weights.safetensors")
+    places = tuple(f"{x.module}." if x.module else "" for x in stage.learns if x.part == "objective")
+    for key, first in module.named_parameters():
+        moved = not torch.equal(first, taught[f"objective.{key}"])
+        assert moved == key.startswith(places), f"{stage.name}: objective.{key}"

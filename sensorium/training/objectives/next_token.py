@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Literal, cast
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,6 +34,9 @@ class CaptionConfig(ObjectiveConfig):
     kind: Literal["caption"] = "caption"
     layout: TemplateName = "caption"
     """The chat template that writes picture and caption one after the other."""
+    prefix: bool = False
+    """For encoder-decoders: the encoder reads the front of each caption, up to a random token, and
+    the decoder writes the rest (prefix language modelling)."""
 
     @property
     def template(self) -> str | None:
@@ -40,7 +45,13 @@ class CaptionConfig(ObjectiveConfig):
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
-        return next_token_losses
+        if not self.prefix:
+            return next_token_losses
+        if not model.config.backbone.one_answer:
+            raise ConfigError("prefix for an LLM that reads and writes in one go",
+                              expected="an encoder-decoder", where="objective.prefix",
+                              fix="prefix: false")  # fmt: skip
+        return partial(_behind_a_prefix, processor.tokenizer.eos_id)
 
 
 class InstructConfig(ObjectiveConfig):
@@ -74,6 +85,29 @@ def next_token_losses(model: MultimodalModel, batch: Batch) -> Losses:
     logits_NV = model.logits(hidden_ND).float()
     total = F.cross_entropy(logits_NV, targets_N, reduction="sum")
     return Losses(total, len(targets_N), {"next_token": float(total.detach()) / max(1, len(targets_N))})
+
+
+def _behind_a_prefix(closing: int, model: MultimodalModel, batch: Batch) -> Losses:
+    return next_token_losses(model, cut_answers(batch, closing))
+
+
+def cut_answers(batch: Batch, closing: int) -> Batch:
+    """The batch with the front of every answer, up to a random token, as part of what is read.
+
+    At least one token of each answer is left. A token `closing` that stood in front of the
+    answer, where reading ends, then stands behind what was cut off.
+    """
+    ids_BT, learn_BT = batch.input_ids_BT.clone(), batch.learn_BT.clone()
+    for ids_T, learn_T in zip(ids_BT, learn_BT, strict=True):
+        places = learn_T.nonzero()[:, 0].tolist()
+        if len(places) < 3:
+            continue
+        begin = places[0]
+        cut = begin + int(torch.randint(0, len(places) - 1, ()))
+        learn_T[begin:cut] = False
+        if begin and int(ids_T[begin - 1]) == closing:
+            ids_T[begin - 1 : cut] = ids_T[begin - 1 : cut].roll(-1)
+    return replace(batch, input_ids_BT=ids_BT, learn_BT=learn_BT)
 
 
 def _with_noise(noise: float, model: MultimodalModel, batch: Batch) -> Losses:
