@@ -12,6 +12,7 @@ from sensorium.data.config import FileSource
 from sensorium.model.learning import Learn
 from sensorium.recipes.blip2_parts import lavis_stage
 from sensorium.training.config import StageConfig
+from sensorium.training.objectives.base import ObjectiveConfig
 from sensorium.training.objectives.query_pretrain import QueryPretrainConfig
 
 LR = 1e-4
@@ -30,7 +31,7 @@ def seeing(lr: float = LR) -> tuple[Learn, ...]:
 
 
 def represent(
-    data: tuple[FileSource, ...], objective: QueryPretrainConfig | None = None, **changes: Any
+    data: tuple[FileSource, ...], objective: ObjectiveConfig | None = None, **changes: Any
 ) -> StageConfig:
     """Contrast, matching and captions; 250,000 steps of 1680 pairs.
 

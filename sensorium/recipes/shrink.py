@@ -19,6 +19,7 @@ from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.base import ObjectiveConfig
 
 C = TypeVar("C", bound=Config)
 PICTURES = 4
@@ -32,8 +33,11 @@ FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
 ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
             "adaption_prompt": {"layers": 1, "length": 3}}  # fmt: skip
 # Of objectives that own modules or read by a vocabulary of their own.
+TEACHER = {"layers": 1, "width": 32, "heads": 4, "mlp_width": 48, "words": 512}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "query_pretrain": {"words": 512, "width": 16},
+    "sentences": {"width": 16, "teacher": TEACHER},
+    "aligned": {"teacher": TEACHER},
 }
 TALKS = ("instruct",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
@@ -113,7 +117,7 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
     return stage.model_copy(
         update={
             "data": (source,),
-            "objective": _with(stage.objective, OBJECTIVES.get(stage.objective.kind, {})),
+            "objective": _objective(stage.objective),
             "learns": tuple(learn.model_copy(update={"lr": lr}) for learn in stage.learns),
             "steps": steps,
             "epochs": None,
@@ -125,6 +129,14 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "on_bad_row": "skip" if model.backbone.one_answer else stage.on_bad_row,
         }
     )
+
+
+def _objective(config: ObjectiveConfig) -> ObjectiveConfig:
+    """With small modules of its own, and of one that it holds."""
+    sizes = OBJECTIVES.get(config.kind, {})
+    inner = getattr(config, "objective", None)
+    held = {} if inner is None else {"objective": _objective(inner).to_dict()}
+    return _with(config, sizes | held)
 
 
 def _with(config: C, sizes: dict[str, Any]) -> C:

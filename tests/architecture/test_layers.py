@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"core", "nn", "media", "text", *PARTS},
     "processing": {"core", "media", "text"},
     "data": {"core", "media", "text", "processing"},
-    "training": {"core", "nn", "text", "processing", "model", "data"},
+    "training": {"core", "nn", "text", "processing", "model", "data", "input_projectors"},
     "inference": {"core", "nn", "text", "processing", "model", "backbones"},
     "evaluation": {"core", "media", "data"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},

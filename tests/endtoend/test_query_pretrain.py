@@ -25,6 +25,7 @@ from sensorium.text.reader import Reader
 from sensorium.training.config import Recipe
 from sensorium.training.log import read_log
 from sensorium.training.objectives.next_token import CaptionConfig, cut_answers
+from sensorium.training.objectives.query_pretrain import begun
 from sensorium.training.objectives.read_captions import CaptionReader
 from sensorium.training.run import plan_recipe
 from sensorium.training.trainer import TrainerOptions
@@ -111,9 +112,11 @@ def test_captions_are_read_by_the_reader_that_came_with_the_model() -> None:
     assert ids_MS.tolist() == [[2, 4, 5, 6, 3, 0], [2, 4, 5, 6, 7, 3], [2, 8, 3, 0, 0, 0]]
     assert real_MS.sum(dim=1).tolist() == [5, 6, 3]
     # The token that begins a text would be the next one of the vocabulary.
-    assert reader.begun(ids_MS)[:, 0].tolist() == [9, 9, 9]
-    with pytest.raises(ConfigError, match="9 words"):
-        CaptionReader(processor, words=9, longest=6)
+    assert begun(ids_MS, reader.begin_id)[:, 0].tolist() == [9, 9, 9]
+    with pytest.raises(ConfigError, match=r"9 words, and \[DEC\], for 9 rows"):
+        _ = CaptionReader(processor, words=9, longest=6).begin_id
+    with pytest.raises(ConfigError, match="9 words for 8 rows"):
+        CaptionReader(processor, words=8, longest=6)
 
 
 def test_answers_are_cut_where_the_encoder_stops() -> None:

@@ -230,6 +230,7 @@ ORACLES: dict[str, Oracle] = {
     "chatspot": llava(224, **LLAMA),
     "blip2-opt": blip2(**OPT),
     "blip2-t5": blip2(**FLAN_T5_XL),
+    "dlp": blip2(**OPT),
     "instructblip": instructblip(**LLAMA),
     "instructblip-t5": instructblip(**FLAN_T5_XL),
     "minigpt4": blip2(**LLAMA),

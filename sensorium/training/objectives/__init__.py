@@ -8,6 +8,8 @@ OBJECTIVES = NameTable(
         "vocabulary": "sensorium.training.objectives.vocabulary:VocabularyConfig",
         "caption": "sensorium.training.objectives.next_token:CaptionConfig",
         "query_pretrain": "sensorium.training.objectives.query_pretrain:QueryPretrainConfig",
+        "sentences": "sensorium.training.objectives.sentences:SentencesConfig",
+        "aligned": "sensorium.training.objectives.aligned:AlignedConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

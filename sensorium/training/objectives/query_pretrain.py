@@ -76,6 +76,8 @@ class QueryPretrain:
         words = former.config.words or config.words
         self.module = QueryText(former.config, words, config.width, config.temperature)
         self.reader = CaptionReader(processor, words, min(config.longest, former.config.max_words))
+        # Named before the first batch if there is no row for it.
+        self.begin_id = self.reader.begin_id
         processor.require(one_picture)
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
@@ -89,7 +91,7 @@ class QueryPretrain:
                 fix="raise batch_size, and give captioned pictures",
             )
         module, smoothing = self.module, self.config.smoothing
-        begun_MS = self.reader.begun(ids_MS)
+        begun_MS = begun(ids_MS, self.begin_id)
         query_MQD, logits_MSV = module.written(former, image_MLD, begun_MS, real_MS)
         text_ME = module.text_features(former, ids_MS, real_MS)
         scores_MM = image_text_scores(module.image_features(query_MQD), text_ME) / module.temperature
@@ -115,6 +117,13 @@ class QueryPretrain:
             torch.cat([real_MS, real_MS, real_MS[captions_M]]),
         )
         return matching_loss(logits_N2.float(), len(ids_MS))
+
+
+def begun(ids_MS: Tensor, begin_id: int) -> Tensor:
+    """The same texts, to be written: another token begins them."""
+    begun_MS = ids_MS.clone()
+    begun_MS[:, 0] = begin_id
+    return begun_MS
 
 
 def q_former(model: MultimodalModel) -> QFormer:

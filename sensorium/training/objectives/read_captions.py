@@ -15,6 +15,7 @@ from sensorium.training.objectives.vocabulary import learned_texts
 
 BEGIN = "[DEC]"
 """Begins a text that is to be written (BLIP, arXiv:2201.12086)."""
+MASK = "[MASK]"
 
 
 class CaptionReader:
@@ -32,18 +33,41 @@ class CaptionReader:
         """
         self.processor = processor
         self.longest = longest
+        self.words = words
         tokenizer = processor.tokenizer
         self._reader = tokenizer.reader
-        known = len(self._reader or tokenizer)
-        found = self._reader.rust.token_to_id(BEGIN) if self._reader else None
-        # Added to a vocabulary it would be the next token.
-        self.begin_id = known if found is None else int(found)
-        if max(known, self.begin_id + 1) > words:
-            raise ConfigError(
-                f"a tokenizer of {known} words, and one that begins a text, for {words} rows",
-                where="objective.words",
-                fix="raise words, or bring the tokenizer that the part was trained with",
-            )
+        self.known = len(self._reader or tokenizer)
+        if self.known > words:
+            raise self._too_few("")
+
+    def _too_few(self, beside: str) -> ConfigError:
+        return ConfigError(
+            f"a tokenizer of {self.known} words{beside} for {self.words} rows of embeddings",
+            where="objective",
+            fix="raise words, or bring the tokenizer that the part was trained with",
+        )
+
+    def _id(self, mark: str, behind: int) -> int:
+        """Id of a mark; one that the vocabulary lacks would be added behind it.
+
+        Raises:
+            ConfigError: there is no row for it.
+        """
+        found = self._reader.rust.token_to_id(mark) if self._reader else None
+        index = self.known + behind if found is None else int(found)
+        if index >= self.words:
+            raise self._too_few(f", and {mark},")
+        return index
+
+    @property
+    def begin_id(self) -> int:
+        """Begins a text that is to be written."""
+        return self._id(BEGIN, 0)
+
+    @property
+    def mask_id(self) -> int:
+        """Stands for a hidden word."""
+        return self._id(MASK, 1)
 
     def read(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
         """Ids, padded on the right, and which of them are real."""
@@ -65,9 +89,3 @@ class CaptionReader:
             ids = self._reader.read(text)
         # The end of a text that is cut stays its end.
         return ids if len(ids) <= self.longest else [*ids[: self.longest - 1], ids[-1]]
-
-    def begun(self, ids_MS: Tensor) -> Tensor:
-        """The same texts, to be written: their first token is `[DEC]`."""
-        begun_MS = ids_MS.clone()
-        begun_MS[:, 0] = self.begin_id
-        return begun_MS
