@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.backbones.llama_steps import PROMPT_NAME, rotate
+from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.errors import ConfigError
 from sensorium.nn.prompt_media import PromptMedia
+from sensorium.nn.rotary import rotate
 
 FAMILIES = ("llama", "mistral", "qwen2")
 """Model types of transformers whose attention is q/k/v/o projections and rotary positions in

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.backbones.adaption_prompt import GateName, add_prompts, prompts_with
+from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
-from sensorium.nn.pretrained import from_folder
+from sensorium.nn.pretrained import from_config, from_folder
 from sensorium.nn.prompt_media import PromptMedia
 
 Insert = Callable[[int, Tensor], Tensor]
@@ -59,6 +60,10 @@ class CausalLMConfig(BackboneConfig):
     @property
     def num_layers(self) -> int:
         return self._number("num_hidden_layers", "n_layer", "n_layers")
+
+    @property
+    def mrope(self) -> bool:
+        return self.arch.get("model_type") in MROPE_TYPES
 
     @property
     def max_positions(self) -> int:
@@ -106,8 +111,10 @@ class CausalLM(nn.Module):
 
         self.config = config
         hf_config = transformers_config(config.arch)
-        if folder is None:
-            self.lm: Any = AutoModelForCausalLM.from_config(hf_config)
+        if config.mrope:
+            self.lm: Any = from_config(mrope_lm(config.arch["model_type"]), hf_config, folder)
+        elif folder is None:
+            self.lm = AutoModelForCausalLM.from_config(hf_config)
         else:
             self.lm = from_folder(AutoModelForCausalLM, hf_config, folder)
         self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
@@ -158,6 +165,7 @@ class CausalLM(nn.Module):
         return self(
             embeds_BTD,
             positions_BT=batch.positions_BT,
+            places_3BT=batch.places_3BT,
             segments_BT=batch.segments_BT if batch.packed else None,
             branches_BT=batch.branches_BT if batch.packed else None,
             insert=insert,
@@ -168,6 +176,7 @@ class CausalLM(nn.Module):
         embeds_BTD: Tensor,
         *,
         positions_BT: Tensor,
+        places_3BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
         branches_BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
@@ -177,6 +186,8 @@ class CausalLM(nn.Module):
         """Last hidden states, after the final norm.
 
         Args:
+            places_3BT: time, row and column of each token, for an LLM with M-RoPE. Without them all
+                three are `positions_BT`.
             segments_BT: given where rows hold several samples; attention stays inside one.
             branches_BT: given with it; attention stays inside one of a sample's separate turns
                 and what they share, which is 0.
@@ -191,10 +202,14 @@ class CausalLM(nn.Module):
         mask: Any = mask_BT
         if segments_BT is not None:
             mask = self._packed_mask(segments_BT, positions_BT, branches_BT)
+        position_ids = positions_BT
+        if places_3BT is not None:
+            # In transformers' order: what masks go by, then what queries and keys are turned by.
+            position_ids = torch.cat([positions_BT[None], places_3BT])
         with self._inserted(insert):
             output = self.decoder(
                 inputs_embeds=embeds_BTD,
-                position_ids=positions_BT,
+                position_ids=position_ids,
                 attention_mask=mask,
                 past_key_values=cache,
                 use_cache=cache is not None,

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sensorium.nn.rotary import rotate
+
 FAMILIES = ("llama",)
 PROMPT_NAME = "adaption_prompt"
 """Of the module that holds a layer's adaption prompt, inside the layer's attention."""
@@ -168,9 +170,3 @@ class LlamaSteps:
             scores_BHGT = scores_BHGT + self.bias_BT[:, None, None, : place + 1]
         mixed_BHGE = scores_BHGT.softmax(dim=-1) @ values_BHTE
         return mixed_BHGE.reshape(batch, 1, w.heads * w.head_dim)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv:2104.09864), halves as in transformers."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin

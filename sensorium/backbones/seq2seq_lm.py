@@ -183,6 +183,7 @@ class Seq2SeqLM(nn.Module):
         embeds_BTD: Tensor,
         *,
         positions_BT: Tensor,
+        places_3BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Seq2SeqCache,
         insert: Insert | PromptMedia | None = None,
@@ -191,13 +192,13 @@ class Seq2SeqLM(nn.Module):
 
         Args:
             embeds_BTD: with an empty cache the prompts, then one token of each answer.
-            positions_BT: not used; places are relative.
+            positions_BT, places_3BT: not used; places are relative.
             mask_BT: with an empty cache, 1 for real tokens of prompts padded on the left.
 
         Returns:
             (B, 1, D), the state that scores the next token.
         """
-        del positions_BT
+        del positions_BT, places_3BT
         _refuse_insert(insert)
         inputs_B1D = embeds_BTD
         if cache.encoded_BSD is None:

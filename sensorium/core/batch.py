@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sensorium.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -54,7 +56,8 @@ class TilePlan:
     of the picture centred on them, whose padding is cut from the merged map; None keeps all.
     `max_tiles` is the number of tiles' worth of tokens down to which a larger map is shrunk
     (LLaVA-OneVision's `anyres_max`). `newline` adds a token behind each row of the merged map,
-    and behind a lone tile.
+    and behind a lone tile. `patches` is the layout of a picture that is not cut into tiles but goes
+    in whole, at a size of its own: its patches are the encoder's inputs then.
     """
 
     rows: int = 1
@@ -63,10 +66,11 @@ class TilePlan:
     newline: bool = False
     picture: MediaShape | None = None
     max_tiles: int | None = None
+    patches: Grid | None = None
 
     @property
     def images(self) -> int:
-        """Number of encoder inputs."""
+        """Number of tiles, each of which the encoder gives one item of features."""
         return self.rows * self.cols + (1 if self.thumbnail else 0)
 
     def window(self, tile: Grid) -> tuple[int, int, int, int]:
@@ -105,7 +109,7 @@ class TilePlan:
         return height, width
 
     def num_tokens(self, tile: Grid) -> int:
-        """Tokens of the whole picture when each tile yields `tile`.
+        """Tokens of the whole picture when each tile (of a whole picture: it itself) yields `tile`.
 
         The processor expands placeholders by this number and the model packs features
         to it: there is no second formula.
@@ -115,13 +119,29 @@ class TilePlan:
         height, width = self.map_size(tile)
         return (tile.tokens if self.thumbnail else 0) + height * (width + self.newline)
 
+    def token_map(self, tile: Grid) -> Grid:
+        """The layout of the picture's tokens, for models that give each a place in two dimensions.
+
+        Raises:
+            ConfigError: they are not one map.
+        """
+        if self.thumbnail or self.newline or tile.prefix:
+            raise ConfigError(
+                "pictures whose tokens are not one map, for a language model with places in "
+                "two dimensions (M-RoPE)",
+                expected="resolution native or fixed, and features without a CLS token",
+                where="model.lanes",
+            )
+        return Grid(*self.map_size(tile))
+
 
 @dataclass(slots=True)
 class MediaBatch:
     """Encoder inputs of one kind for a whole batch.
 
-    `pixels_NCHW` is uint8; `plans` and `rows` (which row of the batch it stands in) have
-    one entry for each picture, in slot order. `features`, where present, are the encoder's
+    `pixels_NCHW` is uint8: tiles of the encoder's size or, where pictures keep sizes of their own,
+    the patches of all of them end to end, in reading order. `plans` and `rows` (which row of the
+    batch it stands in) have one entry for each picture, in slot order. `features`, where present, are the encoder's
     outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
     what each is looked at for, where the projector reads it.
     """
@@ -131,6 +151,16 @@ class MediaBatch:
     rows: tuple[int, ...] = ()
     features: Features | None = None
     texts: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def patches(self) -> tuple[Grid, ...] | None:
+        """The layout of each picture's patches; None: the encoder's inputs are tiles."""
+        found = tuple(plan.patches for plan in self.plans if plan.patches is not None)
+        return found if found and len(found) == len(self.plans) else None
+
+
+Place3 = tuple[int, int, int]
+"""Time, row and column of a token, as M-RoPE (Qwen2-VL) counts them."""
 
 
 @dataclass(slots=True)
@@ -151,6 +181,8 @@ class Example:
     branches: list[int] = field(default_factory=list[int])
     """Of separate turns, per token: 0 in the beginning that all pairs share, k in the rest of
     the k-th pair. Empty for an ordinary Sample."""
+    places: list[Place3] = field(default_factory=list["Place3"])
+    """Per token its time, row and column, for models with M-RoPE; empty for all others."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -162,7 +194,8 @@ class Batch:
 
     `segments_BT` numbers the Examples of a row from 1; 0 is padding. `packed` says
     whether any row holds more than one, or separate turns. `branches_BT` numbers these from 1;
-    0 is what all tokens behind it in its Example see.
+    0 is what all tokens behind it in its Example see. `places_3BT` (M-RoPE: time, row, column) take
+    the place of `positions_BT` in the LLM's rotation of queries and keys; masks go by the latter.
     """
 
     input_ids_BT: Tensor
@@ -175,6 +208,14 @@ class Batch:
     media_index_BT: Tensor
     packed: bool
     ids: Sequence[str] = ()
+    places_3BT: Tensor | None = None
+
+    def last_positions(self) -> Tensor:
+        """(B,) the position behind which an answer to each row goes on; rows end together."""
+        if self.places_3BT is None:
+            return self.positions_BT[:, -1]
+        # A picture's last token is not the one that lies furthest.
+        return self.places_3BT.amax(dim=(0, 2))
 
 
 @dataclass(slots=True)

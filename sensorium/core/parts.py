@@ -47,6 +47,12 @@ class EncoderConfig(PartConfig):
         """Size, mean and deviation the encoder was trained with."""
         raise TypeError(f"{type(self).__name__} does not define preprocess()")
 
+    @property
+    def native_patch_px(self) -> int | None:
+        """Side of the patches that it takes of pictures of any size, beside whole inputs of one
+        size; None: it takes these alone."""
+        return None
+
     def grid(self) -> Grid:
         """Feature layout of one encoder input."""
         raise TypeError(f"{type(self).__name__} does not define grid()")
@@ -58,7 +64,8 @@ class EncoderConfig(PartConfig):
 
     def build(self, folder: Path | None = None) -> nn.Module:
         """The module `forward(pixels_NCHW: uint8) -> Features`, with the weights that lie
-        in `folder` in the part's native layout, or random ones."""
+        in `folder` in the part's native layout, or random ones. With `native_patch_px` also
+        `forward(patches_NCHW, grids)`: the patches of several pictures and each one's layout."""
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 
@@ -125,6 +132,11 @@ class BackboneConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define num_layers")
 
     @property
+    def mrope(self) -> bool:
+        """True: a token has three positions, its time, row and column (Qwen2-VL's M-RoPE)."""
+        return False
+
+    @property
     def one_answer(self) -> bool:
         """True: a row has one answer, at its end (encoder-decoders)."""
         return False
@@ -154,7 +166,7 @@ class FusionConfig(PartConfig):
 
 
 class ResolutionConfig(PartConfig):
-    """How a picture of any shape becomes encoder inputs of one size."""
+    """How a picture of any shape becomes encoder inputs."""
 
     def plan(self, shape: MediaShape, size_px: int, tile: Grid, pictures: int = 1) -> TilePlan:
         """The layout for a picture of `shape` when one tile costs `tile.tokens`.
@@ -165,11 +177,12 @@ class ResolutionConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define plan()")
 
     def cut(self, image: Any, plan: TilePlan, preprocess: Preprocess) -> Any:
-        """The encoder inputs (plan.images, size, size, 3), uint8, of an RGB picture."""
+        """The encoder inputs (N, size, size, 3), uint8, of an RGB picture: plan.images tiles, or its
+        patches."""
         raise TypeError(f"{type(self).__name__} does not define cut()")
 
     def views(self, shape: MediaShape, plan: TilePlan, size_px: int) -> tuple[View, ...]:
-        """Where the picture lies in each encoder input, in the order of `cut`."""
+        """Where the picture lies in each tile, in the order of `cut`; in all its patches together."""
         raise TypeError(f"{type(self).__name__} does not define views()")
 
     def frame(self, shape: MediaShape, plan: TilePlan, size_px: int) -> View:
@@ -186,8 +199,8 @@ class LaneShape(Protocol):
     def projector(self) -> InputProjectorConfig: ...
     @property
     def resolution(self) -> ResolutionConfig: ...
-    def tile_grid(self) -> Grid:
-        """Tokens of one encoder input after the projector."""
+    def tile_grid(self, patches: Grid | None = None) -> Grid:
+        """Tokens of one encoder input after the projector, or of a picture of its own size."""
         ...
 
 
@@ -196,6 +209,8 @@ class ModelShape(Protocol):
 
     @property
     def lanes(self) -> Mapping[str, LaneShape]: ...
+    @property
+    def backbone(self) -> BackboneConfig: ...
     @property
     def fusion(self) -> FusionConfig: ...
     @property

@@ -12,6 +12,7 @@ ENCODERS = NameTable(
         "vit": "sensorium.encoders.vit:VitConfig",
         "blip2_vit": "sensorium.encoders.blip2_vit:Blip2VitConfig",
         "idefics_vit": "sensorium.encoders.idefics_vit:IdeficsVitConfig",
+        "qwen2_vit": "sensorium.encoders.qwen2_vit:Qwen2VitConfig",
         "fused": "sensorium.encoders.fused:FusedConfig",
     },
 )

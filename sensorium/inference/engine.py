@@ -142,7 +142,7 @@ class Engine:
         rows = _Rows(
             cache=model.backbone.new_cache(),
             mask_BT=(batch.segments_BT > 0).long() if padded else None,
-            positions_B=batch.positions_BT[:, -1],
+            positions_B=batch.last_positions(),
             media_index_B=batch.media_index_BT[:, -1],
             context=context,
             steps=None,
@@ -150,6 +150,7 @@ class Engine:
         hidden_BTD = model.backbone(
             embeds_BTD,
             positions_BT=batch.positions_BT,
+            places_3BT=batch.places_3BT,
             mask_BT=rows.mask_BT,
             cache=rows.cache,
             insert=model.fusion.inserter(context, batch.media_index_BT),

@@ -1,4 +1,5 @@
-"""What a foreign checkpoint's image processor says of its pixels: mean, deviation, resampling.
+"""What a foreign checkpoint's image processor says of its pixels: mean, deviation, resampling, and
+of pictures at their own size how many there may be.
 
 config.json does not hold them, and towers of one kind were trained with different ones.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import WeightsError
+from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
@@ -40,8 +42,20 @@ def with_preprocessor(config: ModelConfig, folder: Path) -> ModelConfig:
     encoder = lane.encoder
     known = {k: v for k, v in values.items() if k in type(encoder).model_fields}
     changed = lane.to_dict() | {"encoder": encoder.to_dict() | known}
+    if isinstance(lane.resolution, NativeResolution):
+        changed |= {"resolution": lane.resolution.to_dict() | _pixel_counts(found)}
     image = LaneConfig.from_dict(changed, where=str(folder))
     return config.model_copy(update={"lanes": {**config.lanes, "image": image}})
+
+
+def _pixel_counts(found: Mapping[str, Any]) -> dict[str, int]:
+    """Least and most pixels; newer files hold them as the edges of `size`."""
+    size: Mapping[str, Any] = found.get("size") or {}
+    counts = {
+        "min_pixels": found.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels"),
+        "max_pixels": found.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels"),
+    }
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _image_processor(folder: Path) -> Mapping[str, Any] | None:

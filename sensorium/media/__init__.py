@@ -7,5 +7,6 @@ RESOLUTIONS = NameTable(
     {
         "fixed": "sensorium.media.resolution:FixedResolution",
         "anyres": "sensorium.media.anyres:AnyResolution",
+        "native": "sensorium.media.native:NativeResolution",
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from sensorium.backbones import BACKBONES
 from sensorium.backbones.adaption_prompt import GateName
@@ -46,9 +46,24 @@ class LaneConfig(Config):
     lookup: LookupConfig | None = None
     """Turn tokens into averages of word embeddings."""
 
-    def tile_grid(self) -> Grid:
-        """Tokens of one encoder input after the projector and the lookup."""
-        projected = self.projector.out_grid(self.encoder.grid())
+    @model_validator(mode="after")
+    def _patches_fit(self) -> LaneConfig:
+        wanted = getattr(self.resolution, "patch_px", None)
+        if wanted is not None and wanted != self.encoder.native_patch_px:
+            takes = self.encoder.native_patch_px or "no patches, but pictures of one size"
+            raise ValueError(
+                f"resolution {self.resolution.kind} with patches of {wanted} px for an encoder of "
+                f"kind {self.encoder.kind}, which takes {takes}"
+            )
+        return self
+
+    def tile_grid(self, patches: Grid | None = None) -> Grid:
+        """Tokens of one encoder input after the projector and the lookup.
+
+        Args:
+            patches: the layout of a picture that goes in at a size of its own.
+        """
+        projected = self.projector.out_grid(patches or self.encoder.grid())
         return self.lookup.out_grid(projected) if self.lookup else projected
 
 

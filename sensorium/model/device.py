@@ -70,6 +70,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         segments_BT=batch.segments_BT.to(device),
         positions_BT=batch.positions_BT.to(device),
         branches_BT=batch.branches_BT.to(device),
+        places_3BT=None if batch.places_3BT is None else batch.places_3BT.to(device),
         media_index_BT=batch.media_index_BT.to(device),
         slots={kind: slots_BT.to(device) for kind, slots_BT in batch.slots.items()},
         media=media_to_device(batch.media, device),

@@ -100,7 +100,9 @@ class MultimodalModel(nn.Module):
         """Encoder features of all inputs, tiles included."""
         if media.features is not None:
             return media.features
-        return self.encoders[kind](media.pixels_NCHW)
+        if media.patches is None:
+            return self.encoders[kind](media.pixels_NCHW)
+        return self.encoders[kind](media.pixels_NCHW, media.patches)
 
     def projected(self, kind: str, media: MediaBatch) -> Features:
         """Projector outputs of all inputs, tiles included."""

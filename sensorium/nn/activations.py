@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-ActivationName = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
+ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "tanh"]
+
+
+class QuickGELU(nn.Module):
+    """x times the sigmoid of 1.702 x: the approximation of GELU that CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
 
 
 def activation(name: ActivationName) -> nn.Module:
@@ -14,6 +22,7 @@ def activation(name: ActivationName) -> nn.Module:
     made: dict[str, nn.Module] = {
         "gelu": nn.GELU(),
         "gelu_tanh": nn.GELU(approximate="tanh"),
+        "quick_gelu": QuickGELU(),
         "relu": nn.ReLU(),
         "silu": nn.SiLU(),
         "tanh": nn.Tanh(),

@@ -27,6 +27,9 @@ def collate(
     segments = torch.zeros(shape, dtype=torch.long)
     positions = torch.zeros(shape, dtype=torch.long)
     branches = torch.zeros(shape, dtype=torch.long)
+    # All Examples of a model have three places a token, or none has.
+    has_places = any(example.places for row in rows for example in row)
+    places = torch.zeros((3, *shape), dtype=torch.long) if has_places else None
     media_index = torch.zeros(shape, dtype=torch.long)
     slots: dict[str, torch.Tensor] = {}
     parts: dict[str, list[tuple[int, MediaBatch]]] = {}
@@ -44,6 +47,8 @@ def collate(
             if example.branches:
                 branches[b, start:stop] = torch.tensor(example.branches)
             positions[b, start:stop] = _positions(branches[b, start:stop])
+            if places is not None:
+                places[:, b, start:stop] = torch.tensor(example.places).T
             index = torch.tensor(example.media_index)
             media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
             for kind, media in example.media.items():
@@ -64,6 +69,7 @@ def collate(
         media_index_BT=media_index,
         packed=any(len(row) > 1 or any(e.branches for e in row) for row in rows),
         ids=names,
+        places_3BT=places,
     )
 
 

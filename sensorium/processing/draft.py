@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sensorium.core.batch import TilePlan
+from sensorium.core.batch import Grid, TilePlan
 from sensorium.core.errors import DataError
 
 
@@ -24,6 +24,8 @@ class Draft:
     plans: dict[str, list[TilePlan]] = field(default_factory=dict[str, list[TilePlan]])
     texts: dict[str, list[tuple[int, ...]]] = field(default_factory=dict[str, list[tuple[int, ...]]])
     """What each medium is looked at for, where the projector reads it."""
+    maps: list[Grid] = field(default_factory=list[Grid])
+    """How the tokens of each medium lie, where the LLM gives them places in two dimensions."""
     branches: list[int] = field(default_factory=list[int])
     left_out: int = 0
     """Tokens of separate turns that found no room."""

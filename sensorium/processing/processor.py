@@ -21,6 +21,7 @@ from sensorium.media.augment import Augmentation, augment_image, random_backgrou
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, share_prefix
+from sensorium.processing.mrope import three_places
 from sensorium.processing.places import Seen, place_pieces
 from sensorium.processing.question import read_question
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
@@ -88,6 +89,7 @@ class Processor:
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
         self._markers = [tokenizer.special_id(token) for token in config.image_markers]
         self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
+        self._mrope: bool = config.backbone.mrope
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._required: list[Callable[[Example], None]] = []
 
@@ -226,14 +228,16 @@ class Processor:
 
     def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
         plan = inputs.plan
+        tile = self.config.lane(kind).tile_grid(plan.patches) if plan.patches else self._tiles[kind]
         draft.pixels.setdefault(kind, []).append(inputs.pixels_NCHW)
         draft.plans.setdefault(kind, []).append(plan)
         if inputs.text is not None:
             draft.texts.setdefault(kind, []).append(inputs.text)
         start = len(draft.ids)
         if self._fills_slots:
-            count = plan.num_tokens(self._tiles[kind])
-            placeholders = [self._placeholder] * count
+            placeholders = [self._placeholder] * plan.num_tokens(tile)
+            if self._mrope:
+                draft.maps.append(plan.token_map(tile))
         else:
             placeholders = self._markers
         draft.spans.append((kind, start, start + len(placeholders)))
@@ -278,4 +282,5 @@ class Processor:
             id=sample.id,
             truncated_tokens=length - cut + draft.left_out,
             branches=draft.branches,
+            places=three_places(draft, cut) if self._mrope else [],
         )

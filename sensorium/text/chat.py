@@ -18,7 +18,7 @@ from sensorium.text.tokenizer import Tokenizer
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
+    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
 ]  # fmt: skip
 
 
@@ -66,6 +66,15 @@ TEMPLATES: dict[str, ChatTemplate] = {
         default_system="You are a helpful assistant.",
         media_after="\n",
         control=("<|im_start|>", "<|im_end|>"),
+    ),
+    # The same with marks around each picture (Qwen2-VL, chat_template.json).
+    "qwen2_vl": ChatTemplate(
+        before=_CHATML_BEFORE,
+        after=_CHATML_AFTER,
+        default_system="You are a helpful assistant.",
+        media_before="<|vision_start|>",
+        media_after="<|vision_end|>",
+        control=("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
     ),
     # chatml without a line break after a medium: shorter rows for small models.
     "smol": ChatTemplate(
@@ -245,11 +254,9 @@ def render(
 def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[Piece]:
     for part in message.content:
         if part.is_media:
-            if template.media_before:
-                yield Piece("text", template.media_before, learn=False)
+            yield from _literal(template.media_before, template, learn=False)
             yield Piece("media", part, learn=False)
-            if template.media_after:
-                yield Piece("text", template.media_after, learn=False)
+            yield from _literal(template.media_after, template, learn=False)
         elif part.type == "text":
             if part.value and (template.user_text or message.role != "user"):
                 yield Piece("text", part.value, learn=learn)

@@ -39,17 +39,25 @@ class FeatureCache:
         return example
 
     def _with_features(self, kind: str, media: MediaBatch) -> MediaBatch:
-        digest = hashlib.sha256(media.pixels_NCHW.numpy().tobytes()).hexdigest()
+        digest = _digest(media)
         file = self._folders[kind] / digest[:2] / f"{digest}.safetensors"
         features = _read(file) if file.exists() else None
         if features is None:
             with torch.no_grad():
                 pixels_NCHW = media.pixels_NCHW.to(self.model.device)
-                made: Features = self.model.encoders[kind](pixels_NCHW)
+                made = self.model.encode(kind, replace(media, pixels_NCHW=pixels_NCHW))
             features = Features(made.values_ND.half().cpu(), made.grids)
             _write(file, features)
         features = Features(features.values_ND.float(), features.grids)
         return replace(media, pixels_NCHW=media.pixels_NCHW[:0], features=features)
+
+
+def _digest(media: MediaBatch) -> str:
+    """Of the pixels and, where they are patches, how these lie."""
+    digest = hashlib.sha256(media.pixels_NCHW.numpy().tobytes())
+    if media.patches is not None:
+        digest.update(repr(media.patches).encode())
+    return digest.hexdigest()
 
 
 def _fingerprint(model: MultimodalModel, kind: str) -> str:

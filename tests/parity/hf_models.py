@@ -28,7 +28,7 @@ def llava(folder: Path, tie: bool = False) -> Any:
         image_token_index=IMAGE_ID,
         tie_word_embeddings=tie,
     )
-    return _save(LlavaForConditionalGeneration(config), folder)
+    return save(LlavaForConditionalGeneration(config), folder)
 
 
 def llava_next(folder: Path, patch_px: int = 7, pinpoints: list[list[int]] | None = None) -> Any:
@@ -43,7 +43,7 @@ def llava_next(folder: Path, patch_px: int = 7, pinpoints: list[list[int]] | Non
         image_token_index=NEXT_IMAGE_ID,
         image_grid_pinpoints=pinpoints or NEXT_PINPOINTS,
     )
-    return _save(LlavaNextForConditionalGeneration(config), folder)
+    return save(LlavaNextForConditionalGeneration(config), folder)
 
 
 def llava_onevision(folder: Path, *, tie: bool = False, max_tiles: int = 9) -> Any:
@@ -62,7 +62,7 @@ def llava_onevision(folder: Path, *, tie: bool = False, max_tiles: int = 9) -> A
         tie_word_embeddings=tie,
         vision_aspect_ratio=f"anyres_max_{max_tiles}",
     )  # fmt: skip
-    return _save(LlavaOnevisionForConditionalGeneration(config), folder)
+    return save(LlavaOnevisionForConditionalGeneration(config), folder)
 
 
 def blip2(folder: Path) -> Any:
@@ -79,7 +79,7 @@ def blip2(folder: Path) -> Any:
         num_query_tokens=4,
         image_token_index=IMAGE_ID,
     )  # fmt: skip
-    return _save(Blip2ForConditionalGeneration(config), folder)
+    return save(Blip2ForConditionalGeneration(config), folder)
 
 
 T5 = {"model_type": "t5", "vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2,
@@ -90,7 +90,7 @@ T5 = {"model_type": "t5", "vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 4
 def t5(folder: Path, *, tie: bool) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    return _save(T5ForConditionalGeneration(T5Config(**(T5 | {"tie_word_embeddings": tie}))), folder)
+    return save(T5ForConditionalGeneration(T5Config(**(T5 | {"tie_word_embeddings": tie}))), folder)
 
 
 def blip2_t5(folder: Path, *, reads: bool) -> Any:
@@ -104,7 +104,7 @@ def blip2_t5(folder: Path, *, reads: bool) -> Any:
         vision_config=VISION, qformer_config=former, text_config=T5, num_query_tokens=4,
         image_token_index=IMAGE_ID,
     )  # fmt: skip
-    return _save(getattr(transformers, f"{name}ForConditionalGeneration")(config), folder)
+    return save(getattr(transformers, f"{name}ForConditionalGeneration")(config), folder)
 
 
 def instructblip(folder: Path) -> Any:
@@ -122,7 +122,7 @@ def instructblip(folder: Path) -> Any:
         num_query_tokens=4,
         image_token_index=IMAGE_ID,
     )  # fmt: skip
-    return _save(InstructBlipForConditionalGeneration(config), folder)
+    return save(InstructBlipForConditionalGeneration(config), folder)
 
 
 def idefics(folder: Path, *, alpha: str, norm_heads: bool, extra: int) -> Any:
@@ -138,10 +138,10 @@ def idefics(folder: Path, *, alpha: str, norm_heads: bool, extra: int) -> Any:
                           "resampler_n_heads": 4, "resampler_head_dim": 8,
                           "qk_layer_norms_perceiver": norm_heads},
     )  # fmt: skip
-    return _save(IdeficsForVisionText2Text(config), folder)
+    return save(IdeficsForVisionText2Text(config), folder)
 
 
-def _save(model: Any, folder: Path) -> Any:
+def save(model: Any, folder: Path) -> Any:
     # Small random weights give nearly equal logits; wider ones make greedy text telling.
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -10,6 +10,7 @@ FAMILIES = NameTable(
         "llava_onevision": "sensorium.interop.families.llava_onevision:LlavaOnevision",
         "blip-2": "sensorium.interop.families.blip2:Blip2",
         "instructblip": "sensorium.interop.families.instructblip:InstructBlip",
+        "qwen2_vl": "sensorium.interop.families.qwen2_vl:Qwen2Vl",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )

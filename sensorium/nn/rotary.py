@@ -1,0 +1,38 @@
+"""Rotary positions (arXiv:2104.09864), in halves as transformers has them; for maps, too.
+
+Shape legend: N patches laid end to end, E width of a head, F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sensorium.core.batch import Grid
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of numbers, of which one lies in the first half of the last dimension, one in
+    the second."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def map_places(grids: tuple[Grid, ...], device: torch.device) -> Tensor:
+    """Row and column of each patch in its own picture, (2, N), in reading order."""
+    found: list[Tensor] = []
+    for grid in grids:
+        place_N = torch.arange(grid.h * grid.w, device=device)
+        found.append(torch.stack([place_N // grid.w, place_N % grid.w]))
+    return torch.cat(found, dim=1)
+
+
+def map_angles(places_2N: Tensor, head_dim: int, theta: float) -> Tensor:
+    """Angles for `rotate`, half of a head's pairs by the row, half by the column: (N, E).
+
+    Args:
+        theta: the base; a row's n-th pair turns by row * theta ** (-4n / E).
+    """
+    step_F = torch.arange(0, head_dim // 2, 2, device=places_2N.device).float() / (head_dim // 2)
+    angles_2NF = places_2N[..., None].float() / theta**step_F
+    return torch.cat([angles_2NF[0], angles_2NF[1]] * 2, dim=-1)

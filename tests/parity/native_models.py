@@ -1,0 +1,29 @@
+"""Tiny random checkpoints of systems that take pictures at their own size, by transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hf_models import save
+
+IMAGE_ID = 299
+TEXT: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048, "bos_token_id": None, "eos_token_id": None,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+}  # fmt: skip
+
+
+def qwen2_vl(folder: Path, *, tie: bool = False) -> Any:
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    config = Qwen2VLConfig(
+        vision_config={"depth": 3, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2},
+        text_config=TEXT,
+        image_token_id=IMAGE_ID,
+        video_token_id=IMAGE_ID - 1,
+        tie_word_embeddings=tie,
+    )
+    return save(Qwen2VLForConditionalGeneration(config), folder)

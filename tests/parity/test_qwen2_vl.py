@@ -1,0 +1,248 @@
+"""Qwen2-VL against transformers: sizes, pixels, placeholders, positions, logits, greedy text, and the
+way back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anyres_cases import (
+    Case,
+    Prompt,
+    assert_equal,
+    cases_of,
+    check_greedy_text,
+    check_logits,
+    encode,
+    our_logits,
+    our_processor,
+    picture,
+)
+from native_models import IMAGE_ID, qwen2_vl
+
+from sensorium.core.batch import Example, Grid, MediaShape
+from sensorium.core.errors import ConfigError, DataError
+from sensorium.encoders.pixels import Normalise
+from sensorium.encoders.qwen2_vit import Qwen2VitConfig
+from sensorium.inference.engine import Engine
+from sensorium.interop.families.qwen2_vl import Qwen2Vl
+from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors
+from sensorium.media.image import load_image
+from sensorium.media.native import NativeResolution
+from sensorium.media.resolution import FixedResolution
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.collate import collate
+from sensorium.text.byte_tokenizer import byte_tokenizer
+
+# Text stands between pictures: the reference takes image tokens side by side for one picture's.
+PROMPTS: list[Prompt] = [
+    [(100, 30), "what is it?"],
+    ["see ", (33, 170), " and tell"],
+    ["name it: ", (30, 100)],
+    ["a ", (28, 28), ",", (157, 55), " or ", (200, 3), "?"],
+    [(3, 200), "-", (40, 40)],
+    ["no picture at all"],
+]
+# Width x height: whole multiples, odd sides, both extremes, too small, too large.
+SIZES = [(56, 56), (84, 112), (100, 30), (33, 171), (1, 1), (3, 500), (199, 1), (1500, 1100)]
+
+
+def image_processor(**changes: Any) -> Any:
+    """The reference's image processor that needs no torchvision."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil(**changes)
+
+
+def reference_inputs(prompt: Prompt, example: Example) -> dict[str, Any]:
+    """The same prompt as the reference takes it: its own pixels, its own image token."""
+    ids = torch.tensor([example.input_ids])
+    pictures = [picture(p) for p in prompt if not isinstance(p, str)]
+    if not pictures:
+        return {"input_ids": ids}
+    ids[0, example.slots["image"]] = IMAGE_ID
+    return {
+        "input_ids": ids,
+        "mm_token_type_ids": (ids == IMAGE_ID).int(),
+        **image_processor()(pictures, return_tensors="pt"),
+    }
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MultimodalModel]:
+    """One checkpoint, as the reference and as ours."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("qwen2_vl") / "hf"
+    return qwen2_vl(folder), read_hf(folder)
+
+
+@pytest.fixture(scope="module")
+def cases(pair: tuple[Any, MultimodalModel]) -> list[Case]:
+    return cases_of(*pair, PROMPTS, reference_inputs)
+
+
+def test_logits(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
+    check_logits(pair[1], cases)
+
+
+def test_greedy_text(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
+    """Together and streamed alone. Behind a prompt that ends in a picture, what `generate` of
+    transformers 5.23 goes on with is not what its own forward pass finds likeliest; there the
+    whole sequence is run again for every token."""
+    theirs, ours = pair
+    check_greedy_text(theirs, ours, [case for case in cases if not ends_in_picture(case)])
+    ending = [case for case in cases if ends_in_picture(case)]
+    assert len(ending) == 2
+    engine = Engine(ours, our_processor(ours.config))
+    engine.processor.stop_ids = set()
+    together = engine.generate([case.example for case in cases], max_tokens=8)
+    got = dict(zip([id(case) for case in cases], together, strict=True))
+    for case in ending:
+        expected = greedy_from_scratch(theirs, case, 8)
+        assert got[id(case)] == expected
+        assert engine.generate([case.example], max_tokens=8) == [expected]
+
+
+def ends_in_picture(case: Case) -> bool:
+    return bool(case.inputs["input_ids"][0, -1] == IMAGE_ID)
+
+
+def greedy_from_scratch(theirs: Any, case: Case, length: int) -> list[int]:
+    ids = case.inputs["input_ids"]
+    for _ in range(length):
+        given = case.inputs | {"input_ids": ids, "mm_token_type_ids": (ids == IMAGE_ID).int()}
+        theirs.model.rope_deltas = None
+        with torch.no_grad():
+            likeliest = theirs(**given).logits[:, -1:].argmax(dim=-1)
+        ids = torch.cat([ids, likeliest], dim=1)
+    return ids[0, -length:].tolist()
+
+
+@pytest.mark.parametrize("size", SIZES[:-1], ids=str)
+def test_logits_of_any_size(size: tuple[int, int], pair: tuple[Any, MultimodalModel]) -> None:
+    theirs, ours = pair
+    example = encode(ours.config, ["x", size, "y"])
+    with torch.no_grad():
+        expected = theirs(**reference_inputs(["x", size, "y"], example)).logits
+    assert_equal(our_logits(ours, [[example]]), expected)
+
+
+def test_places(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
+    """Time, row and column of every token, also in packed rows and behind padding."""
+    theirs, expected = pair[0].model, []
+    for case in cases:
+        grids = case.inputs.get("image_grid_thw")
+        kinds = case.inputs.get("mm_token_type_ids", torch.zeros_like(case.inputs["input_ids"]))
+        expected.append(theirs.get_rope_index(case.inputs["input_ids"], kinds, grids)[0][:, 0])
+    packed = collate([[case.example for case in cases]], pad_id=0).places_3BT
+    assert packed is not None
+    assert torch.equal(packed[:, 0], torch.cat(expected, dim=1))
+    left = collate([[case.example] for case in cases], pad_id=0, pad_left=True)
+    assert left.places_3BT is not None
+    for places_3T, want_3T, last in zip(
+        left.places_3BT.unbind(1), expected, left.last_positions(), strict=True
+    ):
+        assert torch.equal(places_3T[:, -want_3T.shape[1] :], want_3T)
+        assert int(last) == int(want_3T.max())
+
+
+def test_sizes_and_placeholders() -> None:
+    """Of some thousand shapes, against the reference's own function."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    random = np.random.default_rng(0)
+    shapes = np.exp(random.uniform(0, np.log(6000), (4000, 2))).astype(int).tolist()
+    for settings in ({}, {"min_pixels": 4 * 28 * 28, "max_pixels": 16384 * 28 * 28}):
+        native = NativeResolution(**settings)
+        for height, width in [(14, 14), (42, 70), (56, 1), *shapes]:
+            shape = MediaShape(height_px=height, width_px=width)
+            if max(height, width) > 200 * min(height, width):
+                with pytest.raises(ValueError, match="aspect ratio"):
+                    smart_resize(height, width)
+                with pytest.raises(DataError, match="200 times"):
+                    native.size(shape)
+                continue
+            expected = smart_resize(
+                height, width, min_pixels=native.min_pixels, max_pixels=native.max_pixels
+            )
+            assert native.size(shape) == expected, (height, width)
+            plan = native.plan(shape, 448, Grid(1, 1))
+            assert plan.patches == Grid(expected[0] // 14, expected[1] // 14)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_pixels(size: tuple[int, int]) -> None:
+    """What the tower sees is what the reference makes, patch by patch."""
+    native, encoder = NativeResolution(), Qwen2VitConfig.tiny()
+    made = image_processor()([picture(size)], return_tensors="pt")
+    _, rows, cols = made["image_grid_thw"][0].tolist()
+    image = load_image(picture(size))
+    plan = native.plan(image.shape, 448, Grid(1, 1))
+    assert plan.patches == Grid(rows, cols)
+    raw_NCHW = torch.from_numpy(native.cut(image, plan, encoder.preprocess())).permute(0, 3, 1, 2)
+    # Theirs come in blocks of 2 x 2, two frames of each.
+    theirs = made["pixel_values"].view(rows // 2, cols // 2, 2, 2, 3, 2, 14, 14)
+    theirs = theirs.transpose(1, 2).reshape(rows * cols, 3, 2, 14, 14)
+    got = Normalise(encoder.preprocess())(raw_NCHW)
+    for frame in theirs.float().unbind(2):
+        torch.testing.assert_close(got, frame, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_the_way_back(tie: bool, tmp_path: Path) -> None:
+    """As it came, and without the foreign config that an imported model keeps."""
+    from transformers import Qwen2VLForConditionalGeneration
+
+    theirs = qwen2_vl(tmp_path / "hf", tie=tie)
+    byte_tokenizer().save(tmp_path / "hf")
+    image_processor(min_pixels=784, max_pixels=78400).save_pretrained(tmp_path / "hf")
+    ours = import_hf(tmp_path / "hf", tmp_path / "ours")
+    native = ours.config.lane("image").resolution
+    assert native == NativeResolution(min_pixels=784, max_pixels=78400)
+    export_hf(tmp_path / "ours", tmp_path / "back")
+    assert same_tensors(tmp_path / "hf", tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == json.loads(
+        (tmp_path / "hf" / "config.json").read_text()
+    )
+    (tmp_path / "ours" / "foreign.json").unlink()
+    export_hf(tmp_path / "ours", tmp_path / "again", "qwen2_vl")
+    assert same_tensors(tmp_path / "hf", tmp_path / "again")
+    again = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "again").eval()
+    (tmp_path / "hf" / "preprocessor_config.json").unlink()
+    inputs = reference_inputs(PROMPTS[3], encode(read_hf(tmp_path / "hf").config, PROMPTS[3]))
+    with torch.no_grad():
+        expected = theirs(**inputs).logits
+        inputs["input_ids"][inputs["input_ids"] == IMAGE_ID] = again.config.image_token_id
+        assert torch.equal(again(**inputs).logits, expected)
+
+
+def test_flat_configs_are_understood(tmp_path: Path) -> None:
+    """Published checkpoints hold the language model's numbers beside `vision_config`."""
+    qwen2_vl(tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    nested = Qwen2Vl().to_ours(config)
+    text = {k: v for k, v in config.pop("text_config").items() if k != "model_type"}
+    rope = text.pop("rope_parameters")
+    text |= {"rope_theta": rope["rope_theta"],
+             "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}  # fmt: skip
+    file = tmp_path / "hf" / "config.json"
+    expected = read_hf_logits(tmp_path / "hf")
+    file.write_text(json.dumps(config | text))
+    assert Qwen2Vl().to_ours(config | text).lanes == nested.lanes
+    assert torch.equal(read_hf_logits(tmp_path / "hf"), expected)
+
+
+def read_hf_logits(folder: Path) -> torch.Tensor:
+    ours = read_hf(folder)
+    return our_logits(ours, [[encode(ours.config, PROMPTS[3])]])
+
+
+def test_what_does_not_fit_is_named(pair: tuple[Any, MultimodalModel]) -> None:
+    config = pair[1].config
+    lane = config.lane("image").model_copy(update={"resolution": FixedResolution()})
+    with pytest.raises(ConfigError, match="native"):
+        Qwen2Vl().to_theirs(config.model_copy(update={"lanes": {"image": lane}}))
