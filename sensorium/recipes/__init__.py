@@ -30,6 +30,8 @@ RECIPES = NameTable(
         "mplug-owl": "sensorium.recipes.mplug_owl:mplug_owl",
         "idefics-9b": "sensorium.recipes.idefics_9b:idefics_9b",
         "llama-adapter": "sensorium.recipes.llama_adapter:llama_adapter",
+        "qwen2-vl": "sensorium.recipes.qwen2_vl:qwen2_vl",
+        "qwen2-vl-2b": "sensorium.recipes.qwen2_vl:qwen2_vl_2b",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -55,5 +57,6 @@ TINY_FORMS = NameTable(
         "mplug-owl": "sensorium.recipes.mplug_owl:tiny",
         "idefics-9b": "sensorium.recipes.idefics_9b:tiny",
         "llama-adapter": "sensorium.recipes.llama_adapter:tiny",
+        "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
     },
 )

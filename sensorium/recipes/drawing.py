@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sensorium.core.parts import EncoderConfig
+from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.fusion.visual_prompt import VisualPromptConfig
+from sensorium.media.native import NativeResolution
 from sensorium.model.config import (
     AdapterConfig,
     AdaptionPromptConfig,
@@ -13,7 +15,7 @@ from sensorium.model.config import (
     LoraConfig,
     ModelConfig,
 )
-from sensorium.recipes.sizes import adapter_size, part_sizes
+from sensorium.recipes.sizes import adapter_size, part_sizes, tokens_text
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
 
@@ -51,15 +53,18 @@ class _Table:
 def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> list[str]:
     """From a medium to the tokens that the LLM meets."""
     encoder, grid = lane.encoder, lane.encoder.grid()
-    size, tokens = encoder.preprocess().size_px, lane.tile_grid().tokens
+    size, patches = f"{encoder.preprocess().size_px} x {encoder.preprocess().size_px}", f"{grid.tokens:,}"
+    if isinstance(lane.resolution, NativeResolution):
+        px = lane.resolution.patch_px
+        size, patches = "H x W", f"H/{px} x W/{px}"
     width = model.backbone.d_model
     if not getattr(lane.projector, "project", True):
         width = encoder.out_dim
     lines = [
-        f"{kind:<{NAME}}3 x {size} x {size} bytes ({lane.resolution.kind})",
+        f"{kind:<{NAME}}3 x {size} bytes ({lane.resolution.kind})",
         "  |",
         table.line(f"encoders.{kind}", _encoder(encoder)),
-        f"  |  {grid.tokens:,} x {encoder.out_dim:,}",
+        f"  |  {patches} x {encoder.out_dim:,}",
         table.line(f"projectors.{kind}", lane.projector.kind),
     ]
     if lane.lookup is not None:
@@ -67,13 +72,15 @@ def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> lis
         part, what = f"lookups.{kind}", "averages of word embeddings"
         lines.append(f"  |  {between:,} x {width:,}")
         lines.append(table.line(part, what) if part in table.sizes else f"{'lookup':<{NAME}}{what}")
-    lines.append(f"  |  {tokens:,} x {width:,}" + (" a tile" if lane.resolution.kind == "anyres" else ""))
+    lines.append(f"  |  {tokens_text(lane)} x {width:,}" + (" a tile" if lane.resolution.kind == "anyres" else ""))
     if f"newlines.{kind}" in table.sizes:
         lines.append(table.line(f"newlines.{kind}", "one token behind each row of the map"))
     return [*lines, "  v"]
 
 
 def _encoder(encoder: EncoderConfig) -> str:
+    if isinstance(encoder, NativeVitConfig):
+        return f"{encoder.kind}, {encoder.layers} layers, patch"
     if not isinstance(encoder, TowerConfig):
         return encoder.kind
     layer = "" if encoder.select_layer is None else f", layer {encoder.select_layer}"

@@ -11,7 +11,7 @@ from sensorium.encoders.clip import ClipConfig
 from sensorium.encoders.siglip import SiglipConfig
 
 Size = Literal["7b", "13b"]
-QwenSize = Literal["0.5b", "7b"]
+QwenSize = Literal["0.5b", "1.5b", "7b"]
 # Sizes of LLaMA (arXiv:2302.13971), which Vicuna keeps.
 LLAMA: dict[Size, dict[str, int]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -74,6 +74,9 @@ def llama_2_chat_7b() -> CausalLMConfig:
 QWEN2: dict[QwenSize, dict[str, Any]] = {
     "0.5b": {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
              "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+             "tie_word_embeddings": True},
+    "1.5b": {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
+             "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
              "tie_word_embeddings": True},
     "7b": {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
            "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,

@@ -15,8 +15,10 @@ from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.data.config import PictureBookSource
+from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
+from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
@@ -80,14 +82,24 @@ def _model(config: ModelConfig) -> ModelConfig:
 
 
 def _lane(lane: LaneConfig) -> LaneConfig:
-    if not isinstance(lane.encoder, TowerConfig):
+    if isinstance(lane.encoder, NativeVitConfig):
+        windows = {"window_px": 32, "whole_layers": (1,)} if lane.encoder.window_px else {}
+        encoder = _with(lane.encoder, tiny_shape(weights=(), **windows))
+    elif isinstance(lane.encoder, TowerConfig):
+        encoder = _with(lane.encoder, tiny_shape(weights=()))
+    else:
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
-    encoder = _with(lane.encoder, tiny_shape(weights=()))
     sizes = PROJECTORS.get(lane.projector.kind, {})
     if lane.projector.vocabulary is not None:
         sizes = sizes | {"words": BACKBONE["vocab_size"]}
     projector = _with(lane.projector, sizes)
-    return lane.model_copy(update={"encoder": encoder, "projector": projector})
+    resolution = lane.resolution
+    if isinstance(resolution, NativeResolution):
+        pixels = {"patch_px": tiny_shape()["patch_size_px"], "min_pixels": 32**2, "max_pixels": 64**2}
+        resolution = _with(resolution, pixels)
+    return lane.model_copy(
+        update={"encoder": encoder, "projector": projector, "resolution": resolution}
+    )
 
 
 def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
@@ -104,6 +116,10 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         "num_key_value_heads" in arch
     ):
         arch["num_key_value_heads"] = 2
+    rope = arch.get("rope_parameters", {})
+    if "mrope_section" in rope:
+        # Half the width of a head in three.
+        arch["rope_parameters"] = rope | {"mrope_section": [2, 2, 2]}
     for mark in ("bos_token_id", "eos_token_id"):
         # Ends of text of a large vocabulary are not in a small one.
         if arch.get(mark, 0) >= arch["vocab_size"]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
+from sensorium.core.batch import Grid
+from sensorium.media.native import NativeResolution
+from sensorium.model.config import AdaptionPromptConfig, LaneConfig, LoraConfig, ModelConfig
 from sensorium.model.learning import count_parameters
 from sensorium.model.multimodal import MultimodalModel
 
@@ -20,6 +22,17 @@ def part_sizes(config: ModelConfig) -> dict[str, int]:
     """Part -> parameters, in model order. A low-rank adapter is none of them: it is merged in the
     end; adaption prompts are."""
     return {part: total for part, total, _ in count_parameters(on_meta(config))}
+
+
+def tokens_text(lane: LaneConfig) -> str:
+    """How many tokens a picture becomes: a number, or parts of its height and width in pixels."""
+    if not isinstance(lane.resolution, NativeResolution):
+        return f"{lane.tile_grid().tokens:,}"
+    small, large = (lane.tile_grid(Grid(side, side)) for side in (12, 24))
+    if small == large:
+        return f"{small.tokens:,}"
+    px = lane.resolution.patch_px * 12 // small.h
+    return f"H/{px} x W/{px}"
 
 
 def adapter_size(config: ModelConfig) -> int:

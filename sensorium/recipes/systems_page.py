@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sensorium.media.native import NativeResolution
+from sensorium.model.config import LaneConfig
 from sensorium.recipes import RECIPES
-from sensorium.recipes.sizes import part_sizes
+from sensorium.recipes.sizes import part_sizes, tokens_text
 from sensorium.recipes.summary import Summary, summary
 from sensorium.training.config import Published, Recipe
 
@@ -45,8 +47,8 @@ def _row(recipe: Recipe, published: Published, line: Summary) -> tuple[str, ...]
         f"`{recipe.name}`",
         f"[{published.paper}](https://arxiv.org/abs/{published.paper})",
         line.io,
-        f"{lane.encoder.kind} {lane.encoder.preprocess().size_px} px, {sizes['encoders.image']:,}",
-        f"{lane.projector.kind} → {lane.tile_grid().tokens}, {sizes['projectors.image']:,}",
+        f"{lane.encoder.kind} {_input(lane)}, {sizes['encoders.image']:,}",
+        f"{lane.projector.kind} → {tokens_text(lane)}, {sizes['projectors.image']:,}",
         f"{sizes['fusion']:,}" if "fusion" in sizes else "",
         f"{line.parts.rpartition(' → ')[2]}, {sizes['backbone']:,}",
         f"{sum(sizes.values()):,}",
@@ -54,6 +56,12 @@ def _row(recipe: Recipe, published: Published, line: Summary) -> tuple[str, ...]
         f"`{line.oracle}`" if line.oracle else "none",
         line.status,
     )
+
+
+def _input(lane: LaneConfig) -> str:
+    if isinstance(lane.resolution, NativeResolution):
+        return "any size"
+    return f"{lane.encoder.preprocess().size_px} px"
 
 
 def _notes(recipe: Recipe, published: Published) -> str:

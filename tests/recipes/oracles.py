@@ -159,6 +159,31 @@ def idefics() -> Oracle:
     })  # fmt: skip
 
 
+MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0,
+                             "mrope_section": [16, 24, 24]}}  # fmt: skip
+# Of the 2B's config.json; all other sizes of Qwen2-VL are Qwen2's.
+QWEN2_2B = {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
+            "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}  # fmt: skip
+WITH_MERGER = {
+    "encoders.image": ("model.visual.patch_embed.", "model.visual.blocks."),
+    "projectors.image": ("model.visual.merger.",),
+    "backbone": ("model.language_model.", "lm_head."),
+}
+
+
+def qwen2_vl(*, tie: bool, **text: Any) -> Oracle:
+    """The tower is the class's default, which is the published one."""
+
+    def config() -> Any:
+        from transformers import Qwen2VLConfig
+
+        vision = {"hidden_size": text["hidden_size"]}
+        words = {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, **MROPE, **text}
+        return Qwen2VLConfig(vision_config=vision, text_config=words, tie_word_embeddings=tie)
+
+    return Oracle("qwen2_vl", "Qwen2VLForConditionalGeneration", config, WITH_MERGER)
+
+
 @dataclass(frozen=True)
 class ByParts:
     """A system that no class of transformers is: each part is as large as a class of its own says,
@@ -235,4 +260,6 @@ ORACLES: dict[str, Oracle] = {
     "instructblip-t5": instructblip(**FLAN_T5_XL),
     "minigpt4": blip2(**LLAMA),
     "idefics-9b": idefics(),
+    "qwen2-vl": qwen2_vl(tie=False, **QWEN2_7B),
+    "qwen2-vl-2b": qwen2_vl(tie=True, **QWEN2_2B),
 }

@@ -71,6 +71,18 @@ def test_qwen_is_told_that_it_helps() -> None:
     assert not TEMPLATES[template].bos
 
 
+def test_qwen_vl_marks_pictures() -> None:
+    """The text that the chat template of Qwen2-VL's Instruct models writes."""
+    template = RECIPES.find("qwen2-vl")().model.template
+    assert written(template) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|>IMG<|vision_end|>What?<|im_end|>\n"
+        "<|im_start|>assistant\nA cat.<|im_end|>\n"
+        "<|im_start|>user\nBig?<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n"
+    )
+    assert not TEMPLATES[template].bos
+
+
 def test_what_is_learned() -> None:
     assert written("minigpt_v2", learned=True) == " A cat.{eos} Yes.{eos}"
     assert written("mplug_owl", learned=True) == "A cat.{eos}Yes.{eos}"

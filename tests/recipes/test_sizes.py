@@ -13,6 +13,7 @@ from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.parts import BackboneConfig
 from sensorium.interop.families import FAMILIES
+from sensorium.media.native import NativeResolution
 from sensorium.model.adapter import inject_adapter
 from sensorium.model.learning import count_parameters
 from sensorium.model.multimodal import MultimodalModel
@@ -88,6 +89,12 @@ def test_the_graph_is_the_one_that_importing_the_original_gives(name: str) -> No
     # Families of one tile lay pictures out by a file of their own, which config.json is not.
     if theirs.resolution.kind == "anyres":
         assert mine.resolution == theirs.resolution
+    # Least and most pixels are in that file, too.
+    if isinstance(theirs.resolution, NativeResolution):
+        assert isinstance(mine.resolution, NativeResolution)
+        pixels = {"min_pixels": mine.resolution.min_pixels, "max_pixels": mine.resolution.max_pixels}
+        assert mine.resolution == theirs.resolution.model_copy(update=pixels)
+        assert recipe.model.template == model.template
     assert recipe.model.fusion == model.fusion
     assert decoder(recipe.model.backbone) == decoder(model.backbone)
 
@@ -126,7 +133,7 @@ def test_tiny_forms_keep_the_graph() -> None:
 
 
 def test_a_variant_is_tested_through_what_it_varies() -> None:
-    variants = {"llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b"}
+    variants = {"llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b"}
     assert set(published()) - set(TINY_FORMS) == variants
 
 

@@ -13,15 +13,18 @@ from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import AlignmentError, ConfigError, DataError
 from sensorium.core.sample import Sample, parse_sample
+from sensorium.encoders.qwen2_vit import Qwen2VitConfig
 from sensorium.encoders.vit import VitConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.fusion.splice import splice
 from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.input_projectors.mlp import MlpConfig
+from sensorium.input_projectors.patch_merger import PatchMergerConfig
 from sensorium.input_projectors.perceiver import PerceiverConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.media.anyres import AnyResolution
+from sensorium.media.native import NativeResolution
 from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig
 from sensorium.processing.collate import collate
 from sensorium.recipes.tiny import tiny_model
@@ -45,6 +48,9 @@ LMS["mistral"] = SHAPE | {"model_type": "mistral", "sliding_window": WINDOW}
 LMS["gemma3"] = SHAPE | {"model_type": "gemma3_text", "sliding_window": WINDOW, "sliding_window_pattern": 2}
 LMS["qwen2"] = SHAPE | {"model_type": "qwen2", "sliding_window": WINDOW, "use_sliding_window": True,
                         "max_window_layers": 1}  # fmt: skip
+LMS["qwen2_vl"] = {k: v for k, v in SHAPE.items() if k != "head_dim"} | {
+    "model_type": "qwen2_vl_text",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]}}
 WINDOWED = ("gemma2", "mistral", "gemma3", "qwen2")
 
 
@@ -57,6 +63,10 @@ def config_for(fusion: str, lm: str = "llama") -> ModelConfig:
         lane = LaneConfig(encoder=VitConfig.tiny().from_dict(VitConfig.tiny().to_dict() | {"feature": "patch"}),
                           projector=MlpConfig(), resolution=AnyResolution.tiny())  # fmt: skip
         return ModelConfig(lanes={"image": lane}, backbone=backbone)
+    if fusion == "native":
+        lane = LaneConfig(encoder=Qwen2VitConfig.tiny(), projector=PatchMergerConfig(),
+                          resolution=NativeResolution.tiny())  # fmt: skip
+        return ModelConfig(lanes={"image": lane}, backbone=backbone, template="qwen2_vl")
     if fusion == "gated":
         lane = LaneConfig(encoder=VitConfig.tiny(), projector=PerceiverConfig(
             latents=4, depth=1, heads=2, head_dim=8, project=False))  # fmt: skip
@@ -100,8 +110,8 @@ def samples() -> list[Sample]:
 
 
 CASES = [(f, "llama") for f in ("splice", "anyres", "gated", "visual_prompt")] + [
-    ("splice", lm) for lm in LMS if lm != "llama"
-]
+    ("splice", lm) for lm in LMS if lm not in ("llama", "qwen2_vl")
+] + [("native", "llama"), ("native", "qwen2_vl")]
 
 
 @pytest.mark.parametrize(("fusion", "lm"), CASES)
@@ -137,6 +147,9 @@ def test_generation_variants_agree(fusion: str, lm: str) -> None:
             grown.input_ids += slow
             grown.learn += [False] * len(slow)
             grown.media_index += [grown.media_index[-1]] * len(slow)
+            if grown.places:
+                behind = 1 + max(max(place) for place in grown.places)
+                grown.places += [(behind + i, behind + i, behind + i) for i in range(len(slow))]
             with torch.no_grad():
                 hidden = model.network(collate([[grown]], 0)).hidden_BTD
                 slow.append(int(model.network.logits(hidden[0, -1]).argmax()))
