@@ -13,6 +13,7 @@ ENCODERS = NameTable(
         "blip2_vit": "sensorium.encoders.blip2_vit:Blip2VitConfig",
         "idefics_vit": "sensorium.encoders.idefics_vit:IdeficsVitConfig",
         "qwen2_vit": "sensorium.encoders.qwen2_vit:Qwen2VitConfig",
+        "qwen2_5_vit": "sensorium.encoders.qwen25_vit:Qwen25VitConfig",
         "fused": "sensorium.encoders.fused:FusedConfig",
     },
 )

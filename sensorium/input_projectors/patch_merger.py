@@ -1,4 +1,5 @@
-"""The patch merger of Qwen2-VL (arXiv:2409.12191) and LLaVA-OneVision-1.5 (arXiv:2509.23661).
+"""The patch merger of Qwen2-VL (arXiv:2409.12191), Qwen2.5-VL (arXiv:2502.13923) and
+LLaVA-OneVision-1.5 (arXiv:2509.23661).
 
 Shape legend: M items, L tokens, D width.
 """
@@ -13,17 +14,20 @@ from torch import Tensor, nn
 from sensorium.core.batch import Features, Grid
 from sensorium.core.parts import InputProjectorConfig
 from sensorium.input_projectors.pixel_shuffle import fold, folded_grid
+from sensorium.nn.norms import NormName, norm
 from sensorium.nn.ragged import map_items
 
 
 class PatchMergerConfig(InputProjectorConfig):
-    """Layer norm of each patch, factor x factor of them side by side, two layers with GELU.
+    """A norm of each patch, factor x factor of them side by side, two layers with GELU.
 
     Unlike pixel shuffle it norms before folding, and its inner width is that of the folded patch.
     """
 
     kind: Literal["patch_merger"] = "patch_merger"
     factor: int = Field(default=2, ge=1)
+    norm: NormName = "layer"
+    """Qwen2.5-VL's is `rms`."""
     norm_eps: float = 1e-6
 
     @classmethod
@@ -44,7 +48,7 @@ class PatchMerger(nn.Module):
         super().__init__()
         self.config = config
         inner = d_in * config.factor**2
-        self.norm = nn.LayerNorm(d_in, eps=config.norm_eps)
+        self.norm = norm(config.norm, d_in, config.norm_eps)
         self.layers = nn.Sequential(nn.Linear(inner, inner), nn.GELU(), nn.Linear(inner, d_out))
 
     def forward(self, features: Features) -> Features:

@@ -32,6 +32,8 @@ RECIPES = NameTable(
         "llama-adapter": "sensorium.recipes.llama_adapter:llama_adapter",
         "qwen2-vl": "sensorium.recipes.qwen2_vl:qwen2_vl",
         "qwen2-vl-2b": "sensorium.recipes.qwen2_vl:qwen2_vl_2b",
+        "qwen2.5-vl": "sensorium.recipes.qwen25_vl:qwen25_vl",
+        "qwen2.5-vl-3b": "sensorium.recipes.qwen25_vl:qwen25_vl_3b",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -58,5 +60,6 @@ TINY_FORMS = NameTable(
         "idefics-9b": "sensorium.recipes.idefics_9b:tiny",
         "llama-adapter": "sensorium.recipes.llama_adapter:tiny",
         "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
+        "qwen2.5-vl": "sensorium.recipes.qwen25_vl:tiny",
     },
 )

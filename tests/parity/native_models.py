@@ -27,3 +27,18 @@ def qwen2_vl(folder: Path, *, tie: bool = False) -> Any:
         tie_word_embeddings=tie,
     )
     return save(Qwen2VLForConditionalGeneration(config), folder)
+
+
+def qwen25_vl(folder: Path, *, tie: bool = False) -> Any:
+    """Windows of 2 x 2 tokens in two of three layers."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    config = Qwen2_5_VLConfig(
+        vision_config={"depth": 3, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32,
+                       "num_heads": 4, "window_size": 56, "fullatt_block_indexes": [1]},
+        text_config=TEXT,
+        image_token_id=IMAGE_ID,
+        video_token_id=IMAGE_ID - 1,
+        tie_word_embeddings=tie,
+    )  # fmt: skip
+    return save(Qwen2_5_VLForConditionalGeneration(config), folder)

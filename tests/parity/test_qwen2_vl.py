@@ -1,4 +1,4 @@
-"""Qwen2-VL against transformers: sizes, pixels, placeholders, positions, logits, greedy text, and the
+"""Qwen2-VL and Qwen2.5-VL against transformers: sizes, pixels, placeholders, positions, logits, greedy text, and the
 way back."""
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from anyres_cases import (
     our_processor,
     picture,
 )
-from native_models import IMAGE_ID, qwen2_vl
+from native_models import IMAGE_ID, qwen2_vl, qwen25_vl
 
 from sensorium.core.batch import Example, Grid, MediaShape
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.encoders.pixels import Normalise
 from sensorium.encoders.qwen2_vit import Qwen2VitConfig
 from sensorium.inference.engine import Engine
-from sensorium.interop.families.qwen2_vl import Qwen2Vl
+from sensorium.input_projectors.mlp import MlpConfig
+from sensorium.interop.families import FAMILIES
 from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors
 from sensorium.media.image import load_image
 from sensorium.media.native import NativeResolution
@@ -72,12 +73,17 @@ def reference_inputs(prompt: Prompt, example: Example) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MultimodalModel]:
+MAKERS = {"qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen25_vl}
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, MultimodalModel]:
     """One checkpoint, as the reference and as ours."""
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("qwen2_vl") / "hf"
-    return qwen2_vl(folder), read_hf(folder)
+    folder = tmp_path_factory.mktemp("qwen") / "hf"
+    return MAKERS[request.param](folder), read_hf(folder)
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +198,11 @@ def test_pixels(size: tuple[int, int]) -> None:
         torch.testing.assert_close(got, frame, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("family", MAKERS)
 @pytest.mark.parametrize("tie", [False, True])
-def test_the_way_back(tie: bool, tmp_path: Path) -> None:
+def test_the_way_back(family: str, tie: bool, tmp_path: Path) -> None:
     """As it came, and without the foreign config that an imported model keeps."""
-    from transformers import Qwen2VLForConditionalGeneration
-
-    theirs = qwen2_vl(tmp_path / "hf", tie=tie)
+    theirs = MAKERS[family](tmp_path / "hf", tie=tie)
     byte_tokenizer().save(tmp_path / "hf")
     image_processor(min_pixels=784, max_pixels=78400).save_pretrained(tmp_path / "hf")
     ours = import_hf(tmp_path / "hf", tmp_path / "ours")
@@ -209,9 +214,9 @@ def test_the_way_back(tie: bool, tmp_path: Path) -> None:
         (tmp_path / "hf" / "config.json").read_text()
     )
     (tmp_path / "ours" / "foreign.json").unlink()
-    export_hf(tmp_path / "ours", tmp_path / "again", "qwen2_vl")
+    export_hf(tmp_path / "ours", tmp_path / "again", family)
     assert same_tensors(tmp_path / "hf", tmp_path / "again")
-    again = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "again").eval()
+    again = type(theirs).from_pretrained(tmp_path / "again").eval()
     (tmp_path / "hf" / "preprocessor_config.json").unlink()
     inputs = reference_inputs(PROMPTS[3], encode(read_hf(tmp_path / "hf").config, PROMPTS[3]))
     with torch.no_grad():
@@ -220,11 +225,13 @@ def test_the_way_back(tie: bool, tmp_path: Path) -> None:
         assert torch.equal(again(**inputs).logits, expected)
 
 
-def test_flat_configs_are_understood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", MAKERS)
+def test_flat_configs_are_understood(family: str, tmp_path: Path) -> None:
     """Published checkpoints hold the language model's numbers beside `vision_config`."""
-    qwen2_vl(tmp_path / "hf")
+    MAKERS[family](tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
-    nested = Qwen2Vl().to_ours(config)
+    found = FAMILIES.find(family)()
+    nested = found.to_ours(config)
     text = {k: v for k, v in config.pop("text_config").items() if k != "model_type"}
     rope = text.pop("rope_parameters")
     text |= {"rope_theta": rope["rope_theta"],
@@ -232,7 +239,7 @@ def test_flat_configs_are_understood(tmp_path: Path) -> None:
     file = tmp_path / "hf" / "config.json"
     expected = read_hf_logits(tmp_path / "hf")
     file.write_text(json.dumps(config | text))
-    assert Qwen2Vl().to_ours(config | text).lanes == nested.lanes
+    assert found.to_ours(config | text).lanes == nested.lanes
     assert torch.equal(read_hf_logits(tmp_path / "hf"), expected)
 
 
@@ -242,7 +249,10 @@ def read_hf_logits(folder: Path) -> torch.Tensor:
 
 
 def test_what_does_not_fit_is_named(pair: tuple[Any, MultimodalModel]) -> None:
-    config = pair[1].config
+    config, family = pair[1].config, FAMILIES.find(pair[0].config.model_type)()
     lane = config.lane("image").model_copy(update={"resolution": FixedResolution()})
     with pytest.raises(ConfigError, match="native"):
-        Qwen2Vl().to_theirs(config.model_copy(update={"lanes": {"image": lane}}))
+        family.to_theirs(config.model_copy(update={"lanes": {"image": lane}}))
+    other = config.lane("image").model_copy(update={"projector": MlpConfig()})
+    with pytest.raises(ConfigError, match="patch_merger"):
+        family.to_theirs(config.model_copy(update={"lanes": {"image": other}}))

@@ -184,6 +184,23 @@ def qwen2_vl(*, tie: bool, **text: Any) -> Oracle:
     return Oracle("qwen2_vl", "Qwen2VLForConditionalGeneration", config, WITH_MERGER)
 
 
+QWEN25_3B = {"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
+             "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2}  # fmt: skip
+
+
+def qwen25_vl(*, tie: bool, **text: Any) -> Oracle:
+    """The tower is the class's default but for its width, which every config.json gives."""
+
+    def config() -> Any:
+        from transformers import Qwen2_5_VLConfig
+
+        vision = {"hidden_size": 1280, "out_hidden_size": text["hidden_size"]}
+        words = {"max_position_embeddings": 128000, "rms_norm_eps": 1e-6, **MROPE, **text}
+        return Qwen2_5_VLConfig(vision_config=vision, text_config=words, tie_word_embeddings=tie)
+
+    return Oracle("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", config, WITH_MERGER)
+
+
 @dataclass(frozen=True)
 class ByParts:
     """A system that no class of transformers is: each part is as large as a class of its own says,
@@ -262,4 +279,6 @@ ORACLES: dict[str, Oracle] = {
     "idefics-9b": idefics(),
     "qwen2-vl": qwen2_vl(tie=False, **QWEN2_7B),
     "qwen2-vl-2b": qwen2_vl(tie=True, **QWEN2_2B),
+    "qwen2.5-vl": qwen25_vl(tie=False, **QWEN2_7B),
+    "qwen2.5-vl-3b": qwen25_vl(tie=True, **QWEN25_3B),
 }

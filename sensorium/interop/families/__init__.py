@@ -11,6 +11,7 @@ FAMILIES = NameTable(
         "blip-2": "sensorium.interop.families.blip2:Blip2",
         "instructblip": "sensorium.interop.families.instructblip:InstructBlip",
         "qwen2_vl": "sensorium.interop.families.qwen2_vl:Qwen2Vl",
+        "qwen2_5_vl": "sensorium.interop.families.qwen25_vl:Qwen25Vl",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )
