@@ -13,8 +13,10 @@ from torch import Tensor
 from sensorium.core.batch import Features
 from sensorium.core.errors import WeightsError
 from sensorium.core.naming import nearest
+from sensorium.core.responder import Responder
 from sensorium.core.sample import Part, Sample, parse_messages, parse_sample
 from sensorium.inference.engine import Engine
+from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
 from sensorium.inference.sampling import Sampling
 from sensorium.model.device import choose_device, media_to_device, to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -46,6 +48,44 @@ class Model:
         self.tokenizer = tokenizer
         self.processor = Processor(model.config, tokenizer)
         self.engine = Engine(model, self.processor)
+
+    @property
+    def responder(self) -> Responder:
+        """What answers requests: the engine, or of a dual encoder what ranks given answers."""
+        return self.engine if self.network.config.text_frame is None else NameRanker(self.space)
+
+    @property
+    def space(self) -> JointSpace:
+        """The space that a dual encoder has for pictures and texts.
+
+        Raises:
+            ConfigError: the model is none.
+        """
+        return JointSpace(self.network, self.processor)
+
+    def similarity(self, pictures: Sequence[Any], texts: Sequence[str]) -> Tensor:
+        """Scores of every picture with every text, (pictures, texts): CLIP's `logits_per_image`.
+
+        Raises:
+            ConfigError: the model is no dual encoder.
+        """
+        space = self.space
+        return space.scores(space.pictures(pictures), space.texts(texts))
+
+    def classify(
+        self, pictures: Sequence[Any], names: Sequence[str], prompts: Sequence[str] = PROMPTS
+    ) -> Tensor:
+        """How probable each name is for each picture, (pictures, names).
+
+        Args:
+            prompts: sentences with `{}` for the name; a name is the mean of them.
+
+        Raises:
+            ConfigError: the model is no dual encoder.
+        """
+        space = self.space
+        scores_MN = space.scores(space.pictures(pictures), space.names(names, prompts))
+        return space.probabilities(scores_MN)
 
     @overload
     def respond(

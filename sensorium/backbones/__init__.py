@@ -7,5 +7,9 @@ BACKBONES = NameTable(
     {
         "causal_lm": "sensorium.backbones.causal_lm:CausalLMConfig",
         "seq2seq_lm": "sensorium.backbones.seq2seq_lm:Seq2SeqLMConfig",
+        "cross_lm": "sensorium.backbones.cross_lm:CrossLMConfig",
+        "cross_tower": "sensorium.backbones.cross_tower:CrossTowerConfig",
+        "cross_seq2seq": "sensorium.backbones.cross_seq2seq:CrossSeq2SeqConfig",
+        "text_tower": "sensorium.backbones.text_tower:TextTowerConfig",
     },
 )

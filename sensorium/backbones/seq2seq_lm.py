@@ -23,6 +23,7 @@ from sensorium.backbones.causal_lm import Insert, transformers_config
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import BackboneConfig
+from sensorium.nn.cross_media import CrossMedia
 from sensorium.nn.pretrained import from_folder
 from sensorium.nn.prompt_media import PromptMedia
 
@@ -138,7 +139,9 @@ class Seq2SeqLM(nn.Module):
 
         return Seq2SeqCache(EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
-    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | None = None) -> Tensor:
+    def teacher_forced(
+        self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | CrossMedia | None = None
+    ) -> Tensor:
         """Hidden states of whole rows, answers included.
 
         Returns:
@@ -149,7 +152,7 @@ class Seq2SeqLM(nn.Module):
             ConfigError: rows hold several samples, or layers are to be inserted.
             DataError: something that is not learned stands behind the beginning of an answer.
         """
-        _refuse_insert(insert)
+        media = self._media(insert)
         if batch.packed:
             raise ConfigError(
                 "several samples in a row for an encoder-decoder",
@@ -161,19 +164,16 @@ class Seq2SeqLM(nn.Module):
         prompt_BT = real_BT & (places_T < begin_B[:, None])
         answer_BT = real_BT & (places_T >= begin_B[:, None])
         longest = int(begin_B.max())
-        encoded_BSD = self._encode(embeds_BTD[:, :longest], prompt_BT[:, :longest])
+        if media is not None:
+            media = CrossMedia(media.media_BKE, media.sees_BTK[:, :longest])
+        encoded_BSD = self._encode(embeds_BTD[:, :longest], prompt_BT[:, :longest], media)
         # Column j of the decoder's input is what stands j - 1 behind the answer's beginning.
         steps_A = torch.arange(int(answer_BT.sum(dim=1).max()) + 1, device=places_T.device)
         places_BA = begin_B[:, None] - 1 + steps_A
         last = embeds_BTD.shape[1] - 1
         inputs_BAD = embeds_BTD.gather(1, _wide(places_BA.clamp(max=last), embeds_BTD))
         inputs_BAD = torch.cat([self._start(len(begin_B)), inputs_BAD[:, 1:]], dim=1)
-        hidden_BAD = self.lm.decoder(
-            inputs_embeds=inputs_BAD,
-            encoder_hidden_states=encoded_BSD,
-            encoder_attention_mask=prompt_BT[:, :longest].long(),
-            use_cache=False,
-        ).last_hidden_state
+        hidden_BAD = self._decode(inputs_BAD, encoded_BSD, prompt_BT[:, :longest])
         # One more column takes what runs over the end of a row.
         out = hidden_BAD.new_zeros(len(begin_B), last + 2, hidden_BAD.shape[-1])
         return out.scatter(1, _wide(places_BA.clamp(max=last + 1), out), hidden_BAD)[:, : last + 1]
@@ -186,7 +186,7 @@ class Seq2SeqLM(nn.Module):
         places_3BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Seq2SeqCache,
-        insert: Insert | PromptMedia | None = None,
+        insert: Insert | PromptMedia | CrossMedia | None = None,
     ) -> Tensor:
         """One step of growing answers.
 
@@ -199,23 +199,37 @@ class Seq2SeqLM(nn.Module):
             (B, 1, D), the state that scores the next token.
         """
         del positions_BT, places_3BT
-        _refuse_insert(insert)
+        media = self._media(insert)
         inputs_B1D = embeds_BTD
         if cache.encoded_BSD is None:
             cache.mask_BS = mask_BT if mask_BT is not None else embeds_BTD.new_ones(embeds_BTD.shape[:2]).long()
-            cache.encoded_BSD = self._encode(embeds_BTD, cache.mask_BS)
+            cache.encoded_BSD = self._encode(embeds_BTD, cache.mask_BS, media)
             inputs_B1D = self._start(len(embeds_BTD))
-        return self.lm.decoder(
-            inputs_embeds=inputs_B1D,
-            encoder_hidden_states=cache.encoded_BSD,
-            encoder_attention_mask=cache.mask_BS,
-            past_key_values=cache.decoder,
-            use_cache=True,
-        ).last_hidden_state
+        assert cache.mask_BS is not None
+        return self._decode(inputs_B1D, cache.encoded_BSD, cache.mask_BS, cache.decoder)
 
-    def _encode(self, embeds_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+    def _media(self, insert: Insert | PromptMedia | CrossMedia | None) -> CrossMedia | None:
+        """What the encoder's own cross-attention reads; T5 has none."""
+        _refuse_insert(insert)
+        return None
+
+    def _encode(self, embeds_BSD: Tensor, mask_BS: Tensor, media: CrossMedia | None) -> Tensor:
+        """Hidden states of prompts."""
+        del media
         output = self.lm.encoder(inputs_embeds=embeds_BSD, attention_mask=mask_BS.long())
         return output.last_hidden_state
+
+    def _decode(
+        self, inputs_BAD: Tensor, encoded_BSD: Tensor, mask_BS: Tensor, cache: Any = None
+    ) -> Tensor:
+        """Hidden states of answers."""
+        return self.lm.decoder(
+            inputs_embeds=inputs_BAD,
+            encoder_hidden_states=encoded_BSD,
+            encoder_attention_mask=mask_BS.long(),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
 
     def _start(self, count: int) -> Tensor:
         """The start token of `count` answers, (B, 1, D)."""
@@ -245,7 +259,7 @@ def _wide(places_BA: Tensor, like: Tensor) -> Tensor:
     return places_BA[..., None].expand(-1, -1, like.shape[-1])
 
 
-def _refuse_insert(insert: Insert | PromptMedia | None) -> None:
+def _refuse_insert(insert: Insert | PromptMedia | CrossMedia | None) -> None:
     if insert is not None:
         raise ConfigError(
             "layers inserted into an encoder-decoder",

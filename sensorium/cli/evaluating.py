@@ -48,7 +48,7 @@ def eval_command(
     from sensorium.evaluation.report import write_report
 
     benchmarks = parse_benchmarks(names, limit)
-    results = run_benchmarks(benchmarks, load(model, device).engine)
+    results = run_benchmarks(benchmarks, load(model, device).responder)
     folder = Path(out)
     write_results(folder / "results.json", model, results)
     write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")

@@ -103,6 +103,18 @@ class InputProjectorConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 
+@dataclass(frozen=True, slots=True)
+class TextFrame:
+    """How a text tower wants its texts, each a whole of its own."""
+
+    longest: int
+    """Tokens; of a longer text the end is cut, but for its last token, which ends it."""
+    fill: bool = False
+    """True: shorter texts are filled up with padding that is read like any token."""
+    bare: bool = False
+    """True: in lower case, without punctuation."""
+
+
 class BackboneConfig(PartConfig):
     """Token embeddings -> hidden states -> logits."""
 
@@ -111,10 +123,28 @@ class BackboneConfig(PartConfig):
     tokenizer: Literal["pretrained", "bytes"] = "pretrained"
     """`bytes`: a vocabulary of the 256 bytes and chat tokens, for models from scratch."""
 
+    tokenizer_from: tuple[WeightSource, ...] = ()
+    """Where the tokenizer may come from while the weights start at random."""
+    marks: tuple[str, ...] = ()
+    """Control tokens that are appended to the tokenizer, which comes without them."""
+    begins_with: str | None = None
+    """The control token that begins every text; None: the tokenizer's own, if it has one."""
+
     @property
     def d_model(self) -> int:
         """Width of the hidden states."""
         raise TypeError(f"{type(self).__name__} does not define d_model")
+
+    @property
+    def d_media(self) -> int:
+        """Width that projectors bring media to: that of the hidden states, or of a space that
+        media and texts share."""
+        return self.d_model
+
+    @property
+    def text_frame(self) -> TextFrame | None:
+        """How texts are framed for a tower that answers with embeddings; None: it writes."""
+        return None
 
     @property
     def vocab_size(self) -> int:
@@ -221,6 +251,8 @@ class ModelShape(Protocol):
     def boxes(self) -> str | None: ...
     @property
     def placeholder_token(self) -> str | None: ...
+    @property
+    def text_frame(self) -> TextFrame | None: ...
     def lane(self, kind: str) -> LaneShape:
         """The lane of a media kind, or a ConfigError."""
         ...

@@ -21,6 +21,8 @@ class Request:
     messages: tuple[Message, ...]
     max_tokens: int = 32
     root: Path | None = None
+    choices: tuple[str, ...] = ()
+    """All answers that could be right, for who cannot write but rank; empty: too many to list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +67,4 @@ def without_media(request: Request) -> Request:
         Message(m.role, tuple(p for p in m.content if not p.is_media) or (Part("text", ""),))
         for m in request.messages
     )
-    return Request(request.id, messages, request.max_tokens, None)
+    return Request(request.id, messages, request.max_tokens, None, request.choices)

@@ -10,6 +10,7 @@ ENCODERS = NameTable(
         "siglip": "sensorium.encoders.siglip:SiglipConfig",
         "dinov2": "sensorium.encoders.dinov2:Dinov2Config",
         "vit": "sensorium.encoders.vit:VitConfig",
+        "blip_vit": "sensorium.encoders.blip_vit:BlipVitConfig",
         "blip2_vit": "sensorium.encoders.blip2_vit:Blip2VitConfig",
         "idefics_vit": "sensorium.encoders.idefics_vit:IdeficsVitConfig",
         "qwen2_vit": "sensorium.encoders.qwen2_vit:Qwen2VitConfig",

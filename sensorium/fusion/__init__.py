@@ -9,6 +9,9 @@ FUSIONS = NameTable(
         "gated_cross_attention": (
             "sensorium.fusion.gated_cross_attention:GatedCrossAttentionConfig"
         ),
+        "match": "sensorium.fusion.match:MatchConfig",
+        "cross_attention": "sensorium.fusion.cross_attention:CrossAttentionConfig",
+        "apart": "sensorium.fusion.apart:ApartConfig",
         "visual_prompt": "sensorium.fusion.visual_prompt:VisualPromptConfig",
     },
 )

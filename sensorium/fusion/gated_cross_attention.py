@@ -10,7 +10,6 @@ Shape legend: B rows, T tokens, D LLM width, K keys of a row (padded), E media w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 from sensorium.core.batch import Features, MediaBatch
 from sensorium.core.parts import FusionConfig
 from sensorium.nn.attention import Attention
+from sensorium.nn.cross_media import MediaContext, lay_media
 from sensorium.nn.norms import NormName, norm
 
 
@@ -55,15 +55,6 @@ class GatedCrossAttentionConfig(FusionConfig):
         return GatedCrossAttention(self, d_model, num_layers, d_media)
 
 
-@dataclass(frozen=True, slots=True)
-class MediaContext:
-    """Media tokens by row, padded: `owner_BK` is the 1-based medium of each key, 0 for
-    padding, counted over the whole batch."""
-
-    media_BKE: Tensor
-    owner_BK: Tensor
-
-
 class GatedCrossAttention(nn.Module):
     """The blocks, and the bookkeeping of which token sees which medium."""
 
@@ -91,36 +82,14 @@ class GatedCrossAttention(nn.Module):
         Text without media passes the blocks too, or a sample's answer would depend on
         whether a neighbour in its batch has a picture.
         """
-        per_row: list[list[tuple[int, Tensor]]] = [[] for _ in range(rows)]
-        number = 0
-        for kind, feats in features.items():
-            pieces = torch.split(feats.values_ND, feats.lengths)
-            for row, piece in zip(media[kind].rows, pieces, strict=True):
-                number += 1
-                per_row[row].append((number, piece))
-        if number == 0:
-            gate = next(self.parameters())
-            nothing = gate.new_zeros(rows, 1, self.d_media)
-            return MediaContext(nothing, torch.zeros(rows, 1, dtype=torch.long, device=gate.device))
-        some = next(iter(features.values())).values_ND
-        longest = max(sum(len(p) for _, p in row) for row in per_row)
-        owner_BK = torch.zeros(rows, longest, dtype=torch.long, device=some.device)
-        padded: list[Tensor] = []
-        for b, row in enumerate(per_row):
-            tokens = torch.cat([p for _, p in row]) if row else some[:0]
-            padded.append(F.pad(tokens, (0, 0, 0, longest - len(tokens))))
-            start = 0
-            for index, piece in row:
-                owner_BK[b, start : start + len(piece)] = index
-                start += len(piece)
-        return MediaContext(torch.stack(padded), owner_BK)
+        gate = next(self.parameters())
+        return lay_media(features, media, gate.new_zeros(rows, 1, self.d_media))
 
     def inserter(
         self, context: MediaContext, media_index_BT: Tensor
     ) -> Callable[[int, Tensor], Tensor]:
         """The function the backbone calls before each layer."""
-        sees_BTK = media_index_BT[:, :, None] == context.owner_BK[:, None, :]
-        sees_BTK &= context.owner_BK[:, None, :] > 0
+        sees_BTK = context.seen_by(media_index_BT)
         gate_BT1 = sees_BTK.any(dim=-1, keepdim=True)
         # A token that sees nothing attends to everything and is then zeroed by the gate,
         # because a softmax over no keys is not a number.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sensorium.backbones.llama_steps import LlamaSteps, LlamaWeights, can_step
+from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError
 from sensorium.core.responder import Answer, Request
@@ -104,6 +105,8 @@ class Engine:
         """Extend `answers` by one token a turn until all are done."""
         if not prompts:
             return
+        if self.model.config.text_frame is not None:
+            raise no_words()
         self._check_room(prompts, max_tokens)
         sampler = Sampler(sampling, self.model.device)
         batch = collate([[p] for p in prompts], self.processor.tokenizer.pad_id, pad_left=True)

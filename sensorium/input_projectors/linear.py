@@ -15,6 +15,8 @@ class LinearConfig(InputProjectorConfig):
 
     kind: Literal["linear"] = "linear"
     bias: bool = True
+    project: bool = True
+    """False: features stay as they are, being of the right width already (SigLIP's pooled ones)."""
 
     @classmethod
     def tiny(cls) -> LinearConfig:
@@ -23,8 +25,8 @@ class LinearConfig(InputProjectorConfig):
     def out_grid(self, grid: Grid) -> Grid:
         return grid
 
-    def build(self, d_in: int, d_out: int) -> LinearProjector:
-        return LinearProjector(d_in, d_out, self.bias)
+    def build(self, d_in: int, d_out: int) -> LinearProjector | Unprojected:
+        return LinearProjector(d_in, d_out, self.bias) if self.project else Unprojected()
 
 
 class LinearProjector(nn.Module):
@@ -36,3 +38,10 @@ class LinearProjector(nn.Module):
 
     def forward(self, features: Features) -> Features:
         return Features(self.linear(features.values_ND), features.grids)
+
+
+class Unprojected(nn.Module):
+    """Has no parameters."""
+
+    def forward(self, features: Features) -> Features:
+        return features

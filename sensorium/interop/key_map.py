@@ -44,6 +44,8 @@ class KeyMap:
     joins: Sequence[Join] = ()
     aliases: Sequence[tuple[str, str]] = ()
     """(old prefix, new prefix) applied to foreign names before the rules."""
+    left_out: Sequence[str] = ()
+    """Ends of the names of foreign tensors that hold no weights, such as counted positions."""
 
     def to_ours(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Foreign tensors under our names.
@@ -51,7 +53,8 @@ class KeyMap:
         Raises:
             WeightsError: a name that no rule covers.
         """
-        renamed = {self.canonical(name): value for name, value in theirs.items()}
+        renamed = {self.canonical(name): value for name, value in theirs.items()
+                   if not name.endswith(tuple(self.left_out))}  # fmt: skip
         ours: dict[str, Tensor] = {}
         for join in self.joins:
             if join.second in renamed:

@@ -24,15 +24,22 @@ def corner(inner: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     return (width - inner[1]) // 2, (height - inner[0]) // 2
 
 
+def cover_size(shape: MediaShape, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the picture in proportion around a canvas: the short side fits, the long
+    one is cut down to whole pixels, as in CLIP's own preprocessing (github.com/openai/CLIP, clip.py)
+    and transformers'."""
+    if width / shape.width_px >= height / shape.height_px:
+        return max(height, int(width * shape.height_px / shape.width_px)), width
+    return height, max(width, int(height * shape.width_px / shape.height_px))
+
+
 def crop_box(shape: MediaShape, height: int, width: int) -> tuple[float, float, float, float]:
-    """The middle of the picture (left, top, right, bottom) that fills height x width pixels once
-    the short side has that size, and the long one is rounded to whole pixels."""
-    scale = max(width / shape.width_px, height / shape.height_px)
-    new_width = max(width, round(shape.width_px * scale))
-    new_height = max(height, round(shape.height_px * scale))
-    box_w, box_h = shape.width_px * width / new_width, shape.height_px * height / new_height
-    left, top = (shape.width_px - box_w) / 2, (shape.height_px - box_h) / 2
-    return left, top, left + box_w, top + box_h
+    """The middle of the picture (left, top, right, bottom) that fills height x width pixels; it
+    begins at a whole pixel of the scaled picture."""
+    scaled = cover_size(shape, height, width)
+    left, top = corner((height, width), *scaled)
+    pixel_x, pixel_y = shape.width_px / scaled[1], shape.height_px / scaled[0]
+    return left * pixel_x, top * pixel_y, (left + width) * pixel_x, (top + height) * pixel_y
 
 
 def centred(shape: MediaShape, inner: tuple[int, int], height: int, width: int) -> View:

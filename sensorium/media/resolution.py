@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.boxes import View
 from sensorium.core.parts import ResolutionConfig
-from sensorium.media.boxes import VIEWS, corner, crop_box, letterbox_size
+from sensorium.media.boxes import VIEWS, corner, cover_size, crop_box, letterbox_size
 from sensorium.media.image import WHITE, Image
 
 RESAMPLING = {
@@ -20,6 +20,9 @@ RESAMPLING = {
     "bicubic": PILImage.Resampling.BICUBIC,
     "lanczos": PILImage.Resampling.LANCZOS,
 }
+
+# Times the size of what is kept of it.
+LARGEST_COVER = 16
 
 
 class FixedResolution(ResolutionConfig):
@@ -69,7 +72,13 @@ def stretch(picture: PILImage.Image, height: int, width: int, interpolation: str
 
 def crop(picture: PILImage.Image, height: int, width: int, interpolation: str) -> PILImage.Image:
     """The middle of the picture after its short side has been resized."""
-    # The box is cut before resizing, so that a 20,000 x 3 strip never becomes a huge canvas.
+    scaled = cover_size(_shape(picture), height, width)
+    if scaled[0] * scaled[1] <= LARGEST_COVER * height * width:
+        left, top = corner((height, width), *scaled)
+        whole = picture.resize((scaled[1], scaled[0]), RESAMPLING[interpolation])
+        return whole.crop((left, top, left + width, top + height))
+    # Of a 20,000 x 3 strip the box is cut while resizing, so that it never becomes a huge canvas.
+    # Pillow may then scale columns before rows, which rounds otherwise.
     box = crop_box(_shape(picture), height, width)
     return picture.resize((width, height), RESAMPLING[interpolation], box=box)
 

@@ -18,6 +18,7 @@ from sensorium.core.parts import (
     InputProjectorConfig,
     PartConfig,
     ResolutionConfig,
+    TextFrame,
 )
 from sensorium.core.tables import NameTable
 from sensorium.encoders import ENCODERS
@@ -140,6 +141,11 @@ class ModelConfig(Config):
     placeholder_token: str | None = None
     """Vocabulary entry used as placeholder id; None: the padding id. Only its position
     matters, features replace it."""
+
+    @property
+    def text_frame(self) -> TextFrame | None:
+        """How texts enter a text tower; None: the model writes text."""
+        return self.backbone.text_frame
 
     def lane(self, kind: str) -> LaneConfig:
         """The lane of a media kind.

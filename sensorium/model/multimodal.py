@@ -13,13 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.backbones.causal_lm import CausalLM
+from sensorium.backbones.cross_lm import CrossLM
+from sensorium.backbones.cross_tower import CrossTower
 from sensorium.backbones.seq2seq_lm import Seq2SeqLM
+from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
+from sensorium.fusion.apart import Apart
+from sensorium.fusion.cross_attention import CrossAttention
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
 from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
+from sensorium.model.check import check_fusion
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.tiles import pack_tiles
@@ -40,13 +46,14 @@ class MultimodalModel(nn.Module):
         super().__init__()
         folders = folders or {}
         _check_visual_prompts(config)
+        check_fusion(config)
         self.config = config
-        self.backbone = cast(CausalLM | Seq2SeqLM, config.backbone.build(folders.get("backbone")))
+        self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
         if isinstance(config.adapter, AdaptionPromptConfig):
             # Part of the model for good: no weight could take them in.
             prompts = config.adapter
             self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
-        d_model = config.backbone.d_model
+        d_model = config.backbone.d_media
         self.encoders = nn.ModuleDict(
             {
                 kind: lane.encoder.build(folders.get(f"encoders.{kind}"))
@@ -74,7 +81,7 @@ class MultimodalModel(nn.Module):
             }
         )
         self.fusion = cast(
-            Splice | GatedCrossAttention | VisualPrompt,
+            Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
         )
 
@@ -133,7 +140,7 @@ class MultimodalModel(nn.Module):
         features = self.features(batch.media)
         embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
-        insert = self.fusion.inserter(context, batch.media_index_BT)
+        insert: Any = self.fusion.inserter(context, batch.media_index_BT)
         hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)
 

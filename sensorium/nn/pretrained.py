@@ -72,6 +72,21 @@ def load_exact(module: nn.Module, tensors: dict[str, Tensor], where: str) -> Non
         ) from None
 
 
+def load_part(module: nn.Module, folder: Path, prefix: str) -> None:
+    """Load the tensors of one part of a whole checkpoint; where none has its prefix, the folder holds
+    the part alone. Tied tensors may be stored once.
+
+    Raises:
+        WeightsError: tensors are missing, left over, or of another shape.
+    """
+    whole = {n: v for n, v in read_folder(folder).items() if not n.endswith(HARMLESS)}
+    mine = {n.removeprefix(prefix): v for n, v in whole.items() if n.startswith(prefix)} or whole
+    state = module.state_dict()
+    stored = {state[n].data_ptr() for n in mine if n in state}
+    tied = {n: v for n, v in state.items() if n not in mine and v.data_ptr() in stored}
+    load_exact(module, tied | mine, where=str(folder))
+
+
 def from_config(
     model_class: Any,
     config: Any,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sensorium.core.batch import Grid, TilePlan
 from sensorium.core.errors import DataError
+from sensorium.core.parts import TextFrame
 
 
 @dataclass(slots=True)
@@ -79,3 +80,25 @@ def share_prefix(drafts: Sequence[Draft], max_length: int | None) -> Draft:
         # The first pair alone is an ordinary conversation, which may be cut.
         merged.branches = []
     return merged
+
+
+def frame_text(draft: Draft, frame: TextFrame, pad_id: int, max_length: int | None) -> None:
+    """Cut or fill up a text for a text tower; its last token, which ends it, stays.
+
+    Raises:
+        DataError: the Sample has separate turns, which are several texts.
+    """
+    if draft.branches:
+        raise DataError(
+            "separate turns for a text tower",
+            expected="one text in a sample",
+            fix="leave separate_turns out",
+        )
+    longest = frame.longest
+    if max_length is not None and not frame.fill:
+        longest = min(longest, max_length)
+    draft.left_out += max(0, len(draft.ids) - longest)
+    for row in (draft.ids, draft.learn, draft.media_index):
+        del row[longest - 1 : -1]
+    if frame.fill:
+        draft.put([pad_id] * (longest - len(draft.ids)), learn=False)

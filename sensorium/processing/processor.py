@@ -20,10 +20,11 @@ from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
 from sensorium.media.augment import Augmentation, augment_image, random_background
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
-from sensorium.processing.draft import Draft, share_prefix
+from sensorium.processing.draft import Draft, frame_text, share_prefix
 from sensorium.processing.mrope import three_places
 from sensorium.processing.places import Seen, place_pieces
 from sensorium.processing.question import read_question
+from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
 from sensorium.text.tokenizer import Tokenizer
@@ -91,6 +92,7 @@ class Processor:
         self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
         self._mrope: bool = config.backbone.mrope
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
+        self._frame = config.text_frame
         self._required: list[Callable[[Example], None]] = []
 
     def with_template(self, name: str) -> Processor:
@@ -150,7 +152,11 @@ class Processor:
             pieces = render(messages, self.template, answer_next=answer_next)
             self._write(draft, pieces, media)
             drafts.append(draft)
-        example = self._finish(share_prefix(drafts, max_length), sample, max_length)
+        draft = share_prefix(drafts, max_length)
+        if self._frame is not None:
+            frame_text(draft, self._frame, self.tokenizer.pad_id, max_length)
+            max_length = None
+        example = self._finish(draft, sample, max_length)
         for check in self._required:
             check(example)
         return example
@@ -165,12 +171,12 @@ class Processor:
             # where training must split words exactly as a prompt does.
             if piece.kind == "text" and isinstance(piece.value, str):
                 if piece.learn != learn and text:
-                    draft.put(self.tokenizer.encode(text), learn)
+                    draft.put(self._ids(text), learn)
                     text = ""
                 text, learn = text + piece.value, piece.learn
                 continue
             if text:
-                draft.put(self.tokenizer.encode(text), learn)
+                draft.put(self._ids(text), learn)
                 text = ""
             if isinstance(piece.value, Part):
                 if len(draft.spans) == len(media.made):
@@ -179,7 +185,11 @@ class Processor:
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
-            draft.put(self.tokenizer.encode(text), learn)
+            draft.put(self._ids(text), learn)
+
+    def _ids(self, text: str) -> list[int]:
+        bare = self._frame is not None and self._frame.bare
+        return self.tokenizer.encode(bare_text(text) if bare else text)
 
     def _with_places(
         self, pieces: Iterable[Piece], draft: Draft, media: _Media

@@ -5,7 +5,10 @@ from __future__ import annotations
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig
+from sensorium.fusion.apart import ApartConfig
+from sensorium.fusion.cross_attention import CrossAttentionConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
+from sensorium.fusion.match import MatchConfig
 from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import (
@@ -57,7 +60,7 @@ def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> lis
     if isinstance(lane.resolution, NativeResolution):
         px = lane.resolution.patch_px
         size, patches = "H x W", f"H/{px} x W/{px}"
-    width = model.backbone.d_model
+    width = model.backbone.d_media
     if not getattr(lane.projector, "project", True):
         width = encoder.out_dim
     lines = [
@@ -98,6 +101,8 @@ def _adapter(adapter: AdapterConfig) -> str:
 def _language_model(model: ModelConfig, table: _Table) -> list[str]:
     """Fusion, layers and scores."""
     backbone, fusion = model.backbone, model.fusion
+    if isinstance(fusion, ApartConfig | MatchConfig):
+        return _text_tower(model, table)
     words = f"{backbone.vocab_size:,} words -> T x {backbone.d_model:,}"
     lines = [f"{'text':<{NAME}}{words}", "  v"]
     if isinstance(fusion, GatedCrossAttentionConfig):
@@ -106,9 +111,25 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
         lines.append(table.line("fusion", inside))
     elif isinstance(fusion, VisualPromptConfig):
         lines.append(f"{fusion.kind:<{NAME}}features are added to the adapter's prompts")
+    elif isinstance(fusion, CrossAttentionConfig):
+        lines.append(f"{fusion.kind:<{NAME}}every layer of the LLM attends to the features")
     else:
         lines.append(f"{fusion.kind:<{NAME}}features take the places of placeholder tokens")
     lines += ["  |", table.line("backbone", f"{llm_name(model)}, {backbone.num_layers} layers")]
     if model.adapter is not None:
         lines.append(table.line("adapter", _adapter(model.adapter)))
     return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
+
+
+def _text_tower(model: ModelConfig, table: _Table) -> list[str]:
+    """The other side of a dual encoder, and the scores between both."""
+    backbone = model.backbone
+    words = f"{backbone.vocab_size:,} words -> T x {backbone.d_model:,}"
+    return [
+        f"{'text':<{NAME}}{words}",
+        "  |",
+        table.line("backbone", f"{llm_name(model)}, {backbone.num_layers} layers"),
+        f"  |  1 x {getattr(model.fusion, 'joint', backbone.d_media):,}",
+        "  v",
+        table.line("fusion", "cosines of pictures and texts"),
+    ]

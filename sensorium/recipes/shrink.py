@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.backbones.cross_lm import TINY, BlipTextBackbone
+from sensorium.backbones.cross_tower import CrossTowerConfig
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
+from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
@@ -18,6 +21,7 @@ from sensorium.data.config import PictureBookSource
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
+from sensorium.fusion.match import MatchConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
@@ -47,6 +51,9 @@ BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
             "num_key_value_heads": 4}  # fmt: skip
 
+# Of the tokenizer of bytes.
+TOKENS = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
+
 
 def shrink(recipe: Recipe, *, lr: float = 1e-2, steps: int = 8) -> Recipe:
     """The tiny form of a recipe.
@@ -68,6 +75,8 @@ def _model(config: ModelConfig) -> ModelConfig:
     fusion, every = config.fusion, 1
     if isinstance(fusion, GatedCrossAttentionConfig):
         fusion, every = _with(fusion, FUSION), fusion.every
+    if isinstance(fusion, MatchConfig):
+        fusion = MatchConfig.tiny()
     return config.model_copy(
         update={
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
@@ -108,6 +117,17 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         # Dropout would hide that what is frozen gives the same twice.
         kept = {k: v for k, v in config.arch.items() if k not in sizes}
         return Seq2SeqLMConfig(arch=kept | sizes, tokenizer="bytes")
+    if isinstance(config, BlipTextBackbone):
+        wide = {"hidden_size": 32} if config.one_answer else {}
+        small: dict[str, Any] = {"arch": config.arch | TINY | wide, "tokenizer": "bytes"}
+        if isinstance(config, CrossTowerConfig):
+            small["joint"] = MatchConfig.tiny().joint
+        return _with(config, small | {"tokenizer_from": (), "marks": (), "begins_with": None})
+    if isinstance(config, TextTowerConfig):
+        # As wide as the tiny towers of pictures, with which some have to agree.
+        sizes = TextTowerConfig.tiny().arch | {"hidden_size": 32, "projection_size": 32}
+        return TextTowerConfig(arch=config.arch | sizes | TOKENS | {"model_type": config.arch["model_type"]},
+                               tokenizer="bytes")
     if not isinstance(config, CausalLMConfig):
         raise ConfigError(f"no tiny form of a {config.kind} backbone", expected="causal_lm")
     arch: dict[str, Any] = {**config.arch, "num_hidden_layers": layers}
@@ -138,7 +158,7 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "steps": steps,
             "epochs": None,
             "batch_size": 1 if stage.pack else PICTURES,
-            "max_length": 128 if stage.pack else 512,
+            "max_length": min(128 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
             "precision": "fp32",
             # Some conversations have several answers.

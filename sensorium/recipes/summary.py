@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.backbones.cross_lm import BlipTextBackbone
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
+from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.config import Recipe, StageConfig
@@ -43,7 +45,7 @@ def summary(recipe: Recipe) -> Summary:
         phrase=phrase,
         parts=parts_line(recipe.model),
         stages=tuple(stage.name for stage in recipe.stages),
-        trained=tuple(map(trained_line, recipe.stages)),
+        trained=tuple(trained_line(stage, reads_only(recipe.model)) for stage in recipe.stages),
         oracle=published.oracle if published else None,
         status=status(recipe),
     )
@@ -66,13 +68,23 @@ def parts_line(model: ModelConfig) -> str:
 def llm_name(model: ModelConfig) -> str:
     """The LLM's family."""
     backbone = model.backbone
-    known = isinstance(backbone, CausalLMConfig | Seq2SeqLMConfig)
+    known = isinstance(backbone, CausalLMConfig | Seq2SeqLMConfig | TextTowerConfig | BlipTextBackbone)
     return str(backbone.arch["model_type"]) if known else backbone.kind
 
 
-def trained_line(stage: StageConfig) -> str:
-    """The parts that learn, by their roles."""
-    return " + ".join(map(learner, stage.learns))
+def reads_only(model: ModelConfig) -> bool:
+    """Whether the model has a text tower and no LLM."""
+    return model.text_frame is not None
+
+
+def trained_line(stage: StageConfig, tower: bool = False) -> str:
+    """The parts that learn, by their roles.
+
+    Args:
+        tower: the backbone is a text tower.
+    """
+    line = " + ".join(map(learner, stage.learns))
+    return line.replace(ROLES["backbone"], "text tower") if tower else line
 
 
 def learner(learn: Learn) -> str:

@@ -19,6 +19,7 @@ EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
+    "pair", "picture_of", "blip_vqa",
 ]  # fmt: skip
 
 
@@ -185,6 +186,30 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "", "user": "", "assistant": "\n"},
         bos=True,
         user_text=False,
+    ),
+    # A picture and a text that are compared: the text with its begin and its end.
+    "pair": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
+        user_text=False,
+        control=("{eos}",),
+    ),
+    # BLIP's captions (github.com/salesforce/BLIP, configs/caption_coco.yaml).
+    "picture_of": ChatTemplate(
+        before={"system": "", "user": "", "assistant": "a picture of "},
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
+        user_text=False,
+        control=("{eos}",),
+    ),
+    # BLIP's questions (github.com/salesforce/BLIP, models/blip_vqa.py): what the encoder reads, closed,
+    # and the answer.
+    "blip_vqa": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "{eos}", "assistant": "{eos}"},
+        bos=True,
+        control=("{eos}",),
     ),
     # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
     "document": ChatTemplate(

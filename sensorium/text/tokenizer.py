@@ -7,10 +7,11 @@ unless they are asked for by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from sensorium.core.atomic import write_json, write_text
@@ -33,12 +34,20 @@ class Tokenizer:
         rust.encode_special_tokens = True
         rust.no_padding()
         rust.no_truncation()
+        self._specials: dict[str, int] = self._read_specials()
+
+    def _read_specials(self) -> dict[str, int]:
         # Copied once: the Rust side rebuilds this table at every call.
-        self._specials: dict[str, int] = {
+        return {
             token.content: index
-            for index, token in rust.get_added_tokens_decoder().items()
+            for index, token in self.rust.get_added_tokens_decoder().items()
             if token.special
         }
+
+    def add_specials(self, tokens: Sequence[str]) -> None:
+        """Append control tokens to the vocabulary."""
+        self.rust.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
+        self._specials = self._read_specials()
 
     def __len__(self) -> int:
         return self.rust.get_vocab_size(with_added_tokens=True)
@@ -114,10 +123,15 @@ def _special_names(folder: Path) -> dict[str, str]:
         if not path.exists():
             continue
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("bos_token", "eos_token", "pad_token"):
+        for key in ("bos_token", "eos_token", "pad_token", "cls_token", "sep_token"):
             value = values.get(key)
             if isinstance(value, dict):
                 value = value.get("content")
             if isinstance(value, str):
                 names[key] = value
+    # BERT's names for the begin and the end of a text.
+    for key, theirs in (("bos_token", "cls_token"), ("eos_token", "sep_token")):
+        found = names.pop(theirs, None)
+        if found is not None:
+            names.setdefault(key, found)
     return names

@@ -151,3 +151,43 @@ def save(model: Any, folder: Path) -> Any:
                 parameter.normal_(0, 0.1)
     model.eval().save_pretrained(folder)
     return model
+
+
+TEXT = {"vocab_size": 300, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 20, "bos_token_id": 298, "eos_token_id": 299,
+        "pad_token_id": 1}  # fmt: skip
+
+
+def clip(folder: Path) -> Any:
+    """Towers of different widths, and a space of a third."""
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {**TEXT, "hidden_size": 24, "intermediate_size": 40}
+    model = CLIPModel(CLIPConfig(vision_config=VISION, text_config=text, projection_dim=16))
+    return save(model, folder)
+
+
+def siglip(folder: Path) -> Any:
+    """The text's head leads into the width of the picture's tower."""
+    from transformers import SiglipConfig, SiglipModel
+
+    text = {**TEXT, "hidden_size": 24, "intermediate_size": 40, "projection_size": 32}
+    model = SiglipModel(SiglipConfig(vision_config=VISION, text_config=text))
+    with torch.no_grad():
+        # Without training all scores are alike.
+        model.logit_scale.fill_(2.3)
+        model.logit_bias.fill_(-1.5)
+    return save(model, folder)
+
+
+def blip(folder: Path, class_name: str = "BlipForConditionalGeneration") -> Any:
+    """Room for the byte tokenizer; [DEC] and [ENC] would be 259 and 260."""
+    import transformers
+
+    # What answers questions attends to questions by layers that are as wide as pictures.
+    width = 32 if class_name == "BlipForQuestionAnswering" else 24
+    text = {"vocab_size": 261, "hidden_size": width, "encoder_hidden_size": 32, "intermediate_size": 40,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64,
+            "bos_token_id": 259, "sep_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}  # fmt: skip
+    config = transformers.BlipConfig(text_config=text, vision_config=VISION, image_text_hidden_size=16)
+    return save(getattr(transformers, class_name)(config), folder)

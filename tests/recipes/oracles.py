@@ -199,6 +199,58 @@ def qwen25_vl(*, tie: bool, **text: Any) -> Oracle:
         return Qwen2_5_VLConfig(vision_config=vision, text_config=words, tie_word_embeddings=tie)
 
     return Oracle("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", config, WITH_MERGER)
+DUAL = {
+    "encoders.image": ("vision_model.",),
+    "backbone": ("text_model.", "text_projection."),
+    "fusion": ("logit_scale", "logit_bias"),
+}
+
+
+def clip(*, width: int = 512, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> Oracle:
+    """The default is ViT-B/32."""
+
+    def config() -> Any:
+        from transformers import CLIPConfig
+
+        return CLIPConfig(projection_dim=width, text_config=text, vision_config=vision)
+
+    parts = {**DUAL, "projectors.image": ("visual_projection.",)}
+    return Oracle("clip", "CLIPModel", config, parts)
+
+
+def siglip(text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> Oracle:
+    """The default is ViT-B/16."""
+
+    def config() -> Any:
+        from transformers import SiglipConfig
+
+        return SiglipConfig(text_config=text, vision_config=vision)
+
+    return Oracle("siglip", "SiglipModel", config, DUAL)
+
+
+BERT = {"num_attention_heads": 12}
+
+
+def blip(class_name: str, image_size: int) -> Oracle:
+    """The class's default has eight heads, the released files BERT's twelve."""
+
+    def config() -> Any:
+        from transformers import BlipConfig
+
+        made = BlipConfig(text_config=BERT, vision_config={"image_size": image_size})
+        made.architectures = [class_name]
+        return made
+
+    return Oracle("blip", class_name, config, {
+        "encoders.image": ("vision_model.",),
+        "backbone": ("text_encoder.", "text_decoder.", "text_proj.", "itm_head."),
+        **({"fusion": ("vision_proj.",)} if class_name == "BlipForImageTextRetrieval" else {}),
+    })  # fmt: skip
+
+
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+          "num_attention_heads": 16}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -258,6 +310,13 @@ BY_PARTS: dict[str, ByParts] = {
 
 # What is left out is the class's default: the sizes of LLaMA-7B and of Mistral-7B.
 ORACLES: dict[str, Oracle] = {
+    "clip": clip(),
+    "clip-l-336": clip(
+        width=768, vision=CLIP_L | {"image_size": 336, "projection_dim": 768},
+        text={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
+    ),
+    "siglip": siglip(),
+    "siglip-so400m": siglip(SO400M, SO400M | {"image_size": 384, "patch_size": 14}),
     "llava-v1": llava(224, **LLAMA),
     "llava-1.5": llava(336, **LLAMA, **LLAMA_2),
     "llava-1.5-13b": llava(336, **LLAMA, **LLAMA_2, **LLAMA_13B),
@@ -270,6 +329,9 @@ ORACLES: dict[str, Oracle] = {
     "llava-med": llava(336, **MISTRAL),
     "shikra": llava(224, **LLAMA),
     "chatspot": llava(224, **LLAMA),
+    "blip-caption": blip("BlipForConditionalGeneration", 384),
+    "blip-vqa": blip("BlipForQuestionAnswering", 480),
+    "blip-retrieval": blip("BlipForImageTextRetrieval", 384),
     "blip2-opt": blip2(**OPT),
     "blip2-t5": blip2(**FLAN_T5_XL),
     "dlp": blip2(**OPT),

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sensorium.core.sample import Sample
 from sensorium.data.config import FileSource, PictureBookSource
+from sensorium.inference.joint_space import JointSpace
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.learning import Learn
 from sensorium.model.multimodal import MultimodalModel
@@ -64,9 +65,23 @@ def stage_on(stage: StageConfig, source: FileSource, steps: int) -> StageConfig:
 
 def sight(model: MultimodalModel, processor: Processor, folder: Path) -> tuple[float, float]:
     """Mean loss of the four names beside their own pictures, and beside the others'."""
+    model.eval()
+    found = likeness(model, processor) if model.config.text_frame else losses(model, processor, folder)
+    own = found.diag().mean()
+    return float(own), float((found.sum() - found.diag().sum()) / (found.numel() - len(found)))
+
+
+def likeness(model: MultimodalModel, processor: Processor) -> torch.Tensor:
+    """A dual encoder writes nothing; it says how likely each name is for a picture."""
+    space = JointSpace(model, processor)
+    scores = space.scores(space.pictures([p for p, _ in pictures()]), space.texts([n for _, n in pictures()]))
+    return -scores.log_softmax(dim=-1)
+
+
+def losses(model: MultimodalModel, processor: Processor, folder: Path) -> torch.Tensor:
+    """Of every name (columns) beside every picture (rows)."""
     four = pictures()
     found = torch.zeros(len(four), len(four))
-    model.eval()
     for i, (picture, _) in enumerate(four):
         for j, (_, name) in enumerate(four):
             source = source_of([naming(picture, name)], folder / "one.jsonl").open()
@@ -74,8 +89,7 @@ def sight(model: MultimodalModel, processor: Processor, folder: Path) -> tuple[f
             with torch.no_grad():
                 one = next_token_losses(model, batch)
             found[i, j] = one.total / one.count
-    own = found.diag().mean()
-    return float(own), float((found.sum() - found.diag().sum()) / (found.numel() - len(four)))
+    return found
 
 
 def run(
@@ -101,12 +115,14 @@ def test_stages_teach_to_see(
     read = stage_on(recipe.stages[-1], unseen, READ_STEPS).model_copy(
         update={"name": "read", "learns": (Learn(part="backbone", lr=6e-3),)}
     )
-    stages = (read, *(stage_on(stage, seen, STEPS) for stage in recipe.stages))
+    # Text towers have no loss on words alone.
+    reads = (read,) if model.config.text_frame is None else ()
+    stages = (*reads, *(stage_on(stage, seen, STEPS) for stage in recipe.stages))
     processor = Processor(recipe.model, tokenizer)
     template = stages[-1].objective.template
     processor = processor.with_template(template) if template else processor
     for again in range(ROUNDS):
-        run(recipe, stages[again > 0 :], model, tokenizer, tmp_path / str(again))
+        run(recipe, stages[(again > 0) * len(reads) :], model, tokenizer, tmp_path / str(again))
         own, others = sight(model, processor, tmp_path)
         if own < BETTER * others:
             break

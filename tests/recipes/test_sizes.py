@@ -10,7 +10,9 @@ import pytest
 from oracles import BY_PARTS, ORACLES
 
 from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
+from sensorium.backbones.cross_lm import BlipTextBackbone
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
+from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.parts import BackboneConfig
 from sensorium.interop.families import FAMILIES
 from sensorium.media.native import NativeResolution
@@ -69,7 +71,7 @@ def test_parts_are_as_large_as_the_originals(name: str) -> None:
 
 def decoder(backbone: BackboneConfig) -> dict[str, Any]:
     """All that a language model's config says about its computation."""
-    assert isinstance(backbone, CausalLMConfig | Seq2SeqLMConfig)
+    assert isinstance(backbone, CausalLMConfig | Seq2SeqLMConfig | TextTowerConfig | BlipTextBackbone)
     saved = ("architectures", "dtype", "_name_or_path", "transformers_version")
     config = transformers_config(backbone.arch).to_dict()
     return {key: value for key, value in config.items() if key not in saved}
@@ -133,7 +135,7 @@ def test_tiny_forms_keep_the_graph() -> None:
 
 
 def test_a_variant_is_tested_through_what_it_varies() -> None:
-    variants = {"llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b",
+    variants = {"clip-l-336", "siglip-so400m", "llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b",
                 "qwen2.5-vl-3b"}  # fmt: skip
     assert set(published()) - set(TINY_FORMS) == variants
 

@@ -74,11 +74,12 @@ class BenchmarkConfig(Config):
 
 
 def question(
-    identity: str, image: Any, text: str, *, root: Path | None = None, max_tokens: int = 24
-) -> Request:
+    identity: str, image: Any, text: str, *, root: Path | None = None, max_tokens: int = 24,
+    choices: tuple[str, ...] = (),
+) -> Request:  # fmt: skip
     """A picture and a question."""
     message = Message("user", (Part("image", image), Part("text", text)))
-    return Request(identity, (message,), max_tokens, root)
+    return Request(identity, (message,), max_tokens, root, choices)
 
 
 def spread(rows: list[Any], limit: int | None) -> list[Any]:

@@ -27,7 +27,7 @@ class Category(BookBenchmark):
     def items(self) -> list[Item]:
         asked = f"{CATEGORY[0]} Choose one of: {', '.join(CATEGORIES)}."
         return [
-            Item(question(e["id"], e["image"], asked, root=self.folder()), (e["category"],))
+            Item(question(e["id"], e["image"], asked, root=self.folder(), choices=CATEGORIES), (e["category"],))
             for e in self.heldout()
             if e["category"]
         ]

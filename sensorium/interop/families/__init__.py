@@ -8,10 +8,13 @@ FAMILIES = NameTable(
         "llava": "sensorium.interop.families.llava:Llava",
         "llava_next": "sensorium.interop.families.llava_next:LlavaNext",
         "llava_onevision": "sensorium.interop.families.llava_onevision:LlavaOnevision",
+        "blip": "sensorium.interop.families.blip:Blip",
         "blip-2": "sensorium.interop.families.blip2:Blip2",
         "instructblip": "sensorium.interop.families.instructblip:InstructBlip",
         "qwen2_vl": "sensorium.interop.families.qwen2_vl:Qwen2Vl",
         "qwen2_5_vl": "sensorium.interop.families.qwen25_vl:Qwen25Vl",
+        "clip": "sensorium.interop.families.clip:Clip",
+        "siglip": "sensorium.interop.families.clip:Siglip",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )

@@ -10,6 +10,8 @@ OBJECTIVES = NameTable(
         "query_pretrain": "sensorium.training.objectives.query_pretrain:QueryPretrainConfig",
         "sentences": "sensorium.training.objectives.sentences:SentencesConfig",
         "aligned": "sensorium.training.objectives.aligned:AlignedConfig",
+        "contrastive": "sensorium.training.objectives.contrastive:ContrastiveConfig",
+        "matching": "sensorium.training.objectives.matching:MatchingConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

@@ -1,0 +1,106 @@
+"""The two parts of a model whose pictures and texts meet in one space.
+
+Shape legend: B rows, T tokens, N texts or pairs, J width of the space, K tokens of a picture, E
+their width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from sensorium.backbones.cross_tower import CrossTower
+from sensorium.backbones.text_tower import TextTower
+from sensorium.core.batch import Batch
+from sensorium.core.errors import ConfigError
+from sensorium.fusion.apart import Apart
+from sensorium.fusion.match import Match
+from sensorium.nn.cross_media import CrossMedia
+
+
+class JointModel(Protocol):
+    """As much of a model as is asked here."""
+
+    @property
+    def backbone(self) -> nn.Module: ...
+    @property
+    def fusion(self) -> nn.Module: ...
+
+
+def joint_parts(model: JointModel) -> tuple[TextTower | CrossTower, Apart | Match]:
+    """The text tower, and what scores its embeddings.
+
+    Raises:
+        ConfigError: the model has no space that pictures and texts share.
+    """
+    tower, scorer = model.backbone, model.fusion
+    if not isinstance(tower, TextTower | CrossTower) or not isinstance(scorer, Apart | Match):
+        raise ConfigError(
+            "a model that writes text, where pictures and texts are to be compared",
+            expected="backbone text_tower with fusion apart, or cross_tower with match",
+            where="model",
+        )
+    return tower, scorer
+
+
+def scaled_parts(model: JointModel) -> tuple[TextTower, Apart]:
+    """The parts of a model whose scores have a factor that learns.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    tower, apart = joint_parts(model)
+    if not isinstance(tower, TextTower) or not isinstance(apart, Apart):
+        raise ConfigError(
+            "a contrastive stage for a model that reads pictures and texts together",
+            expected="backbone text_tower with fusion apart",
+            fix="use objective: matching",
+        )
+    return tower, apart
+
+
+def matching_parts(model: JointModel) -> tuple[CrossTower, Match]:
+    """The parts of a model that reads pictures and texts together.
+
+    Raises:
+        ConfigError: the model does not.
+    """
+    tower, scorer = joint_parts(model)
+    if not isinstance(tower, CrossTower) or not isinstance(scorer, Match):
+        raise ConfigError(
+            "matching with a model that only compares vectors",
+            expected="backbone cross_tower with fusion match",
+            fix="use objective: contrastive, or `similarity`",
+        )
+    return tower, scorer
+
+
+def text_vectors(tower: TextTower | CrossTower, batch: Batch) -> Tensor:
+    """One vector of every text in reading order, (N, J); pictures beside them are not seen."""
+    hidden_BTD = tower.teacher_forced(tower.embed(batch.input_ids_BT), batch)
+    return tower.pooled(hidden_BTD, batch)
+
+
+def read_together(
+    model: JointModel, batch: Batch, media_NKE: Tensor, pairs: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Scores (N, 2) of no match and of a match for texts read over pictures.
+
+    Args:
+        batch: one text in each row.
+        media_NKE: the tokens of the picture of each row.
+        pairs: rows of the texts, and of the pictures, (N,) each.
+    """
+    tower, _ = matching_parts(model)
+    texts_N, pictures_N = pairs
+    chosen = dataclasses.replace(
+        batch,
+        input_ids_BT=batch.input_ids_BT[texts_N],
+        segments_BT=batch.segments_BT[texts_N],
+        positions_BT=batch.positions_BT[texts_N],
+    )
+    sees_NTK = (chosen.segments_BT > 0)[:, :, None].expand(-1, -1, media_NKE.shape[1])
+    media = CrossMedia(media_NKE[pictures_N], sees_NTK)
+    return tower.matched(tower.teacher_forced(tower.embed(chosen.input_ids_BT), chosen, media), chosen)

@@ -1,0 +1,44 @@
+"""BLIP that answers questions (Li et al., arXiv:2201.12086), tuned on VQA v2 and Visual Genome.
+
+Sources: the paper, section 5; github.com/salesforce/BLIP, configs/vqa.yaml, models/blip_vqa.py and
+README.md.
+"""
+
+from __future__ import annotations
+
+from sensorium.backbones.cross_seq2seq import CrossSeq2SeqConfig
+from sensorium.data.config import FileSource
+from sensorium.recipes.blip_parts import DIFFERS, MARKS, seeing, text, tune
+from sensorium.recipes.shrink import shrink
+from sensorium.training.config import Published, Recipe
+from sensorium.training.objectives.next_token import InstructConfig
+
+SETS = ("vqa_train", "vqa_val", "vg_qa")
+
+
+def blip_vqa() -> Recipe:
+    """One BERT reads the question over the picture, another writes the answer; 16 questions on each of
+    16 GPUs."""
+    data = tuple(FileSource(path=f"data/{name}.jsonl", media_root="data") for name in SETS)
+    return Recipe(
+        name="blip-vqa",
+        description="I+T→T: ViT-B/16 at 480 pixels, BERT encoder over picture and question, BERT decoder",
+        published=Published(
+            paper="2201.12086",
+            oracle="BlipForQuestionAnswering",
+            missing=(
+                "pretraining by contrast, matching and captions",
+                "several answers to a question, weighted by how many people gave them",
+                "ranking of 128 candidate answers",
+            ),
+            differs=(*DIFFERS, "questions begin with [ENC], in imported checkpoints with [CLS]"),
+        ),
+        model=seeing(480, CrossSeq2SeqConfig(**text(MARKS[1])), "blip_vqa"),
+        stages=(tune("vqa", InstructConfig(), data, lr=2e-5,
+                     epochs=10, batch_size=256, max_length=64),),
+    )  # fmt: skip
+
+
+def tiny() -> Recipe:
+    """Seconds on the shipped pictures."""
+    return shrink(blip_vqa())

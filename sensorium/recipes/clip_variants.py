@@ -1,0 +1,37 @@
+"""CLIP ViT-L/14 at 336 pixels (arXiv:2103.00020): one more epoch behind the training at 224.
+
+Sources: the paper, section 2.5; the towers' sizes from transformers' config of the released model.
+"""
+
+from __future__ import annotations
+
+from sensorium.encoders.clip import ClipConfig
+from sensorium.recipes.clip import DIFFERS, clip
+from sensorium.recipes.dual_parts import text_tower
+from sensorium.training.config import Published, Recipe
+
+WORDS = "openai/clip-vit-large-patch14-336"
+
+
+def clip_l_336() -> Recipe:
+    """The larger towers, and the last epoch of their training."""
+    base = clip()
+    image = base.model.lanes["image"].model_copy(update={"encoder": ClipConfig(feature="pooled")})
+    text = text_tower("clip_text_model", WORDS, hidden_size=768, intermediate_size=3072,
+                      num_attention_heads=12, projection_dim=768)  # fmt: skip
+    (stage,) = base.stages
+    learns = tuple(learn.model_copy(update={"lr": 2e-5}) for learn in stage.learns)
+    return base.model_copy(
+        update={
+            "name": "clip-l-336",
+            "description": "I,T→score: ViT-L/14 at 336 pixels, causal text tower, softmax contrast",
+            "published": Published(
+                paper="2103.00020",
+                oracle="CLIPModel",
+                missing=("32 epochs at 224 pixels in front, whose positions would be interpolated",),
+                differs=(*DIFFERS, "the warm-up of the last epoch is unknown; it is that of the first 32"),
+            ),
+            "model": base.model.model_copy(update={"lanes": {"image": image}, "backbone": text}),
+            "stages": (stage.model_copy(update={"learns": learns, "epochs": 1.0}),),
+        }
+    )
