@@ -18,7 +18,7 @@ from sensorium.core.sample import Message, Part, parse_sample
 from sensorium.evaluation.benchmarks.category import Category
 from sensorium.evaluation.runner import run_benchmark
 from sensorium.inference.joint_space import NameRanker
-from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.assemble import build_pretrained, marked
 from sensorium.interop.saved import save_model
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.contrastive import (
@@ -31,7 +31,9 @@ from sensorium.nn.contrastive import (
 )
 from sensorium.processing.collate import collate
 from sensorium.recipes import TINY_FORMS
+from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.training.objectives.contrastive import ContrastiveConfig
+from sensorium.training.objectives.matching import MatchingConfig
 
 
 def test_softmax_counts_others_as_wrong() -> None:
@@ -182,3 +184,63 @@ def test_it_answers_benchmarks_that_list_their_answers(data_home: Path) -> None:
     assert next(iter(NameRanker(whole.space).respond([chosen]))).text == "cat"
     assert without_media(chosen).choices == ("cat",)
     assert next(iter(Constant("b").respond([chosen]))).text == "b"
+
+
+def test_matching_reads_pairs_together_and_tells_wrong_ones() -> None:
+    model, whole = tiny("blip-retrieval")
+    processor = whole.processor.with_template("pair")
+    objective = MatchingConfig().build(model, processor, [])
+    rows = [[processor.encode(pair(text, color))] for text, color in (("a cat", RED), ("dog", BLUE))]
+    losses = objective(model, collate(rows, 0))
+    assert set(losses.parts) == {"contrastive", "matching", "found"}
+    assert losses.count == 2
+    total = losses.parts["contrastive"] + losses.parts["matching"]
+    assert float(losses.total.detach()) / 2 == pytest.approx(total, rel=1e-5)
+    with pytest.raises(DataError, match="a batch of one pair"):
+        objective(model, collate(rows[:1], 0))
+    with pytest.raises(ConfigError, match="several pairs in a row"):
+        objective(model, collate([[row[0] for row in rows]], 0))
+    pictures = [Image.new("RGB", (20, 30), c) for c in (RED, BLUE)]
+    chances = whole.space.matches(pictures, ["a cat", "dog"])
+    assert chances.shape == (2,)
+    assert bool(((chances > 0) & (chances < 1)).all())
+    with pytest.raises(DataError, match="1 texts for 2 pictures"):
+        whole.space.matches(pictures, ["a cat"])
+
+
+def test_each_objective_names_the_models_it_is_for() -> None:
+    _, clip = tiny()
+    _, blip = tiny("blip-retrieval")
+    with pytest.raises(ConfigError, match="only compares vectors"):
+        MatchingConfig().build(clip.network, clip.processor, [])
+    with pytest.raises(ConfigError, match="reads pictures and texts together"):
+        ContrastiveConfig().build(blip.network, blip.processor, [])
+    with pytest.raises(ConfigError, match="does not read pictures and texts together"):
+        clip.space.matches([Image.new("RGB", (9, 9))], ["a"])
+    config = TINY_FORMS.find("blip-retrieval")().model
+    with pytest.raises(ConfigError, match="spaces of different width"):
+        MultimodalModel(config.override(["fusion.joint=8"]))
+    with pytest.raises(ConfigError, match="match with cross_tower"):
+        MultimodalModel(config.override(["fusion={kind: cross_attention}"]))
+    with pytest.raises(ConfigError, match="cross_attention with a backbone"):
+        MultimodalModel(TINY_FORMS.find("blip-caption")().model.override(["fusion={kind: splice}"]))
+
+
+class Spoken:
+    """Just enough of a backbone's config to complete a tokenizer."""
+
+    def __init__(self, marks: tuple[str, ...], begins_with: str | None, vocab_size: int) -> None:
+        self.marks, self.begins_with, self.vocab_size = marks, begins_with, vocab_size
+
+
+def test_marks_are_appended_once() -> None:
+    tokenizer = byte_tokenizer()
+    before = len(tokenizer)
+    for _ in range(2):
+        marked(tokenizer, Spoken(("[DEC]", "[ENC]"), "[DEC]", before + 2))  # pyright: ignore[reportArgumentType]
+    assert len(tokenizer) == before + 2
+    assert tokenizer.bos_id == before
+    # What looks like one in a text stays text.
+    assert before not in tokenizer.encode("[DEC]")
+    with pytest.raises(ConfigError, match="a tokenizer of"):
+        marked(tokenizer, Spoken(("[DEC]",), None, before))  # pyright: ignore[reportArgumentType]
