@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from sensorium.core.errors import ConfigError
@@ -24,13 +25,31 @@ def check_target(out: Path, source: Path) -> None:
         )
 
 
-def import_command(folder: str, out: str, as_json: bool) -> None:
-    """A foreign folder becomes one of ours."""
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What lies beside a checkpoint that is not whole."""
+
+    llm: str | None = None
+    tower: str | None = None
+    more: tuple[str, ...] = ()
+
+
+def import_command(source: str, out: str, options: ImportOptions, as_json: bool) -> None:
+    """A foreign folder or file becomes one of ours."""
     from sensorium.cli.main import print_json
     from sensorium.interop.hf import import_hf
+    from sensorium.interop.original import import_original, is_original
+    from sensorium.interop.originals.base import Beside
 
-    check_target(Path(out), Path(folder))
-    model = import_hf(Path(folder), Path(out))
+    check_target(Path(out), Path(source))
+    if is_original(Path(source)):
+        llm, tower = (Path(p) if p else None for p in (options.llm, options.tower))
+        model = import_original(Path(source), Path(out), Beside(llm, tower, tuple(map(Path, options.more))))
+    elif options != ImportOptions():
+        raise ConfigError("--llm, --tower and --with go with the original repositories' layouts", where=source,
+                          fix="leave them out: this folder in transformers' layout is whole")  # fmt: skip
+    else:
+        model = import_hf(Path(source), Path(out))
     count = sum(p.numel() for p in model.parameters())
     if as_json:
         print_json({"folder": out, "parameters": count})

@@ -219,14 +219,22 @@ def recipe_table(
 
 @app.command("import")
 def import_model(
-    folder: Annotated[str, typer.Argument(help="A Hugging Face model folder.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder in transformers' layout, or a folder or file as its authors published it.")
+    ],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
+    llm: Annotated[str | None, typer.Option(help="Folder of the language model it was trained on.")] = None,
+    tower: Annotated[str | None, typer.Option(help="Folder of the vision tower, or LAVIS' eva_vit_g.pth.")] = None,
+    more: Annotated[
+        list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from; may be repeated.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a LLaVA, BLIP-2 or IDEFICS checkpoint in."""
-    from sensorium.cli.exchange import import_command
+    """Bring in a checkpoint: transformers' LLaVA, BLIP-2, InstructBLIP, IDEFICS; the authors' own LLaVA,
+    Shikra, LAVIS, MiniGPT-4, mPLUG-Owl. Pickled code is never run."""
+    from sensorium.cli.exchange import ImportOptions, import_command
 
-    import_command(folder, out, as_json)
+    import_command(source, out, ImportOptions(llm, tower, tuple(more or ())), as_json)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 A rule pairs two patterns; `#` stands for a number, `*` for the rest of a name. `lead` is
 how many leading dimensions of size 1 the foreign tensor has and ours lacks. `Join` pairs
-two foreign tensors with one of ours, rows of the first before rows of the second.
+two foreign tensors with one of ours, rows of the first before rows of the second; `Gap` the
+same with zeros between; `Split` one foreign tensor with several of ours, head by head.
 """
 
 from __future__ import annotations
@@ -37,11 +38,33 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Two foreign vectors, one of ours: as many zeros as each has lie between them. Attention
+    with a bias for queries and values, none for keys."""
+
+    first: str
+    second: str
+    ours: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One foreign tensor whose rows belong to several of ours: for each head, its rows of the
+    first, then of the second, and so on."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyMap:
     """A whole map, and names that older files used for the same tensors."""
 
     rules: Sequence[Rule]
     joins: Sequence[Join] = ()
+    gaps: Sequence[Gap] = ()
+    splits: Sequence[Split] = ()
     aliases: Sequence[tuple[str, str]] = ()
     """(old prefix, new prefix) applied to foreign names before the rules."""
     left_out: Sequence[str] = ()
@@ -60,6 +83,17 @@ class KeyMap:
             if join.second in renamed:
                 parts = (renamed.pop(join.first), renamed.pop(join.second))
                 ours[join.ours] = torch.cat(parts)
+        for gap in self.gaps:
+            for name in [n for n in renamed if _filled(gap.first, n, gap.second) in renamed]:
+                first = renamed.pop(name)
+                second = renamed.pop(str(_filled(gap.first, name, gap.second)))
+                joined = torch.cat((first, torch.zeros_like(first), second))
+                ours[str(_filled(gap.first, name, gap.ours))] = joined
+        for split in self.splits:
+            for name in [n for n in renamed if _filled(split.theirs, n, split.theirs)]:
+                parts = _unwoven(renamed.pop(name), split)
+                ours |= {str(_filled(split.theirs, name, o)): part
+                         for o, part in zip(split.ours, parts, strict=True)}  # fmt: skip
         for name, value in renamed.items():
             rule, new = _match(name, [(r, r.theirs, r.ours) for r in self.rules])
             ours[new] = value.reshape(value.shape[rule.lead :]) if rule.lead else value
@@ -69,7 +103,7 @@ class KeyMap:
         """Our tensors under the foreign names.
 
         Raises:
-            WeightsError: a name that no rule covers.
+            WeightsError: a name that no rule covers, or values that have no place there.
         """
         theirs: dict[str, Tensor] = {}
         left = dict(ours)
@@ -78,10 +112,32 @@ class KeyMap:
                 whole = left.pop(join.ours)
                 theirs[join.first] = whole[: join.rows].clone()
                 theirs[join.second] = whole[join.rows :].clone()
+        for gap in self.gaps:
+            for name in [n for n in left if _filled(gap.ours, n, gap.ours)]:
+                first, between, second = left.pop(name).chunk(3)
+                if between.any():
+                    raise WeightsError(f"{name} has values for keys", expected="zeros: the layout has no place for them")
+                theirs[str(_filled(gap.ours, name, gap.first))] = first.clone()
+                theirs[str(_filled(gap.ours, name, gap.second))] = second.clone()
+        for split in self.splits:
+            lead = split.ours[0]
+            for name in [n for n in left if _filled(lead, n, lead)]:
+                parts = [left.pop(str(_filled(lead, name, o))) for o in split.ours]
+                theirs[str(_filled(lead, name, split.theirs))] = _woven(parts, split)
         for name, value in left.items():
             rule, new = _match(name, [(r, r.ours, r.theirs) for r in self.rules])
             theirs[new] = value.reshape((1,) * rule.lead + tuple(value.shape))
         return theirs
+
+    def their_name(self, ours: str) -> str:
+        """What the layout calls one of our tensors, or the first of those that make it up; our own
+        name where it has no word for it."""
+        pairs = [(r.ours, r.theirs) for r in self.rules]
+        pairs += [(gap.ours, gap.first) for gap in self.gaps]
+        pairs += [(mine, split.theirs) for split in self.splits for mine in split.ours]
+        pairs += [(join.ours, join.first) for join in self.joins]
+        named = (_filled(mine, ours, theirs) for mine, theirs in pairs)
+        return next((name for name in named if name), ours)
 
     def canonical(self, name: str) -> str:
         """The name that `to_theirs` gives a foreign tensor, whatever an older file calls it."""
@@ -91,16 +147,33 @@ class KeyMap:
         return name
 
 
+def _filled(pattern: str, name: str, target: str) -> str | None:
+    """`target` with the numbers and rest that `pattern` finds in `name`; None: it does not fit."""
+    escaped = re.escape(pattern).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
+    found = re.fullmatch(escaped, name)
+    if found is None:
+        return None
+    for group in found.groups():
+        mark = re.search(r"[#*]", target)
+        assert mark is not None, f"{pattern!r} -> {target!r} loses part of a name"
+        target = target[: mark.start()] + group + target[mark.end() :]
+    return target
+
+
 def _match(name: str, options: Sequence[tuple[Rule, str, str]]) -> tuple[Rule, str]:
     for rule, source, target in options:
-        pattern = re.escape(source).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
-        found = re.fullmatch(pattern, name)
-        if found:
-            for group in found.groups():
-                mark = re.search(r"[#*]", target)
-                assert mark is not None, f"rule {rule} loses part of a name"
-                target = target[: mark.start()] + group + target[mark.end() :]
-            return rule, target
+        filled = _filled(source, name, target)
+        if filled is not None:
+            return rule, filled
     raise WeightsError(
         f"no rule for tensor {name!r}", fix="the checkpoint is of another architecture or version"
     )
+
+
+def _unwoven(whole: Tensor, split: Split) -> list[Tensor]:
+    heads = whole.unflatten(0, (split.heads, len(split.ours), -1))
+    return [part.flatten(0, 1).contiguous() for part in heads.unbind(1)]
+
+
+def _woven(parts: Sequence[Tensor], split: Split) -> Tensor:
+    return torch.stack([p.unflatten(0, (split.heads, -1)) for p in parts], dim=1).flatten(0, 2)

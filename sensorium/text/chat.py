@@ -20,6 +20,7 @@ TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
     "pair", "picture_of", "blip_vqa",
+    "vicuna_markers", "shikra",
 ]  # fmt: skip
 
 
@@ -52,6 +53,24 @@ class Piece:
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
 _CHATML_AFTER = dict.fromkeys(ROLES, "<|im_end|>\n")
 
+_VICUNA = ChatTemplate(
+    before={"system": "", "user": "USER: ", "assistant": "ASSISTANT:"},
+    after={"system": " ", "user": " ", "assistant": "{eos}"},
+    answer_prefix=" ",
+    bos=True,
+    default_system="A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+    media_after="\n",
+    control=("{eos}",),
+)
+_MARKED = _VICUNA.model_copy(
+    update={
+        "media_before": "<im_start>",
+        "media_after": "<im_end>",
+        "control": (EOS, "<im_start>", "<im_end>"),
+    }
+)
+
 TEMPLATES: dict[str, ChatTemplate] = {
     "chatml": ChatTemplate(
         before=_CHATML_BEFORE,
@@ -82,16 +101,12 @@ TEMPLATES: dict[str, ChatTemplate] = {
         before=_CHATML_BEFORE, after=_CHATML_AFTER, control=("<|im_start|>", "<|im_end|>")
     ),
     # Vicuna v1.1 as LLaVA-1.5 uses it (github.com/haotian-liu/LLaVA, conversation.py).
-    "vicuna": ChatTemplate(
-        before={"system": "", "user": "USER: ", "assistant": "ASSISTANT:"},
-        after={"system": " ", "user": " ", "assistant": "{eos}"},
-        answer_prefix=" ",
-        bos=True,
-        default_system="A chat between a curious user and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the user's questions.",
-        media_after="\n",
-        control=("{eos}",),
-    ),
+    "vicuna": _VICUNA,
+    # The same with the markers of LLaVA's first checkpoints around a picture (llava/constants.py).
+    "vicuna_markers": _MARKED.model_copy(update={"media_after": "<im_end>\n"}),
+    # Shikra replaces a picture's place in the text, so that no line break follows
+    # (github.com/shikras/shikra, mllm/dataset/process_function/shikra_process_function.py).
+    "shikra": _MARKED,
     "llama3": ChatTemplate(
         before={
             r: f"<|start_header_id|>{r}<|end_header_id|>\n\n" for r in ROLES

@@ -1,0 +1,176 @@
+"""Authors' own checkpoints: in, as a model of ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sensorium.core.atomic import write_json
+from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.interop.families import FAMILIES
+from sensorium.interop.key_map import KeyMap
+from sensorium.interop.originals import ORIGINALS
+from sensorium.interop.originals.base import Beside, Found, Original, read_json
+from sensorium.interop.saved import save_model
+from sensorium.interop.torch_file import has_weights, read_checkpoint
+from sensorium.model.adapter import merge_into
+from sensorium.model.config import LoraConfig
+from sensorium.model.learning import LORA_MARK
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.text.tokenizer import Tokenizer
+
+ORIGINAL = "original.json"
+PIECES = ("mm_projector.bin", "non_lora_trainables.bin", "adapter_model.bin", "adapter_model.safetensors")
+"""What training leaves in a folder that holds no whole model."""
+PLAIN_LORA = {"bias": "none", "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
+              "modules_to_save": None, "fan_in_fan_out": False}  # fmt: skip
+"""Values of adapter_config.json; others mean more than a product of two matrices."""
+
+
+def is_original(path: Path) -> bool:
+    """Whether this is to be read here, and not a folder in transformers' layout."""
+    if not path.is_dir():
+        return True
+    config = read_json(path / "config.json")
+    known = config.get("model_type") in FAMILIES and has_weights(path)
+    return not known or any(key.startswith("mm_") for key in config)
+
+
+def read_original(path: Path, beside: Beside) -> MultimodalModel:
+    """An original checkpoint as our model, weights loaded, in fp32; low-rank matrices merged.
+
+    Raises:
+        ConfigError: its layout is not known, or has parts that we don't have.
+        WeightsError: tensors are missing, left over or of other shapes; a file needs pickled code.
+    """
+    return _read(path, beside)[0]
+
+
+def import_original(path: Path, out: Path, beside: Beside) -> MultimodalModel:
+    """Read an original checkpoint and save it as one of ours.
+
+    Raises:
+        WeightsError: as for `read_original`; or there is no tokenizer with it or the language model.
+    """
+    model, layout, found = _read(path, beside)
+    own = path if path.is_dir() else path.parent
+    folder = own if (own / "tokenizer.json").exists() or beside.llm is None else beside.llm
+    tokenizer = Tokenizer.load(folder)
+    save_model(model, tokenizer, out, learnt=set())
+    write_json(out / ORIGINAL, {"layout": layout, "config": found.config, "names": sorted(found.tensors)})
+    return model
+
+
+def _read(path: Path, beside: Beside) -> tuple[MultimodalModel, str, Found]:
+    found = _find(path)
+    name, layout = _layout(found)
+    found = layout.gather(found, beside)
+    model = MultimodalModel(layout.model(found, beside), layout.folders(found, beside))
+    key_map = layout.key_map(found.tensors)
+    plain = {k: v for k, v in found.tensors.items() if LORA_MARK not in k}
+    lora = {k: v for k, v in found.tensors.items() if LORA_MARK in k}
+    ours = key_map.to_ours(plain)
+    _check(model, ours, key_map, set(layout.folders(found, beside)), path)
+    state = model.state_dict()
+    with torch.no_grad():
+        for key, value in ours.items():
+            state[key].copy_(value)
+    if lora:
+        _merge(state, key_map.to_ours(lora), found)
+    return model.eval(), name, found
+
+
+def _find(path: Path) -> Found:
+    if not path.exists():
+        raise WeightsError("no such file or folder", where=str(path))
+    if not path.is_dir():
+        return Found(path, read_json(path.parent / "config.json"), read_checkpoint(path))
+    config = read_json(path / "config.json")
+    if has_weights(path):
+        return Found(path, config, read_checkpoint(path))
+    pieces = [path / name for name in PIECES if (path / name).exists()]
+    if not pieces:
+        read_checkpoint(path)  # says what a folder may hold
+    found = Found(path, config, {k: v for file in pieces for k, v in read_checkpoint(file).items()})
+    return replace(found, lora=_lora(path)) if any(LORA_MARK in k for k in found.tensors) else found
+
+
+def _lora(folder: Path) -> LoraConfig:
+    """The adapter's config.
+
+    Raises:
+        WeightsError: it is missing, or means more than low-rank products.
+    """
+    file = folder / "adapter_config.json"
+    values = read_json(file)
+    if "r" not in values or "lora_alpha" not in values:
+        raise WeightsError("low-rank matrices and no r and lora_alpha for them", where=str(file))
+    more = sorted(k for k, plain in PLAIN_LORA.items() if values.get(k) not in (plain, None, [], {}))
+    if more:
+        raise WeightsError(f"an adapter with {', '.join(more)}", expected="plain low-rank matrices",
+                           where=str(file))  # fmt: skip
+    rank, alpha = int(values["r"]), float(values["lora_alpha"])
+    # rsLoRA divides by the root of the rank.
+    return LoraConfig(rank=rank, alpha=alpha * rank**0.5 if values.get("use_rslora") else alpha)
+
+
+def _layout(found: Found) -> tuple[str, Original]:
+    for name in ORIGINALS:
+        layout: Original = ORIGINALS.find(name)()
+        if layout.fits(found.tensors):
+            return name, layout
+    some = ", ".join(sorted(found.tensors)[:3])
+    raise ConfigError(
+        f"a checkpoint of no known layout, with tensors such as {some}",
+        expected=f"transformers' {', '.join(FAMILIES)}, or the original {', '.join(ORIGINALS)}",
+        where=str(found.path),
+    )
+
+
+def _check(
+    model: MultimodalModel, ours: dict[str, Tensor], key_map: KeyMap, beside: set[str], path: Path
+) -> None:
+    """Refuse a checkpoint that does not fill the model, or does not fit into it.
+
+    Raises:
+        WeightsError: naming the tensors, as the checkpoint calls them.
+    """
+    state = model.state_dict()
+    tied = {v.data_ptr() for k, v in state.items() if k in ours and v.numel()}
+    missing = [k for k, v in state.items() if k not in ours and v.data_ptr() not in tied
+               and not any(k.startswith(f"{part}.") for part in beside)]  # fmt: skip
+    left = [k for k in ours if k not in state]
+    if missing or left:
+        both = {"missing": missing, "left over": left}
+        raise WeightsError(
+            "; ".join(f"{len(v)} tensors are {what} ({_named(v, key_map)})" for what, v in both.items() if v),
+            where=str(path),
+            fix="name what lies elsewhere with --llm, --tower or --with; check that config.json is this model's",
+        )
+    for key, value in ours.items():
+        if state[key].shape != value.shape:
+            raise WeightsError(
+                f"{_named([key], key_map)} has shape {tuple(value.shape)}",
+                expected=str(tuple(state[key].shape)), where=str(path),
+            )  # fmt: skip
+
+
+def _named(ours: list[str], key_map: KeyMap) -> str:
+    names = sorted(key_map.their_name(k) for k in ours)
+    return ", ".join(names[:4]) + ", ..." * (len(names) > 4)
+
+
+def _merge(state: dict[str, Tensor], lora: dict[str, Tensor], found: Found) -> None:
+    if found.lora is None:
+        raise WeightsError("low-rank matrices without adapter_config.json", where=str(found.path))
+    plain = {k.replace(".default.", "."): v for k, v in lora.items()}
+    halves = {k.partition(".lora_")[0] for k in plain}
+    unknown = sorted(h for h in halves if f"{h}.weight" not in state
+                     or {f"{h}.lora_{x}.weight" for x in "AB"} - set(plain))  # fmt: skip
+    if unknown:
+        raise WeightsError(f"{len(unknown)} low-rank matrices without a layer or a pair ({unknown[0]})",
+                           where=str(found.path))  # fmt: skip
+    merge_into(state, plain, found.lora)
