@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from sensorium.core.errors import ConfigError
+from sensorium.core.naming import did_you_mean
+
+NUMBERS = ("f32", "f16", "q8_0")
 
 
 def check_target(out: Path, source: Path) -> None:
@@ -19,7 +23,10 @@ def check_target(out: Path, source: Path) -> None:
         raise ConfigError("source and target are one folder", where=str(out))
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / "config.json").exists() or any(p.is_dir() for p in out.iterdir()):
+    known = any((out / name).exists() for name in ("config.json", "adapter_config.json")) or any(
+        out.glob("model-*.gguf")
+    )
+    if not known or any(p.is_dir() for p in out.iterdir()):
         raise ConfigError(
             "the target exists and is not a model folder", where=str(out), fix="name a new folder"
         )
@@ -57,24 +64,65 @@ def import_command(source: str, out: str, options: ImportOptions, as_json: bool)
         print(f"{out}: {count:,} parameters. Try it: sensorium chat --model {out}")
 
 
-def export_command(folder: str, out: str, to: str | None, half: bool, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Which layout, and what of it."""
+
+    to: str | None = None
+    half: bool = False
+    number: str = "f16"
+    llm_only: bool = False
+    adapter_only: bool = False
+
+    def check(self) -> None:
+        """Refuse options that go with another layout.
+
+        Raises:
+            ConfigError: naming the option.
+        """
+        if self.half and self.to != "sensorium":
+            raise ConfigError("--half goes with --to sensorium")
+        if self.to != "gguf" and (self.llm_only or self.number != "f16"):
+            raise ConfigError("--llm-only and --number go with --to gguf")
+        if self.to == "gguf" and self.number not in NUMBERS:
+            raise ConfigError(f"--number {self.number!r}", fix=did_you_mean(self.number, NUMBERS))
+        if self.adapter_only and self.to is not None:
+            raise ConfigError("--adapter-only writes peft's layout and goes without --to")
+
+
+def export_command(folder: str, out: str, options: ExportOptions, as_json: bool) -> None:
     """One of ours becomes a foreign folder, or a smaller one of ours."""
     from sensorium.api import find_model
     from sensorium.cli.main import print_json
-    from sensorium.interop.hf import export_hf
-    from sensorium.interop.saved import recast
 
+    options.check()
     source = find_model(folder)
     check_target(Path(out), source)
-    if to == "sensorium":
-        recast(source, Path(out), half=half)
-    elif half:
-        raise ConfigError("--half goes with --to sensorium")
-    else:
-        export_hf(source, Path(out), to)
-    config = json.loads((Path(out) / "config.json").read_text(encoding="utf-8"))
-    kind = config.get("model_type", "sensorium")
+    kind, files = _export(source, Path(out), options)
     if as_json:
-        print_json({"folder": out, "layout": kind})
+        print_json({"folder": out, "layout": kind, "files": files})
     else:
-        print(f"{out}: written in {kind} layout")
+        print(f"{out}: written in {kind} layout ({', '.join(files)})")
+
+
+def _export(source: Path, out: Path, options: ExportOptions) -> tuple[str, list[str]]:
+    """The layout's name and the files that were written."""
+    kind = options.to or "peft"
+    if options.adapter_only:
+        from sensorium.interop.adapter_export import export_adapter
+
+        export_adapter(source, out)
+    elif options.to == "gguf":
+        from sensorium.interop.gguf_export import export_gguf
+
+        export_gguf(source, out, cast(Any, options.number), llm_only=options.llm_only)
+    elif options.to == "sensorium":
+        from sensorium.interop.saved import recast
+
+        recast(source, out, half=options.half)
+    else:
+        from sensorium.interop.hf import export_hf
+
+        export_hf(source, out, options.to)
+        kind = json.loads((out / "config.json").read_text(encoding="utf-8"))["model_type"]
+    return kind, sorted(f.name for f in out.iterdir())
