@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sensorium.recipes.summary import Summary
 
 # A pipe has no width; rows stay whole there.
 PIPE_COLUMNS = 250
+# A table narrower than this would break words.
+TABLE_COLUMNS = 130
 
 
 def list_command(as_json: bool) -> None:
@@ -19,17 +27,43 @@ def list_command(as_json: bool) -> None:
     if as_json:
         print_json([row.to_json() for row in rows])
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
+    if width < TABLE_COLUMNS:
+        print("\n".join(_block(row, width) for row in rows))
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for title in ("name", "in→out", "parts", "stages", "trained parts", "oracle", "status"):
-        table.add_column(title, overflow="fold")
+        # Names and words stay whole; parts and what learns wrap between words.
+        table.add_column(title, no_wrap=title not in ("parts", "trained parts", "in→out"))
     for row in rows:
-        table.add_row(row.name, row.io, row.parts, "\n".join(row.stages), "\n".join(row.trained),
-                      row.oracle or "none", row.status)  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
+        # A line for each stage, so that what it trains stands beside it even when it wraps.
+        stages = list(zip(row.stages, row.trained, strict=True)) or [("none", "")]
+        first = (row.name, row.io, row.parts, *stages[0], short_oracle(row), row.status)
+        table.add_row(*first)
+        for stage, trained in stages[1:]:
+            table.add_row("", "", "", stage, trained, "", "")
+    Console(width=width, soft_wrap=False).print(table)
+
+
+def short_oracle(row: Summary) -> str:
+    """The class of transformers that this recipe's graph is compared with, without its long ending."""
+    return (row.oracle or "none").removesuffix("ForConditionalGeneration").removesuffix("ForVisionText2Text")
+
+
+def _block(row: Summary, width: int) -> str:
+    """A recipe in a few short lines, for terminals too narrow for the table."""
+    stages = "; ".join(f"{stage}: {what}" for stage, what in zip(row.stages, row.trained, strict=True))
+    facts = f"{row.io}, {row.parts}"
+    rest = f"oracle {short_oracle(row)}, {row.status}"
+    lines = [row.name]
+    for text in (facts, f"trains {stages}" if stages else "no stages", rest):
+        lines += textwrap.wrap(text, width - 1, initial_indent="  ", subsequent_indent="    ",
+                               break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    return "\n".join(lines)
 
 
 def show_command(name: str, overrides: list[str], graph: bool, as_json: bool) -> None:
@@ -66,8 +100,12 @@ def diff_command(first: str, second: str, as_json: bool) -> None:
             for d in found
         ])  # fmt: skip
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for difference in found:
-        print(f"{difference.key}: {difference.first!r} | {difference.second!r}")
+        line = f"{difference.key}: {difference.first!r} | {difference.second!r}"
+        if width is not None and len(line) > width:
+            line = f"{difference.key}:\n    {difference.first!r}\n  | {difference.second!r}"
+        print(line)
 
 
 def table_command(out: str | None) -> None:

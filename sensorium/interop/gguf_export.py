@@ -201,7 +201,8 @@ def _write_mmproj(file: Path, lane: LaneConfig, model: MultimodalModel, number: 
     from gguf import GGUFWriter
 
     encoder = lane.encoder
-    assert isinstance(encoder, ClipConfig) and encoder.select_layer is not None
+    assert isinstance(encoder, ClipConfig)
+    assert encoder.select_layer is not None
     layer = encoder.select_layer if encoder.select_layer >= 0 else encoder.layers + 1 + encoder.select_layer
     writer = GGUFWriter(file, "clip")
     writer.add_type("mmproj")
