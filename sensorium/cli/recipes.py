@@ -1,4 +1,4 @@
-"""`recipe list`, `recipe show`, `recipe diff`, `recipe table`."""
+"""`recipe list`, `recipe show`, `recipe diff`, `recipe new`, `recipe table`."""
 
 from __future__ import annotations
 
@@ -106,6 +106,20 @@ def diff_command(first: str, second: str, as_json: bool) -> None:
         if width is not None and len(line) > width:
             line = f"{difference.key}:\n    {difference.first!r}\n  | {difference.second!r}"
         print(line)
+
+
+def new_command(name: str, source: str, parts: dict[str, str | None], out: str | None, as_json: bool) -> None:
+    """A recipe of one's own, from another."""
+    from sensorium.cli.main import print_json
+    from sensorium.cli.training import find_recipe
+    from sensorium.recipes.new import new_recipe, write_recipe
+
+    file = Path(out or f"{name}.yaml")
+    write_recipe(new_recipe(find_recipe(source, []), name, parts), file)
+    if as_json:
+        print_json({"file": str(file), "from": source})
+    else:
+        print(f"{file}: written. Edit it, then: sensorium train {file} --plan-only")
 
 
 def table_command(out: str | None) -> None:

@@ -1,0 +1,147 @@
+"""`sensorium recipe new`, and a new part by the steps of `docs/adding.md`, as a user does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import sensorium
+from sensorium.cli.main import app
+from sensorium.core.errors import ConfigError
+from sensorium.recipes import RECIPES, TINY_FORMS
+from sensorium.recipes.new import commented, new_recipe, write_recipe
+from sensorium.training.config import Recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_the_start_of_a_new_one(name: str) -> None:
+    source = RECIPES.find(name)()
+    recipe = new_recipe(source, "mine", {})
+    text = commented(recipe)
+    assert Recipe.from_dict(yaml.safe_load(text)) == recipe
+    assert (recipe.model, recipe.stages) == (source.model, source.stages)
+    assert "# kind: one of" in text
+    assert "published" not in text
+
+
+def test_new_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    words = ["recipe", "new", "mine", "--from", "tiny", "--out", str(file)]
+    result = CliRunner().invoke(app, [*words, "--projector", "linear", "--json"])
+    assert json.loads(result.output) == {"file": str(file), "from": "tiny"}, result.exception
+    recipe = Recipe.load(file)
+    assert (recipe.name, recipe.model.lane("image").projector.kind) == ("mine", "linear")
+    before = file.read_bytes()
+    again = CliRunner().invoke(app, words)
+    assert "this file exists" in str(again.exception)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["mine", "--from", "tiny", "--projector", "perciever"], "did you mean 'perceiver'"),
+     (["mine", "--from", "tiny", "--encoder", "clipp"], "did you mean 'clip'"),
+     (["mine", "--from", "llava15"], "did you mean 'llava-1.5'"),
+     (["nano", "--from", "tiny"], "'nano' is a recipe that ships"),
+     (["a/b", "--from", "tiny"], "a recipe called 'a/b'"),
+     (["mine", "--from", "instructblip", "--projector", "group_concat"], "groups of 4")],
+)  # fmt: skip
+def test_what_cannot_be_is_named(words: list[str], said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["recipe", "new", *words, "--out", str(tmp_path / "x.yaml")])
+    assert isinstance(result.exception, ConfigError)
+    assert said in str(result.exception)
+    assert not (tmp_path / "x.yaml").exists()
+
+
+# A new projector, one file and one line ----------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "adding.md"
+PROJECTOR = '''
+"""Tokens times a learned scale, then one linear map."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sensorium.core.batch import Features, Grid
+from sensorium.core.parts import InputProjectorConfig
+
+
+class ScaledConfig(InputProjectorConfig):
+    kind: Literal["scaled"] = "scaled"
+
+    @classmethod
+    def tiny(cls) -> "ScaledConfig":
+        return cls()
+
+    def out_grid(self, grid: Grid) -> Grid:
+        return grid
+
+    def build(self, d_in: int, d_out: int) -> nn.Module:
+        return Scaled(d_in, d_out)
+
+
+class Scaled(nn.Module):
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.scale_D = nn.Parameter(torch.ones(d_in))
+        self.out = nn.Linear(d_in, d_out)
+
+    def forward(self, features: Features) -> Features:
+        return Features(self.out(features.values_ND * self.scale_D), features.grids)
+'''
+
+
+def test_a_projector_is_added_by_the_page(tmp_path: Path) -> None:
+    """In a copy of the package: exactly the files that the page names, then a recipe trains with it."""
+    page = PAGE.read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("| an input projector ")]
+    written, line_in = (re.search(r"`([a-z_/A-Z]+\.py)`", cell) for cell in row.split("|")[2:4])
+    assert "**one new file plus one line in a name table**" in page
+    assert written is not None
+    assert line_in is not None
+    package = tmp_path / "sensorium"
+    shutil.copytree(Path(sensorium.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = contents(package)
+    new = package / written[1].replace("NAME", "scaled")
+    new.write_text(PROJECTOR.lstrip())
+    table = package / line_in[1]
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    place = max(i for i, line in enumerate(lines) if ".input_projectors." in line) + 1
+    lines.insert(place, '        "scaled": "sensorium.input_projectors.scaled:ScaledConfig",\n')
+    table.write_text("".join(lines), encoding="utf-8")
+    after = contents(package)
+    assert set(after) - set(before) == {new.relative_to(package)}
+    assert [f for f in before if after[f] != before[f]] == [table.relative_to(package)]
+
+    write_recipe(new_recipe(TINY_FORMS.find("llava-1.5")(), "base", {}), tmp_path / "base.yaml")
+    done = run(tmp_path, "recipe", "new", "mine", "--from", "base.yaml", "--projector", "scaled")
+    assert "mine.yaml: written" in done
+    done = run(tmp_path, "train", "mine.yaml", "--out", "run", "--json")
+    assert json.loads(done)["trained"] is True
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["model"]["lanes"]["image"]["projector"] == {"kind": "scaled"}
+
+
+def contents(package: Path) -> dict[Path, bytes]:
+    return {f.relative_to(package): f.read_bytes() for f in package.rglob("*.py")}
+
+
+def run(folder: Path, *words: str) -> str:
+    """The command, with the copy in front of the path."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sensorium.cli.main", *words], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(folder)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
