@@ -4,7 +4,9 @@ Source of fields and names: ggml-org/llama.cpp, `gguf-py/gguf/constants.py`, `co
 `tools/mtmd/clip-impl.h`, `tools/mtmd/clip.cpp` and `tools/mtmd/models/llava.cpp`.
 
 llama.cpp computes GELU by its tanh form, from a table of half precision: its features differ from ours
-in the fourth digit. Pictures of another shape it pads in its own colour.
+in the fourth digit. Pictures of another shape it pads in its own colour. Its graph for CLIP has put the class
+token behind the patches since its pull request 13321, while positions and the choice of patches count it in
+front (issue 25814): until that is mended there, it sees any LLaVA's pictures wrongly, whoever wrote the file.
 """
 
 from __future__ import annotations
