@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 # A pipe has no width; rows stay whole there.
 PIPE_COLUMNS = 250
-# A table narrower than this would break words.
-TABLE_COLUMNS = 130
 
 
 def list_command(as_json: bool) -> None:
@@ -28,17 +26,17 @@ def list_command(as_json: bool) -> None:
         print_json([row.to_json() for row in rows])
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
-    if width < TABLE_COLUMNS:
-        print("\n".join(_block(row, width) for row in rows))
-        return
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for title in ("name", "in→out", "parts", "stages", "trained parts", "oracle", "status"):
-        # Names and words stay whole; parts and what learns wrap between words.
-        table.add_column(title, no_wrap=title not in ("parts", "trained parts", "in→out"))
+        # Words stay whole; parts and what learns wrap between them.
+        wraps = {"parts": [row.parts for row in rows], "trained parts": [t for row in rows for t in row.trained]}
+        longest = max((len(word) for text in wraps.get(title, []) for word in text.split()), default=None)
+        table.add_column(title, no_wrap=title not in wraps, min_width=longest)
     for row in rows:
         # A line for each stage, so that what it trains stands beside it even when it wraps.
         stages = list(zip(row.stages, row.trained, strict=True)) or [("none", "")]
@@ -46,7 +44,13 @@ def list_command(as_json: bool) -> None:
         table.add_row(*first)
         for stage, trained in stages[1:]:
             table.add_row("", "", "", stage, trained, "", "")
-    Console(width=width, soft_wrap=False).print(table)
+    console = Console(width=width)
+    wide = Console(width=PIPE_COLUMNS)
+    if Measurement.get(wide, wide.options, table).minimum > width:
+        # Words would have to be broken.
+        print("\n".join(_block(row, width) for row in rows))
+    else:
+        console.print(table)
 
 
 def short_oracle(row: Summary) -> str:

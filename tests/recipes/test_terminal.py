@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -29,7 +30,7 @@ def test_no_line_is_longer_than_the_terminal_and_no_word_is_broken(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     list_command(as_json=False)
-    text = capsys.readouterr().out
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert max(map(cell_len, text.splitlines())) <= width
     words = set(text.replace(";", " ").replace(",", " ").replace(":", " ").split())
     for name in RECIPES:
