@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # A pipe has no width; rows stay whole there.
 PIPE_COLUMNS = 250
+TITLES = ("name", "in→out", "parts", "stages", "trained parts", "oracle", "status")
+WRAPPED = ("parts", "trained parts")
 
 
 def list_command(as_json: bool) -> None:
@@ -26,31 +28,38 @@ def list_command(as_json: bool) -> None:
         print_json([row.to_json() for row in rows])
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
-    from rich import box
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for title in ("name", "in→out", "parts", "stages", "trained parts", "oracle", "status"):
-        # Words stay whole; parts and what learns wrap between them.
-        wraps = {"parts": [row.parts for row in rows], "trained parts": [t for row in rows for t in row.trained]}
-        longest = max((len(word) for text in wraps.get(title, []) for word in text.split()), default=None)
-        table.add_column(title, no_wrap=title not in wraps, min_width=longest)
+    columns: dict[str, list[str]] = {title: [] for title in TITLES}
     for row in rows:
         # A line for each stage, so that what it trains stands beside it even when it wraps.
         stages = list(zip(row.stages, row.trained, strict=True)) or [("none", "")]
-        first = (row.name, row.io, row.parts, *stages[0], short_oracle(row), row.status)
-        table.add_row(*first)
-        for stage, trained in stages[1:]:
-            table.add_row("", "", "", stage, trained, "", "")
-    console = Console(width=width)
-    wide = Console(width=PIPE_COLUMNS)
-    if Measurement.get(wide, wide.options, table).minimum > width:
+        for i, (stage, trained) in enumerate(stages):
+            own = (row.name, row.io, row.parts) if i == 0 else ("", "", "")
+            behind = (short_oracle(row), row.status) if i == 0 else ("", "")
+            for cells, cell in zip(columns.values(), (*own, stage, trained, *behind), strict=True):
+                cells.append(cell)
+    least = {title: _least(title, cells) for title, cells in columns.items()}
+    if sum(least.values()) + 2 * (len(least) - 1) > width:
         # Words would have to be broken.
         print("\n".join(_block(row, width) for row in rows))
-    else:
-        console.print(table)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for title in TITLES:
+        table.add_column(title, no_wrap=title not in WRAPPED, min_width=least[title])
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    Console(width=width).print(table)
+
+
+def _least(title: str, cells: list[str]) -> int:
+    """The fewest columns that break no word."""
+    texts = [title, *cells]
+    if title not in WRAPPED:
+        return max(map(len, texts))
+    return max(len(word) for text in texts for word in text.split())
 
 
 def short_oracle(row: Summary) -> str:

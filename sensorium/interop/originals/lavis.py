@@ -139,12 +139,13 @@ def _qformer(tensors: dict[str, Tensor], path: Path) -> QFormerConfig:
     up = need(tensors, f"{BERT}encoder.layer.0.intermediate_query.dense.weight", path, fix)
     words = tensors.get(f"{BERT}embeddings.word_embeddings.weight")
     places = tensors.get(f"{BERT}embeddings.position_embeddings.weight")
-    reads = words is not None and places is not None
     former = QFormerConfig(
         queries=queries.shape[1], width=queries.shape[2], heads=QFORMER_HEADS, mlp_width=len(up),
-        layers=count(tensors, f"{BERT}encoder.layer."), words=len(words) if reads else None,
+        layers=count(tensors, f"{BERT}encoder.layer."),
     )  # fmt: skip
-    return former.model_copy(update={"max_words": len(places)}) if reads else former
+    if words is None or places is None:
+        return former
+    return former.model_copy(update={"words": len(words), "max_words": len(places)})
 
 
 def _template(chosen: str | None, reads_first: bool) -> TemplateName:
