@@ -63,12 +63,9 @@ _VICUNA = ChatTemplate(
     media_after="\n",
     control=("{eos}",),
 )
+_MARKS = ("<im_start>", "<im_end>")
 _MARKED = _VICUNA.model_copy(
-    update={
-        "media_before": "<im_start>",
-        "media_after": "<im_end>",
-        "control": (EOS, "<im_start>", "<im_end>"),
-    }
+    update={"media_before": _MARKS[0], "media_after": _MARKS[1], "control": (EOS, *_MARKS)}
 )
 
 TEMPLATES: dict[str, ChatTemplate] = {

@@ -45,7 +45,7 @@ def test_no_line_is_longer_than_the_terminal_and_no_word_is_broken(
 def test_what_a_stage_trains_stands_beside_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((160, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((200, 24)))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     list_command(as_json=False)
     lines = capsys.readouterr().out.splitlines()
