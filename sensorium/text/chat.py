@@ -101,8 +101,7 @@ TEMPLATES: dict[str, ChatTemplate] = {
     "vicuna": _VICUNA,
     # The same with the markers of LLaVA's first checkpoints around a picture (llava/constants.py).
     "vicuna_markers": _MARKED.model_copy(update={"media_after": "<im_end>\n"}),
-    # Shikra replaces a picture's place in the text, so that no line break follows
-    # (github.com/shikras/shikra, mllm/dataset/process_function/shikra_process_function.py).
+    # No line break (github.com/shikras/shikra, mllm/dataset/process_function/shikra_process_function.py).
     "shikra": _MARKED,
     "llama3": ChatTemplate(
         before={
