@@ -6,6 +6,7 @@ BACKBONES = NameTable(
     "backbone",
     {
         "causal_lm": "sensorium.backbones.causal_lm:CausalLMConfig",
+        "kosmos2_text": "sensorium.backbones.kosmos2_text:Kosmos2TextLMConfig",
         "seq2seq_lm": "sensorium.backbones.seq2seq_lm:Seq2SeqLMConfig",
     },
 )

@@ -18,7 +18,7 @@ from sensorium.text.tokenizer import Tokenizer
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
+    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "kosmos2", "caption", "caption_line", "document",
 ]  # fmt: skip
 
 
@@ -170,6 +170,16 @@ TEMPLATES: dict[str, ChatTemplate] = {
     "seq2seq": ChatTemplate(
         before=dict.fromkeys(ROLES, ""),
         after={"system": "\n", "user": "{eos}", "assistant": "{eos}"},
+        control=("{eos}",),
+    ),
+    # Kosmos-2 continues what is written (arXiv:2306.14824, table 1): a picture between its tags, then
+    # text, which begins with `<grounding>` where boxes are wanted. All tags are the vocabulary's own.
+    "kosmos2": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
+        media_before="<image>",
+        media_after="</image>",
         control=("{eos}",),
     ),
     # Alignment by captions: picture, then caption, no roles (LLaVA stage 1's `plain`).

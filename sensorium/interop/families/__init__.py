@@ -12,6 +12,7 @@ FAMILIES = NameTable(
         "instructblip": "sensorium.interop.families.instructblip:InstructBlip",
         "qwen2_vl": "sensorium.interop.families.qwen2_vl:Qwen2Vl",
         "qwen2_5_vl": "sensorium.interop.families.qwen25_vl:Qwen25Vl",
+        "kosmos-2": "sensorium.interop.families.kosmos2:Kosmos2",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )
