@@ -34,6 +34,7 @@ RECIPES = NameTable(
         "qwen2-vl-2b": "sensorium.recipes.qwen2_vl:qwen2_vl_2b",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:qwen25_vl",
         "qwen2.5-vl-3b": "sensorium.recipes.qwen25_vl:qwen25_vl_3b",
+        "kosmos-2": "sensorium.recipes.kosmos2:kosmos2",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -61,5 +62,6 @@ TINY_FORMS = NameTable(
         "llama-adapter": "sensorium.recipes.llama_adapter:tiny",
         "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:tiny",
+        "kosmos-2": "sensorium.recipes.kosmos2:tiny",
     },
 )

@@ -30,6 +30,7 @@ PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
+    "latent_query": {"latents": 4, "heads": 4},
 }
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
 ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
@@ -45,7 +46,10 @@ TALKS = ("instruct",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
-            "num_key_value_heads": 4}  # fmt: skip
+            "num_key_value_heads": 4,
+            # Kosmos-2's, and MPT's.
+            "embed_dim": 48, "attention_heads": 4, "d_model": 48, "n_heads": 4}  # fmt: skip
+LAYERS = ("num_hidden_layers", "layers", "n_layers")
 
 
 def shrink(recipe: Recipe, *, lr: float = 1e-2, steps: int = 8) -> Recipe:
@@ -110,10 +114,11 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         return Seq2SeqLMConfig(arch=kept | sizes, tokenizer="bytes")
     if not isinstance(config, CausalLMConfig):
         raise ConfigError(f"no tiny form of a {config.kind} backbone", expected="causal_lm")
-    arch: dict[str, Any] = {**config.arch, "num_hidden_layers": layers}
-    arch |= {name: size for name, size in BACKBONE.items() if name in arch}
-    if config.arch.get("num_key_value_heads") != config.arch["num_attention_heads"] and (
-        "num_key_value_heads" in arch
+    sizes = BACKBONE | dict.fromkeys(LAYERS, layers)
+    arch: dict[str, Any] = {**config.arch}
+    arch |= {name: size for name, size in sizes.items() if name in arch}
+    if "num_key_value_heads" in arch and (
+        config.arch["num_key_value_heads"] != config.arch["num_attention_heads"]
     ):
         arch["num_key_value_heads"] = 2
     rope = arch.get("rope_parameters", {})
@@ -122,9 +127,9 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         arch["rope_parameters"] = rope | {"mrope_section": [2, 2, 2]}
     for mark in ("bos_token_id", "eos_token_id"):
         # Ends of text of a large vocabulary are not in a small one.
-        if arch.get(mark, 0) >= arch["vocab_size"]:
+        if (arch.get(mark) or 0) >= arch["vocab_size"]:
             arch[mark] = None
-    return CausalLMConfig(arch=arch, tokenizer="bytes")
+    return type(config)(arch=arch, tokenizer="bytes")
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:

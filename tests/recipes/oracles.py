@@ -201,6 +201,21 @@ def qwen25_vl(*, tie: bool, **text: Any) -> Oracle:
     return Oracle("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", config, WITH_MERGER)
 
 
+def kosmos2() -> Oracle:
+    """All sizes are the defaults of the class, which are those of the released model."""
+
+    def config() -> Any:
+        from transformers import Kosmos2Config
+
+        return Kosmos2Config()
+
+    return Oracle("kosmos-2", "Kosmos2ForConditionalGeneration", config, {
+        "encoders.image": ("vision_model.",),
+        "projectors.image": ("image_to_text_projection.",),
+        "backbone": ("text_model.",),
+    })  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ByParts:
     """A system that no class of transformers is: each part is as large as a class of its own says,
@@ -281,4 +296,5 @@ ORACLES: dict[str, Oracle] = {
     "qwen2-vl-2b": qwen2_vl(tie=True, **QWEN2_2B),
     "qwen2.5-vl": qwen25_vl(tie=False, **QWEN2_7B),
     "qwen2.5-vl-3b": qwen25_vl(tie=True, **QWEN25_3B),
+    "kosmos-2": kosmos2(),
 }

@@ -48,6 +48,7 @@ CHATS = {
     "Human: What?\nAI: A cat.{eos}\nHuman: Big?\nAI: Yes.{eos}",
     "llama-adapter": f"{ALPACA}\n\n### Instruction:\nIMGWhat?\n\n### Response:A cat.{{eos}}"
     "### Instruction:\nBig?\n\n### Response:Yes.{eos}",
+    "kosmos-2": "<image>IMG</image>What?A cat.{eos}Big?Yes.{eos}",
     "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
     "###Human: Big? ###Assistant: Yes.###",
 }

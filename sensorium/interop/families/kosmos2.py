@@ -28,7 +28,7 @@ class Kosmos2:
 
     def to_ours(self, config: Mapping[str, Any]) -> ModelConfig:
         vision = VISION_DEFAULTS | dict(config.get("vision_config") or {})
-        arch = {"model_type": TEXT_TYPE} | text_arch(config.get("text_config") or {})
+        arch: dict[str, Any] = {"model_type": TEXT_TYPE} | text_arch(config.get("text_config") or {})
         return ModelConfig(
             lanes={
                 "image": LaneConfig(
