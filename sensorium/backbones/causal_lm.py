@@ -5,6 +5,7 @@ Shape legend: B rows, T tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,7 +121,13 @@ class CausalLM(nn.Module):
             return from_config(mrope_lm(self.config.arch["model_type"]), hf_config, folder)
         if folder is None:
             return AutoModelForCausalLM.from_config(hf_config)
-        return from_folder(AutoModelForCausalLM, hf_config, folder)
+        if not self.config.added_tokens:
+            return from_folder(AutoModelForCausalLM, hf_config, folder)
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        smaller = transformers_config(self.config.arch | {"vocab_size": stored})
+        lm = from_folder(AutoModelForCausalLM, smaller, folder)
+        lm.resize_token_embeddings(self.config.vocab_size, mean_resizing=False)
+        return lm
 
     @property
     def decoder(self) -> nn.Module:

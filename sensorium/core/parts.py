@@ -110,6 +110,9 @@ class BackboneConfig(PartConfig):
     """Where pretrained weights and the tokenizer may come from; first match wins."""
     tokenizer: Literal["pretrained", "bytes"] = "pretrained"
     """`bytes`: a vocabulary of the 256 bytes and chat tokens, for models from scratch."""
+    added_tokens: tuple[str, ...] = ()
+    """Control tokens that the tokenizer lacks; they are appended in this order when the model is built.
+    The rows of the embedding count them; their own begin at random."""
 
     @property
     def d_model(self) -> int:

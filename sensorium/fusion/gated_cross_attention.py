@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,7 +29,9 @@ class GatedCrossAttentionConfig(FusionConfig):
 
     kind: Literal["gated_cross_attention"] = "gated_cross_attention"
     every: int = 1
-    """A block before layers 0, every, 2*every, ..."""
+    """A block before layers first, first + every, ..."""
+    first: int = Field(default=0, ge=0)
+    """IDEFICS begins at layer 0; OpenFlamingo at the last of the first `every` layers."""
     heads: int = 8
     head_dim: int = 64
     mlp_width: int | None = None
@@ -127,8 +130,8 @@ class GatedCrossAttention(nn.Module):
         mask_B1TK = (sees_BTK | ~gate_BT1)[:, None]
 
         def insert(layer: int, hidden_BTD: Tensor) -> Tensor:
-            index, rest = divmod(layer, self.config.every)
-            if rest or index >= len(self.blocks):
+            index, rest = divmod(layer - self.config.first, self.config.every)
+            if rest or not 0 <= index < len(self.blocks):
                 return hidden_BTD
             return self.blocks[index](hidden_BTD, context.media_BKE, mask_B1TK, gate_BT1)
 

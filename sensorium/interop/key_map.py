@@ -2,7 +2,8 @@
 
 A rule pairs two patterns; `#` stands for a number, `*` for the rest of a name. `lead` is
 how many leading dimensions of size 1 the foreign tensor has and ours lacks. `Join` pairs
-two foreign tensors with one of ours, rows of the first before rows of the second.
+two foreign tensors with one of ours, rows of the first before rows of the second; `Split` one
+foreign tensor with two of ours, which have half of its rows each.
 """
 
 from __future__ import annotations
@@ -37,11 +38,21 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """One foreign tensor whose rows make two of ours of equal size: keys and values."""
+
+    theirs: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyMap:
     """A whole map, and names that older files used for the same tensors."""
 
     rules: Sequence[Rule]
     joins: Sequence[Join] = ()
+    splits: Sequence[Split] = ()
     aliases: Sequence[tuple[str, str]] = ()
     """(old prefix, new prefix) applied to foreign names before the rules."""
 
@@ -57,6 +68,10 @@ class KeyMap:
             if join.second in renamed:
                 parts = (renamed.pop(join.first), renamed.pop(join.second))
                 ours[join.ours] = torch.cat(parts)
+        for split in self.splits:
+            if split.theirs in renamed:
+                first, second = renamed.pop(split.theirs).chunk(2)
+                ours |= {split.first: first.contiguous(), split.second: second.contiguous()}
         for name, value in renamed.items():
             rule, new = _match(name, [(r, r.theirs, r.ours) for r in self.rules])
             ours[new] = value.reshape(value.shape[rule.lead :]) if rule.lead else value
@@ -75,6 +90,9 @@ class KeyMap:
                 whole = left.pop(join.ours)
                 theirs[join.first] = whole[: join.rows].clone()
                 theirs[join.second] = whole[join.rows :].clone()
+        for split in self.splits:
+            if split.first in left:
+                theirs[split.theirs] = torch.cat([left.pop(split.first), left.pop(split.second)])
         for name, value in left.items():
             rule, new = _match(name, [(r, r.ours, r.theirs) for r in self.rules])
             theirs[new] = value.reshape((1,) * rule.lead + tuple(value.shape))

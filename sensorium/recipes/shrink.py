@@ -20,6 +20,7 @@ from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -78,8 +79,8 @@ def _model(config: ModelConfig) -> ModelConfig:
             "backbone": _backbone(config.backbone, layers=2 * every),
             "fusion": fusion,
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
-            # The tokenizer of bytes has no such tokens.
-            "image_markers": (),
+            # The tokenizer of bytes has only those of these tokens that are added to it.
+            "image_markers": tuple(t for t in config.image_markers if t in config.backbone.added_tokens),
             "placeholder_token": None,
         }
     )
@@ -129,7 +130,10 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         # Ends of text of a large vocabulary are not in a small one.
         if (arch.get(mark) or 0) >= arch["vocab_size"]:
             arch[mark] = None
-    return type(config)(arch=arch, tokenizer="bytes")
+    if config.added_tokens:
+        # As in the full form, their rows are the last ones.
+        arch["vocab_size"] = len(byte_tokenizer()) + len(config.added_tokens)
+    return type(config)(arch=arch, tokenizer="bytes", added_tokens=config.added_tokens)
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:

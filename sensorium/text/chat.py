@@ -18,7 +18,8 @@ from sensorium.text.tokenizer import Tokenizer
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "kosmos2", "caption", "caption_line", "document",
+    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "kosmos2", "flamingo", "openflamingo",
+    "caption", "caption_line", "document",
 ]  # fmt: skip
 
 
@@ -31,6 +32,9 @@ class ChatTemplate(Config):
     default_system: str | None = None
     media_before: str = ""
     media_after: str = ""
+    chunk_end: str = ""
+    """Closes what is written about a medium, in front of the next one. What an answer says before
+    the first medium is not learned then."""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
     user_text: bool = True
@@ -50,6 +54,17 @@ class Piece:
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
 _CHATML_AFTER = dict.fromkeys(ROLES, "<|im_end|>\n")
+
+
+
+def _flamingo(chunk_end: str) -> ChatTemplate:
+    return ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": chunk_end},
+        chunk_end=chunk_end,
+        control=(chunk_end,),
+    )
+
 
 TEMPLATES: dict[str, ChatTemplate] = {
     "chatml": ChatTemplate(
@@ -182,6 +197,10 @@ TEMPLATES: dict[str, ChatTemplate] = {
         media_after="</image>",
         control=("{eos}",),
     ),
+    # Each picture is followed by what is written about it, and this by a token of its own
+    # (arXiv:2204.14198, section 3.1; github.com/mlfoundations/open_flamingo, train/data.py).
+    "flamingo": _flamingo("<EOC>"),
+    "openflamingo": _flamingo("<|endofchunk|>"),
     # Alignment by captions: picture, then caption, no roles (LLaVA stage 1's `plain`).
     "caption": ChatTemplate(
         before={"system": "", "user": "", "assistant": ""},
@@ -250,28 +269,52 @@ def render(
         yield from _literal(template.before["system"], template, learn=False)
         yield Piece("text", template.default_system, learn=False)
         yield from _literal(template.after["system"], template, learn=False)
+    opened = False
+    """Whether a medium awaits the end of its chunk."""
     for message in messages:
         learn = message.role == "assistant"
         yield from _literal(template.before[message.role], template, learn=False)
         if learn and template.answer_prefix:
             yield Piece("text", template.answer_prefix, learn=True)
-        yield from _content(message, template, learn)
-        yield from _literal(template.after[message.role], template, learn=learn)
+        closed = True
+        if template.chunk_end:
+            yield from _chunks(message, template, opened=opened)
+            closed = opened or any(part.is_media for part in message.content)
+            opened = closed and message.role != "assistant"
+        else:
+            yield from _content(message.content, template, message.role, learn=learn)
+        yield from _literal(template.after[message.role], template, learn=learn and closed)
     if answer_next:
         yield from _literal(template.before["assistant"], template, learn=False)
 
 
-def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[Piece]:
+def _chunks(message: Message, template: ChatTemplate, *, opened: bool) -> Iterator[Piece]:
+    """A message whose media each begin a chunk.
+
+    Args:
+        opened: a medium in front of the message awaits the end of its chunk.
+    """
+    learn = message.role == "assistant"
     for part in message.content:
+        if part.is_media and opened:
+            yield from _literal(template.chunk_end, template, learn=learn)
+        opened = opened or part.is_media
+        yield from _content((part,), template, message.role, learn=learn and opened)
+
+
+def _content(
+    content: Sequence[Part], template: ChatTemplate, role: str, *, learn: bool
+) -> Iterator[Piece]:
+    for part in content:
         if part.is_media:
             yield from _literal(template.media_before, template, learn=False)
             yield Piece("media", part, learn=False)
             yield from _literal(template.media_after, template, learn=False)
         elif part.type == "text":
-            if part.value and (template.user_text or message.role != "user"):
+            if part.value and (template.user_text or role != "user"):
                 yield Piece("text", part.value, learn=learn)
         elif part.type in PLACE_KINDS:
-            if template.user_text or message.role != "user":
+            if template.user_text or role != "user":
                 yield Piece("places", part, learn=learn)
         else:
             raise ConfigError(

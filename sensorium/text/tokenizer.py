@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from sensorium.core.atomic import write_json, write_text
@@ -68,6 +69,12 @@ class Tokenizer:
     def has(self, token: str) -> bool:
         """Whether the vocabulary holds `token` as one id."""
         return self.rust.token_to_id(token) is not None
+
+    def add(self, tokens: Iterable[str]) -> None:
+        """Append control tokens to the vocabulary, those that it does not have, in their order."""
+        missing = [AddedToken(t, special=True, normalized=False) for t in tokens if not self.has(t)]
+        self.rust.add_special_tokens(missing)
+        self._specials |= {token.content: self.special_id(token.content) for token in missing}
 
     def specials(self) -> Mapping[str, int]:
         """The control tokens and their ids."""

@@ -13,6 +13,7 @@ FAMILIES = NameTable(
         "qwen2_vl": "sensorium.interop.families.qwen2_vl:Qwen2Vl",
         "qwen2_5_vl": "sensorium.interop.families.qwen25_vl:Qwen25Vl",
         "kosmos-2": "sensorium.interop.families.kosmos2:Kosmos2",
+        "openflamingo": "sensorium.interop.families.openflamingo:OpenFlamingo",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )
