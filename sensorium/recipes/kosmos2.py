@@ -13,8 +13,9 @@ from sensorium.training.config import Published, Recipe, ScheduleConfig, StageCo
 from sensorium.training.objectives.next_token import CaptionConfig, InstructConfig
 
 # Tokens of a batch of 419K, in thousands.
-PRETRAIN = {"text_corpora": 185.0, "grit_and_captions": 215.0, "interleaved": 19.0}
-INSTRUCT = dict.fromkeys(("llava_instruct", "unnatural_instructions", "flan_v2", "grit_templates"))
+PRETRAIN: dict[str, float | None] = {"text_corpora": 185.0, "grit_and_captions": 215.0, "interleaved": 19.0}
+INSTRUCT: dict[str, float | None] = dict.fromkeys(
+    ("llava_instruct", "unnatural_instructions", "flan_v2", "grit_templates"))
 ROOT, PARTS = "data/kosmos2", ("encoders.image", "projectors.image", "backbone")
 
 
@@ -44,13 +45,13 @@ def kosmos2() -> Recipe:
 
 
 def stage(name: str, objective: CaptionConfig | InstructConfig, sets: dict[str, float | None],
-          **length: int) -> StageConfig:  # fmt: skip
+          *, steps: int | None = None, epochs: float | None = None) -> StageConfig:  # fmt: skip
     """Linear to zero after 375 steps of warm-up."""
     return StageConfig(
         name=name, objective=objective, data=mixed(sets, "samples", root=ROOT, suffix=".jsonl"),
         learns=tuple(Learn(part=part, lr=2e-4, weight_decay=0.01) for part in PARTS),
         batch_size=205, max_length=2048, pack=True, betas=(0.9, 0.98), precision="bf16",
-        schedule=ScheduleConfig(shape="linear", warmup_steps=375, final_ratio=0.0), **length,
+        schedule=ScheduleConfig(shape="linear", warmup_steps=375, final_ratio=0.0), steps=steps, epochs=epochs,
     )  # fmt: skip
 
 

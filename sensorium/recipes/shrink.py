@@ -20,7 +20,6 @@ from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
-from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -50,6 +49,8 @@ BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "num_key_value_heads": 4,
             # Kosmos-2's, and MPT's.
             "embed_dim": 48, "attention_heads": 4, "d_model": 48, "n_heads": 4}  # fmt: skip
+BYTES = 259
+"""Tokens of the tokenizer of bytes."""
 LAYERS = ("num_hidden_layers", "layers", "n_layers")
 
 
@@ -132,7 +133,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
             arch[mark] = None
     if config.added_tokens:
         # As in the full form, their rows are the last ones.
-        arch["vocab_size"] = len(byte_tokenizer()) + len(config.added_tokens)
+        arch["vocab_size"] = BYTES + len(config.added_tokens)
     return type(config)(arch=arch, tokenizer="bytes", added_tokens=config.added_tokens)
 
 

@@ -5,15 +5,16 @@ Foreign Jinja templates are never executed; a template here is a handful of stri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
-from sensorium.core.sample import PLACE_KINDS, ROLES, Message, Part
+from sensorium.core.sample import ROLES
+from sensorium.text.render import Piece, render
 from sensorium.text.tokenizer import Tokenizer
+
+__all__ = ["TEMPLATES", "ChatTemplate", "Piece", "TemplateName", "choose_template", "control_id", "render", "stop_ids"]
 
 EOS = "{eos}"
 TemplateName = Literal[
@@ -41,15 +42,6 @@ class ChatTemplate(Config):
     """False: of what a user says, only the media are written."""
     control: tuple[str, ...] = ()
     """Control tokens that may occur in the strings above; `{eos}` is the tokenizer's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of template output: plain text, a control token, a medium, or places in a picture."""
-
-    kind: Literal["text", "control", "media", "places"]
-    value: str | Part
-    learn: bool
 
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
@@ -255,83 +247,3 @@ def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> set[int]:
     """Ids that end an answer: end of text, and the token that closes a turn."""
     closing = {t for t in template.control if t in template.after["assistant"]}
     return {tokenizer.eos_id} | {control_id(token, tokenizer) for token in closing}
-
-
-def render(
-    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False
-) -> Iterator[Piece]:
-    """The pieces of a conversation; assistant text and its closing are learned.
-
-    Args:
-        answer_next: end with the opening of an assistant turn, for generation.
-    """
-    if template.default_system and (not messages or messages[0].role != "system"):
-        yield from _literal(template.before["system"], template, learn=False)
-        yield Piece("text", template.default_system, learn=False)
-        yield from _literal(template.after["system"], template, learn=False)
-    opened = False
-    """Whether a medium awaits the end of its chunk."""
-    for message in messages:
-        learn = message.role == "assistant"
-        yield from _literal(template.before[message.role], template, learn=False)
-        if learn and template.answer_prefix:
-            yield Piece("text", template.answer_prefix, learn=True)
-        closed = True
-        if template.chunk_end:
-            yield from _chunks(message, template, opened=opened)
-            closed = opened or any(part.is_media for part in message.content)
-            opened = closed and message.role != "assistant"
-        else:
-            yield from _content(message.content, template, message.role, learn=learn)
-        yield from _literal(template.after[message.role], template, learn=learn and closed)
-    if answer_next:
-        yield from _literal(template.before["assistant"], template, learn=False)
-
-
-def _chunks(message: Message, template: ChatTemplate, *, opened: bool) -> Iterator[Piece]:
-    """A message whose media each begin a chunk.
-
-    Args:
-        opened: a medium in front of the message awaits the end of its chunk.
-    """
-    learn = message.role == "assistant"
-    for part in message.content:
-        if part.is_media and opened:
-            yield from _literal(template.chunk_end, template, learn=learn)
-        opened = opened or part.is_media
-        yield from _content((part,), template, message.role, learn=learn and opened)
-
-
-def _content(
-    content: Sequence[Part], template: ChatTemplate, role: str, *, learn: bool
-) -> Iterator[Piece]:
-    for part in content:
-        if part.is_media:
-            yield from _literal(template.media_before, template, learn=False)
-            yield Piece("media", part, learn=False)
-            yield from _literal(template.media_after, template, learn=False)
-        elif part.type == "text":
-            if part.value and (template.user_text or role != "user"):
-                yield Piece("text", part.value, learn=learn)
-        elif part.type in PLACE_KINDS:
-            if template.user_text or role != "user":
-                yield Piece("places", part, learn=learn)
-        else:
-            raise ConfigError(
-                f"part type {part.type!r} in a conversation for a model that answers in text",
-                fix="use a model with an output head for it",
-            )
-
-
-def _literal(text: str, template: ChatTemplate, *, learn: bool) -> Iterator[Piece]:
-    """Split template text at its control tokens."""
-    while text:
-        hits = [(text.find(t), t) for t in template.control if t in text]
-        if not hits:
-            yield Piece("text", text, learn)
-            return
-        position, token = min(hits)
-        if position:
-            yield Piece("text", text[:position], learn)
-        yield Piece("control", token, learn)
-        text = text[position + len(token) :]

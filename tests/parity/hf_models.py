@@ -153,6 +153,12 @@ def kosmos2(folder: Path, vocab: int = 100) -> Any:
     return save(Kosmos2ForConditionalGeneration(config), folder)
 
 
+def mpt(folder: Path, arch: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, MptForCausalLM
+
+    return save(MptForCausalLM(AutoConfig.for_model(**arch)), folder)
+
+
 def save(model: Any, folder: Path) -> Any:
     # Small random weights give nearly equal logits; wider ones make greedy text telling.
     with torch.no_grad():

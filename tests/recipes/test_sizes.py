@@ -20,6 +20,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.recipes import RECIPES, TINY_FORMS
 from sensorium.recipes.shrink import OBJECTIVES
 from sensorium.recipes.sizes import adapter_size, on_meta
+from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.training.config import Recipe
 
 # The class has no single linear map; the map is Lin(1024, 4096).
@@ -132,9 +133,17 @@ def test_tiny_forms_keep_the_graph() -> None:
             assert [(x.part, x.module) for x in one.learns] == [(x.part, x.module) for x in two.learns]
 
 
+def test_added_tokens_have_the_last_rows_of_a_tiny_form() -> None:
+    for name in TINY_FORMS:
+        backbone = TINY_FORMS.find(name)().model.backbone
+        if backbone.added_tokens:
+            assert backbone.vocab_size == len(byte_tokenizer()) + len(backbone.added_tokens)
+
+
 def test_a_variant_is_tested_through_what_it_varies() -> None:
     variants = {"llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b",
                 "qwen2.5-vl-3b"}  # fmt: skip
+    variants |= {"openflamingo-4b", "openflamingo-9b"}
     assert set(published()) - set(TINY_FORMS) == variants
 
 
