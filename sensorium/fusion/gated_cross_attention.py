@@ -20,12 +20,13 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Features, MediaBatch
 from sensorium.core.parts import FusionConfig
+from sensorium.nn.activations import activation
 from sensorium.nn.attention import Attention
 from sensorium.nn.norms import NormName, norm
 
 
 class GatedCrossAttentionConfig(FusionConfig):
-    """Defaults are Flamingo's block: 8 heads of 64, GELU feed-forward, scalar gates."""
+    """Defaults are OpenFlamingo's block: 8 heads of 64, GELU feed-forward, scalar gates."""
 
     kind: Literal["gated_cross_attention"] = "gated_cross_attention"
     every: int = 1
@@ -36,7 +37,7 @@ class GatedCrossAttentionConfig(FusionConfig):
     head_dim: int = 64
     mlp_width: int | None = None
     """None: four times the LLM's width."""
-    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    feed_forward: Literal["gelu", "squared_relu", "swiglu"] = "gelu"
     norm: NormName = "layer"
     norm_eps: float = 1e-5
     norm_heads: bool = False
@@ -157,6 +158,7 @@ class GatedBlock(nn.Module):
         self.mlp_gate = nn.Linear(d_model, mlp_width, bias=False) if gated else None
         self.mlp_up = nn.Linear(d_model, mlp_width, bias=False)
         self.mlp_down = nn.Linear(mlp_width, d_model, bias=False)
+        self.act = activation("squared_relu" if config.feed_forward == "squared_relu" else "gelu")
         size = d_model if config.gate == "vector" else 1
         self.attention_gate = nn.Parameter(torch.zeros(size))
         self.mlp_gate_scale = nn.Parameter(torch.zeros(size))
@@ -172,5 +174,5 @@ class GatedBlock(nn.Module):
         if self.mlp_gate is not None:
             inner = F.silu(self.mlp_gate(h_BTD)) * self.mlp_up(h_BTD)
         else:
-            inner = F.gelu(self.mlp_up(h_BTD))
+            inner = self.act(self.mlp_up(h_BTD))
         return x_BTD + torch.tanh(self.mlp_gate_scale) * self.mlp_down(inner)

@@ -35,6 +35,7 @@ RECIPES = NameTable(
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:qwen25_vl",
         "qwen2.5-vl-3b": "sensorium.recipes.qwen25_vl:qwen25_vl_3b",
         "kosmos-2": "sensorium.recipes.kosmos2:kosmos2",
+        "flamingo": "sensorium.recipes.flamingo:flamingo",
         "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
         "openflamingo-4b": "sensorium.recipes.openflamingo:openflamingo_4b",
         "openflamingo-9b": "sensorium.recipes.openflamingo:openflamingo_9b",
@@ -66,6 +67,7 @@ TINY_FORMS = NameTable(
         "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:tiny",
         "kosmos-2": "sensorium.recipes.kosmos2:tiny",
+        "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
     },
 )

@@ -254,16 +254,16 @@ def abstractor(width: int, inner: int, llm: int) -> int:
     return 64 * width + 6 * (attention + feed_forward) + linear(width, llm) + llm
 
 
-def resampler(width: int) -> int:
+def resampler(width: int, inner: int = 512) -> int:
     """OpenFlamingo's, from its src/helpers.py: 64 latents, six layers of norm_media and norm_latents,
     to_q, to_kv and to_out of 8 heads x 64, a feed-forward of norm and two matrices; a norm."""
-    attention = 2 * (2 * width) + 4 * width * 512
+    attention = 2 * (2 * width) + 4 * width * inner
     return 64 * width + 6 * (attention + 2 * width + 2 * width * 4 * width) + 2 * width
 
 
-def gated_blocks(count: int, width: int, media: int = 1024) -> int:
+def gated_blocks(count: int, width: int, media: int = 1024, inner: int = 512) -> int:
     """OpenFlamingo's, from the same file: norm, to_q, to_kv, to_out, a gate; norm, two matrices, a gate."""
-    attention = 2 * width + 2 * width * 512 + media * 2 * 512 + 1
+    attention = 2 * width + 2 * width * inner + media * 2 * inner + 1
     return count * (attention + 2 * width + 2 * width * 4 * width + 1)
 
 
@@ -287,6 +287,16 @@ BY_PARTS: dict[str, ByParts] = {
         "encoders.image": size_of("Blip2VisionModel", "Blip2VisionConfig", image_size=448),
         "projectors.image": lambda: linear(5632, 4096),
         "backbone": LLAMA_7B,
+    }),
+    # Tower and language model are those that stand in for the closed ones.
+    "flamingo": ByParts("flamingo", {
+        "encoders.image": size_of("SiglipVisionModel", "SiglipVisionConfig", hidden_size=1536, num_hidden_layers=40,
+                                  num_attention_heads=16, intermediate_size=6144, image_size=384, patch_size=16),
+        "projectors.image": lambda: resampler(1536, inner=2048),
+        "fusion": lambda: gated_blocks(24, 2048, media=1536, inner=2048),
+        "backbone": size_of(
+            "GPTNeoXForCausalLM", "GPTNeoXConfig", hidden_size=2048, num_hidden_layers=24, num_attention_heads=16,
+            intermediate_size=8192, vocab_size=50279),
     }),
     # MPT-1B has two norms more in each layer than transformers' MPT.
     "openflamingo-3b": openflamingo(24, 2048, lambda: mpt(2048, 24, 16)() + 24 * 2 * 2048),

@@ -68,6 +68,12 @@ def test_parts_are_as_large_as_the_originals(name: str) -> None:
     assert recipe.published.oracle == ORACLES[name].class_name
 
 
+def test_flamingo_3b_as_its_paper_prints() -> None:
+    sizes = BY_PARTS["flamingo"].sizes()
+    assert round(sizes["fusion"] / 1e9, 1) == 1.2
+    assert round(sizes["backbone"] / 1e9, 1) == 1.4
+
+
 def decoder(backbone: BackboneConfig) -> dict[str, Any]:
     """All that a language model's config says about its computation."""
     assert isinstance(backbone, CausalLMConfig | Seq2SeqLMConfig)

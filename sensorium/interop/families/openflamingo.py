@@ -126,6 +126,8 @@ class OpenFlamingo:
             rules += [Rule(theirs + a, ours + b) for a, b in GATED]
             splits.append(Split(f"{theirs}attn.{KV}", ours + K, ours + V))
             aliases.append((f"lang_encoder.gated_cross_attn_layers.{layer}.", theirs))
+        # What transformers called the output layer of a GPT-NeoX in its time.
+        aliases.append(("lang_encoder.embed_out.", "lang_encoder.lm_head."))
         rules += [
             Rule("perceiver.latents", "projectors.image.latents_QD"),
             Rule("perceiver.norm.*", "projectors.image.norm.*"),
