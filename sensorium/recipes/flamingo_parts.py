@@ -53,17 +53,19 @@ def siglip_giant() -> SiglipConfig:
 
 def flamingo_model() -> ModelConfig:
     """A block in front of every layer."""
-    shape = {"heads": 16, "head_dim": 128}
+    heads, head_dim = 16, 128
     return ModelConfig(
         lanes={
             "image": LaneConfig(
                 encoder=siglip_giant(),
-                projector=PerceiverConfig(**shape, activation="squared_relu", project=False),
+                projector=PerceiverConfig(
+                    heads=heads, head_dim=head_dim, activation="squared_relu", project=False
+                ),
                 resolution=FixedResolution(fit="stretch"),
             )
         },
         backbone=pythia_1_4b(),
-        fusion=GatedCrossAttentionConfig(**shape, feed_forward="squared_relu"),
+        fusion=GatedCrossAttentionConfig(heads=heads, head_dim=head_dim, feed_forward="squared_relu"),
         image_markers=(IMAGE,),
         template="flamingo",
     )
