@@ -221,14 +221,10 @@ class CausalLM(nn.Module):
 
     def _decode(self, embeds_BTD: Tensor, position_ids: Tensor, mask: Any, cache: Any) -> Tensor:
         """Run the decoder; the mask is that of `forward`, or the one of packed rows."""
-        output = self.decoder(
-            inputs_embeds=embeds_BTD,
-            position_ids=position_ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return output.last_hidden_state
+        return self.decoder(
+            inputs_embeds=embeds_BTD, position_ids=position_ids, attention_mask=mask,
+            past_key_values=cache, use_cache=cache is not None,
+        ).last_hidden_state  # fmt: skip
 
     def _packed_mask(
         self, segments_BT: Tensor, positions_BT: Tensor, branches_BT: Tensor | None

@@ -18,7 +18,8 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.training.optimiser import build_optimiser
 
-ARCH = {"model_type": "llama", "vocab_size": 261, "hidden_size": 16, "intermediate_size": 24,
+BASE = len(byte_tokenizer())
+ARCH = {"model_type": "llama", "vocab_size": BASE + 2, "hidden_size": 16, "intermediate_size": 24,
         "num_hidden_layers": 1, "num_attention_heads": 2, "tie_word_embeddings": False}  # fmt: skip
 EMBEDDING = "lm.model.embed_tokens"
 NEW = ("<image>", "<|endofchunk|>")
@@ -38,7 +39,7 @@ def test_only_the_named_rows_move(tie: bool) -> None:
     groups = set_learning(model, (learn((-2, 5)),))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimiser = build_optimiser(groups, (0.9, 0.98))
-    ids_BT = torch.tensor([[5, 6, 259, 260]])
+    ids_BT = torch.tensor([[5, 6, BASE, BASE + 1]])
     for _ in range(3):
         hidden = model.backbone(model.backbone.embed(ids_BT), positions_BT=torch.arange(4)[None])
         model.logits(hidden).square().sum().backward()
@@ -48,7 +49,7 @@ def test_only_the_named_rows_move(tie: bool) -> None:
     assert list(moved) == [f"backbone.{EMBEDDING}.weight"]
     (name,) = moved
     changed = (moved[name] != before[name]).any(dim=1).nonzero().flatten().tolist()
-    assert changed == [5, 259]
+    assert changed == [5, BASE]
     assert count_parameters(model)[0][2] == 2 * 16
 
 
@@ -60,7 +61,7 @@ def test_the_whole_matrix_learns_again_afterwards() -> None:
     weight = model.get_parameter(f"backbone.{EMBEDDING}.weight")
     assert weight.grad is not None
     assert weight.grad[3].abs().sum() > 0
-    assert count_parameters(model)[0][2] == 261 * 16
+    assert count_parameters(model)[0][2] == (BASE + 2) * 16
 
 
 def test_what_has_no_such_rows_is_refused() -> None:
@@ -81,30 +82,30 @@ def pretrained(folder: Path, rows: int) -> None:
     byte_tokenizer().save(folder)
 
 
-@pytest.mark.parametrize("rows", [259, 300])
+@pytest.mark.parametrize("rows", [BASE, 300])
 def test_added_tokens_get_the_next_rows(rows: int, tmp_path: Path) -> None:
     """Of an embedding as long as the tokenizer, and of one that was padded."""
     pretrained(tmp_path / "lm", rows)
     config = ModelConfig(backbone=CausalLMConfig(
         arch=ARCH, added_tokens=NEW, weights=(FolderSource(path=str(tmp_path / "lm")),)))  # fmt: skip
     model, tokenizer = build_pretrained(config)
-    assert [tokenizer.special_id(token) for token in NEW] == [259, 260]
+    assert [tokenizer.special_id(token) for token in NEW] == [BASE, BASE + 1]
     # As everywhere, text cannot become a control token.
-    assert 259 not in tokenizer.encode("<image>")
+    assert BASE not in tokenizer.encode("<image>")
     stored = MultimodalModel(ModelConfig(backbone=CausalLMConfig(arch=ARCH | {"vocab_size": rows})),
                              {"backbone": tmp_path / "lm"})  # fmt: skip
     for matrix in (EMBEDDING, "lm.lm_head"):
         whole, part = (m.get_parameter(f"backbone.{matrix}.weight") for m in (model, stored))
-        assert len(whole) == 261
-        assert torch.equal(whole[:259], part[:259])
+        assert len(whole) == BASE + 2
+        assert torch.equal(whole[:BASE], part[:BASE])
         assert f"backbone.{matrix}.weight" in own_names(model)
     save_model(model, tokenizer, tmp_path / "saved", learnt=set())
     again, words = load_model(tmp_path / "saved")
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
-    assert words.special_id(NEW[1]) == 260
+    assert words.special_id(NEW[1]) == BASE + 1
 
 
 def test_more_tokens_than_rows_are_refused() -> None:
-    config = ModelConfig(backbone=CausalLMConfig(arch=ARCH | {"vocab_size": 260}, tokenizer="bytes", added_tokens=NEW))
-    with pytest.raises(ConfigError, match="261 tokens for an embedding of 260 rows"):
+    config = ModelConfig(backbone=CausalLMConfig(arch=ARCH | {"vocab_size": BASE + 1}, tokenizer="bytes", added_tokens=NEW))
+    with pytest.raises(ConfigError, match=f"{BASE + 2} tokens for an embedding of {BASE + 1} rows"):
         build_pretrained(config)
