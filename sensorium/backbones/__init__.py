@@ -6,6 +6,8 @@ BACKBONES = NameTable(
     "backbone",
     {
         "causal_lm": "sensorium.backbones.causal_lm:CausalLMConfig",
+        "kosmos2_text": "sensorium.backbones.kosmos2_text:Kosmos2TextLMConfig",
+        "mpt_qk_norm": "sensorium.backbones.mpt_qk_norm:MptQkNormConfig",
         "seq2seq_lm": "sensorium.backbones.seq2seq_lm:Seq2SeqLMConfig",
         "cross_lm": "sensorium.backbones.cross_lm:CrossLMConfig",
         "cross_tower": "sensorium.backbones.cross_tower:CrossTowerConfig",

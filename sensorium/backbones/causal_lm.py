@@ -5,6 +5,7 @@ Shape legend: B rows, T tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,17 +108,26 @@ class CausalLM(nn.Module):
 
     def __init__(self, config: CausalLMConfig, folder: Path | None = None) -> None:
         super().__init__()
-        from transformers import AutoModelForCausalLM
-
         self.config = config
         hf_config = transformers_config(config.arch)
-        if config.mrope:
-            self.lm: Any = from_config(mrope_lm(config.arch["model_type"]), hf_config, folder)
-        elif folder is None:
-            self.lm = AutoModelForCausalLM.from_config(hf_config)
-        else:
-            self.lm = from_folder(AutoModelForCausalLM, hf_config, folder)
+        self.lm: Any = self._language_model(hf_config, folder)
         self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
+
+    def _language_model(self, hf_config: Any, folder: Path | None) -> Any:
+        """The transformers model, with the weights in `folder` or random ones."""
+        from transformers import AutoModelForCausalLM
+
+        if self.config.mrope:
+            return from_config(mrope_lm(self.config.arch["model_type"]), hf_config, folder)
+        if folder is None:
+            return AutoModelForCausalLM.from_config(hf_config)
+        if not self.config.added_tokens:
+            return from_folder(AutoModelForCausalLM, hf_config, folder)
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        smaller = transformers_config(self.config.arch | {"vocab_size": stored})
+        lm = from_folder(AutoModelForCausalLM, smaller, folder)
+        lm.resize_token_embeddings(self.config.vocab_size, mean_resizing=False)
+        return lm
 
     @property
     def decoder(self) -> nn.Module:
@@ -207,14 +217,14 @@ class CausalLM(nn.Module):
             # In transformers' order: what masks go by, then what queries and keys are turned by.
             position_ids = torch.cat([positions_BT[None], places_3BT])
         with self._inserted(insert):
-            output = self.decoder(
-                inputs_embeds=embeds_BTD,
-                position_ids=position_ids,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
-        return output.last_hidden_state
+            return self._decode(embeds_BTD, position_ids, mask, cache)
+
+    def _decode(self, embeds_BTD: Tensor, position_ids: Tensor, mask: Any, cache: Any) -> Tensor:
+        """Run the decoder; the mask is that of `forward`, or the one of packed rows."""
+        return self.decoder(
+            inputs_embeds=embeds_BTD, position_ids=position_ids, attention_mask=mask,
+            past_key_values=cache, use_cache=cache is not None,
+        ).last_hidden_state  # fmt: skip
 
     def _packed_mask(
         self, segments_BT: Tensor, positions_BT: Tensor, branches_BT: Tensor | None

@@ -122,11 +122,11 @@ class BackboneConfig(PartConfig):
     """Where pretrained weights and the tokenizer may come from; first match wins."""
     tokenizer: Literal["pretrained", "bytes"] = "pretrained"
     """`bytes`: a vocabulary of the 256 bytes and chat tokens, for models from scratch."""
-
+    added_tokens: tuple[str, ...] = ()
+    """Control tokens that the tokenizer lacks; they are appended in this order when the model is built.
+    The rows of the embedding count them; their own begin at random."""
     tokenizer_from: tuple[WeightSource, ...] = ()
     """Where the tokenizer may come from while the weights start at random."""
-    marks: tuple[str, ...] = ()
-    """Control tokens that are appended to the tokenizer, which comes without them."""
     begins_with: str | None = None
     """The control token that begins every text; None: the tokenizer's own, if it has one."""
 

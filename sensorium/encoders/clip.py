@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sensorium.core.errors import ConfigError
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, TowerConfig, tiny_shape
@@ -30,6 +31,8 @@ class ClipConfig(TowerConfig):
     norm_tokens: bool = False
     """Whether the tower's own output is normed as a whole, as mPLUG-Owl takes it
     (github.com/X-PLUG/mPLUG-Owl, modeling_mplug_owl.py). CLIP norms its pooled token alone."""
+    unit_tokens: bool = False
+    """Whether each token is then scaled to length 1, as Kosmos-2 takes it (arXiv:2306.14824)."""
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
 
@@ -38,6 +41,8 @@ class ClipConfig(TowerConfig):
         return cls(**tiny_shape(select_layer=-2))
 
     def check(self) -> None:
+        if self.unit_tokens and not self.norm_tokens:
+            raise ConfigError("tokens of length 1 without the final norm", expected="norm_tokens: true")
         if self.norm_tokens and self.select_layer is not None:
             raise ConfigError(
                 "the final norm on the tokens of an inner layer",
@@ -49,7 +54,8 @@ class ClipConfig(TowerConfig):
         tokens_NLD = super().output_tokens(tower, output)
         if not self.norm_tokens:
             return tokens_NLD
-        return getattr(tower, "vision_model", tower).post_layernorm(tokens_NLD)
+        normed_NLD = getattr(tower, "vision_model", tower).post_layernorm(tokens_NLD)
+        return F.normalize(normed_NLD, dim=-1) if self.unit_tokens else normed_NLD
 
     def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import CLIPVisionConfig, CLIPVisionModel

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, FeatureChoice, TowerConfig, tiny_shape
-from sensorium.nn.pretrained import load_folder
+from sensorium.nn.pretrained import HARMLESS, load_exact, read_folder
 
 
 class IdeficsVitConfig(TowerConfig):
@@ -47,8 +47,15 @@ class IdeficsVitConfig(TowerConfig):
         config._attn_implementation = "sdpa"
         tower = IdeficsVisionTransformer(config)
         if folder is not None:
-            load_folder(tower, folder)
+            load_exact(tower, _tensors(folder), where=str(folder))
         return tower
 
     def blocks(self, tower: Any) -> list[nn.Module]:
         return list(tower.encoder.layers)
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """The tower's own tensors, or those of the tower in a whole CLIP, where IDEFICS' comes from."""
+    tensors, inside = read_folder(folder), "vision_model."
+    tower = {k.removeprefix(inside): v for k, v in tensors.items() if k.startswith(inside)}
+    return {k: v for k, v in (tower or tensors).items() if not k.endswith(HARMLESS)}

@@ -13,27 +13,31 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.batch import Features, MediaBatch
 from sensorium.core.parts import FusionConfig
+from sensorium.nn.activations import activation
 from sensorium.nn.attention import Attention
 from sensorium.nn.cross_media import MediaContext, lay_media
 from sensorium.nn.norms import NormName, norm
 
 
 class GatedCrossAttentionConfig(FusionConfig):
-    """Defaults are Flamingo's block: 8 heads of 64, GELU feed-forward, scalar gates."""
+    """Defaults are OpenFlamingo's block: 8 heads of 64, GELU feed-forward, scalar gates."""
 
     kind: Literal["gated_cross_attention"] = "gated_cross_attention"
     every: int = 1
-    """A block before layers 0, every, 2*every, ..."""
+    """A block before layers first, first + every, ..."""
+    first: int = Field(default=0, ge=0)
+    """IDEFICS begins at layer 0; OpenFlamingo at the last of the first `every` layers."""
     heads: int = 8
     head_dim: int = 64
     mlp_width: int | None = None
     """None: four times the LLM's width."""
-    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    feed_forward: Literal["gelu", "squared_relu", "swiglu"] = "gelu"
     norm: NormName = "layer"
     norm_eps: float = 1e-5
     norm_heads: bool = False
@@ -96,8 +100,8 @@ class GatedCrossAttention(nn.Module):
         mask_B1TK = (sees_BTK | ~gate_BT1)[:, None]
 
         def insert(layer: int, hidden_BTD: Tensor) -> Tensor:
-            index, rest = divmod(layer, self.config.every)
-            if rest or index >= len(self.blocks):
+            index, rest = divmod(layer - self.config.first, self.config.every)
+            if rest or not 0 <= index < len(self.blocks):
                 return hidden_BTD
             return self.blocks[index](hidden_BTD, context.media_BKE, mask_B1TK, gate_BT1)
 
@@ -123,6 +127,7 @@ class GatedBlock(nn.Module):
         self.mlp_gate = nn.Linear(d_model, mlp_width, bias=False) if gated else None
         self.mlp_up = nn.Linear(d_model, mlp_width, bias=False)
         self.mlp_down = nn.Linear(mlp_width, d_model, bias=False)
+        self.act = activation("squared_relu" if config.feed_forward == "squared_relu" else "gelu")
         size = d_model if config.gate == "vector" else 1
         self.attention_gate = nn.Parameter(torch.zeros(size))
         self.mlp_gate_scale = nn.Parameter(torch.zeros(size))
@@ -138,5 +143,5 @@ class GatedBlock(nn.Module):
         if self.mlp_gate is not None:
             inner = F.silu(self.mlp_gate(h_BTD)) * self.mlp_up(h_BTD)
         else:
-            inner = F.gelu(self.mlp_up(h_BTD))
+            inner = self.act(self.mlp_up(h_BTD))
         return x_BTD + torch.tanh(self.mlp_gate_scale) * self.mlp_down(inner)

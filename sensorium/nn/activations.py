@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "tanh"]
+ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "tanh", "squared_relu"]
 
 
 class QuickGELU(nn.Module):
@@ -15,6 +16,13 @@ class QuickGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
+
+
+class SquaredReLU(nn.Module):
+    """Primer's (arXiv:2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
 
 
 def activation(name: ActivationName) -> nn.Module:
@@ -26,5 +34,6 @@ def activation(name: ActivationName) -> nn.Module:
         "relu": nn.ReLU(),
         "silu": nn.SiLU(),
         "tanh": nn.Tanh(),
+        "squared_relu": SquaredReLU(),
     }
     return made[name]

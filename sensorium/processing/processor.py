@@ -250,6 +250,12 @@ class Processor:
                 draft.maps.append(plan.token_map(tile))
         else:
             placeholders = self._markers
+            if len(placeholders) > 1 and placeholders[0] == placeholders[-1]:
+                # A fence: two media side by side share the one between them, and the one in front
+                # still sees what came before (IDEFICS).
+                if not draft.spans or draft.spans[-1][2] < start:
+                    draft.put(placeholders[:1], learn=False)
+                placeholders, start = placeholders[1:], len(draft.ids)
         draft.spans.append((kind, start, start + len(placeholders)))
         draft.put(placeholders, learn=False)
 

@@ -41,6 +41,11 @@ RECIPES = NameTable(
         "qwen2-vl-2b": "sensorium.recipes.qwen2_vl:qwen2_vl_2b",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:qwen25_vl",
         "qwen2.5-vl-3b": "sensorium.recipes.qwen25_vl:qwen25_vl_3b",
+        "kosmos-2": "sensorium.recipes.kosmos2:kosmos2",
+        "flamingo": "sensorium.recipes.flamingo:flamingo",
+        "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
+        "openflamingo-4b": "sensorium.recipes.openflamingo:openflamingo_4b",
+        "openflamingo-9b": "sensorium.recipes.openflamingo:openflamingo_9b",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -73,5 +78,8 @@ TINY_FORMS = NameTable(
         "llama-adapter": "sensorium.recipes.llama_adapter:tiny",
         "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:tiny",
+        "kosmos-2": "sensorium.recipes.kosmos2:tiny",
+        "flamingo": "sensorium.recipes.flamingo:tiny",
+        "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
     },
 )

@@ -38,7 +38,7 @@ def text(begins_with: str) -> dict[str, Any]:
         begins_with: the mark in front of every text.
     """
     words = HubSource(id="Salesforce/blip-image-captioning-base")
-    return {"arch": BERT, "tokenizer_from": (words,), "marks": MARKS, "begins_with": begins_with}
+    return {"arch": BERT, "tokenizer_from": (words,), "added_tokens": MARKS, "begins_with": begins_with}
 
 
 def seeing(size_px: int, backbone: Any, template: Layout) -> ModelConfig:

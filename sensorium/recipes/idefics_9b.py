@@ -25,11 +25,10 @@ def idefics_9b() -> Recipe:
         published=Published(
             paper="2306.16527",
             oracle="IdeficsForVisionText2Text",
-            missing=(
-                "two words added to LLaMA's vocabulary, whose rows alone learn",
-                "starting from CLIP-H in its own layout",
+            differs=(
+                "rates, steps, batch and shares are quoted from memory of the model card",
+                "the rows of the two added words do not decay",
             ),
-            differs=("rates, steps, batch and shares are quoted from memory of the model card",),
         ),
         model=idefics_model(),
         stages=(
@@ -40,6 +39,8 @@ def idefics_9b() -> Recipe:
                 learns=(
                     Learn(part="projectors.image", lr=lr, weight_decay=decay),
                     Learn(part="fusion", lr=lr, weight_decay=decay),
+                    *(Learn(part="backbone", module=m, rows=(-2, -1), lr=lr)
+                      for m in ("lm.model.embed_tokens", "lm.lm_head")),
                 ),
                 steps=200_000,
                 batch_size=1280,  # Packed rows: 1.31M tokens.

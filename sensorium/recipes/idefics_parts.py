@@ -6,6 +6,7 @@ Sizes: config.json of huggingface.co/HuggingFaceM4/idefics-9b.
 
 from __future__ import annotations
 
+from sensorium.core.weights import HubSource
 from sensorium.encoders.idefics_vit import IdeficsVitConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.input_projectors.perceiver import PerceiverConfig
@@ -22,14 +23,16 @@ def idefics_model() -> ModelConfig:
     return ModelConfig(
         lanes={
             "image": LaneConfig(
-                encoder=IdeficsVitConfig(),
+                encoder=IdeficsVitConfig(weights=(HubSource(id="laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),)),
                 projector=PerceiverConfig(
                     heads=16, head_dim=96, norm_heads=True, activation="relu", project=False
                 ),
                 resolution=FixedResolution(fit="stretch"),
             )
         },
-        backbone=llama("7b", None, vocab_size=32002),
+        backbone=llama("7b", "huggyllama/llama-7b", vocab_size=32002).model_copy(
+            update={"added_tokens": (AROUND, IMAGE)}
+        ),
         fusion=GatedCrossAttentionConfig(
             every=4,
             heads=shape["num_attention_heads"],

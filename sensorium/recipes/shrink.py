@@ -34,6 +34,7 @@ PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
+    "latent_query": {"latents": 4, "heads": 4},
 }
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
 ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
@@ -49,7 +50,12 @@ TALKS = ("instruct",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
-            "num_key_value_heads": 4}  # fmt: skip
+            "num_key_value_heads": 4,
+            # Kosmos-2's, and MPT's.
+            "embed_dim": 48, "attention_heads": 4, "d_model": 48, "n_heads": 4}  # fmt: skip
+BYTES = 261
+"""Tokens of the tokenizer of bytes."""
+LAYERS = ("num_hidden_layers", "layers", "n_layers")
 
 # Of the tokenizer of bytes.
 TOKENS = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
@@ -83,8 +89,8 @@ def _model(config: ModelConfig) -> ModelConfig:
             "backbone": _backbone(config.backbone, layers=2 * every),
             "fusion": fusion,
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
-            # The tokenizer of bytes has no such tokens.
-            "image_markers": (),
+            # The tokenizer of bytes has only those of these tokens that are added to it.
+            "image_markers": tuple(t for t in config.image_markers if t in config.backbone.added_tokens),
             "placeholder_token": None,
         }
     )
@@ -122,7 +128,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         small: dict[str, Any] = {"arch": config.arch | TINY | wide, "tokenizer": "bytes"}
         if isinstance(config, CrossTowerConfig):
             small["joint"] = MatchConfig.tiny().joint
-        return _with(config, small | {"tokenizer_from": (), "marks": (), "begins_with": None})
+        return _with(config, small | {"tokenizer_from": (), "added_tokens": (), "begins_with": None})
     if isinstance(config, TextTowerConfig):
         # As wide as the tiny towers of pictures, with which some have to agree.
         sizes = TextTowerConfig.tiny().arch | {"hidden_size": 32, "projection_size": 32}
@@ -130,10 +136,11 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
                                tokenizer="bytes")
     if not isinstance(config, CausalLMConfig):
         raise ConfigError(f"no tiny form of a {config.kind} backbone", expected="causal_lm")
-    arch: dict[str, Any] = {**config.arch, "num_hidden_layers": layers}
-    arch |= {name: size for name, size in BACKBONE.items() if name in arch}
-    if config.arch.get("num_key_value_heads") != config.arch["num_attention_heads"] and (
-        "num_key_value_heads" in arch
+    sizes = BACKBONE | dict.fromkeys(LAYERS, layers)
+    arch: dict[str, Any] = {**config.arch}
+    arch |= {name: size for name, size in sizes.items() if name in arch}
+    if "num_key_value_heads" in arch and (
+        config.arch["num_key_value_heads"] != config.arch["num_attention_heads"]
     ):
         arch["num_key_value_heads"] = 2
     rope = arch.get("rope_parameters", {})
@@ -142,9 +149,12 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         arch["rope_parameters"] = rope | {"mrope_section": [2, 2, 2]}
     for mark in ("bos_token_id", "eos_token_id"):
         # Ends of text of a large vocabulary are not in a small one.
-        if arch.get(mark, 0) >= arch["vocab_size"]:
+        if (arch.get(mark) or 0) >= arch["vocab_size"]:
             arch[mark] = None
-    return CausalLMConfig(arch=arch, tokenizer="bytes")
+    if config.added_tokens:
+        # As in the full form, their rows are the last ones.
+        arch["vocab_size"] = BYTES + len(config.added_tokens)
+    return type(config)(arch=arch, tokenizer="bytes", added_tokens=config.added_tokens)
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:

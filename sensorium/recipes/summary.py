@@ -92,7 +92,8 @@ def learner(learn: Learn) -> str:
     head, _, kind = learn.part.partition(".")
     name = ROLES.get(head, head) if kind in ("", "image") else learn.part
     if learn.module is not None:
-        return f"{name}.{learn.module}"
+        rows = f" ({len(learn.rows)} rows)" if learn.rows else ""
+        return f"{name}.{learn.module}{rows}"
     return name if learn.last_blocks is None else f"{name} (last {learn.last_blocks})"
 
 

@@ -5,22 +5,22 @@ Foreign Jinja templates are never executed; a template here is a handful of stri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
-from sensorium.core.sample import PLACE_KINDS, ROLES, Message, Part
+from sensorium.core.sample import ROLES
+from sensorium.text.render import Piece, render
 from sensorium.text.tokenizer import Tokenizer
+
+__all__ = ["TEMPLATES", "ChatTemplate", "Piece", "TemplateName", "choose_template", "control_id", "render", "stop_ids"]
 
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
-    "pair", "picture_of", "blip_vqa",
-    "vicuna_markers", "shikra",
+    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "kosmos2", "flamingo", "openflamingo",
+    "caption", "caption_line", "document", "pair", "picture_of", "blip_vqa", "vicuna_markers", "shikra",
 ]  # fmt: skip
 
 
@@ -33,21 +33,15 @@ class ChatTemplate(Config):
     default_system: str | None = None
     media_before: str = ""
     media_after: str = ""
+    chunk_end: str = ""
+    """Closes what is written about a medium, in front of the next one. What an answer says before
+    the first medium is not learned then."""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
     user_text: bool = True
     """False: of what a user says, only the media are written."""
     control: tuple[str, ...] = ()
     """Control tokens that may occur in the strings above; `{eos}` is the tokenizer's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of template output: plain text, a control token, a medium, or places in a picture."""
-
-    kind: Literal["text", "control", "media", "places"]
-    value: str | Part
-    learn: bool
 
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
@@ -67,6 +61,16 @@ _MARKS = ("<im_start>", "<im_end>")
 _MARKED = _VICUNA.model_copy(
     update={"media_before": _MARKS[0], "media_after": _MARKS[1], "control": (EOS, *_MARKS)}
 )
+
+
+def _flamingo(chunk_end: str) -> ChatTemplate:
+    return ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": chunk_end},
+        chunk_end=chunk_end,
+        control=(chunk_end,),
+    )
+
 
 TEMPLATES: dict[str, ChatTemplate] = {
     "chatml": ChatTemplate(
@@ -184,6 +188,20 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "\n", "user": "{eos}", "assistant": "{eos}"},
         control=("{eos}",),
     ),
+    # Kosmos-2 continues what is written (arXiv:2306.14824, table 1): a picture between its tags, then
+    # text, which begins with `<grounding>` where boxes are wanted. All tags are the vocabulary's own.
+    "kosmos2": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
+        media_before="<image>",
+        media_after="</image>",
+        control=("{eos}",),
+    ),
+    # Each picture is followed by what is written about it, and this by a token of its own
+    # (arXiv:2204.14198, section 3.1; github.com/mlfoundations/open_flamingo, train/data.py).
+    "flamingo": _flamingo("<EOC>"),
+    "openflamingo": _flamingo("<|endofchunk|>"),
     # Alignment by captions: picture, then caption, no roles (LLaVA stage 1's `plain`).
     "caption": ChatTemplate(
         before={"system": "", "user": "", "assistant": ""},
@@ -262,59 +280,3 @@ def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> set[int]:
     """Ids that end an answer: end of text, and the token that closes a turn."""
     closing = {t for t in template.control if t in template.after["assistant"]}
     return {tokenizer.eos_id} | {control_id(token, tokenizer) for token in closing}
-
-
-def render(
-    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False
-) -> Iterator[Piece]:
-    """The pieces of a conversation; assistant text and its closing are learned.
-
-    Args:
-        answer_next: end with the opening of an assistant turn, for generation.
-    """
-    if template.default_system and (not messages or messages[0].role != "system"):
-        yield from _literal(template.before["system"], template, learn=False)
-        yield Piece("text", template.default_system, learn=False)
-        yield from _literal(template.after["system"], template, learn=False)
-    for message in messages:
-        learn = message.role == "assistant"
-        yield from _literal(template.before[message.role], template, learn=False)
-        if learn and template.answer_prefix:
-            yield Piece("text", template.answer_prefix, learn=True)
-        yield from _content(message, template, learn)
-        yield from _literal(template.after[message.role], template, learn=learn)
-    if answer_next:
-        yield from _literal(template.before["assistant"], template, learn=False)
-
-
-def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[Piece]:
-    for part in message.content:
-        if part.is_media:
-            yield from _literal(template.media_before, template, learn=False)
-            yield Piece("media", part, learn=False)
-            yield from _literal(template.media_after, template, learn=False)
-        elif part.type == "text":
-            if part.value and (template.user_text or message.role != "user"):
-                yield Piece("text", part.value, learn=learn)
-        elif part.type in PLACE_KINDS:
-            if template.user_text or message.role != "user":
-                yield Piece("places", part, learn=learn)
-        else:
-            raise ConfigError(
-                f"part type {part.type!r} in a conversation for a model that answers in text",
-                fix="use a model with an output head for it",
-            )
-
-
-def _literal(text: str, template: ChatTemplate, *, learn: bool) -> Iterator[Piece]:
-    """Split template text at its control tokens."""
-    while text:
-        hits = [(text.find(t), t) for t in template.control if t in text]
-        if not hits:
-            yield Piece("text", text, learn)
-            return
-        position, token = min(hits)
-        if position:
-            yield Piece("text", text[:position], learn)
-        yield Piece("control", token, learn)
-        text = text[position + len(token) :]

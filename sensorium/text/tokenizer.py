@@ -44,11 +44,6 @@ class Tokenizer:
             if token.special
         }
 
-    def add_specials(self, tokens: Sequence[str]) -> None:
-        """Append control tokens to the vocabulary."""
-        self.rust.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
-        self._specials = self._read_specials()
-
     def __len__(self) -> int:
         return self.rust.get_vocab_size(with_added_tokens=True)
 
@@ -77,6 +72,12 @@ class Tokenizer:
     def has(self, token: str) -> bool:
         """Whether the vocabulary holds `token` as one id."""
         return self.rust.token_to_id(token) is not None
+
+    def add(self, tokens: Iterable[str]) -> None:
+        """Append control tokens to the vocabulary, those that it does not have, in their order."""
+        missing = [AddedToken(t, special=True, normalized=False) for t in tokens if not self.has(t)]
+        self.rust.add_special_tokens(missing)
+        self._specials |= {token.content: self.special_id(token.content) for token in missing}
 
     def specials(self) -> Mapping[str, int]:
         """The control tokens and their ids."""

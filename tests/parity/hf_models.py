@@ -141,6 +141,24 @@ def idefics(folder: Path, *, alpha: str, norm_heads: bool, extra: int) -> Any:
     return save(IdeficsForVisionText2Text(config), folder)
 
 
+def kosmos2(folder: Path, vocab: int = 100) -> Any:
+    from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
+
+    config = Kosmos2Config(
+        vision_config=VISION,
+        text_config={"vocab_size": vocab, "embed_dim": 32, "ffn_dim": 48, "layers": 2,
+                     "attention_heads": 4, "max_position_embeddings": 64},
+        latent_query_num=4,
+    )  # fmt: skip
+    return save(Kosmos2ForConditionalGeneration(config), folder)
+
+
+def mpt(folder: Path, arch: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, MptForCausalLM
+
+    return save(MptForCausalLM(AutoConfig.for_model(**arch)), folder)
+
+
 def save(model: Any, folder: Path) -> Any:
     # Small random weights give nearly equal logits; wider ones make greedy text telling.
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.encoders.clip import ClipConfig
+from sensorium.encoders.idefics_vit import IdeficsVitConfig
 from sensorium.encoders.siglip import SiglipConfig
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "image_size": 32,
@@ -71,3 +72,19 @@ def test_more_blocks_too_many_are_refused(tmp_path: Path) -> None:
         SiglipConfig(**OURS, layers=1, select_layer=-1, pooling_head=False).build(tmp_path)
     with pytest.raises(WeightsError, match="left over"):
         SiglipConfig(**OURS, layers=2, select_layer=-1).build(tmp_path)
+
+
+@torch.no_grad()
+def test_idefics_tower_out_of_a_whole_clip(tmp_path: Path) -> None:
+    """IDEFICS began with the tower of a CLIP; its own last norm is not used."""
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "vocab_size": 20}  # fmt: skip
+    vision = SHAPE | {"num_hidden_layers": 3, "hidden_act": "gelu"}
+    theirs = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
+    theirs.save_pretrained(tmp_path)
+    tower = IdeficsVitConfig(**OURS, layers=3).build(tmp_path)
+    raw = pixels()
+    expected = theirs.vision_model(tower.normalise(raw)).last_hidden_state
+    torch.testing.assert_close(tower(raw).values_ND.reshape(2, 17, 32), expected, atol=1e-5, rtol=1e-5)

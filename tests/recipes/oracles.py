@@ -253,6 +253,21 @@ SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 2
           "num_attention_heads": 16}  # fmt: skip
 
 
+def kosmos2() -> Oracle:
+    """All sizes are the defaults of the class, which are those of the released model."""
+
+    def config() -> Any:
+        from transformers import Kosmos2Config
+
+        return Kosmos2Config()
+
+    return Oracle("kosmos-2", "Kosmos2ForConditionalGeneration", config, {
+        "encoders.image": ("vision_model.",),
+        "projectors.image": ("image_to_text_projection.",),
+        "backbone": ("text_model.",),
+    })  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ByParts:
     """A system that no class of transformers is: each part is as large as a class of its own says,
@@ -291,6 +306,32 @@ def abstractor(width: int, inner: int, llm: int) -> int:
     return 64 * width + 6 * (attention + feed_forward) + linear(width, llm) + llm
 
 
+def resampler(width: int, inner: int = 512) -> int:
+    """OpenFlamingo's, from its src/helpers.py: 64 latents, six layers of norm_media and norm_latents,
+    to_q, to_kv and to_out of 8 heads x 64, a feed-forward of norm and two matrices; a norm."""
+    attention = 2 * (2 * width) + 4 * width * inner
+    return 64 * width + 6 * (attention + 2 * width + 2 * width * 4 * width) + 2 * width
+
+
+def gated_blocks(count: int, width: int, media: int = 1024, inner: int = 512) -> int:
+    """OpenFlamingo's, from the same file: norm, to_q, to_kv, to_out, a gate; norm, two matrices, a gate."""
+    attention = 2 * width + 2 * width * inner + media * 2 * inner + 1
+    return count * (attention + 2 * width + 2 * width * 4 * width + 1)
+
+
+def openflamingo(blocks: int, width: int, backbone: Callable[[], int]) -> ByParts:
+    return ByParts("openflamingo", {
+        "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
+        "projectors.image": lambda: resampler(1024),
+        "fusion": lambda: gated_blocks(blocks, width),
+        "backbone": backbone,
+    })  # fmt: skip
+
+
+def mpt(width: int, layers: int, heads: int) -> Callable[[], int]:
+    return size_of("MptForCausalLM", "MptConfig", d_model=width, n_layers=layers, n_heads=heads, vocab_size=50280)
+
+
 LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
 BY_PARTS: dict[str, ByParts] = {
     # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
@@ -299,6 +340,22 @@ BY_PARTS: dict[str, ByParts] = {
         "projectors.image": lambda: linear(5632, 4096),
         "backbone": LLAMA_7B,
     }),
+    # Tower and language model are those that stand in for the closed ones.
+    "flamingo": ByParts("flamingo", {
+        "encoders.image": size_of("SiglipVisionModel", "SiglipVisionConfig", hidden_size=1536, num_hidden_layers=40,
+                                  num_attention_heads=16, intermediate_size=6144, image_size=384, patch_size=16),
+        "projectors.image": lambda: resampler(1536, inner=2048),
+        "fusion": lambda: gated_blocks(24, 2048, media=1536, inner=2048),
+        "backbone": size_of(
+            "GPTNeoXForCausalLM", "GPTNeoXConfig", hidden_size=2048, num_hidden_layers=24, num_attention_heads=16,
+            intermediate_size=8192, vocab_size=50279),
+    }),
+    # MPT-1B has two norms more in each layer than transformers' MPT.
+    "openflamingo-3b": openflamingo(24, 2048, lambda: mpt(2048, 24, 16)() + 24 * 2 * 2048),
+    "openflamingo-4b": openflamingo(16, 2560, size_of(
+        "GPTNeoXForCausalLM", "GPTNeoXConfig", hidden_size=2560, num_hidden_layers=32, num_attention_heads=32,
+        intermediate_size=10240, vocab_size=50280)),
+    "openflamingo-9b": openflamingo(8, 4096, mpt(4096, 32, 32)),
     # Its tower has CLIP's tensors, with q, k and v in one.
     "mplug-owl": ByParts("mplug-owl", {
         "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
@@ -343,4 +400,5 @@ ORACLES: dict[str, Oracle] = {
     "qwen2-vl-2b": qwen2_vl(tie=True, **QWEN2_2B),
     "qwen2.5-vl": qwen25_vl(tie=False, **QWEN2_7B),
     "qwen2.5-vl-3b": qwen25_vl(tie=True, **QWEN25_3B),
+    "kosmos-2": kosmos2(),
 }

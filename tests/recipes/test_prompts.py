@@ -48,6 +48,7 @@ CHATS = {
     "Human: What?\nAI: A cat.{eos}\nHuman: Big?\nAI: Yes.{eos}",
     "llama-adapter": f"{ALPACA}\n\n### Instruction:\nIMGWhat?\n\n### Response:A cat.{{eos}}"
     "### Instruction:\nBig?\n\n### Response:Yes.{eos}",
+    "kosmos-2": "<image>IMG</image>What?A cat.{eos}Big?Yes.{eos}",
     "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
     "###Human: Big? ###Assistant: Yes.###",
 }
@@ -114,6 +115,33 @@ def test_alignment_shows_no_instruction_and_learns_caption_and_line_break(name: 
     assert [(p.kind, p.learn) for p in pieces] == [("media", False), ("text", True), ("text", True)]
     assert "".join(str(p.value) for p in pieces[1:]) == "A cat.\n"
     assert template.bos
+
+
+def test_flamingo_closes_what_belongs_to_each_picture() -> None:
+    """As train/data.py writes a page; text before the first picture is not learned."""
+    image = {"type": "image", "image": "x.png"}
+    sample = parse_sample({"messages": [{"role": "assistant", "content": [
+        {"type": "text", "text": "First"}, image, {"type": "text", "text": "one"}, image,
+        {"type": "text", "text": "two"}]}]})  # fmt: skip
+    pieces = list(render(sample.messages, TEMPLATES["openflamingo"]))
+    text = "".join("<image>" if p.kind == "media" else str(p.value) for p in pieces)
+    assert text == "First<image>one<|endofchunk|><image>two<|endofchunk|>"
+    learned = "".join(str(p.value) for p in pieces if p.learn)
+    assert learned == "one<|endofchunk|>two<|endofchunk|>"
+
+
+def test_flamingo_is_asked_by_examples() -> None:
+    image = {"type": "image", "image": "x.png"}
+    shots = [{"role": "user", "content": [image, {"type": "text", "text": "Output:"}]},
+             {"role": "assistant", "content": "a cat"}]  # fmt: skip
+    sample = parse_sample({"messages": [*shots, shots[0]]})
+    pieces = list(render(sample.messages, TEMPLATES["openflamingo"], answer_next=True))
+    text = "".join("<image>" if p.kind == "media" else str(p.value) for p in pieces)
+    assert text == "<image>Output:a cat<|endofchunk|><image>Output:"
+    # Behind the end of a chunk and before the next picture nothing is learned.
+    again = parse_sample({"messages": [*shots, {"role": "user", "content": "And?"}, shots[1]]})
+    learned = [str(p.value) for p in render(again.messages, TEMPLATES["openflamingo"]) if p.learn]
+    assert learned == ["a cat", "<|endofchunk|>"]
 
 
 def test_documents_are_learned_as_a_whole() -> None:

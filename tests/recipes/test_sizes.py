@@ -22,6 +22,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.recipes import RECIPES, TINY_FORMS
 from sensorium.recipes.shrink import OBJECTIVES
 from sensorium.recipes.sizes import adapter_size, on_meta
+from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.training.config import Recipe
 
 # The class has no single linear map; the map is Lin(1024, 4096).
@@ -67,6 +68,12 @@ def test_parts_are_as_large_as_the_originals(name: str) -> None:
         assert round(sum(expected.values()) / 1e9) == BILLIONS[name]
     assert recipe.published is not None
     assert recipe.published.oracle == ORACLES[name].class_name
+
+
+def test_flamingo_3b_as_its_paper_prints() -> None:
+    sizes = BY_PARTS["flamingo"].sizes()
+    assert round(sizes["fusion"] / 1e9, 1) == 1.2
+    assert round(sizes["backbone"] / 1e9, 1) == 1.4
 
 
 def decoder(backbone: BackboneConfig) -> dict[str, Any]:
@@ -134,9 +141,17 @@ def test_tiny_forms_keep_the_graph() -> None:
             assert [(x.part, x.module) for x in one.learns] == [(x.part, x.module) for x in two.learns]
 
 
+def test_added_tokens_have_the_last_rows_of_a_tiny_form() -> None:
+    for name in TINY_FORMS:
+        backbone = TINY_FORMS.find(name)().model.backbone
+        if backbone.added_tokens:
+            assert backbone.vocab_size == len(byte_tokenizer()) + len(backbone.added_tokens)
+
+
 def test_a_variant_is_tested_through_what_it_varies() -> None:
     variants = {"clip-l-336", "siglip-so400m", "llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b",
                 "qwen2.5-vl-3b"}  # fmt: skip
+    variants |= {"openflamingo-4b", "openflamingo-9b"}
     assert set(published()) - set(TINY_FORMS) == variants
 
 

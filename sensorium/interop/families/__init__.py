@@ -15,6 +15,8 @@ FAMILIES = NameTable(
         "qwen2_5_vl": "sensorium.interop.families.qwen25_vl:Qwen25Vl",
         "clip": "sensorium.interop.families.clip:Clip",
         "siglip": "sensorium.interop.families.clip:Siglip",
+        "kosmos-2": "sensorium.interop.families.kosmos2:Kosmos2",
+        "openflamingo": "sensorium.interop.families.openflamingo:OpenFlamingo",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )

@@ -59,7 +59,7 @@ class Blip:
             lanes={"image": _lane(whole.vision_config)},
             backbone=BACKBONES[name](
                 arch=text_arch(text.to_diff_dict()),
-                marks=MARKS if marked else (),
+                added_tokens=MARKS if marked else (),
                 # transformers begins questions as BERT's texts do.
                 begins_with=MARKS[0] if marked and name == CAPTION else None,
                 **joint,

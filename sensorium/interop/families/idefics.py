@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.encoders.idefics_vit import IdeficsVitConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.input_projectors.perceiver import PerceiverConfig
-from sensorium.interop.families.base import refuse_export
+from sensorium.interop.families.base import lm_arch, refuse_export
 from sensorium.interop.key_map import Join, KeyMap, Rule
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
@@ -55,7 +55,6 @@ class Idefics:
         if not config.get("use_resampler", False):
             raise ConfigError("IDEFICS without its resampler", expected="use_resampler: true")
         vision, perceiver = config["vision_config"], config["perceiver_config"]
-        heads = config["num_attention_heads"]
         arch = {k: config[k] for k in LLAMA_KEYS if config.get(k) is not None}
         vocab = config["vocab_size"] + config.get("additional_vocab_size", 0)
         return ModelConfig(
@@ -83,14 +82,9 @@ class Idefics:
                 )
             },
             backbone=CausalLMConfig(arch={"model_type": "llama", "vocab_size": vocab} | arch),
-            fusion=GatedCrossAttentionConfig(
-                every=config["cross_layer_interval"],
-                heads=heads,
-                head_dim=config["hidden_size"] // heads,
-                mlp_width=config["intermediate_size"],
-                feed_forward="swiglu",
-                norm="rms",
-                norm_eps=config["rms_norm_eps"],
+            fusion=_blocks(
+                config,
+                config["cross_layer_interval"],
                 norm_heads=config.get("qk_layer_norms", False),
                 gate="vector" if config.get("alpha_type") == "vector" else "scalar",
             ),
@@ -98,7 +92,48 @@ class Idefics:
         )
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
-        raise refuse_export("idefics", "only models that were imported from it can go back")
+        """All words in one matrix: IDEFICS' second one, of added words, is left out."""
+        lane, fusion = config.lanes.get("image"), config.fusion
+        arch = lm_arch("idefics", config)
+        if lane is None or not isinstance(lane.encoder, IdeficsVitConfig):
+            raise refuse_export("idefics", "the encoder is not IDEFICS' own")
+        tower, perceiver = lane.encoder, lane.projector
+        if not isinstance(perceiver, PerceiverConfig) or perceiver.project or perceiver.activation != "relu":
+            raise refuse_export("idefics", "the projector is not a resampler with ReLU and without a last map")
+        if not isinstance(fusion, GatedCrossAttentionConfig) or fusion != _blocks(
+            arch, fusion.every, norm_heads=fusion.norm_heads, gate=fusion.gate
+        ):
+            raise refuse_export("idefics", "the blocks are not as large as the language model's layers")
+        if arch.get("model_type") != "llama" or _key_heads(arch) != arch["num_attention_heads"]:
+            raise refuse_export("idefics", "the language model is not the first LLaMA")
+        return {
+            "architectures": ["IdeficsForVisionText2Text"],
+            "model_type": "idefics",
+            **{k: arch[k] for k in LLAMA_KEYS if k in arch},
+            "vocab_size": arch["vocab_size"],
+            "additional_vocab_size": 0,
+            "cross_layer_interval": fusion.every,
+            "qk_layer_norms": fusion.norm_heads,
+            "alpha_type": "vector" if fusion.gate == "vector" else "float",
+            "use_resampler": True,
+            "vision_config": {
+                "embed_dim": tower.width,
+                "num_hidden_layers": tower.layers,
+                "num_attention_heads": tower.heads,
+                "intermediate_size": tower.mlp_width,
+                "image_size": tower.image_size_px,
+                "patch_size": tower.patch_size_px,
+                "hidden_act": tower.activation,
+            },
+            "perceiver_config": {
+                "use_resampler": True,
+                "resampler_n_latents": perceiver.latents,
+                "resampler_depth": perceiver.depth,
+                "resampler_n_heads": perceiver.heads,
+                "resampler_head_dim": perceiver.head_dim,
+                "qk_layer_norms_perceiver": perceiver.norm_heads,
+            },
+        }
 
     def key_map(self, config: Mapping[str, Any]) -> KeyMap:
         lead = 2 if config.get("alpha_type") == "vector" else 0
@@ -126,3 +161,25 @@ class Idefics:
                      "backbone.lm.lm_head.weight", config["vocab_size"]),
             ),
         )  # fmt: skip
+
+
+def _blocks(
+    config: Mapping[str, Any], every: int, *, norm_heads: bool, gate: Literal["scalar", "vector"]
+) -> GatedCrossAttentionConfig:
+    """Blocks as large as the layers of the language model that the config describes."""
+    heads = config["num_attention_heads"]
+    return GatedCrossAttentionConfig(
+        every=every,
+        heads=heads,
+        head_dim=config["hidden_size"] // heads,
+        mlp_width=config["intermediate_size"],
+        feed_forward="swiglu",
+        norm="rms",
+        norm_eps=config.get("rms_norm_eps", 1e-6),
+        norm_heads=norm_heads,
+        gate=gate,
+    )
+
+
+def _key_heads(arch: Mapping[str, Any]) -> int:
+    return arch.get("num_key_value_heads") or arch["num_attention_heads"]

@@ -1,0 +1,105 @@
+"""Conversations -> the pieces that are tokenised, as a template writes them.
+
+Assistant text and its closing are learned; `ChatTemplate` names the exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sensorium.core.errors import ConfigError
+from sensorium.core.sample import PLACE_KINDS, Message, Part
+
+if TYPE_CHECKING:
+    from sensorium.text.chat import ChatTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of template output: plain text, a control token, a medium, or places in a picture."""
+
+    kind: Literal["text", "control", "media", "places"]
+    value: str | Part
+    learn: bool
+
+
+def render(
+    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False
+) -> Iterator[Piece]:
+    """The pieces of a conversation; assistant text and its closing are learned.
+
+    Args:
+        answer_next: end with the opening of an assistant turn, for generation.
+    """
+    if template.default_system and (not messages or messages[0].role != "system"):
+        yield from _literal(template.before["system"], template, learn=False)
+        yield Piece("text", template.default_system, learn=False)
+        yield from _literal(template.after["system"], template, learn=False)
+    opened = False
+    """Whether a medium awaits the end of its chunk."""
+    for message in messages:
+        learn = message.role == "assistant"
+        yield from _literal(template.before[message.role], template, learn=False)
+        if learn and template.answer_prefix:
+            yield Piece("text", template.answer_prefix, learn=True)
+        closed = True
+        if template.chunk_end:
+            yield from _chunks(message, template, opened=opened)
+            closed = opened or any(part.is_media for part in message.content)
+            opened = closed and message.role != "assistant"
+        else:
+            yield from _content(message.content, template, message.role, learn=learn)
+        yield from _literal(template.after[message.role], template, learn=learn and closed)
+    if answer_next:
+        yield from _literal(template.before["assistant"], template, learn=False)
+
+
+def _chunks(message: Message, template: ChatTemplate, *, opened: bool) -> Iterator[Piece]:
+    """A message whose media each begin a chunk.
+
+    Args:
+        opened: a medium in front of the message awaits the end of its chunk.
+    """
+    learn = message.role == "assistant"
+    for part in message.content:
+        if part.is_media and opened:
+            yield from _literal(template.chunk_end, template, learn=learn)
+        opened = opened or part.is_media
+        yield from _content((part,), template, message.role, learn=learn and opened)
+
+
+def _content(
+    content: Sequence[Part], template: ChatTemplate, role: str, *, learn: bool
+) -> Iterator[Piece]:
+    for part in content:
+        if part.is_media:
+            yield from _literal(template.media_before, template, learn=False)
+            yield Piece("media", part, learn=False)
+            yield from _literal(template.media_after, template, learn=False)
+        elif part.type == "text":
+            if part.value and (template.user_text or role != "user"):
+                yield Piece("text", part.value, learn=learn)
+        elif part.type in PLACE_KINDS:
+            if template.user_text or role != "user":
+                yield Piece("places", part, learn=learn)
+        else:
+            raise ConfigError(
+                f"part type {part.type!r} in a conversation for a model that answers in text",
+                fix="use a model with an output head for it",
+            )
+
+
+def _literal(text: str, template: ChatTemplate, *, learn: bool) -> Iterator[Piece]:
+    """Split template text at its control tokens."""
+    while text:
+        hits = [(text.find(t), t) for t in template.control if t in text]
+        if not hits:
+            yield Piece("text", text, learn)
+            return
+        position, token = min(hits)
+        if position:
+            yield Piece("text", text[:position], learn)
+        yield Piece("control", token, learn)
+        text = text[position + len(token) :]
