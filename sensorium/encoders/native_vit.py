@@ -8,7 +8,7 @@ M pictures, S side; D width; H heads, E width of a head.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,9 +109,10 @@ class NativeVit(nn.Module):
         self.config = config
         self.normalise = Normalise(config.preprocess())
         side = config.patch_size_px
-        size = (config.frames, side, side) if config.frames > 1 else (side, side)
-        convolution = nn.Conv3d if config.frames > 1 else nn.Conv2d
-        self.patch_embed = convolution(3, config.width, size, size, bias=False)
+        self.patch_embed: nn.Module = nn.Conv2d(3, config.width, side, side, bias=False)
+        if config.frames > 1:
+            size = (config.frames, side, side)
+            self.patch_embed = nn.Conv3d(3, config.width, size, size, bias=False)
         if config.class_token:
             self.class_embedding = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
             self.class_pos_emb = nn.Parameter(torch.randn(1, config.width // config.heads // 2))
@@ -162,7 +163,7 @@ class NativeVit(nn.Module):
     def embed(self, patches_NCHW: Tensor) -> Tensor:
         """(N, D). All frames of a still picture are the same, so that the convolution over them is
         one with the sum of its weights."""
-        weight_DCHW = self.patch_embed.weight
+        weight_DCHW = cast(Tensor, self.patch_embed.weight)
         if weight_DCHW.ndim == 5:
             weight_DCHW = weight_DCHW.sum(dim=2)
         return F.linear(patches_NCHW.flatten(1).to(weight_DCHW.dtype), weight_DCHW.flatten(1))

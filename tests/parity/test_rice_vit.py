@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from native_models import rice_names
 
 from sensorium.core.batch import Grid
 from sensorium.encoders.native_vit import NativeVit, to_patches
@@ -27,29 +28,8 @@ def pair() -> tuple[Any, NativeVit]:
             if parameter.ndim > 1 or "bias" in name:
                 parameter.normal_(0, 0.2)
     ours = RiceVitConfig.tiny().build()
-    ours.load_state_dict(renamed(theirs.state_dict()), strict=True)
+    ours.load_state_dict(rice_names(theirs.state_dict()), strict=True)
     return theirs, ours
-
-
-def renamed(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Query, key and value in one, as OneVision-1.5 keeps them; without the pooled token's norm."""
-    ours = {
-        "class_embedding": theirs["embeddings.class_embedding"],
-        "class_pos_emb": theirs["class_pos_emb"],
-        "patch_embed.weight": theirs["embeddings.patch_embedding.weight"],
-        "pre_layernorm.weight": theirs["pre_layrnorm.weight"],
-        "pre_layernorm.bias": theirs["pre_layrnorm.bias"],
-    }
-    for i in range(3):
-        old, new = f"encoder.layers.{i}", f"blocks.{i}"
-        for end in ("weight", "bias"):
-            parts = [theirs[f"{old}.self_attn.{n}_proj.{end}"] for n in "qkv"]
-            ours[f"{new}.attn.qkv.{end}"] = torch.cat(parts)
-            ours[f"{new}.attn.proj.{end}"] = theirs[f"{old}.self_attn.out_proj.{end}"]
-            for n in (1, 2):
-                ours[f"{new}.norm{n}.{end}"] = theirs[f"{old}.layer_norm{n}.{end}"]
-                ours[f"{new}.mlp.fc{n}.{end}"] = theirs[f"{old}.mlp.fc{n}.{end}"]
-    return ours
 
 
 @torch.no_grad()

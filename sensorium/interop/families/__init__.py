@@ -15,6 +15,7 @@ FAMILIES = NameTable(
         "qwen2_5_vl": "sensorium.interop.families.qwen25_vl:Qwen25Vl",
         "clip": "sensorium.interop.families.clip:Clip",
         "siglip": "sensorium.interop.families.clip:Siglip",
+        "llavaonevision1_5": "sensorium.interop.families.llava_onevision_15:LlavaOnevision15",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )
