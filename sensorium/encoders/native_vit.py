@@ -8,8 +8,9 @@ M pictures, S side; D width; H heads, E width of a head.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +43,10 @@ class NativeVitConfig(EncoderConfig):
     patch_size_px: int = 14
     frames: int = 2
     """Frames of a video that a patch reaches over; a still picture is shown that many times."""
+    class_token: bool = False
+    """A learned token beside each picture's patches, with a learned place; no feature in the end."""
+    norm_in: bool = False
+    """A norm in front of the first layer."""
     window_px: int | None = None
     """Side of the squares in which patches attend to one another; None: the whole picture."""
     whole_layers: tuple[int, ...] = ()
@@ -81,6 +86,9 @@ class NativeVitConfig(EncoderConfig):
         Raises:
             ConfigError: naming the numbers.
         """
+        if self.class_token and self.window_px is not None:
+            raise ConfigError("a class token with windows, in none of which it would be",
+                              expected="window_px: null")  # fmt: skip
         if self.width % (4 * self.heads):
             raise ConfigError(
                 f"width {self.width} with {self.heads} heads",
@@ -101,9 +109,15 @@ class NativeVit(nn.Module):
         self.config = config
         self.normalise = Normalise(config.preprocess())
         side = config.patch_size_px
-        self.patch_embed = nn.Conv3d(
-            3, config.width, (config.frames, side, side), (config.frames, side, side), bias=False
-        )
+        self.patch_embed: nn.Module = nn.Conv2d(3, config.width, side, side, bias=False)
+        if config.frames > 1:
+            size = (config.frames, side, side)
+            self.patch_embed = nn.Conv3d(3, config.width, size, size, bias=False)
+        if config.class_token:
+            self.class_embedding = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
+            self.class_pos_emb = nn.Parameter(torch.randn(1, config.width // config.heads // 2))
+        if config.norm_in:
+            self.pre_layernorm = norm(config.norm, config.width, config.norm_eps)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
 
     def trainable_blocks(self) -> list[nn.Module]:
@@ -129,21 +143,29 @@ class NativeVit(nn.Module):
                 f"{len(pixels_NCHW)} patches", expected=f"{sum(g.tokens for g in grids)} by their grids"
             )
         hidden_ND = self.embed(self.normalise(pixels_NCHW))
-        config, device = self.config, hidden_ND.device
+        config, device, count = self.config, hidden_ND.device, len(hidden_ND)
         angles_NE = map_angles(map_places(grids, device), config.width // config.heads, config.rope_theta)
+        if config.class_token:
+            # Behind all patches, where they are out of the way of windows and maps.
+            hidden_ND = torch.cat([hidden_ND, self.class_embedding.expand(len(grids), -1)])
+            angles_NE = torch.cat([angles_NE, self.class_pos_emb.repeat(len(grids), 2)])
+        if config.norm_in:
+            hidden_ND = self.pre_layernorm(hidden_ND)
         turn = angles_NE.cos()[:, None], angles_NE.sin()[:, None]
-        whole = whole_pictures(grids, device)
+        whole = whole_pictures(grids, device, extra=config.class_token)
         within = whole
         if config.window_px is not None:
             within = windows(grids, config.window_px // config.patch_size_px, device)
         for index, block in enumerate(self.blocks):
             hidden_ND = block(hidden_ND, turn, whole if index in config.whole_layers else within)
-        return Features(hidden_ND, grids)
+        return Features(hidden_ND[:count], grids)
 
     def embed(self, patches_NCHW: Tensor) -> Tensor:
         """(N, D). All frames of a still picture are the same, so that the convolution over them is
         one with the sum of its weights."""
-        weight_DCHW = self.patch_embed.weight.sum(dim=2)
+        weight_DCHW = cast(Tensor, self.patch_embed.weight)
+        if weight_DCHW.ndim == 5:
+            weight_DCHW = weight_DCHW.sum(dim=2)
         return F.linear(patches_NCHW.flatten(1).to(weight_DCHW.dtype), weight_DCHW.flatten(1))
 
 

@@ -25,9 +25,20 @@ class Groups:
     back_N: Tensor
 
 
-def whole_pictures(grids: tuple[Grid, ...], device: torch.device) -> Groups:
-    """Each picture's patches attend to one another."""
-    return _by_length([t.flatten() for t in _maps(grids, device)])
+def whole_pictures(
+    grids: tuple[Grid, ...], device: torch.device, *, extra: bool = False
+) -> Groups:
+    """Each picture's patches attend to one another.
+
+    Args:
+        extra: each picture has one more token; these stand behind all patches, in order.
+    """
+    groups = [map_HW.flatten() for map_HW in _maps(grids, device)]
+    if extra:
+        first = sum(len(group) for group in groups)
+        more = torch.arange(first, first + len(groups), device=device).split(1)
+        groups = [torch.cat(both) for both in zip(groups, more, strict=True)]
+    return _by_length(groups)
 
 
 def windows(grids: tuple[Grid, ...], side: int, device: torch.device) -> Groups:

@@ -46,6 +46,8 @@ RECIPES = NameTable(
         "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
         "openflamingo-4b": "sensorium.recipes.openflamingo:openflamingo_4b",
         "openflamingo-9b": "sensorium.recipes.openflamingo:openflamingo_9b",
+        "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:llava_onevision_15",
+        "llava-onevision-1.5-8b": "sensorium.recipes.llava_onevision_15:llava_onevision_15_8b",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -81,5 +83,6 @@ TINY_FORMS = NameTable(
         "kosmos-2": "sensorium.recipes.kosmos2:tiny",
         "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
+        "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
     },
 )

@@ -168,7 +168,7 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "steps": steps,
             "epochs": None,
             "batch_size": 1 if stage.pack else PICTURES,
-            "max_length": min(128 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
+            "max_length": min(256 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
             "precision": "fp32",
             # Some conversations have several answers.

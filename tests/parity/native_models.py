@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from hf_models import save
 
 IMAGE_ID = 299
@@ -42,3 +43,24 @@ def qwen25_vl(folder: Path, *, tie: bool = False) -> Any:
         tie_word_embeddings=tie,
     )  # fmt: skip
     return save(Qwen2_5_VLForConditionalGeneration(config), folder)
+
+
+def rice_names(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """MLCD's tensors under the names of RICE-ViT: query, key and value in one, as OneVision-1.5 keeps them; without the pooled token's norm."""
+    ours = {
+        "class_embedding": theirs["embeddings.class_embedding"],
+        "class_pos_emb": theirs["class_pos_emb"],
+        "patch_embed.weight": theirs["embeddings.patch_embedding.weight"],
+        "pre_layernorm.weight": theirs["pre_layrnorm.weight"],
+        "pre_layernorm.bias": theirs["pre_layrnorm.bias"],
+    }
+    for i in range(3):
+        old, new = f"encoder.layers.{i}", f"blocks.{i}"
+        for end in ("weight", "bias"):
+            parts = [theirs[f"{old}.self_attn.{n}_proj.{end}"] for n in "qkv"]
+            ours[f"{new}.attn.qkv.{end}"] = torch.cat(parts)
+            ours[f"{new}.attn.proj.{end}"] = theirs[f"{old}.self_attn.out_proj.{end}"]
+            for n in (1, 2):
+                ours[f"{new}.norm{n}.{end}"] = theirs[f"{old}.layer_norm{n}.{end}"]
+                ours[f"{new}.mlp.fc{n}.{end}"] = theirs[f"{old}.mlp.fc{n}.{end}"]
+    return ours

@@ -26,6 +26,7 @@ from native_models import IMAGE_ID, qwen2_vl, qwen25_vl
 
 from sensorium.core.batch import Example, Grid, MediaShape
 from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.sample import parse_sample
 from sensorium.encoders.pixels import Normalise
 from sensorium.encoders.qwen2_vit import Qwen2VitConfig
 from sensorium.inference.engine import Engine
@@ -37,7 +38,9 @@ from sensorium.media.native import NativeResolution
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
+from sensorium.processing.processor import Processor
 from sensorium.text.byte_tokenizer import byte_tokenizer
+from sensorium.text.tokenizer import Tokenizer
 
 # Text stands between pictures: the reference takes image tokens side by side for one picture's.
 PROMPTS: list[Prompt] = [
@@ -196,6 +199,45 @@ def test_pixels(size: tuple[int, int]) -> None:
     got = Normalise(encoder.preprocess())(raw_NCHW)
     for frame in theirs.float().unbind(2):
         torch.testing.assert_close(got, frame, atol=1e-5, rtol=0)
+
+
+def test_prompts_as_the_reference_tokenises_them(pair: tuple[Any, MultimodalModel]) -> None:
+    """The same ids for a chat with two pictures, each image token in its place."""
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as RustTokenizer
+    from transformers import PreTrainedTokenizerFast, Qwen2VLProcessor
+
+    tokenizer = byte_tokenizer()
+    tokenizer.rust.add_special_tokens([AddedToken("<|image_pad|>", special=True)])
+    tokenizer = Tokenizer(tokenizer.rust, bos_id=None, eos_id=0, pad_id=0)
+    config = pair[1].config.model_copy(update={"placeholder_token": "<|image_pad|>"})
+    sizes = [(100, 30), (33, 170)]
+    first, second = ({"type": "image", "image": picture(size)} for size in sizes)
+    example = Processor(config, tokenizer).prompt(parse_sample({"messages": [
+        {"role": "user", "content": [first, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, second]},
+    ]}).messages)  # fmt: skip
+    rust = RustTokenizer.from_str(tokenizer.rust.to_str())
+    rust.encode_special_tokens = False
+
+    class WithoutVideos(Qwen2VLProcessor):
+        """Its check of the video processor's class asks for torchvision."""
+
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            return type(argument)
+
+    reference = WithoutVideos(image_processor(), PreTrainedTokenizerFast(tokenizer_object=rust))
+    mark = "<|vision_start|><|image_pad|><|vision_end|>"
+    text = ("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+            f"<|im_start|>user\n{mark}What is it?<|im_end|>\n<|im_start|>assistant\nA cat.<|im_end|>\n"
+            f"<|im_start|>user\nAnd {mark}<|im_end|>\n<|im_start|>assistant\n")  # fmt: skip
+    made = reference(text=[text], images=[picture(size) for size in sizes], return_tensors="pt")
+    assert made["input_ids"][0].tolist() == example.input_ids
+    assert made["mm_token_type_ids"][0].nonzero()[:, 0].tolist() == example.slots["image"]
+    assert [p.patches for p in example.media["image"].plans] == [
+        Grid(rows, cols) for _, rows, cols in made["image_grid_thw"].tolist()
+    ]
 
 
 @pytest.mark.parametrize("family", MAKERS)

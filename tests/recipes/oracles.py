@@ -332,6 +332,23 @@ def mpt(width: int, layers: int, heads: int) -> Callable[[], int]:
     return size_of("MptForCausalLM", "MptConfig", d_model=width, n_layers=layers, n_heads=heads, vocab_size=50280)
 
 
+def rice_vit() -> int:
+    """MLCD's tower at this size, from the same makers, without the norm behind its pooled token."""
+    shape = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+    return size_of("MLCDVisionModel", "MLCDVisionConfig", **shape)() - 2 * 1024
+
+
+def onevision_15(width: int, **text: Any) -> ByParts:
+    """From ds/llavaonevision1_5 of the repository; in the merger four patches of 1024 in one."""
+    shape = {"vocab_size": 151936, "hidden_size": width, "num_hidden_layers": 36, "head_dim": 128,
+             "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": False}  # fmt: skip
+    return ByParts("llavaonevision1_5", {
+        "encoders.image": rice_vit,
+        "projectors.image": lambda: 2 * 1024 + linear(4096, 4096) + linear(4096, width),
+        "backbone": size_of("Qwen3ForCausalLM", "Qwen3Config", **shape, **text),
+    })  # fmt: skip
+
+
 LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
 BY_PARTS: dict[str, ByParts] = {
     # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
@@ -356,6 +373,8 @@ BY_PARTS: dict[str, ByParts] = {
         "GPTNeoXForCausalLM", "GPTNeoXConfig", hidden_size=2560, num_hidden_layers=32, num_attention_heads=32,
         intermediate_size=10240, vocab_size=50280)),
     "openflamingo-9b": openflamingo(8, 4096, mpt(4096, 32, 32)),
+    "llava-onevision-1.5": onevision_15(2560, intermediate_size=9728),
+    "llava-onevision-1.5-8b": onevision_15(4096, intermediate_size=12288),
     # Its tower has CLIP's tensors, with q, k and v in one.
     "mplug-owl": ByParts("mplug-owl", {
         "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),

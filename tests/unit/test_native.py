@@ -77,6 +77,17 @@ def test_places_are_in_two_dimensions(name: str) -> None:
     assert float((wide - tall).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("name", TOWERS)
+@torch.no_grad()
+def test_half_precision_is_near(name: str) -> None:
+    encoder, pixels = tower(name), patches(GRIDS)
+    expected = encoder(pixels, GRIDS).values_ND
+    got = encoder.to(torch.bfloat16)(pixels, GRIDS).values_ND
+    assert got.dtype == torch.bfloat16
+    error = (got.float() - expected).norm() / expected.norm()
+    assert 0 < float(error) < 0.05
+
+
 def test_a_wrong_count_of_patches_is_named() -> None:
     with pytest.raises(AlignmentError, match="24 patches"):
         tower("qwen2_vit")(patches((Grid(4, 6),)), (Grid(4, 4),))
@@ -173,6 +184,12 @@ def test_patches_and_encoder_must_fit() -> None:
             LaneConfig.from_dict(
                 {"encoder": encoder.to_dict(), "projector": {"kind": "mlp"}, "resolution": {"kind": "native"}}
             )
+
+
+def test_a_class_token_has_no_window() -> None:
+    config = ENCODERS.find("rice_vit").tiny().model_copy(update={"window_px": 16})
+    with pytest.raises(ConfigError, match="class token with windows"):
+        config.build()
 
 
 def test_pixel_limits_must_leave_room() -> None:

@@ -17,6 +17,7 @@ FAMILIES = NameTable(
         "siglip": "sensorium.interop.families.clip:Siglip",
         "kosmos-2": "sensorium.interop.families.kosmos2:Kosmos2",
         "openflamingo": "sensorium.interop.families.openflamingo:OpenFlamingo",
+        "llavaonevision1_5": "sensorium.interop.families.llava_onevision_15:LlavaOnevision15",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )

@@ -10,7 +10,7 @@ from sensorium.input_projectors.patch_merger import PatchMergerConfig
 from sensorium.interop.families.base import refuse_export
 from sensorium.interop.families.qwen2_vl import (
     exported,
-    mrope_model,
+    language_model,
     native_key_map,
     native_model,
     whole_config,
@@ -43,10 +43,10 @@ class Qwen25Vl:
             whole_layers=tuple(vision["fullatt_block_indexes"]),
         )
         projector = PatchMergerConfig(factor=vision["spatial_merge_size"], norm="rms")
-        return native_model(encoder, projector, mrope_model(config))
+        return native_model(encoder, projector, language_model(config, f"{self.name}_text"))
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
-        lane, text = exported(self.name, config)
+        lane, text = exported(self.name, config, f"{self.name}_text")
         encoder, projector = lane.encoder, lane.projector
         if not isinstance(encoder, Qwen25VitConfig) or encoder.window_px is None:
             raise refuse_export(self.name, "its encoder is not a qwen2_5_vit with windows")

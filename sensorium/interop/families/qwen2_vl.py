@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
-from sensorium.core.errors import ConfigError
+from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.qwen2_vit import Qwen2VitConfig
 from sensorium.input_projectors.patch_merger import PatchMergerConfig
@@ -39,10 +38,10 @@ class Qwen2Vl:
             frames=vision["temporal_patch_size"],
         )
         projector = PatchMergerConfig(factor=vision["spatial_merge_size"])
-        return native_model(encoder, projector, mrope_model(config))
+        return native_model(encoder, projector, language_model(config, f"{self.name}_text"))
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
-        lane, text = exported(self.name, config)
+        lane, text = exported(self.name, config, f"{self.name}_text")
         encoder, projector = lane.encoder, lane.projector
         if not isinstance(encoder, Qwen2VitConfig) or encoder.mlp_width % encoder.width:
             raise refuse_export(self.name, "its encoder is not a qwen2_vit")
@@ -76,10 +75,13 @@ def native_model(
     return ModelConfig(lanes={"image": lane}, backbone=backbone, template="qwen2_vl")
 
 
-def mrope_model(config: Mapping[str, Any]) -> CausalLMConfig:
+def language_model(config: Mapping[str, Any], kind: str) -> CausalLMConfig:
     """The language model of a foreign config.json, which older ones hold without a level of its
-    own (`hidden_size` beside `vision_config`)."""
-    kind = f"{config['model_type']}_text"
+    own (`hidden_size` beside `vision_config`).
+
+    Args:
+        kind: its model type.
+    """
     text = config.get("text_config")
     if text is None:
         text = {k: v for k, v in config.items() if k not in VISION_KEYS}
@@ -89,8 +91,11 @@ def mrope_model(config: Mapping[str, Any]) -> CausalLMConfig:
     return CausalLMConfig(arch=arch | {"tie_word_embeddings": tie})
 
 
-def exported(family: str, config: ModelConfig) -> tuple[LaneConfig, dict[str, Any]]:
+def exported(family: str, config: ModelConfig, kind: str) -> tuple[LaneConfig, dict[str, Any]]:
     """The picture's lane and the language model's config.
+
+    Args:
+        kind: the language model's type.
 
     Raises:
         ConfigError: the model does not fit.
@@ -101,7 +106,7 @@ def exported(family: str, config: ModelConfig) -> tuple[LaneConfig, dict[str, An
     if not isinstance(lane.resolution, NativeResolution):
         raise refuse_export(family, "its pictures are not laid out at their own size (native)")
     text = lm_arch(family, config)
-    if text.get("model_type") != f"{family}_text":
+    if text.get("model_type") != kind:
         raise refuse_export(family, f"its language model is a {text.get('model_type')}")
     return lane, text
 
@@ -111,9 +116,7 @@ def whole_config(
 ) -> dict[str, Any]:
     """A foreign config.json. A model that was not imported has no image token of its own: the last
     word of the vocabulary but one stands for it, the last for a video's."""
-    words = int(transformers_config(text).vocab_size)
-    if words < 2:
-        raise ConfigError(f"a vocabulary of {words}")
+    words = CausalLMConfig(arch=text).vocab_size
     return {
         "architectures": [class_name],
         "model_type": family,
@@ -125,8 +128,9 @@ def whole_config(
     }
 
 
-def native_key_map() -> KeyMap:
-    """Names of tensors; newer files in memory have `model.` in front of both halves."""
+def native_key_map(*more: Rule) -> KeyMap:
+    """Names of tensors, and `more` of one architecture; in memory newer versions have `model.` in
+    front of both halves."""
     return KeyMap(
         rules=(
             Rule("visual.patch_embed.proj.weight", "encoders.image.patch_embed.weight"),
@@ -135,6 +139,7 @@ def native_key_map() -> KeyMap:
             Rule("visual.merger.mlp.*", "projectors.image.layers.*"),
             Rule("model.*", "backbone.lm.model.*"),
             Rule("lm_head.*", "backbone.lm.lm_head.*"),
+            *more,
         ),
         aliases=(("model.visual.", "visual."), ("model.language_model.", "model.")),
     )
