@@ -163,10 +163,15 @@ class Processor:
 
     def _write(self, draft: Draft, pieces: Iterable[Piece], media: _Media) -> None:
         """Fill a Draft; media that are not made yet are decoded and added."""
-        if self.template.bos and self.tokenizer.bos_id is not None:
-            draft.put([self.tokenizer.bos_id], learn=False)
+        begin = [] if not self.template.bos or self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        if not self.template.bos_behind:
+            draft.put(begin, learn=False)
+            begin = []
         text, learn = "", False
         for piece in self._with_places(pieces, draft, media):
+            if begin and piece.kind != "media":
+                draft.put(begin, learn=False)
+                begin = []
             # Neighbouring text is tokenised together, except across the learn boundary,
             # where training must split words exactly as a prompt does.
             if piece.kind == "text" and isinstance(piece.value, str):
@@ -186,6 +191,7 @@ class Processor:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
             draft.put(self._ids(text), learn)
+        draft.put(begin, learn=False)
 
     def _ids(self, text: str) -> list[int]:
         bare = self._frame is not None and self._frame.bare

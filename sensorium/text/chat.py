@@ -18,8 +18,8 @@ from sensorium.text.tokenizer import Tokenizer
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
-    "pair", "picture_of", "blip_vqa",
+    "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "caption",
+    "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
 ]  # fmt: skip
 
 
@@ -29,6 +29,8 @@ class ChatTemplate(Config):
     before: dict[str, str]
     after: dict[str, str]
     bos: bool = False
+    bos_behind: bool = False
+    """The begin of text stands behind the media at the front, not before them."""
     default_system: str | None = None
     media_before: str = ""
     media_after: str = ""
@@ -157,7 +159,17 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "", "user": " Short answer:", "assistant": "\n"},
         answer_prefix=" ",
         bos=True,
+        bos_behind=True,
         media_after="Question: ",
+    ),
+    # The bare question behind its picture, as InstructBLIP is asked (the same repository,
+    # blip2_vicuna_instruct.py).
+    "bare": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "\n", "user": "", "assistant": "{eos}"},
+        bos=True,
+        bos_behind=True,
+        control=("{eos}",),
     ),
     # For language models without chat tokens.
     "plain": ChatTemplate(
@@ -210,6 +222,14 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "", "user": "{eos}", "assistant": "{eos}"},
         bos=True,
         control=("{eos}",),
+    ),
+    # And as BLIP-2 does: picture, begin of text, caption, line break (blip2_opt.py).
+    "caption_behind": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "\n"},
+        bos=True,
+        bos_behind=True,
+        user_text=False,
     ),
     # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
     "document": ChatTemplate(
