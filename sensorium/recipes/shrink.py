@@ -66,7 +66,7 @@ def shrink(recipe: Recipe, *, lr: float = 1e-2, steps: int = 8) -> Recipe:
         update={
             "name": f"{recipe.name}-tiny",
             "model": _model(recipe.model),
-            "stages": tuple(_stage(stage, lr, steps, recipe.model) for stage in recipe.stages),
+            "stages": tuple(_stage(stage, lr, steps) for stage in recipe.stages),
         }
     )
 
@@ -147,7 +147,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
     return CausalLMConfig(arch=arch, tokenizer="bytes")
 
 
-def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
+def _stage(stage: StageConfig, lr: float, steps: int) -> StageConfig:
     task = "instruct" if stage.objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return stage.model_copy(
@@ -161,8 +161,6 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "max_length": min(128 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
             "precision": "fp32",
-            # Some conversations have several answers.
-            "on_bad_row": "skip" if model.backbone.one_answer else stage.on_bad_row,
         }
     )
 

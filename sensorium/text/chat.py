@@ -274,22 +274,27 @@ def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> set[int]:
 
 
 def render(
-    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False
+    messages: Sequence[Message],
+    template: ChatTemplate,
+    *,
+    answer_next: bool = False,
+    only_last: bool = False,
 ) -> Iterator[Piece]:
     """The pieces of a conversation; assistant text and its closing are learned.
 
     Args:
         answer_next: end with the opening of an assistant turn, for generation.
+        only_last: of the answers only one in the last message is learned.
     """
     if template.default_system and (not messages or messages[0].role != "system"):
         yield from _literal(template.before["system"], template, learn=False)
         yield Piece("text", template.default_system, learn=False)
         yield from _literal(template.after["system"], template, learn=False)
     for message in messages:
-        learn = message.role == "assistant"
+        learn = message.role == "assistant" and (not only_last or message is messages[-1])
         yield from _literal(template.before[message.role], template, learn=False)
-        if learn and template.answer_prefix:
-            yield Piece("text", template.answer_prefix, learn=True)
+        if message.role == "assistant" and template.answer_prefix:
+            yield Piece("text", template.answer_prefix, learn=learn)
         yield from _content(message, template, learn)
         yield from _literal(template.after[message.role], template, learn=learn)
     if answer_next:
