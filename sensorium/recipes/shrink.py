@@ -43,7 +43,8 @@ TEACHER = {"layers": 1, "width": 32, "heads": 4, "mlp_width": 48, "words": 512}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "query_pretrain": {"words": 512, "width": 16},
     "sentences": {"width": 16, "teacher": TEACHER},
-    "aligned": {"teacher": TEACHER},
+    # A teacher of a few steps is not to outweigh the LLM.
+    "aligned": {"teacher": TEACHER, "weight": 1.0},
 }
 TALKS = ("instruct",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
@@ -66,7 +67,7 @@ def shrink(recipe: Recipe, *, lr: float = 1e-2, steps: int = 8) -> Recipe:
         update={
             "name": f"{recipe.name}-tiny",
             "model": _model(recipe.model),
-            "stages": tuple(_stage(stage, lr, steps) for stage in recipe.stages),
+            "stages": tuple(_stage(stage, lr, steps, recipe.model) for stage in recipe.stages),
         }
     )
 
@@ -147,7 +148,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
     return CausalLMConfig(arch=arch, tokenizer="bytes")
 
 
-def _stage(stage: StageConfig, lr: float, steps: int) -> StageConfig:
+def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
     task = "instruct" if stage.objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return stage.model_copy(

@@ -162,15 +162,6 @@ TEMPLATES: dict[str, ChatTemplate] = {
         bos_behind=True,
         media_after="Question: ",
     ),
-    # The bare question behind its picture, as InstructBLIP is asked (the same repository,
-    # blip2_vicuna_instruct.py).
-    "bare": ChatTemplate(
-        before=dict.fromkeys(ROLES, ""),
-        after={"system": "\n", "user": "", "assistant": "{eos}"},
-        bos=True,
-        bos_behind=True,
-        control=("{eos}",),
-    ),
     # For language models without chat tokens.
     "plain": ChatTemplate(
         before={"system": "", "user": "User: ", "assistant": "Assistant:"},
@@ -223,14 +214,6 @@ TEMPLATES: dict[str, ChatTemplate] = {
         bos=True,
         control=("{eos}",),
     ),
-    # And as BLIP-2 does: picture, begin of text, caption, line break (blip2_opt.py).
-    "caption_behind": ChatTemplate(
-        before=dict.fromkeys(ROLES, ""),
-        after={"system": "", "user": "", "assistant": "\n"},
-        bos=True,
-        bos_behind=True,
-        user_text=False,
-    ),
     # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
     "document": ChatTemplate(
         before=dict.fromkeys(ROLES, ""),
@@ -239,6 +222,10 @@ TEMPLATES: dict[str, ChatTemplate] = {
         control=("{eos}",),
     ),
 }
+# With the begin of text behind the picture: BLIP-2's captions, and InstructBLIP's bare question
+# (github.com/salesforce/LAVIS, blip2_opt.py, blip2_vicuna_instruct.py).
+TEMPLATES["caption_behind"] = TEMPLATES["caption_line"].model_copy(update={"bos_behind": True})
+TEMPLATES["bare"] = TEMPLATES["document"].model_copy(update={"bos_behind": True})
 
 
 def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
@@ -274,12 +261,9 @@ def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> set[int]:
 
 
 def render(
-    messages: Sequence[Message],
-    template: ChatTemplate,
-    *,
-    answer_next: bool = False,
+    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False,
     only_last: bool = False,
-) -> Iterator[Piece]:
+) -> Iterator[Piece]:  # fmt: skip
     """The pieces of a conversation; assistant text and its closing are learned.
 
     Args:
