@@ -19,6 +19,7 @@ from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.mixture import MixtureOrder, MixtureState, Pick
 from sensorium.data.source import Source, place_of, read_row
 from sensorium.media.augment import Augmentation
+from sensorium.processing.answers import encode_rows
 from sensorium.processing.collate import collate, pack
 from sensorium.processing.processor import Processor
 
@@ -86,8 +87,8 @@ class Loader:
         self.options = options
         self.transform = transform
 
-    def example(self, pick: Pick) -> Example:
-        """The Example of one pick.
+    def examples(self, pick: Pick) -> list[Example]:
+        """What one pick becomes: one Example, or one for each answer.
 
         Raises:
             DataError: the row cannot be used.
@@ -96,17 +97,12 @@ class Loader:
         config = self.options.augment[pick.source] if self.options.augment else None
         augmentation = None if config is None else config.of(self.options.seed, pick)
         where = place_of(source, pick.row)
-        example = make_example(
-            self.processor,
-            read_row(source, pick.row),
-            where,
-            max_length=self.options.max_length,
-            augmentation=augmentation,
-        )
-        if self.transform is None:
-            return example
+        sample = read_row(source, pick.row)
         try:
-            return self.transform(example, pick)
+            made = encode_rows(
+                self.processor, sample, max_length=self.options.max_length, augmentation=augmentation
+            )
+            return made if self.transform is None else [self.transform(e, pick) for e in made]
         except SensoriumError as error:
             raise error.at(where) from None
 
@@ -120,9 +116,9 @@ class Loader:
             DataError: a row cannot be used and `skip_bad` is off.
         """
         ahead = state.copy()
-        waiting: deque[tuple[MixtureState, Future[Example]]] = deque()
+        waiting: deque[tuple[MixtureState, Future[list[Example]]]] = deque()
         depth = max(4, 2 * self.options.batch_size)
-        ready: list[tuple[MixtureState, Example]] = []
+        ready: list[tuple[MixtureState, list[Example]]] = []
         problems: list[str] = []
         bad_in_row = 0
         with ThreadPoolExecutor(max(1, self.options.workers)) as pool:
@@ -130,7 +126,7 @@ class Loader:
                 while True:
                     while len(waiting) < depth:
                         pick = self.order.next(ahead)
-                        waiting.append((ahead.copy(), pool.submit(self.example, pick)))
+                        waiting.append((ahead.copy(), pool.submit(self.examples, pick)))
                     after, future = waiting.popleft()
                     try:
                         ready.append((after, future.result()))
@@ -155,14 +151,14 @@ class Loader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _try_batch(
-        self, ready: Sequence[tuple[MixtureState, Example]]
+        self, ready: Sequence[tuple[MixtureState, list[Example]]]
     ) -> tuple[Batch, int] | None:
-        examples = [example for _, example in ready]
+        examples = [example for _, made in ready for example in made]
         pad_id = self.processor.tokenizer.pad_id
         if not self.options.pack:
-            if len(examples) < self.options.batch_size:
+            if len(ready) < self.options.batch_size:
                 return None
-            return collate([[e] for e in examples], pad_id), len(examples)
+            return collate([[e] for e in examples], pad_id), len(ready)
         rows, count = pack(examples, self.options.max_length, self.options.batch_size)
         # Complete only when one more Example fitted nowhere; it stays for the next batch.
         return (collate(rows, pad_id), count) if count < len(examples) else None

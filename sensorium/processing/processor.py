@@ -94,6 +94,8 @@ class Processor:
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._frame = config.text_frame
         self._required: list[Callable[[Example], None]] = []
+        self.splits_answers = False
+        """Whether every answer of a Sample becomes an Example of its own (`processing/answers.py`)."""
 
     def with_template(self, name: str) -> Processor:
         """The same Processor with another chat template, and without requirements."""
@@ -127,6 +129,7 @@ class Processor:
         answer_next: bool = False,
         max_length: int | None = None,
         augmentation: Augmentation | None = None,
+        only_last: bool = False,
     ) -> Example:
         """Make an Example.
 
@@ -136,6 +139,7 @@ class Processor:
             max_length: cut longer conversations at the end; a medium is dropped whole
                 rather than cut, and so are separate turns behind the first.
             augmentation: change pictures this way, for training.
+            only_last: of the answers only one in the last message is learned.
 
         Raises:
             DataError: a medium cannot be decoded, nothing to learn is left after cutting,
@@ -149,7 +153,7 @@ class Processor:
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
-            pieces = render(messages, self.template, answer_next=answer_next)
+            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last)
             self._write(draft, pieces, media)
             drafts.append(draft)
         draft = share_prefix(drafts, max_length)
@@ -163,10 +167,15 @@ class Processor:
 
     def _write(self, draft: Draft, pieces: Iterable[Piece], media: _Media) -> None:
         """Fill a Draft; media that are not made yet are decoded and added."""
-        if self.template.bos and self.tokenizer.bos_id is not None:
-            draft.put([self.tokenizer.bos_id], learn=False)
+        begin = [] if not self.template.bos or self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        if not self.template.bos_behind:
+            draft.put(begin, learn=False)
+            begin = []
         text, learn = "", False
         for piece in self._with_places(pieces, draft, media):
+            if begin and piece.kind != "media":
+                draft.put(begin, learn=False)
+                begin = []
             # Neighbouring text is tokenised together, except across the learn boundary,
             # where training must split words exactly as a prompt does.
             if piece.kind == "text" and isinstance(piece.value, str):
@@ -186,6 +195,7 @@ class Processor:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
             draft.put(self._ids(text), learn)
+        draft.put(begin, learn=False)
 
     def _ids(self, text: str) -> list[int]:
         bare = self._frame is not None and self._frame.bare

@@ -32,7 +32,7 @@ def blip2_opt() -> Recipe:
                 *DIFFERS,
                 "pictures are squeezed to a square, not cropped at random",
                 "gradients are clipped at a norm of 1",
-                "text begins in front of the picture with OPT's </s>, not behind it",
+                "the loss does not count OPT's </s> in front of a text",
                 "the line break that ends an answer does not stop generation",
                 "the last learning rate is the paper's 5e-5; the released file has 1e-5",
             ),
@@ -41,7 +41,7 @@ def blip2_opt() -> Recipe:
         stages=(
             represent(data),
             lavis_stage(
-                "generate", CaptionConfig(layout="caption_line"), data, seeing(), steps=80_000,
+                "generate", CaptionConfig(layout="caption_behind"), data, seeing(), steps=80_000,
                 batch_size=1920, max_length=64, warmup_steps=2000, final_ratio=0.5, betas=(0.9, 0.98),
             ),
         ),

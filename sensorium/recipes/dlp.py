@@ -27,7 +27,7 @@ def dlp() -> Recipe:
     base, data = blip2_opt(), mixed(dict.fromkeys(SETS), "webdataset")
     teacher = (Learn(part="objective", lr=LR, weight_decay=0.05),)
     aligned = AlignedConfig(objective=QueryPretrainConfig(), weight=10)
-    speaking = AlignedConfig(objective=CaptionConfig(layout="caption_line"), weight=100)
+    speaking = AlignedConfig(objective=CaptionConfig(layout="caption_behind"), weight=100)
     settings = {"steps": None, "epochs": 10, "final_ratio": 0.1, "betas": (0.9, 0.999)}
     seen = {**settings, "batch_size": 1024}  # 128 on each of eight GPUs.
     stage = represent(data, aligned, warmup_steps=5000, **seen)

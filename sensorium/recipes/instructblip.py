@@ -40,10 +40,9 @@ def instructblip() -> Recipe:
             differs=(
                 *FROM_MEMORY,
                 "no [PAD] is added to Vicuna's vocabulary",
-                "the prompt is Vicuna's; the original's is the bare question behind the picture",
             ),
         ),
-        model=ModelConfig(lanes={"image": lane}, backbone=vicuna, template="vicuna"),
+        model=ModelConfig(lanes={"image": lane}, backbone=vicuna, template="bare"),
         stages=(
             lavis_stage(
                 "instruct", InstructConfig(),

@@ -44,7 +44,8 @@ TEACHER = {"layers": 1, "width": 32, "heads": 4, "mlp_width": 48, "words": 512}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "query_pretrain": {"words": 512, "width": 16},
     "sentences": {"width": 16, "teacher": TEACHER},
-    "aligned": {"teacher": TEACHER},
+    # A teacher of a few steps is not to outweigh the LLM.
+    "aligned": {"teacher": TEACHER, "weight": 1.0},
 }
 TALKS = ("instruct",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
@@ -171,8 +172,6 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "max_length": min(256 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
             "precision": "fp32",
-            # Some conversations have several answers.
-            "on_bad_row": "skip" if model.backbone.one_answer else stage.on_bad_row,
         }
     )
 

@@ -19,8 +19,9 @@ __all__ = ["TEMPLATES", "ChatTemplate", "Piece", "TemplateName", "choose_templat
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "kosmos2", "flamingo", "openflamingo",
-    "caption", "caption_line", "document", "pair", "picture_of", "blip_vqa", "vicuna_markers", "shikra",
+    "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
+    "openflamingo", "caption", "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
+    "vicuna_markers", "shikra",
 ]  # fmt: skip
 
 
@@ -30,6 +31,8 @@ class ChatTemplate(Config):
     before: dict[str, str]
     after: dict[str, str]
     bos: bool = False
+    bos_behind: bool = False
+    """The begin of text stands behind the media at the front, not before them."""
     default_system: str | None = None
     media_before: str = ""
     media_after: str = ""
@@ -172,6 +175,7 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "", "user": " Short answer:", "assistant": "\n"},
         answer_prefix=" ",
         bos=True,
+        bos_behind=True,
         media_after="Question: ",
     ),
     # For language models without chat tokens.
@@ -248,6 +252,10 @@ TEMPLATES: dict[str, ChatTemplate] = {
         control=("{eos}",),
     ),
 }
+# With the begin of text behind the picture: BLIP-2's captions, and InstructBLIP's bare question
+# (github.com/salesforce/LAVIS, blip2_opt.py, blip2_vicuna_instruct.py).
+TEMPLATES["caption_behind"] = TEMPLATES["caption_line"].model_copy(update={"bos_behind": True})
+TEMPLATES["bare"] = TEMPLATES["document"].model_copy(update={"bos_behind": True})
 
 
 def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:

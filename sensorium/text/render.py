@@ -26,12 +26,14 @@ class Piece:
 
 
 def render(
-    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False
-) -> Iterator[Piece]:
+    messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False,
+    only_last: bool = False,
+) -> Iterator[Piece]:  # fmt: skip
     """The pieces of a conversation; assistant text and its closing are learned.
 
     Args:
         answer_next: end with the opening of an assistant turn, for generation.
+        only_last: of the answers only one in the last message is learned.
     """
     if template.default_system and (not messages or messages[0].role != "system"):
         yield from _literal(template.before["system"], template, learn=False)
@@ -40,15 +42,16 @@ def render(
     opened = False
     """Whether a medium awaits the end of its chunk."""
     for message in messages:
-        learn = message.role == "assistant"
+        answer = message.role == "assistant"
+        learn = answer and (not only_last or message is messages[-1])
         yield from _literal(template.before[message.role], template, learn=False)
-        if learn and template.answer_prefix:
-            yield Piece("text", template.answer_prefix, learn=True)
+        if answer and template.answer_prefix:
+            yield Piece("text", template.answer_prefix, learn=learn)
         closed = True
         if template.chunk_end:
-            yield from _chunks(message, template, opened=opened)
+            yield from _chunks(message, template, opened=opened, learn=learn)
             closed = opened or any(part.is_media for part in message.content)
-            opened = closed and message.role != "assistant"
+            opened = closed and not answer
         else:
             yield from _content(message.content, template, message.role, learn=learn)
         yield from _literal(template.after[message.role], template, learn=learn and closed)
@@ -56,13 +59,14 @@ def render(
         yield from _literal(template.before["assistant"], template, learn=False)
 
 
-def _chunks(message: Message, template: ChatTemplate, *, opened: bool) -> Iterator[Piece]:
+def _chunks(
+    message: Message, template: ChatTemplate, *, opened: bool, learn: bool
+) -> Iterator[Piece]:
     """A message whose media each begin a chunk.
 
     Args:
         opened: a medium in front of the message awaits the end of its chunk.
     """
-    learn = message.role == "assistant"
     for part in message.content:
         if part.is_media and opened:
             yield from _literal(template.chunk_end, template, learn=learn)

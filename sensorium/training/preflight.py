@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from sensorium.core.batch import Example
 from sensorium.core.errors import ConfigError, DataError, SensoriumError
 from sensorium.data.config import open_sources
 from sensorium.data.loader import Loader, LoaderOptions
@@ -108,7 +107,7 @@ def prepare_stage(
         if stage.pack:
             raise ConfigError("packed rows for an encoder-decoder", expected="one sample a row",
                               where=f"stages.{stage.name}.pack", fix="pack: false")  # fmt: skip
-        mine.require(one_answer)
+        mine.splits_answers = True
     with own_seed(stage.seed):
         objective = stage.objective.build(model, mine, sources)
     samples = sum(len(s) for s in sources)
@@ -117,21 +116,6 @@ def prepare_stage(
         per_step = stage.batch_size * stage.accumulate * (_samples_a_row(stage, sources, mine))
         steps = max(1, round((stage.epochs or 0) * samples / per_step))
     return StageParts(sources, order, mine, objective, steps)
-
-
-def one_answer(example: Example) -> None:
-    """What an encoder-decoder asks of a row.
-
-    Raises:
-        DataError: the Example has several answers, or something behind its answer.
-    """
-    begin = example.learn.index(True) if True in example.learn else len(example)
-    if example.branches or not all(example.learn[begin:]):
-        raise DataError(
-            f"conversation {example.id!r} has several answers",
-            expected="one, at the end, for an encoder-decoder",
-            fix="split it, or skip such rows with on_bad_row: skip",
-        )
 
 
 def _samples_a_row(stage: StageConfig, sources: list[Source], processor: Processor) -> float:

@@ -32,7 +32,8 @@ class CutCounter:
         def watch(example: Example, pick: Pick) -> Example:
             if example.truncated_tokens:
                 with self._lock:
-                    self._cut[pick.number] = example.truncated_tokens
+                    cut = self._cut.get(pick.number, 0)
+                    self._cut[pick.number] = cut + example.truncated_tokens
             return example if then is None else then(example, pick)
 
         return watch

@@ -165,3 +165,57 @@ def test_separate_turns_and_small_vocabularies_are_refused(ours: MultimodalModel
         processor.encode(asked("what"), answer_next=True)
     with pytest.raises(DataError, match="share a picture's tokens"):
         processor.encode(asked("what", separate_turns=True), answer_next=True)
+
+
+def words_tokenizer(folder: Path, names: list[str], begin: str, end: str) -> Any:
+    """A tokenizer of words that puts its marks around a text, as transformers holds it."""
+    from transformers import PreTrainedTokenizerFast
+
+    rust = RustTokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
+    rust.pre_tokenizer = Whitespace()
+    marks = [(mark, names.index(mark)) for mark in (begin, end) if mark]
+    rust.post_processor = TemplateProcessing(single=f"{begin} $A {end}".strip(), special_tokens=marks)
+    theirs = PreTrainedTokenizerFast(tokenizer_object=rust, pad_token="[PAD]", bos_token=begin or None,
+                                     eos_token=end or "[PAD]", unk_token="[UNK]")  # fmt: skip
+    theirs.save_pretrained(folder)
+    return theirs
+
+
+WORDS = ["what", "is", "this", "that", "here", "now"]
+
+
+@pytest.mark.parametrize("size", [(40, 20), (17, 90), (28, 28), (300, 7)])
+@pytest.mark.parametrize("kind", ["vicuna", "t5"])
+def test_processing(kind: str, size: tuple[int, int], ours: MultimodalModel, tmp_path: Path) -> None:
+    """Pixels, ids for both readers, places of the picture: in front of everything, the begin of
+    text behind it."""
+    from transformers import InstructBlipProcessor
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    from sensorium.processing.processor import Processor
+    from sensorium.text.reader import Reader
+    from sensorium.text.tokenizer import Tokenizer
+
+    begin, end = ("<s>", "") if kind == "vicuna" else ("", "</s>")
+    llm = words_tokenizer(tmp_path / "llm", ["[PAD]", "[UNK]", "<s>", "</s>", *WORDS], begin, end)
+    former = words_tokenizer(tmp_path / "former", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *reversed(WORDS)], "[CLS]", "[SEP]")
+    if kind == "vicuna":
+        llm.eos_token = "</s>"
+        llm.save_pretrained(tmp_path / "llm")
+    tokenizer = Tokenizer.load(tmp_path / "llm")
+    tokenizer.reader = Reader.load(tmp_path / "former")
+    template = "seq2seq" if kind == "t5" else ours.config.template
+    processor = Processor(ours.config, tokenizer, template=template)
+    picture = Image.effect_noise(size, 90).convert("RGB")
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "what is this here"}]
+    made = processor.encode(parse_sample({"messages": [{"role": "user", "content": content}]}), answer_next=True)
+    images = BlipImageProcessorPil(size={"height": 28, "width": 28})
+    given = InstructBlipProcessor(images, llm, former, num_query_tokens=4)(images=picture, text="what is this here")
+    image_id = llm.convert_tokens_to_ids("<image>")
+    ids = given["input_ids"][0]
+    places = [i for i, token in enumerate(ids) if token == image_id]
+    assert list(made.slots["image"]) == places == [0, 1, 2, 3]
+    assert made.input_ids[4:] == ids[4:]
+    assert made.media["image"].texts == (tuple(given["qformer_input_ids"][0]),)
+    theirs_NCHW = torch.as_tensor(given["pixel_values"])
+    torch.testing.assert_close(normalised(made.media["image"].pixels_NCHW), theirs_NCHW, atol=1e-5, rtol=0)

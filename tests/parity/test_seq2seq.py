@@ -8,22 +8,26 @@ from typing import Any
 import pytest
 import torch
 from hf_models import IMAGE_ID, T5, blip2_t5, t5
+from PIL import Image
 from test_hf_families import normalised, our_greedy, pixels, round_trip
 
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.batch import Batch, Example, MediaBatch, TilePlan
 from sensorium.core.errors import ConfigError, DataError
-from sensorium.core.sample import parse_sample
+from sensorium.core.sample import Sample, parse_sample
+from sensorium.data.loader import Loader
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.hf import read_hf
 from sensorium.interop.saved import load_model, save_model
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.answers import encode_rows
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.recipes import RECIPES
 from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.training.log import read_log
+from sensorium.training.preflight import loader_options, prepare_stage
 from sensorium.training.run import plan_recipe, train_recipe
 from sensorium.training.trainer import TrainerOptions
 
@@ -132,11 +136,62 @@ def test_it_trains_on_pictures_and_comes_back(tmp_path: Path) -> None:
     assert [made.learn[i] for i, token in enumerate(made.input_ids) if token == byte_tokenizer().eos_id] == [False, True]
 
 
-def test_rows_with_several_answers_are_named(tmp_path: Path) -> None:
-    recipe = tiny("stages.align.steps=1")
+def talk(*answers: str, **more: Any) -> Sample:
+    content = [{"type": "image", "image": Image.new("RGB", (32, 32))}, {"type": "text", "text": "q0"}]
+    turns: list[Any] = [{"role": "user", "content": content}]
+    for i, answer in enumerate(answers):
+        turns += [{"role": "assistant", "content": answer}, {"role": "user", "content": f"q{i + 1}"}]
+    return parse_sample({"messages": turns[:-1], **more})
+
+
+def rows(sample: Sample, max_length: int | None = None) -> list[tuple[str, str, int]]:
+    """What each row reads, what it writes, and what was cut."""
+    recipe = tiny()
+    processor = Processor(recipe.model, byte_tokenizer())
+    processor.splits_answers = True
+    made = encode_rows(processor, sample, max_length=max_length)
+    texts: list[tuple[str, str, int]] = []
+    for example in made:
+        begin = example.learn.index(True)
+        assert all(example.learn[begin:])
+        assert len(example.media["image"].plans) == 1
+        picture = len(example.slots["image"])
+        texts.append((processor.tokenizer.decode(example.input_ids[picture:begin]),
+                      processor.tokenizer.decode(example.input_ids[begin:]), example.truncated_tokens))  # fmt: skip
+    return texts
+
+
+def test_every_answer_is_a_row_of_its_own() -> None:
+    """Earlier turns are read; of separate turns, only the pair's own question."""
+    assert rows(talk("one", "two")) == [("q0", "one", 0), ("q0oneq1", "two", 0)]
+    assert rows(talk("one", "two", separate_turns=True)) == [("q0", "one", 0), ("q1", "two", 0)]
+    # 17 of a picture, q0 and its end, "one" and its end, q1 and its end: the second answer begins at 27.
+    assert rows(talk("one", "two"), 27) == [("q0", "one", 4)]
+    assert rows(talk("one", "two"), 29) == [("q0", "one", 0), ("q0oneq1", "tw", 2)]
+
+
+def test_conversations_train_an_encoder_decoder(tmp_path: Path) -> None:
+    """A batch of so many Samples has a row for each answer, and the same loss for them as apart."""
+    recipe = tiny("stages.align.steps=2", "stages.instruct.steps=2", "stages.instruct.batch_size=3")
     options = TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache")
-    with pytest.raises(DataError, match=r"conversation 'scene/.*' has several answers"):
-        plan_recipe(recipe, lambda: build_pretrained(recipe.model), options)
+    train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
+    lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if line["stage"] == "instruct"]
+    assert [line["samples"] for line in lines] == [3, 3]
+    stage = recipe.stages[1]
+    model, tokenizer = build_pretrained(recipe.model)
+    parts = prepare_stage(stage, model, Processor(recipe.model, tokenizer))
+    loader = Loader(parts.sources, parts.order, parts.processor, loader_options(stage))
+    stream = loader.batches(parts.order.start())
+    loaded = next(stream)
+    stream.close()  # pyright: ignore
+    order = parts.order.start()
+    answers = 0
+    for _ in range(3):
+        pick = parts.order.next(order)
+        answers += sum(m.role == "assistant" for m in parts.sources[pick.source][pick.row].messages)
+    assert len(loaded.batch.input_ids_BT) == answers > 3
+    assert loaded.samples == 3
+    assert loaded.state.counts == order.counts
 
 
 def test_packed_stages_are_refused_before_step_one(tmp_path: Path) -> None:

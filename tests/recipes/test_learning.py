@@ -70,6 +70,9 @@ def test_each_stage_trains_what_it_says(
     inject_adapter(model)
     for stage in recipe.stages:
         # One stage at a time over the same model, so that it can be looked at in between.
+        owns = any(learn.part == "objective" for learn in stage.learns)
+        # Masks and negatives drawn at random make its losses uneven: more steps tell.
+        stage = stage.model_copy(update={"steps": 40}) if owns else stage
         alone = recipe.model_copy(update={"stages": (stage,)})
         loss, before = first_loss(alone, model, tokenizer), snapshot(model)
         options = TrainerOptions(folder=tmp_path / stage.name, cache=tmp_path / "cache")
@@ -87,10 +90,10 @@ def test_each_stage_trains_what_it_says(
                 assert not same, f"{stage.name}: {key} learns and has not moved"
             else:
                 assert same, f"{stage.name}: {key} is frozen and has moved"
-        if any(learn.part == "objective" for learn in stage.learns):
+        if owns:
             # What the objective owns begins anew with every stage: the run's own record tells.
             losses = [line["loss"] for line in read_log(tmp_path / stage.name / "log.jsonl")]
-            assert min(losses[-2:]) < losses[0] - 0.005, stage.name
+            assert sum(losses[-8:]) < sum(losses[:8]) - 0.04, stage.name
             continue
         after = first_loss(alone, model, tokenizer)
         assert after < loss - 0.005, stage.name

@@ -110,7 +110,8 @@ def test_alignment_shows_no_instruction_and_learns_caption_and_line_break(name: 
             {"type": "image", "image": "x.png"}, {"type": "text", "text": "Describe the picture."}]},
         {"role": "assistant", "content": "A cat."},
     ]})  # fmt: skip
-    template = TEMPLATES[RECIPES.find(name)().stages[0].objective.template]
+    stage = next(s for s in RECIPES.find(name)().stages if s.objective.kind == "caption")
+    template = TEMPLATES[stage.objective.template]
     pieces = list(render(sample.messages, template))
     assert [(p.kind, p.learn) for p in pieces] == [("media", False), ("text", True), ("text", True)]
     assert "".join(str(p.value) for p in pieces[1:]) == "A cat.\n"

@@ -165,13 +165,13 @@ def test_the_check_cuts_long_rows_as_training_does() -> None:
     assert dict(report.truncated)["rows[3]"] == len(whole) - start
     made, _ = loader(source, processor(), skip=True, max_length=limit)
     assert [i for i in range(4) if _refused(made, Pick(0, i, 0, 0))] == [1]
-    trained = {f"rows[{i}]": made.example(Pick(0, i, 0, 0)).truncated_tokens for i in (0, 2, 3)}
+    trained = {f"rows[{i}]": made.examples(Pick(0, i, 0, 0))[0].truncated_tokens for i in (0, 2, 3)}
     assert dict(report.truncated) == {place: lost for place, lost in trained.items() if lost}
 
 
 def _refused(made: Loader, pick: Pick) -> bool:
     try:
-        made.example(pick)
+        made.examples(pick)
     except DataError:
         return True
     return False

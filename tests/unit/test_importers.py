@@ -240,7 +240,7 @@ def test_a_bad_row_is_named_and_the_good_ones_survive(
     options = LoaderOptions(batch_size=1, max_length=200, skip_bad=True)
     skipping = Loader([source], order, PROCESSOR, options)
     survivors = [i for i in range(3) if _loads(skipping, i)]
-    assert [content(skipping.example(Pick(0, i, 0, 0))) for i in survivors] == expected
+    assert [content(skipping.examples(Pick(0, i, 0, 0))[0]) for i in survivors] == expected
     with closing(skipping.batches(order.start())) as stream:
         loaded = [next(stream) for _ in range(4)]
     said = [p for b in loaded for p in b.problems]
@@ -263,7 +263,7 @@ def _is_named(problem: str, place: str, reason: str) -> None:
 
 def _loads(loader: Loader, row: int) -> bool:
     try:
-        loader.example(Pick(0, row, 0, 0))
+        loader.examples(Pick(0, row, 0, 0))
     except DataError:
         return False
     return True

@@ -60,7 +60,8 @@ def test_the_nearest_word_is_found() -> None:
 @pytest.fixture
 def recipe() -> Recipe:
     names = ("sentences", "represent", "generate")
-    return TINY_FORMS.find("dlp")().override([f"stages.{n}.steps=3" for n in names])
+    weights = ["stages.represent.objective.weight=10", "stages.generate.objective.weight=100"]
+    return TINY_FORMS.find("dlp")().override([*(f"stages.{n}.steps=3" for n in names), *weights])
 
 
 def test_what_sentences_taught_is_the_teacher(

@@ -24,7 +24,10 @@ class InstructBlip(Blip2):
         sizes = {"words": reading["vocab_size"], "max_words": reading["max_position_embeddings"]}
         former = lane.projector.model_copy(update=sizes)
         return blip2.model_copy(
-            update={"lanes": {"image": lane.model_copy(update={"projector": former})}}
+            update={
+                "lanes": {"image": lane.model_copy(update={"projector": former})},
+                "template": "seq2seq" if blip2.backbone.one_answer else "bare",
+            }
         )
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
