@@ -20,6 +20,7 @@ TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
     "pair", "picture_of", "blip_vqa",
+    "qwen_vl", "qwen_vl_caption",
 ]  # fmt: skip
 
 
@@ -31,6 +32,7 @@ class ChatTemplate(Config):
     bos: bool = False
     default_system: str | None = None
     media_before: str = ""
+    """In front of each medium; `{n}` is its number in the conversation, from 1."""
     media_after: str = ""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
@@ -76,6 +78,24 @@ TEMPLATES: dict[str, ChatTemplate] = {
         media_before="<|vision_start|>",
         media_after="<|vision_end|>",
         control=("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    ),
+    # Qwen-VL-Chat's: pictures between marks, numbered (github.com/QwenLM/Qwen-VL, README.md, and
+    # tokenization_qwen.py beside the weights, from_list_format).
+    "qwen_vl": ChatTemplate(
+        before=_CHATML_BEFORE,
+        after=_CHATML_AFTER,
+        default_system="You are a helpful assistant.",
+        media_before="Picture {n}: <img>",
+        media_after="</img>\n",
+        control=("<|im_start|>", "<|im_end|>", "<img>", "</img>"),
+    ),
+    # Before it was a chat: picture, text, end of text (the paper, appendix B).
+    "qwen_vl_caption": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "\n", "user": "", "assistant": "{eos}"},
+        media_before="<img>",
+        media_after="</img>",
+        control=("<img>", "</img>", "{eos}"),
     ),
     # chatml without a line break after a medium: shorter rows for small models.
     "smol": ChatTemplate(
@@ -265,21 +285,26 @@ def render(
         yield from _literal(template.before["system"], template, learn=False)
         yield Piece("text", template.default_system, learn=False)
         yield from _literal(template.after["system"], template, learn=False)
+    number = 0
     for message in messages:
         learn = message.role == "assistant"
         yield from _literal(template.before[message.role], template, learn=False)
         if learn and template.answer_prefix:
             yield Piece("text", template.answer_prefix, learn=True)
-        yield from _content(message, template, learn)
+        yield from _content(message, template, learn, number)
+        number += sum(part.is_media for part in message.content)
         yield from _literal(template.after[message.role], template, learn=learn)
     if answer_next:
         yield from _literal(template.before["assistant"], template, learn=False)
 
 
-def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[Piece]:
+def _content(message: Message, template: ChatTemplate, learn: bool, number: int) -> Iterator[Piece]:
+    """The pieces of what a message says; `number` media stand in front of it."""
     for part in message.content:
         if part.is_media:
-            yield from _literal(template.media_before, template, learn=False)
+            number += 1
+            before = template.media_before.replace("{n}", str(number))
+            yield from _literal(before, template, learn=False)
             yield Piece("media", part, learn=False)
             yield from _literal(template.media_after, template, learn=False)
         elif part.type == "text":

@@ -15,6 +15,7 @@ FAMILIES = NameTable(
         "qwen2_5_vl": "sensorium.interop.families.qwen25_vl:Qwen25Vl",
         "clip": "sensorium.interop.families.clip:Clip",
         "siglip": "sensorium.interop.families.clip:Siglip",
+        "qwen": "sensorium.interop.families.qwen_vl:QwenVl",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )
