@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sensorium.core.errors import ConfigError
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, TowerConfig, tiny_shape
 from sensorium.nn.positions import stretched
 from sensorium.nn.pretrained import load_exact, read_folder
@@ -45,17 +44,16 @@ class QwenVitConfig(TowerConfig):
     def prefix_tokens(self) -> int:
         return 0
 
+    @property
+    def has_pooled(self) -> bool:
+        return False
+
     @classmethod
     def tiny(cls) -> QwenVitConfig:
         return cls(**tiny_shape(position_side=3))
 
     def at_size(self, size_px: int) -> QwenVitConfig:
         return self.model_copy(update={"image_size_px": size_px})
-
-    def check(self) -> None:
-        if self.feature == "pooled":
-            raise ConfigError("pooled features of a qwen_vit tower", expected="patch")
-        super().check()
 
     def build_tower(self, folder: Path | None) -> nn.Module:
         tower = QwenVit(self)

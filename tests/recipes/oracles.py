@@ -291,6 +291,31 @@ def abstractor(width: int, inner: int, llm: int) -> int:
     return 64 * width + 6 * (attention + feed_forward) + linear(width, llm) + llm
 
 
+def qwen_tower() -> int:
+    """Qwen-VL's visual.py up to its last block: conv1, 256 positions, ln_pre, 48 blocks of width 1664."""
+    width, inner = 1664, int(1664 * 4.9231)
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, inner) + linear(inner, width)
+    return 3 * 14 * 14 * width + 256 * width + 2 * width + 48 * (block + 4 * width)
+
+
+def qwen_pool() -> int:
+    """Its `attn_pool` without the fixed positions: query, kv_proj, attn, ln_q, ln_kv."""
+    width = 4096
+    return 256 * width + 1664 * width + linear(width, 3 * width) + linear(width, width) + 4 * width
+
+
+def qwen_post() -> int:
+    """Its ln_post and proj."""
+    return 2 * 4096 + 4096 * 4096
+
+
+def qwen_7b() -> int:
+    """modeling_qwen.py: wte and lm_head, 32 layers of c_attn (with bias), c_proj, w1, w2, c_proj, two norms."""
+    width, inner = 4096, 22016 // 2
+    layer = linear(width, 3 * width) + width * width + 3 * width * inner + 2 * width
+    return 2 * 151936 * width + 32 * layer + width
+
+
 LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
 BY_PARTS: dict[str, ByParts] = {
     # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
@@ -298,6 +323,11 @@ BY_PARTS: dict[str, ByParts] = {
         "encoders.image": size_of("Blip2VisionModel", "Blip2VisionConfig", image_size=448),
         "projectors.image": lambda: linear(5632, 4096),
         "backbone": LLAMA_7B,
+    }),
+    "qwen-vl": ByParts("qwen", {
+        "encoders.image": qwen_tower,
+        "projectors.image": lambda: qwen_pool() + qwen_post(),
+        "backbone": qwen_7b,
     }),
     # Its tower has CLIP's tensors, with q, k and v in one.
     "mplug-owl": ByParts("mplug-owl", {
