@@ -35,9 +35,8 @@ def pictures_of(model: MultimodalModel, size_px: int | None) -> Iterator[None]:
     if size_px is None:
         yield
         return
-    own, encoder = model.config, model.encoders[KIND] if KIND in model.encoders else None
-    changed = at_size(own, size_px)
-    assert encoder is not None, "at_size refuses a model without this lane"
+    own, changed = model.config, at_size(model.config, size_px)
+    encoder = model.encoders[KIND]
     model.config, encoder.config = changed, changed.lane(KIND).encoder
     try:
         yield
