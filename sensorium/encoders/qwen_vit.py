@@ -73,7 +73,7 @@ class QwenVit(nn.Module):
         from transformers import CLIPVisionConfig
         from transformers.models.clip.modeling_clip import CLIPEncoder
 
-        arch = CLIPVisionConfig(**config.hf_shape(), hidden_act="gelu", layer_norm_eps=config.norm_eps)
+        arch: Any = CLIPVisionConfig(**config.hf_shape(), hidden_act="gelu", layer_norm_eps=config.norm_eps)
         arch._attn_implementation = "sdpa"
         patch, width = config.patch_size_px, config.width
         self.patches = nn.Conv2d(3, width, kernel_size=patch, stride=patch, bias=False)

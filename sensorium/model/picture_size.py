@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -36,7 +37,7 @@ def pictures_of(model: MultimodalModel, size_px: int | None) -> Iterator[None]:
         yield
         return
     own, changed = model.config, at_size(model.config, size_px)
-    encoder = model.encoders[KIND]
+    encoder: Any = model.encoders[KIND]
     model.config, encoder.config = changed, changed.lane(KIND).encoder
     try:
         yield

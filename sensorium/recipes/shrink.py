@@ -34,6 +34,8 @@ PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
     "position_aware": {"side": 2, "heads": 4},
+    "c_abstractor": {"tokens": 4, "width": 16, "depth": 1, "position_side": 4},
+    "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
 }
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}

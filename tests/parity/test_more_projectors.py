@@ -89,7 +89,7 @@ def test_cformer_is_a_t5_decoder(furthest: int) -> None:
         relative_attention_num_buckets=8, relative_attention_max_distance=furthest, is_decoder=True,
         is_encoder_decoder=False, use_cache=False, feed_forward_proj="relu",
     )  # fmt: skip
-    theirs = T5Stack(arch).eval()
+    theirs: Any = T5Stack(arch).eval()
     for block in theirs.block:
         for name in ("k", "v"):
             setattr(block.layer[1].EncDecAttention, name, nn.Linear(20, 32, bias=False))

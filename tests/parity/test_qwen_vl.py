@@ -170,7 +170,7 @@ def test_a_tower_from_clip(tmp_path: Path) -> None:
     arch = CLIPVisionConfig(**config.hf_shape(), hidden_act="gelu", layer_norm_eps=1e-6)
     theirs = CLIPVisionModel(arch).eval()
     theirs.save_pretrained(tmp_path)
-    ours = config.build(tmp_path)
+    ours: Any = config.build(tmp_path)
     raw = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
     with torch.no_grad():
         # What enters the first block has met no CLS token yet.
