@@ -12,6 +12,7 @@ RECIPES = NameTable(
         "clip-l-336": "sensorium.recipes.clip_variants:clip_l_336",
         "siglip": "sensorium.recipes.siglip:siglip",
         "siglip-so400m": "sensorium.recipes.siglip_variants:siglip_so400m",
+        "expert-captions": "sensorium.recipes.expert_captions:expert_captions",
         "llava-v1": "sensorium.recipes.llava_v1:llava_v1",
         "llava-1.5": "sensorium.recipes.llava_15:llava_15",
         "llava-1.5-13b": "sensorium.recipes.llava_15_variants:llava_15_13b",
