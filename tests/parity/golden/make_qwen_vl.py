@@ -84,7 +84,7 @@ def stand_ins() -> None:
             self.size = size
 
         def __call__(self, image: Image.Image) -> Image.Image:
-            return image.resize(self.size[::-1], Image.Resampling.BICUBIC)
+            return image.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC)
 
     class ToTensor:
         def __call__(self, image: Image.Image) -> torch.Tensor:
