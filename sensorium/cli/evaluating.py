@@ -77,8 +77,7 @@ def eval_command(
     from sensorium.evaluation.report import write_report
 
     benchmarks = parse_benchmarks(names, limit)
-    results = run_benchmarks(benchmarks, load(model, device).responder)
-    results = run_benchmarks(benchmarks, told_by(load(model, device).engine, experts))
+    results = run_benchmarks(benchmarks, told_by(load(model, device).responder, experts))
     folder = Path(out)
     write_results(folder / "results.json", model, results)
     write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")

@@ -162,7 +162,6 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "epochs": None,
             "batch_size": 1 if stage.pack else PICTURES,
             "max_length": min(128 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
-            "max_length": 128 if stage.pack else 512,
             "picture_px": stage.picture_px and _picture_px(stage.picture_px, model),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
             "precision": "fp32",
