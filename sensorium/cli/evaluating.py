@@ -23,32 +23,61 @@ def parse_benchmarks(names: Sequence[str], limit: int | None) -> list[Any]:
 
     made: list[Any] = []
     for text in names or DEFAULT:
-        name, _, rest = text.partition(":")
-        values: dict[str, Any] = {"kind": name}
-        if limit is not None:
-            values["limit"] = limit
-        for pair in filter(None, rest.split(",")):
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise ConfigError(f"benchmark option {pair!r} has no '='", expected="key=value")
-            try:
-                values[key] = yaml.safe_load(value)
-            except yaml.YAMLError:
-                raise ConfigError(f"benchmark option {pair!r} is not YAML") from None
+        name, values = _named_values(text, {} if limit is None else {"limit": limit})
         made.append(BENCHMARKS.find(name).from_dict(values, where=f"benchmark {name}"))
     return made
 
 
+def _named_values(
+    text: str, given: dict[str, Any] | None = None, noun: str = "benchmark"
+) -> tuple[str, dict[str, Any]]:
+    """The name and the values of `name:key=value,key=value`; they come behind what is given."""
+    name, _, rest = text.partition(":")
+    values: dict[str, Any] = {"kind": name} | (given or {})
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"{noun} option {pair!r} has no '='", expected="key=value")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{noun} option {pair!r} is not YAML") from None
+    return name, values
+
+
+def parse_experts(names: Sequence[str]) -> list[Any]:
+    """Expert configs from `name` or `name:key=value,key=value`.
+
+    Raises:
+        ConfigError: an unknown name or key.
+    """
+    from sensorium.experts import EXPERTS
+
+    named = [_named_values(text, noun="expert") for text in names]
+    return [EXPERTS.find(name).from_dict(values, where=f"expert {name}") for name, values in named]
+
+
+def told_by(responder: Any, experts: Sequence[str]) -> Any:
+    """The responder, or one that hears what experts say and sees no pictures."""
+    if not experts:
+        return responder
+    from sensorium.experts.base import Panel
+    from sensorium.experts.responder import Told
+
+    return Told(responder, Panel.of(parse_experts(experts)))
+
+
 def eval_command(
-    model: str, device: str, names: Sequence[str], limit: int | None, out: str, as_json: bool
-) -> None:
+    model: str, device: str, names: Sequence[str], limit: int | None, out: str, as_json: bool,
+    experts: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Run, print a table, write results.json and report.html."""
     from sensorium.api import load
     from sensorium.cli.main import print_json
     from sensorium.evaluation.report import write_report
 
     benchmarks = parse_benchmarks(names, limit)
-    results = run_benchmarks(benchmarks, load(model, device).responder)
+    results = run_benchmarks(benchmarks, told_by(load(model, device).responder, experts))
     folder = Path(out)
     write_results(folder / "results.json", model, results)
     write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")

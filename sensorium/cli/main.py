@@ -108,12 +108,16 @@ def evaluate(
     device: Device = "auto",
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
+    expert: Annotated[
+        list[str] | None,
+        typer.Option(help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
     from sensorium.cli.evaluating import eval_command
 
-    eval_command(model, device, benchmarks or [], limit, out, as_json)
+    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [])
 
 
 @app.command()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.boxes import View
 from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
 from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
@@ -56,6 +57,18 @@ class EncoderConfig(PartConfig):
     def grid(self) -> Grid:
         """Feature layout of one encoder input."""
         raise TypeError(f"{type(self).__name__} does not define grid()")
+
+    def at_size(self, size_px: int) -> Self:
+        """The same encoder, with the same weights, for pictures of another size.
+
+        Raises:
+            ConfigError: it takes one size alone.
+        """
+        raise ConfigError(
+            f"pictures of {size_px} pixels for encoder {self.kind!r}",
+            expected=f"{self.preprocess().size_px}, the only size it takes",
+            fix="choose an encoder whose positions can be stretched: qwen_vit",
+        )
 
     def num_tokens(self, shape: MediaShape) -> int:
         """Features for one medium of this shape; image towers resize, so it is constant."""

@@ -164,6 +164,7 @@ SOURCES = NameTable(
         "file": "sensorium.data.config:FileSource",
         "picture_book": "sensorium.data.config:PictureBookSource",
         "scenes": "sensorium.data.config:ScenesSource",
+        "experts": "sensorium.data.told:ExpertSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

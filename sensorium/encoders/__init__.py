@@ -16,6 +16,8 @@ ENCODERS = NameTable(
         "qwen2_vit": "sensorium.encoders.qwen2_vit:Qwen2VitConfig",
         "qwen2_5_vit": "sensorium.encoders.qwen25_vit:Qwen25VitConfig",
         "rice_vit": "sensorium.encoders.rice_vit:RiceVitConfig",
+        "qwen_vit": "sensorium.encoders.qwen_vit:QwenVitConfig",
+        "vit_22b": "sensorium.encoders.vit_22b:Vit22bConfig",
         "fused": "sensorium.encoders.fused:FusedConfig",
     },
 )

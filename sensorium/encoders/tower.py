@@ -49,6 +49,11 @@ class TowerConfig(EncoderConfig):
         return 1
 
     @property
+    def has_pooled(self) -> bool:
+        """Whether the tower has a pooled token of its own."""
+        return True
+
+    @property
     def out_dim(self) -> int:
         return self.width
 
@@ -84,6 +89,8 @@ class TowerConfig(EncoderConfig):
                 f"feature {self.feature!r} of a {self.kind} tower, which has no CLS token",
                 expected="patch or pooled",
             )
+        if self.feature == "pooled" and not self.has_pooled:
+            raise ConfigError(f"pooled features of a {self.kind} tower", expected="patch")
         if self.select_layer is None:
             return
         if self.feature == "pooled":

@@ -16,6 +16,8 @@ INPUT_PROJECTORS = NameTable(
         "latent_query": "sensorium.input_projectors.latent_query:LatentQueryConfig",
         "position_aware": "sensorium.input_projectors.position_aware:PositionAwareConfig",
         "abstractor": "sensorium.input_projectors.abstractor:AbstractorConfig",
+        "c_abstractor": "sensorium.input_projectors.c_abstractor:CAbstractorConfig",
+        "cformer": "sensorium.input_projectors.cformer:CFormerConfig",
         "qformer": "sensorium.input_projectors.qformer:QFormerConfig",
     },
 )

@@ -10,12 +10,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sensorium.core.batch import Features, Grid
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import InputProjectorConfig
 from sensorium.nn.attention import Attention
+from sensorium.nn.positions import stretched
 from sensorium.nn.ragged import map_items
 
 PERIOD = 10_000.0
@@ -52,10 +52,14 @@ class PositionAwareConfig(InputProjectorConfig):
 class PositionAware(nn.Module):
     """Features on HxW of d_in -> on SxS of d_out."""
 
+    table_QD: Tensor
+
     def __init__(self, config: PositionAwareConfig, d_in: int, d_out: int) -> None:
         super().__init__()
         self.config = config
         self.queries_QD = nn.Parameter(torch.randn(config.side**2, d_out) * 0.02)
+        # Kept with the weights: Qwen-VL's own were rounded to bf16 when they were published.
+        self.register_buffer("table_QD", sincos_positions(config.side, self.queries_QD).flatten(0, 1))
         self.kv_proj = nn.Linear(d_in, d_out, bias=False) if d_in != d_out else nn.Identity()
         self.norm_q = nn.LayerNorm(d_out, eps=config.norm_eps)
         self.norm_kv = nn.LayerNorm(d_out, eps=config.norm_eps)
@@ -70,9 +74,8 @@ class PositionAware(nn.Module):
 
     def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
         values_MLD = self.norm_kv(self.kv_proj(items_MLD))
-        table_SSD = sincos_positions(self.config.side, self.queries_QD)
-        queries_QD = self.norm_q(self.queries_QD) + table_SSD.flatten(0, 1)
-        keys_MLD = values_MLD + resized(table_SSD, grid.h, grid.w)
+        queries_QD = self.norm_q(self.queries_QD) + self.table_QD
+        keys_MLD = values_MLD + stretched(self.table_QD, grid.h, grid.w)
         queries_MQD = queries_QD.expand(len(items_MLD), -1, -1)
         mixed_MQD = self.attention(queries_MQD, keys_MLD, values=values_MLD)
         return self.out(self.norm_out(mixed_MQD))
@@ -87,13 +90,3 @@ def sincos_positions(side: int, like: Tensor) -> Tensor:
     columns_SSD = waves_SD[None].expand(side, -1, -1)
     rows_SSD = waves_SD[:, None].expand(-1, side, -1)
     return torch.cat([columns_SSD, rows_SSD], dim=2).to(like)
-
-
-def resized(table_SSD: Tensor, height: int, width: int) -> Tensor:
-    """The table for a map of another size, (height * width, D), bicubic between its entries."""
-    if table_SSD.shape[:2] != (height, width):
-        table_1DHW = functional.interpolate(
-            table_SSD.permute(2, 0, 1)[None].float(), (height, width), mode="bicubic", align_corners=False
-        )
-        table_SSD = table_1DHW[0].permute(1, 2, 0).to(table_SSD)
-    return table_SSD.flatten(0, 1)

@@ -1,7 +1,8 @@
 """Key maps as data: foreign tensor names <-> ours, there and back without a change.
 
 A rule pairs two patterns; `#` stands for a number, `*` for the rest of a name. `lead` is
-how many leading dimensions of size 1 the foreign tensor has and ours lacks. `Join` pairs
+how many leading dimensions of size 1 the foreign tensor has and ours lacks; `turned`, that ours is
+the other's transpose. `Join` pairs
 two foreign tensors with one of ours, rows of the first before rows of the second; `Gap` the
 same with zeros between; `Split` one foreign tensor with several of ours, head by head.
 """
@@ -25,6 +26,7 @@ class Rule:
     theirs: str
     ours: str
     lead: int = 0
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Split:
 
     theirs: str
     ours: tuple[str, ...]
-    heads: int
+    heads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class KeyMap:
                          for o, part in zip(split.ours, parts, strict=True)}  # fmt: skip
         for name, value in renamed.items():
             rule, new = _match(name, [(r, r.theirs, r.ours) for r in self.rules])
-            ours[new] = value.reshape(value.shape[rule.lead :]) if rule.lead else value
+            value = value.reshape(value.shape[rule.lead :]) if rule.lead else value
+            ours[new] = value.T.contiguous() if rule.turned else value
         return ours
 
     def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,6 +129,7 @@ class KeyMap:
                 theirs[str(_filled(lead, name, split.theirs))] = _woven(parts, split)
         for name, value in left.items():
             rule, new = _match(name, [(r, r.ours, r.theirs) for r in self.rules])
+            value = value.T.contiguous() if rule.turned else value
             theirs[new] = value.reshape((1,) * rule.lead + tuple(value.shape))
         return theirs
 

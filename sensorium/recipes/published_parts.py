@@ -98,6 +98,25 @@ def qwen2_instruct(size: QwenSize) -> CausalLMConfig:
     return CausalLMConfig(arch=arch, weights=(HubSource(id=f"Qwen/Qwen2-{size.upper()}-Instruct"),))
 
 
+def qwen_7b() -> CausalLMConfig:
+    """Qwen-7B, the first, which Qwen2's class computes. Its own files are not in that class' layout."""
+    return CausalLMConfig(
+        arch={
+            "model_type": "qwen2",
+            "vocab_size": 151936,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "tie_word_embeddings": False,
+        }
+    )
+
+
 def mistral_7b_instruct() -> CausalLMConfig:
     """Mistral-7B-Instruct v0.2 (arXiv:2310.06825), without a sliding window."""
     return CausalLMConfig(

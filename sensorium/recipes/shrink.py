@@ -33,6 +33,9 @@ PICTURES = 4
 PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
+    "position_aware": {"side": 2, "heads": 4},
+    "c_abstractor": {"tokens": 4, "width": 16, "depth": 1, "position_side": 4},
+    "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
     "latent_query": {"latents": 4, "heads": 4},
 }
@@ -170,6 +173,7 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "epochs": None,
             "batch_size": 1 if stage.pack else PICTURES,
             "max_length": min(256 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
+            "picture_px": stage.picture_px and _picture_px(stage.picture_px, model),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
             "precision": "fp32",
         }
@@ -182,6 +186,13 @@ def _objective(config: ObjectiveConfig) -> ObjectiveConfig:
     inner = getattr(config, "objective", None)
     held = {} if inner is None else {"objective": _objective(inner).to_dict()}
     return _with(config, sizes | held)
+
+
+def _picture_px(size_px: int, model: ModelConfig) -> int:
+    """The stage's share of the tiny tower's side, in whole patches."""
+    encoder, small = model.lane("image").encoder, tiny_shape()
+    patches = small["image_size_px"] // small["patch_size_px"] * size_px // encoder.preprocess().size_px
+    return small["patch_size_px"] * max(1, patches)
 
 
 def _with(config: C, sizes: dict[str, Any]) -> C:

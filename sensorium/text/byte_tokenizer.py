@@ -8,12 +8,12 @@ from tokenizers import Tokenizer as RustTokenizer
 from sensorium.text.tokenizer import Tokenizer
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-LATER = ("<|vision_start|>", "<|vision_end|>")
+LATER = ("<|vision_start|>", "<|vision_end|>", "<img>", "</img>")
 """Behind the bytes, so that these keep the ids that saved models know."""
 
 
 def byte_tokenizer() -> Tokenizer:
-    """261 ids: three control tokens, every byte, two marks around pictures."""
+    """263 ids: three control tokens, every byte, marks around pictures of two kinds."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: i for i, token in enumerate((*SPECIALS, *alphabet))}
     rust = RustTokenizer(models.BPE(vocab=vocab, merges=[]))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import count
+from typing import Literal
 
 from sensorium.core.errors import ConfigError
 from sensorium.core.sample import PLACE_KINDS, Message, Part
-
-if TYPE_CHECKING:
-    from sensorium.text.chat import ChatTemplate
+from sensorium.text.templates import ChatTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ def render(
         yield from _literal(template.after["system"], template, learn=False)
     opened = False
     """Whether a medium awaits the end of its chunk."""
+    numbers = count(1)
     for message in messages:
         answer = message.role == "assistant"
         learn = answer and (not only_last or message is messages[-1])
@@ -49,18 +49,18 @@ def render(
             yield Piece("text", template.answer_prefix, learn=learn)
         closed = True
         if template.chunk_end:
-            yield from _chunks(message, template, opened=opened, learn=learn)
+            yield from _chunks(message, template, numbers, opened=opened, learn=learn)
             closed = opened or any(part.is_media for part in message.content)
             opened = closed and not answer
         else:
-            yield from _content(message.content, template, message.role, learn=learn)
+            yield from _content(message, template, numbers, learn=learn)
         yield from _literal(template.after[message.role], template, learn=learn and closed)
     if answer_next:
         yield from _literal(template.before["assistant"], template, learn=False)
 
 
 def _chunks(
-    message: Message, template: ChatTemplate, *, opened: bool, learn: bool
+    message: Message, template: ChatTemplate, numbers: Iterator[int], *, opened: bool, learn: bool
 ) -> Iterator[Piece]:
     """A message whose media each begin a chunk.
 
@@ -71,22 +71,24 @@ def _chunks(
         if part.is_media and opened:
             yield from _literal(template.chunk_end, template, learn=learn)
         opened = opened or part.is_media
-        yield from _content((part,), template, message.role, learn=learn and opened)
+        yield from _content(Message(message.role, (part,)), template, numbers, learn=learn and opened)
 
 
 def _content(
-    content: Sequence[Part], template: ChatTemplate, role: str, *, learn: bool
+    message: Message, template: ChatTemplate, numbers: Iterator[int], *, learn: bool
 ) -> Iterator[Piece]:
-    for part in content:
+    """The pieces of what a message says; its media take the next numbers."""
+    for part in message.content:
         if part.is_media:
-            yield from _literal(template.media_before, template, learn=False)
+            before = template.media_before.replace("{n}", str(next(numbers)))
+            yield from _literal(before, template, learn=False)
             yield Piece("media", part, learn=False)
             yield from _literal(template.media_after, template, learn=False)
         elif part.type == "text":
-            if part.value and (template.user_text or role != "user"):
+            if part.value and (template.user_text or message.role != "user"):
                 yield Piece("text", part.value, learn=learn)
         elif part.type in PLACE_KINDS:
-            if template.user_text or role != "user":
+            if template.user_text or message.role != "user":
                 yield Piece("places", part, learn=learn)
         else:
             raise ConfigError(

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from sensorium.core.atomic import write_json, write_text
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.text.rank_file import QWEN, read_qwen
 from sensorium.text.reader import Reader
 
 
@@ -94,12 +95,16 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read a folder in the Hugging Face layout (`tokenizer.json`).
+        """Read a folder in the Hugging Face layout (`tokenizer.json`), or with Qwen's file of ranks.
 
         Raises:
             WeightsError: there is no `tokenizer.json`, or no end-of-text token is named.
         """
         file = folder / "tokenizer.json"
+        if not file.exists() and (folder / QWEN).exists():
+            rust = read_qwen(folder / QWEN)
+            ends = [rust.token_to_id(t) for t in ("<|endoftext|>", "<imgpad>")]
+            return cls(rust, bos_id=None, eos_id=ends[0], pad_id=ends[1])
         if not file.exists():
             raise WeightsError(
                 "no tokenizer.json",

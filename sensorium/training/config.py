@@ -46,6 +46,8 @@ class StageConfig(Config):
     batch_size: int = Field(default=16, ge=1)
     accumulate: int = Field(default=1, ge=1)
     max_length: int = Field(default=512, ge=8)
+    picture_px: int | None = Field(default=None, ge=1)
+    """Side of the pictures in this stage; None: the model's own."""
     pack: bool = False
     schedule: ScheduleConfig = ScheduleConfig()
     betas: tuple[float, float] = (0.9, 0.98)

@@ -18,6 +18,7 @@ from sensorium.data.source import Source
 from sensorium.model.device import to_device
 from sensorium.model.learning import count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.model.picture_size import pictures_of
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.memory import Memory, SavedTensors, memory_of, needed_bytes
@@ -102,6 +103,9 @@ def prepare_stage(
     sources, weights = open_sources(stage.data)
     order = MixtureOrder([len(s) for s in sources], weights, stage.seed)
     template = stage.objective.template
+    if stage.picture_px is not None:
+        # The model's config is this stage's already (`pictures_of`).
+        processor = Processor(model.config, processor.tokenizer, limits=processor.limits)
     mine = processor.with_template(template) if template else processor
     if model.config.backbone.one_answer:
         if stage.pack:
@@ -214,9 +218,10 @@ def check_stages(
     for stage in recipe.stages:
         try:
             chosen = stage_precision(stage, precision, model.device)
-            parts = prepare_stage(stage, model, processor)
-            with beside(model, parts.objective):
-                plans.append(probe_stage(stage, parts, model, chosen))
+            with pictures_of(model, stage.picture_px):
+                parts = prepare_stage(stage, model, processor)
+                with beside(model, parts.objective):
+                    plans.append(probe_stage(stage, parts, model, chosen))
         except SensoriumError as error:
             raise error.at(f"stage {stage.name}") from None
         ready.append(parts)

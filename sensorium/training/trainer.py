@@ -18,6 +18,7 @@ from sensorium.data.mixture import MixtureState
 from sensorium.model.adapter import inject_adapter
 from sensorium.model.learning import own_names, set_learning
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.model.picture_size import pictures_of
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.checkpoint import (
@@ -199,7 +200,7 @@ class Trainer:
             parts.sources, parts.order, parts.processor, loader_options(stage),
             transform=run.cuts.watching(cache),
         )  # fmt: skip
-        with progress(f"{stage.name}", parts.steps) as meter:
+        with progress(f"{stage.name}", parts.steps) as meter, pictures_of(self.model, stage.picture_px):
             run.train(loader, state, step, meter)
 
     def _restore_weights(self, saved: Checkpoint) -> None:

@@ -24,13 +24,15 @@ ALLOWED: dict[str, set[str]] = {
     # The config of a model names its resolution strategy and chat template.
     "model": {"core", "nn", "media", "text", *PARTS},
     "processing": {"core", "media", "text"},
-    "data": {"core", "media", "text", "processing"},
+    "data": {"core", "media", "text", "processing", "experts"},
     "training": {"core", "nn", "text", "processing", "model", "data", "input_projectors"},
     "inference": {"core", "nn", "text", "processing", "model", "backbones"},
     "evaluation": {"core", "media", "data"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},
+    # Models that are asked about pictures; they know nothing of data.
+    "experts": {"core", "media", "api"},
     # A recipe names its resolution strategy as a model's config does.
-    "recipes": {"core", "media", "model", "data", "training", *PARTS},
+    "recipes": {"core", "media", "model", "data", "training", "experts", *PARTS},
     "cli": {"*"},
     "api": {"core", "inference", "interop", "model", "processing", "text"},
 }

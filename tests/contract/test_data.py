@@ -28,7 +28,9 @@ def needs(tmp_path: Path, data_home: Path) -> dict[str, dict[str, Any]]:
         {"role": "assistant", "content": "a cat"}]}  # fmt: skip
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join([json.dumps(row)] * 3))
-    return {"vqa_file": {"path": str(file)}, "file": {"path": str(file)}}
+    inner, scripted = {"kind": "file", "path": str(file)}, {"kind": "captioner", "model": "nano"}
+    return {"vqa_file": {"path": str(file)}, "file": {"path": str(file)},
+            "experts": {"source": inner, "experts": [scripted]}}  # fmt: skip
 
 
 class Knowing:

@@ -62,7 +62,9 @@ def test_tower_features(name: str, feature: str, layer: int | None) -> None:
     size = config.preprocess().size_px
     pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     has_cls = config.prefix_tokens > 0
-    if (not has_cls and feature in ("cls", "cls_patch")) or (feature == "pooled" and layer is not None):
+    if (not has_cls and feature in ("cls", "cls_patch")) or (
+        feature == "pooled" and (layer is not None or not config.has_pooled)
+    ):
         with pytest.raises(ConfigError):
             config.build()
         return

@@ -349,6 +349,67 @@ def onevision_15(width: int, **text: Any) -> ByParts:
     })  # fmt: skip
 
 
+def qwen_tower() -> int:
+    """Qwen-VL's visual.py up to its last block: conv1, 256 positions, ln_pre, 48 blocks of width 1664."""
+    width, inner = 1664, int(1664 * 4.9231)
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, inner) + linear(inner, width)
+    return 3 * 14 * 14 * width + 256 * width + 2 * width + 48 * (block + 4 * width)
+
+
+def qwen_pool() -> int:
+    """Its `attn_pool` without the fixed positions: query, kv_proj, attn, ln_q, ln_kv."""
+    width = 4096
+    return 256 * width + 1664 * width + linear(width, 3 * width) + linear(width, width) + 4 * width
+
+
+def qwen_post() -> int:
+    """Its ln_post and proj."""
+    return 2 * 4096 + 4096 * 4096
+
+
+def qwen_7b() -> int:
+    """modeling_qwen.py: wte and lm_head, 32 layers of c_attn (with bias), c_proj, w1, w2, c_proj, two norms."""
+    width, inner = 4096, 22016 // 2
+    layer = linear(width, 3 * width) + width * width + 3 * width * inner + 2 * width
+    return 2 * 151936 * width + 32 * layer + width
+
+
+def c_abstractor(d_in: int, width: int, llm: int, places: int, depth: int = 3) -> int:
+    """Honeybee's, with timm's RegStage: two stages of `depth` blocks, pos_emb, a readout of two layers."""
+
+    def block(inner: int) -> int:
+        squeeze = round(inner * 0.25)
+        convs = inner * width + 9 * width + width * width + 3 * 2 * width
+        shortcut = inner * width + 2 * width if inner != width else 0
+        return convs + linear(width, squeeze) + linear(squeeze, width) + shortcut
+
+    blocks = block(d_in) + (2 * depth - 1) * block(width)
+    return places * d_in + blocks + linear(width, llm) + linear(llm, llm)
+
+
+def vit_22b() -> int:
+    """Table 1 of arXiv:2302.05442: 48 layers, width 6144, 24,576 inside; no biases on query, key and value."""
+    width, inner = 6144, 24576
+    block = 3 * width**2 + linear(width, width) + linear(width, inner) + linear(inner, width)
+    norms = width + 2 * width // 48
+    return linear(3 * 14 * 14, width) + 256 * width + 48 * (block + norms) + width
+
+
+def mm1(width: int, inner: int, layers: int, heads: int) -> ByParts:
+    """DFN's CLIP-H at 378 pixels is such a tower; the language models are stand-ins."""
+    shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+             "num_attention_heads": heads}  # fmt: skip
+    tower = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+             "num_attention_heads": 16, "patch_size": 14, "image_size": 378}  # fmt: skip
+    return ByParts("mm1", {
+        "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **tower),
+        "projectors.image": lambda: c_abstractor(1280, 1024, width, 27 * 27),
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", **shape),
+    })  # fmt: skip
+
+
+UL2 = {"vocab_size": 250112, "d_model": 4096, "d_kv": 256, "d_ff": 16384, "num_layers": 50, "num_heads": 16,
+       "feed_forward_proj": "gated-silu", "tie_word_embeddings": False}  # fmt: skip
 LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
 BY_PARTS: dict[str, ByParts] = {
     # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
@@ -375,6 +436,19 @@ BY_PARTS: dict[str, ByParts] = {
     "openflamingo-9b": openflamingo(8, 4096, mpt(4096, 32, 32)),
     "llava-onevision-1.5": onevision_15(2560, intermediate_size=9728),
     "llava-onevision-1.5-8b": onevision_15(4096, intermediate_size=12288),
+    "mm1-3b": mm1(3200, 8640, 26, 32),
+    "mm1-7b": mm1(4096, 11008, 32, 32),
+    "mm1-30b": mm1(6656, 17920, 60, 52),
+    "pali-x": ByParts("pali_x", {
+        "encoders.image": vit_22b,
+        "projectors.image": lambda: linear(6144, 4096),
+        "backbone": size_of("T5ForConditionalGeneration", "T5Config", **UL2),
+    }),
+    "qwen-vl": ByParts("qwen", {
+        "encoders.image": qwen_tower,
+        "projectors.image": lambda: qwen_pool() + qwen_post(),
+        "backbone": qwen_7b,
+    }),
     # Its tower has CLIP's tensors, with q, k and v in one.
     "mplug-owl": ByParts("mplug-owl", {
         "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),

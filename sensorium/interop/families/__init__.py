@@ -18,6 +18,7 @@ FAMILIES = NameTable(
         "kosmos-2": "sensorium.interop.families.kosmos2:Kosmos2",
         "openflamingo": "sensorium.interop.families.openflamingo:OpenFlamingo",
         "llavaonevision1_5": "sensorium.interop.families.llava_onevision_15:LlavaOnevision15",
+        "qwen": "sensorium.interop.families.qwen_vl:QwenVl",
         "idefics": "sensorium.interop.families.idefics:Idefics",
     },
 )
