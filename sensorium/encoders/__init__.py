@@ -15,6 +15,7 @@ ENCODERS = NameTable(
         "idefics_vit": "sensorium.encoders.idefics_vit:IdeficsVitConfig",
         "qwen2_vit": "sensorium.encoders.qwen2_vit:Qwen2VitConfig",
         "qwen2_5_vit": "sensorium.encoders.qwen25_vit:Qwen25VitConfig",
+        "eva2": "sensorium.encoders.eva2:Eva2Config",
         "fused": "sensorium.encoders.fused:FusedConfig",
     },
 )
