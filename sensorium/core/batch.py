@@ -183,6 +183,8 @@ class Example:
     the k-th pair. Empty for an ordinary Sample."""
     places: list[Place3] = field(default_factory=list["Place3"])
     """Per token its time, row and column, for models with M-RoPE; empty for all others."""
+    held: list[int] = field(default_factory=list[int])
+    """The tokens that stand at the position of the one before, as places in the lists."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

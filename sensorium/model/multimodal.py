@@ -23,6 +23,7 @@ from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
+from sensorium.fusion.visual_expert import VisualExpert, VisualExpertConfig
 from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.check import check_fusion
@@ -47,6 +48,7 @@ class MultimodalModel(nn.Module):
         folders = folders or {}
         _check_visual_prompts(config)
         check_fusion(config)
+        _check_ends(config)
         self.config = config
         self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
         if isinstance(config.adapter, AdaptionPromptConfig):
@@ -84,6 +86,8 @@ class MultimodalModel(nn.Module):
             Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
         )
+        if isinstance(self.fusion, VisualExpert):
+            self.fusion.adopt(self.backbone.layers_for_experts())
 
     def _media_width(self, d_model: int) -> int:
         """Width of what the projectors yield: the LLM's, unless one leaves it unprojected."""
@@ -141,12 +145,31 @@ class MultimodalModel(nn.Module):
         embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
         insert: Any = self.fusion.inserter(context, batch.media_index_BT)
+        insert = self.fusion.inserter(context, batch.media_index_BT, batch.slots)
         hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""
         return self.backbone.logits(hidden)
+
+
+def _check_ends(config: ModelConfig) -> None:
+    """A visual expert knows whether projectors put learned tokens around a picture.
+
+    Raises:
+        ConfigError: what it believes is not so.
+    """
+    if not isinstance(config.fusion, VisualExpertConfig):
+        return
+    for kind, lane in config.lanes.items():
+        ends = bool(getattr(lane.projector, "ends", False))
+        if ends != config.fusion.ends:
+            raise ConfigError(
+                f"fusion visual_expert with ends: {str(config.fusion.ends).lower()}",
+                expected=f"ends: {str(ends).lower()}, as the projector has it",
+                where=f"model.lanes.{kind}.projector",
+            )
 
 
 def _check_visual_prompts(config: ModelConfig) -> None:

@@ -49,6 +49,7 @@ def collate(
             positions[b, start:stop] = _positions(branches[b, start:stop])
             if places is not None:
                 places[:, b, start:stop] = torch.tensor(example.places).T
+            positions[b, start:stop] -= _held(example)
             index = torch.tensor(example.media_index)
             media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
             for kind, media in example.media.items():
@@ -79,6 +80,13 @@ def _positions(branches_T: torch.Tensor) -> torch.Tensor:
     # Branches stand in order, so that a search for a token's branch finds its first token.
     offsets_T = torch.arange(len(branches_T)) - torch.searchsorted(branches_T, branches_T)
     return offsets_T + torch.where(branches_T > 0, shared, 0)
+
+
+def _held(example: Example) -> torch.Tensor:
+    """Of each token, how many up to it have not moved on."""
+    stays_T = torch.zeros(len(example), dtype=torch.long)
+    stays_T[example.held] = 1
+    return stays_T.cumsum(0)
 
 
 def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:

@@ -293,4 +293,6 @@ class Processor:
             truncated_tokens=length - cut + draft.left_out,
             branches=draft.branches,
             places=three_places(draft, cut) if self._mrope else [],
-        )
+            held=[start + n for _, start, stop in kept
+                  for n in self.config.fusion.same_position(stop - start)],
+        )  # fmt: skip
