@@ -2,13 +2,14 @@
 
 A rule pairs two patterns; `#` stands for a number, `*` for the rest of a name. `lead` is
 how many leading dimensions of size 1 the foreign tensor has and ours lacks. `Join` pairs
-two foreign tensors with one of ours, rows of the first before rows of the second.
+two foreign tensors with one of ours, rows of the first before rows of the second; `Split` one foreign
+tensor with several of ours.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,15 @@ class Join:
     second: str
     ours: str
     rows: int
+    lead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One foreign tensor whose rows, in as many equal parts, are several of ours."""
+
+    theirs: str
+    ours: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,9 @@ class KeyMap:
     """(old prefix, new prefix) applied to foreign names before the rules."""
     left_out: Sequence[str] = ()
     """Ends of the names of foreign tensors that hold no weights, such as counted positions."""
+    splits: Sequence[Split] = ()
+    computed: Sequence[str] = ()
+    """Ends of foreign names whose values follow from the config: not read, not written."""
 
     def to_ours(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Foreign tensors under our names.
@@ -55,11 +68,17 @@ class KeyMap:
         """
         renamed = {self.canonical(name): value for name, value in theirs.items()
                    if not name.endswith(tuple(self.left_out))}  # fmt: skip
+        ends = tuple(self.computed) or ("\0",)
+        renamed = {self.canonical(n): value for n, value in theirs.items() if not n.endswith(ends)}
         ours: dict[str, Tensor] = {}
         for join in self.joins:
             if join.second in renamed:
                 parts = (renamed.pop(join.first), renamed.pop(join.second))
-                ours[join.ours] = torch.cat(parts)
+                ours[join.ours] = torch.cat([p.reshape(p.shape[join.lead :]) for p in parts])
+        for name, split, marks in _splits(self.splits, renamed, lambda s: s.theirs):
+            names = [_filled(pattern, marks) for pattern in split.ours]
+            for new, part in zip(names, renamed.pop(name).chunk(len(names)), strict=True):
+                ours[new] = part.clone()
         for name, value in renamed.items():
             rule, new = _match(name, [(r, r.theirs, r.ours) for r in self.rules])
             ours[new] = value.reshape(value.shape[rule.lead :]) if rule.lead else value
@@ -76,8 +95,11 @@ class KeyMap:
         for join in self.joins:
             if join.ours in left and len(left[join.ours]) > join.rows:
                 whole = left.pop(join.ours)
-                theirs[join.first] = whole[: join.rows].clone()
-                theirs[join.second] = whole[join.rows :].clone()
+                for new, part in ((join.first, whole[: join.rows]), (join.second, whole[join.rows :])):
+                    theirs[new] = part.reshape((1,) * join.lead + tuple(part.shape)).clone()
+        for _, split, marks in _splits(self.splits, left, lambda s: s.ours[0]):
+            parts = [left.pop(_filled(pattern, marks)) for pattern in split.ours]
+            theirs[_filled(split.theirs, marks)] = torch.cat(parts)
         for name, value in left.items():
             rule, new = _match(name, [(r, r.ours, r.theirs) for r in self.rules])
             theirs[new] = value.reshape((1,) * rule.lead + tuple(value.shape))
@@ -91,16 +113,35 @@ class KeyMap:
         return name
 
 
+def _splits(
+    splits: Sequence[Split], tensors: Mapping[str, Tensor], pattern: Callable[[Split], str]
+) -> list[tuple[str, Split, tuple[str, ...]]]:
+    """The tensors that a split is about: name, split, and what its marks stand for."""
+    found = [(name, split, _marks(pattern(split), name)) for name in tensors for split in splits]
+    return [(name, split, marks) for name, split, marks in found if marks is not None]
+
+
+def _marks(pattern: str, name: str) -> tuple[str, ...] | None:
+    """What the marks of a pattern stand for in a name; None where it does not fit."""
+    pattern = re.escape(pattern).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
+    found = re.fullmatch(pattern, name)
+    return found.groups() if found else None
+
+
+def _filled(pattern: str, marks: Sequence[str]) -> str:
+    """A pattern with its marks replaced, in order."""
+    for text in marks:
+        mark = re.search(r"[#*]", pattern)
+        assert mark is not None, f"pattern {pattern} loses part of a name"
+        pattern = pattern[: mark.start()] + text + pattern[mark.end() :]
+    return pattern
+
+
 def _match(name: str, options: Sequence[tuple[Rule, str, str]]) -> tuple[Rule, str]:
     for rule, source, target in options:
-        pattern = re.escape(source).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
-        found = re.fullmatch(pattern, name)
-        if found:
-            for group in found.groups():
-                mark = re.search(r"[#*]", target)
-                assert mark is not None, f"rule {rule} loses part of a name"
-                target = target[: mark.start()] + group + target[mark.end() :]
-            return rule, target
+        marks = _marks(source, name)
+        if marks is not None:
+            return rule, _filled(target, marks)
     raise WeightsError(
         f"no rule for tensor {name!r}", fix="the checkpoint is of another architecture or version"
     )

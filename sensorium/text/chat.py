@@ -20,6 +20,8 @@ TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
     "pair", "picture_of", "blip_vqa",
+    "mplug_owl", "qwen2_vl", "alpaca", "cogvlm", "cogvlm_vqa", "cogvlm_base", "question", "plain",
+    "seq2seq", "caption", "caption_line", "document",
 ]  # fmt: skip
 
 
@@ -34,6 +36,8 @@ class ChatTemplate(Config):
     media_after: str = ""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
+    media_first: bool = False
+    """Media of a message stand in front of all else, what the template writes before it included."""
     user_text: bool = True
     """False: of what a user says, only the media are written."""
     control: tuple[str, ...] = ()
@@ -148,6 +152,30 @@ TEMPLATES: dict[str, ChatTemplate] = {
         bos=True,
         default_system="Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.",
+        control=("{eos}",),
+    ),
+    # github.com/THUDM/CogVLM, utils/utils/language.py: the picture stands in front of everything.
+    "cogvlm": ChatTemplate(
+        before={"system": "", "user": " [INST] ", "assistant": ""},
+        after={"system": "", "user": " [/INST] ", "assistant": "{eos}"},
+        bos=True,
+        media_first=True,
+        control=("{eos}",),
+    ),
+    # The same file: short answers, for which one question at a time is asked.
+    "cogvlm_vqa": ChatTemplate(
+        before={"system": "", "user": "Question: ", "assistant": ""},
+        after={"system": "", "user": " Short answer:", "assistant": "{eos}"},
+        bos=True,
+        media_first=True,
+        control=("{eos}",),
+    ),
+    # The same file: caption, or text to be continued, behind the picture.
+    "cogvlm_base": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
+        media_first=True,
         control=("{eos}",),
     ),
     # One question about one picture in front of it, as BLIP-2 is asked
@@ -267,26 +295,31 @@ def render(
         yield from _literal(template.after["system"], template, learn=False)
     for message in messages:
         learn = message.role == "assistant"
+        content: Sequence[Part] = message.content
+        if template.media_first:
+            yield from _content([p for p in content if p.is_media], template, message.role)
+            content = [p for p in content if not p.is_media]
         yield from _literal(template.before[message.role], template, learn=False)
         if learn and template.answer_prefix:
             yield Piece("text", template.answer_prefix, learn=True)
-        yield from _content(message, template, learn)
+        yield from _content(content, template, message.role)
         yield from _literal(template.after[message.role], template, learn=learn)
     if answer_next:
         yield from _literal(template.before["assistant"], template, learn=False)
 
 
-def _content(message: Message, template: ChatTemplate, learn: bool) -> Iterator[Piece]:
-    for part in message.content:
+def _content(parts: Sequence[Part], template: ChatTemplate, role: str) -> Iterator[Piece]:
+    learn = role == "assistant"
+    for part in parts:
         if part.is_media:
             yield from _literal(template.media_before, template, learn=False)
             yield Piece("media", part, learn=False)
             yield from _literal(template.media_after, template, learn=False)
         elif part.type == "text":
-            if part.value and (template.user_text or message.role != "user"):
+            if part.value and (template.user_text or role != "user"):
                 yield Piece("text", part.value, learn=learn)
         elif part.type in PLACE_KINDS:
-            if template.user_text or message.role != "user":
+            if template.user_text or role != "user":
                 yield Piece("places", part, learn=learn)
         else:
             raise ConfigError(

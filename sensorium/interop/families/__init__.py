@@ -16,5 +16,6 @@ FAMILIES = NameTable(
         "clip": "sensorium.interop.families.clip:Clip",
         "siglip": "sensorium.interop.families.clip:Siglip",
         "idefics": "sensorium.interop.families.idefics:Idefics",
+        "cogvlm": "sensorium.interop.families.cogvlm:CogVlm",
     },
 )
