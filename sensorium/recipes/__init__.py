@@ -41,6 +41,8 @@ RECIPES = NameTable(
         "qwen2-vl-2b": "sensorium.recipes.qwen2_vl:qwen2_vl_2b",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:qwen25_vl",
         "qwen2.5-vl-3b": "sensorium.recipes.qwen25_vl:qwen25_vl_3b",
+        "cogvlm-224": "sensorium.recipes.cogvlm:cogvlm_224",
+        "cogvlm": "sensorium.recipes.cogvlm:cogvlm",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -73,5 +75,6 @@ TINY_FORMS = NameTable(
         "llama-adapter": "sensorium.recipes.llama_adapter:tiny",
         "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:tiny",
+        "cogvlm": "sensorium.recipes.cogvlm:tiny",
     },
 )

@@ -33,6 +33,7 @@ PICTURES = 4
 PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
+    "glu": {"mlp_width": 48},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
 }
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}

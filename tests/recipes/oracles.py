@@ -291,6 +291,32 @@ def abstractor(width: int, inner: int, llm: int) -> int:
     return 64 * width + 6 * (attention + feed_forward) + linear(width, llm) + llm
 
 
+def eva2_e(side: int, width: int = 1792, inner: int = 15360, blocks: int = 63) -> int:
+    """THUDM/CogVLM, eva_clip_model.py: patches of 14, CLS and positions, blocks of query_key_value,
+    dense, two norms, fc1 and fc2; no norm behind."""
+    block = linear(width, 3 * width) + linear(width, width) + 4 * width + linear(width, inner) + linear(inner, width)
+    return linear(3 * 14 * 14, width) + (2 + side**2) * width + blocks * block
+
+
+def glu_with_ends(inputs: int, llm: int, inner: int) -> int:
+    """The same, cogvlm_model.py: linear_proj, norm1, three maps as in a LLaMA, boi and eoi."""
+    return inputs * llm + 2 * llm + 3 * llm * inner + 2 * llm
+
+
+def visual_expert(llm: int, inner: int, layers: int) -> int:
+    """The same, mixin.py: query, key, value and dense, and three maps of the feed-forward layer."""
+    return layers * (4 * llm * llm + 3 * llm * inner)
+
+
+def cogvlm(side: int) -> ByParts:
+    return ByParts("cogvlm", {
+        "encoders.image": lambda: eva2_e(side),
+        "projectors.image": lambda: glu_with_ends(1792, 4096, 11008),
+        "fusion": lambda: visual_expert(4096, 11008, 32),
+        "backbone": LLAMA_7B,
+    })  # fmt: skip
+
+
 LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
 BY_PARTS: dict[str, ByParts] = {
     # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
@@ -305,6 +331,8 @@ BY_PARTS: dict[str, ByParts] = {
         "projectors.image": lambda: abstractor(1024, 4096, 4096),
         "backbone": LLAMA_7B,
     }),
+    "cogvlm-224": cogvlm(16),
+    "cogvlm": cogvlm(35),
 }  # fmt: skip
 
 
