@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from sensorium.backbones.adaption_prompt import GateName, add_prompts, prompts_with
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
-from sensorium.backbones.token_experts import check_experts, experts_in
+from sensorium.backbones.token_experts import check_experts, experts_in, work_in
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
 from sensorium.nn.prompt_media import PromptMedia
-from sensorium.nn.token_experts import TokenExperts
+from sensorium.nn.token_experts import LayerWork, TokenExperts
 
 Insert = Callable[[int, Tensor], Tensor]
 """(layer index, hidden_BTD) -> hidden_BTD, called before each decoder layer."""
-Inserted = Insert | PromptMedia | TokenExperts | None
+Inserted = Insert | PromptMedia | TokenExperts | LayerWork | None
 
 
 class CausalLMConfig(BackboneConfig):
@@ -214,8 +214,9 @@ class CausalLM(nn.Module):
         mask: Any = mask_BT
         if segments_BT is not None:
             mask = self._packed_mask(segments_BT, positions_BT, branches_BT)
-        elif mask is None and isinstance(insert, TokenExperts):
+        elif mask is None and positions_BT.shape[1] > 1 and isinstance(insert, TokenExperts | LayerWork):
             # Without a mask transformers takes equal positions for the begin of another sample.
+            # Several tokens at once are whole rows: nothing is cached in front of them.
             mask = torch.ones_like(positions_BT)
         position_ids = positions_BT
         if places_3BT is not None:
@@ -271,8 +272,9 @@ class CausalLM(nn.Module):
             with prompts_with(insert, self.lm):
                 yield
             return
-        if isinstance(insert, TokenExperts):
-            with experts_in(self.decoder_layers(), insert):
+        if isinstance(insert, TokenExperts | LayerWork):
+            inside = experts_in if isinstance(insert, TokenExperts) else work_in
+            with inside(self.decoder_layers(), insert):  # pyright: ignore[reportArgumentType]
                 yield
             return
 

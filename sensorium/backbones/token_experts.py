@@ -9,8 +9,9 @@ Shape legend: B rows, T tokens, N = B T of them, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sensorium.backbones.packed_mask import layer_types
 from sensorium.core.errors import ConfigError
-from sensorium.nn.token_experts import TokenExperts, linear_paths
+from sensorium.nn.token_experts import LayerWork, TokenExperts, linear_paths
 
 FAMILIES = ("llama", "mistral", "opt", "qwen2")
 """Model types of transformers whose layers run each linear layer once, on all tokens, in order."""
@@ -50,6 +51,38 @@ def check_experts(config: Any) -> None:
             where="model.fusion",
             fix="set sliding_window: null in the backbone's arch, or use another language model",
         )
+
+
+@contextmanager
+def work_in(layers: Sequence[Any], work: LayerWork) -> Iterator[None]:
+    """Run experts, and what comes behind self-attention, while the block lasts."""
+    handles: list[RemovableHandle] = []
+    for index, layer in enumerate(layers):
+        handles += _behind_attention(layer, partial(work.attended, index))
+    try:
+        with experts_in(layers, work.experts) if work.experts else nullcontext():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _behind_attention(
+    layer: Any, added: Callable[[Tensor], Tensor]
+) -> tuple[RemovableHandle, RemovableHandle]:
+    """Hooks that add to what a layer's self-attention gives; the layer adds the sum to its input."""
+    inputs: list[Tensor] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append(args[0] if args else kwargs["hidden_states"])
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[Any, ...]:
+        return output[0] + added(inputs.pop() + output[0]), *output[1:]
+
+    return (
+        layer.register_forward_pre_hook(before, with_kwargs=True),
+        layer.self_attn.register_forward_hook(after),
+    )
 
 
 @contextmanager

@@ -143,7 +143,8 @@ class MediaBatch:
     the patches of all of them end to end, in reading order. `plans` and `rows` (which row of the
     batch it stands in) have one entry for each picture, in slot order. `features`, where present, are the encoder's
     outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
-    what each is looked at for, where the projector reads it.
+    what each is looked at for, where the projector reads it. `details_NCHW` are the same pictures
+    for a lane's second encoder.
     """
 
     pixels_NCHW: Tensor
@@ -151,6 +152,7 @@ class MediaBatch:
     rows: tuple[int, ...] = ()
     features: Features | None = None
     texts: tuple[tuple[int, ...], ...] = ()
+    details_NCHW: Tensor | None = None
 
     @property
     def patches(self) -> tuple[Grid, ...] | None:

@@ -45,6 +45,8 @@ class Eva2Config(TowerConfig):
     """Turn queries and keys by their place on the map, counted as on a map of so many rows."""
     key_bias: bool = True
     """False: only queries and values have one."""
+    positions_behind: bool = False
+    """A second table of learned positions, added to the patches behind the last block (CogAgent)."""
     norm_eps: float = 1e-6
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
@@ -65,6 +67,9 @@ class Eva2Config(TowerConfig):
 
     def check(self) -> None:
         super().check()
+        if self.positions_behind and self.select_layer is not None:
+            raise ConfigError("positions behind the last block of an inner layer",
+                              expected="select_layer: null with positions_behind", where="encoder eva2")  # fmt: skip
         if self.rotary_side is not None and self.width % (4 * self.heads):
             raise ConfigError(
                 f"a width of {self.width} with {self.heads} heads and rotary positions of a map",
@@ -101,6 +106,8 @@ class Eva2(nn.Module):
         self.cls_D = nn.Parameter(torch.randn(config.width) * 0.02)
         self.positions_LD = nn.Parameter(torch.randn(1 + count, config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        behind = torch.zeros(count, config.width)
+        self.behind_LD = nn.Parameter(behind) if config.positions_behind else None
 
     def forward(self, pixel_values_NCHW: Tensor) -> Eva2Output:
         maps_NDHW: Tensor = self.patches(pixel_values_NCHW)
@@ -113,6 +120,8 @@ class Eva2(nn.Module):
             angles_LE = grid_angles(height, width, head_dim, self.config.rotary_side, x_NLD)
         for block in self.blocks:
             x_NLD = block(x_NLD, angles_LE)
+        if self.behind_LD is not None:
+            x_NLD = torch.cat([x_NLD[:, :1], x_NLD[:, 1:] + self.behind_LD], dim=1)
         return Eva2Output(x_NLD, x_NLD[:, 0])
 
 

@@ -14,5 +14,8 @@ FUSIONS = NameTable(
         "apart": "sensorium.fusion.apart:ApartConfig",
         "visual_prompt": "sensorium.fusion.visual_prompt:VisualPromptConfig",
         "visual_expert": "sensorium.fusion.visual_expert:VisualExpertConfig",
+        "visual_expert_detail": (
+            "sensorium.fusion.visual_expert_detail:VisualExpertDetailConfig"
+        ),
     },
 )

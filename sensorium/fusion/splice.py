@@ -45,11 +45,11 @@ class Splice(nn.Module):
 
     def context(
         self, features: Mapping[str, Features], media: Mapping[str, MediaBatch], rows: int
-    ) -> None:
+    ) -> Any:
         """Nothing is kept for later layers."""
 
     def inserter(
-        self, context: None, media_index_BT: Tensor, slots: Mapping[str, Tensor]
+        self, context: Any, media_index_BT: Tensor, slots: Mapping[str, Tensor]
     ) -> Any:
         """Nothing runs between layers."""
         return None

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sensorium.core.parts import FusionConfig
 from sensorium.fusion.splice import Splice
-from sensorium.nn.token_experts import TokenExperts, linear_paths
+from sensorium.nn.token_experts import LayerWork, TokenExperts, linear_paths
 
 
 class VisualExpertConfig(FusionConfig):
@@ -57,8 +57,12 @@ class VisualExpert(Splice):
         self.layers = nn.ModuleList(map(_copied, layers))
 
     def inserter(
-        self, context: None, media_index_BT: Tensor, slots: Mapping[str, Tensor]
-    ) -> TokenExperts | None:
+        self, context: Any, media_index_BT: Tensor, slots: Mapping[str, Tensor]
+    ) -> TokenExperts | LayerWork | None:
+        """The experts and their tokens; None where there are none."""
+        return self.experts(media_index_BT, slots)
+
+    def experts(self, media_index_BT: Tensor, slots: Mapping[str, Tensor]) -> TokenExperts | None:
         """The experts and their tokens; None where there are none."""
         if not slots:
             return None

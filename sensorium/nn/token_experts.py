@@ -6,6 +6,7 @@ Shape legend: B rows, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -19,6 +20,15 @@ class TokenExperts:
     """One for each decoder layer; its linear layers lie at the same paths as the LLM's."""
     mask_BT: Tensor
     """True at the experts' tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWork:
+    """Work inside each decoder layer: experts, and something behind self-attention."""
+
+    experts: TokenExperts | None
+    attended: Callable[[int, Tensor], Tensor]
+    """(layer index, hidden_BTD behind the residual of self-attention) -> what to add."""
 
 
 def linear_paths(layer: nn.Module) -> list[str]:

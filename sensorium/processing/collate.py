@@ -96,7 +96,9 @@ def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:
         features = Features(
             torch.cat([f.values_ND for f in cached]), tuple(g for f in cached for g in f.grids)
         )
+    details = [media.details_NCHW for _, media in found if media.details_NCHW is not None]
     return MediaBatch(
+        details_NCHW=torch.cat(details) if details else None,
         pixels_NCHW=torch.cat([media.pixels_NCHW for _, media in found]),
         plans=tuple(plan for _, media in found for plan in media.plans),
         rows=tuple(row for row, media in found for _ in media.plans),

@@ -43,6 +43,7 @@ RECIPES = NameTable(
         "qwen2.5-vl-3b": "sensorium.recipes.qwen25_vl:qwen25_vl_3b",
         "cogvlm-224": "sensorium.recipes.cogvlm:cogvlm_224",
         "cogvlm": "sensorium.recipes.cogvlm:cogvlm",
+        "cogagent": "sensorium.recipes.cogagent:cogagent",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -76,5 +77,6 @@ TINY_FORMS = NameTable(
         "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:tiny",
         "cogvlm": "sensorium.recipes.cogvlm:tiny",
+        "cogagent": "sensorium.recipes.cogagent:tiny",
     },
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from sensorium.encoders.eva2 import Eva2Config
 from sensorium.fusion.visual_expert import VisualExpertConfig
+from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.input_projectors.glu import GluConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
@@ -16,7 +17,9 @@ from sensorium.model.learning import Learn
 from sensorium.recipes.published_parts import llama
 from sensorium.training.config import ScheduleConfig, StageConfig
 
-PROJECTOR, EXPERT, TOWER = "projectors.image", "fusion", "encoders.image"
+PROJECTOR: str = "projectors.image"
+EXPERT: str = "fusion"
+TOWER: str = "encoders.image"
 
 
 def cogvlm_model(size_px: int) -> ModelConfig:
@@ -34,6 +37,18 @@ def cogvlm_model(size_px: int) -> ModelConfig:
         template="cogvlm",
         boxes="cogvlm",
     )
+
+
+def cogagent_model() -> ModelConfig:
+    """CogAgent (arXiv:2312.08914): a second, finer tower; both have a second table of positions, behind
+    their last block."""
+    model = cogvlm_model(224)
+    lane = model.lanes["image"].to_dict() | {
+        "encoder": Eva2Config(positions_behind=True).to_dict(),
+        "detail": Eva2Config.large(1120, positions_behind=True).to_dict(),
+    }
+    lanes = {"image": LaneConfig.from_dict(lane)}
+    return model.model_copy(update={"lanes": lanes, "fusion": VisualExpertDetailConfig()})
 
 
 def cogvlm_stage(name: str, rates: dict[str, float], warmup_steps: int = 0, **changes: Any) -> StageConfig:

@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaMLP, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, apply_rotary_pos_emb
 
 from sensorium.core.sample import parse_sample
+from sensorium.encoders.eva2 import Eva2Config
+from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.interop.families.cogvlm import CogVlm
 from sensorium.interop.hf import name_of, read_hf, same_tensors, write_hf
 from sensorium.model.multimodal import MultimodalModel
@@ -110,9 +112,10 @@ def eva(weights: dict[str, Tensor], pixels: Tensor) -> Tensor:
     return torch.cat([at("boi").expand(len(x), 1, -1), x, at("eoi").expand(len(x), 1, -1)], 1)
 
 
-def decode(weights: dict[str, Tensor], embeds: Tensor, image: list[bool]) -> Tensor:
+def decode(weights: dict[str, Tensor], embeds: Tensor, image: list[bool], cross: Any = None) -> Tensor:
     """modeling_cogvlm.py on one sample, in transformers' own Llama parts: rotary positions, norms and
-    feed-forward. `image` is True at boi, picture and eoi, as token_type_ids are."""
+    feed-forward. `image` is True at boi, picture and eoi, as token_type_ids are. `cross` is what CogAgent
+    adds behind the attention of each layer."""
     llama = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in CONFIG.items() if isinstance(v, int | float | str)})).eval()
     inner = llama.model
     expert = torch.tensor([a and b for a, b in zip(image, [*image[1:], False], strict=True)])
@@ -139,6 +142,7 @@ def decode(weights: dict[str, Tensor], embeds: Tensor, image: list[bool]) -> Ten
         q, k = apply_rotary_pos_emb(q, k, cos, sin)
         scores = q @ k.mT / (WIDTH // HEADS) ** 0.5 + causal
         x = x + by_type(n, "dense", (scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        x = x if cross is None else x + cross(n, x)
         h = layer.post_attention_layernorm(x)
         out = torch.empty_like(h)
         for kind, mask in (("vision", expert), ("language", ~expert)):
@@ -204,6 +208,39 @@ def test_copies_of_the_llms_weights_change_nothing_but_positions(folder: Path) -
     for expert in model.fusion.parameters():
         expert.mul_(1.5)
     assert not torch.allclose(model.logits(model(batch).hidden_BTD), expected, atol=1e-3)
+
+
+@torch.no_grad()
+def test_cogagents_finer_look(folder: Path) -> None:
+    """modeling_cogagent.py, CrossAttention: norm, query, key_value and dense, through narrow heads."""
+    weights, small = foreign(), read_hf(folder)
+    detail = Eva2Config.large(16, width=16, layers=1, heads=2, mlp_width=24, patch_size_px=4, rotary_side=2,
+                              positions_behind=True)  # fmt: skip
+    lane = small.config.lanes["image"].model_copy(update={"detail": detail})
+    fusion = VisualExpertDetailConfig(heads=2, head_dim=6)
+    model = MultimodalModel(small.config.model_copy(update={"lanes": {"image": lane}, "fusion": fusion})).eval()
+    model.load_state_dict(small.state_dict(), strict=False)
+    model.encoders["image_detail"].tower.behind_LD.normal_()
+    example = Processor(model.config, byte_tokenizer()).encode(conversations()[1])
+    batch = collate([[example]], 0)
+    features = model.features(batch.media)
+    seen = features["image_detail"].values_ND[None]
+    assert seen.shape == (1, 16, 16)
+
+    def cross(n: int, x: Tensor) -> Tensor:
+        block: Any = model.fusion.cross[n]
+        norm = LlamaRMSNorm(WIDTH, eps=1e-5)
+        norm.weight.copy_(block.norm.weight.uniform_(0.5, 1.5))
+        key_value = torch.cat([block.attention.k.weight, block.attention.v.weight])
+        q = F.linear(norm(x), block.attention.q.weight).unflatten(-1, (2, -1)).transpose(1, 2)
+        k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in F.linear(seen, key_value).split(12, -1))
+        return F.linear(((q @ k.mT / 6**0.5).softmax(-1) @ v).transpose(1, 2).flatten(2), block.attention.out.weight)
+
+    embeds = model.fusion.enter(model.backbone.embed(batch.input_ids_BT), features, batch.slots)
+    image = [place in example.slots["image"] for place in range(len(example))]
+    expected = decode(weights, embeds, image, cross)
+    torch.testing.assert_close(model.logits(model(batch).hidden_BTD), expected, atol=1e-4, rtol=1e-5)
+    assert not torch.allclose(expected, decode(weights, embeds, image), atol=1e-2)
 
 
 def test_every_tensor_goes_there_and_back(folder: Path, tmp_path: Path) -> None:

@@ -298,6 +298,18 @@ def eva2_e(side: int, width: int = 1792, inner: int = 15360, blocks: int = 63) -
     return linear(3 * 14 * 14, width) + (2 + side**2) * width + blocks * block
 
 
+def eva2_l(side: int, width: int = 1024, inner: int = 2730, blocks: int = 23) -> int:
+    """The same, eva_clip_L_hf.py: no bias of keys; inner_attn_ln, w1, w2, ffn_ln and w3."""
+    attention = 4 * width * width + 3 * width + 2 * width
+    feed_forward = 2 * linear(width, inner) + 2 * inner + linear(inner, width)
+    return linear(3 * 14 * 14, width) + (2 + side**2) * width + blocks * (attention + feed_forward + 4 * width)
+
+
+def cross_module(llm: int, inner: int, layers: int) -> int:
+    """modeling_cogagent.py: query, key_value, dense and a norm in every layer."""
+    return layers * (2 * llm * inner + 2 * inner * inner + llm)
+
+
 def glu_with_ends(inputs: int, llm: int, inner: int) -> int:
     """The same, cogvlm_model.py: linear_proj, norm1, three maps as in a LLaMA, boi and eoi."""
     return inputs * llm + 2 * llm + 3 * llm * inner + 2 * llm
@@ -333,6 +345,12 @@ BY_PARTS: dict[str, ByParts] = {
     }),
     "cogvlm-224": cogvlm(16),
     "cogvlm": cogvlm(35),
+    # Both towers with pos_embed behind them.
+    "cogagent": ByParts("cogagent", cogvlm(16).parts | {
+        "encoders.image": lambda: eva2_e(16) + 16**2 * 1792,
+        "encoders.image_detail": lambda: eva2_l(80) + 80**2 * 1024,
+        "fusion": lambda: visual_expert(4096, 11008, 32) + cross_module(4096, 1024, 32),
+    }),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oracles import BY_PARTS
+from oracles import BY_PARTS, cross_module
 from test_prompts import written
 
 from sensorium.interop.families.cogvlm import CogVlm
@@ -52,3 +52,12 @@ def test_prompts() -> None:
     assert written("cogvlm") == "IMG [INST] What? [/INST] A cat.{eos} [INST] Big? [/INST] Yes.{eos}"
     assert written("cogvlm_vqa").startswith("IMGQuestion: What? Short answer:A cat.{eos}")
     assert written("cogvlm_base").startswith("IMGWhat?A cat.{eos}")
+
+
+def test_cogagents_figures() -> None:
+    """18B in all, and 3.5 % of them in what learns first."""
+    sizes = BY_PARTS["cogagent"].sizes()
+    total = sum(sizes.values())
+    assert round(total / 1e9) == 18
+    assert round(100 * (sizes["encoders.image_detail"] + cross_module(4096, 1024, 32)) / total, 1) == 3.5
+    assert RECIPES.find("cogagent")().model.lanes["image"].tile_grid().tokens == 258
