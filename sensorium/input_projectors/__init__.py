@@ -16,6 +16,7 @@ INPUT_PROJECTORS = NameTable(
         "latent_query": "sensorium.input_projectors.latent_query:LatentQueryConfig",
         "position_aware": "sensorium.input_projectors.position_aware:PositionAwareConfig",
         "abstractor": "sensorium.input_projectors.abstractor:AbstractorConfig",
+        "query_vit": "sensorium.input_projectors.query_vit:QueryVitConfig",
         "qformer": "sensorium.input_projectors.qformer:QFormerConfig",
     },
 )
