@@ -189,8 +189,8 @@ def test_logits_are_those_of_the_layers_put_together(folder: Path) -> None:
             image = [place in slots for place in range(len(example))]
         expected = decode(weights, embeds, image)
         got = model.logits(model(alone).hidden_BTD)
-        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(packed[row, start : start + len(example)], got[0], atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(packed[row, start : start + len(example)], got[0], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -239,7 +239,7 @@ def test_cogagents_finer_look(folder: Path) -> None:
     embeds = model.fusion.enter(model.backbone.embed(batch.input_ids_BT), features, batch.slots)
     image = [place in example.slots["image"] for place in range(len(example))]
     expected = decode(weights, embeds, image, cross)
-    torch.testing.assert_close(model.logits(model(batch).hidden_BTD), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(model.logits(model(batch).hidden_BTD), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(expected, decode(weights, embeds, image), atol=1e-2)
 
 
