@@ -151,10 +151,7 @@ class Seq2SeqLM(nn.Module):
 
         return Seq2SeqCache(EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
-    def teacher_forced(
-        self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | CrossMedia | None = None
-    ) -> Tensor:
-    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
+    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted | CrossMedia = None) -> Tensor:
         """Hidden states of whole rows, answers included.
 
         Returns:
@@ -199,8 +196,7 @@ class Seq2SeqLM(nn.Module):
         places_3BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Seq2SeqCache,
-        insert: Insert | PromptMedia | CrossMedia | None = None,
-        insert: Inserted = None,
+        insert: Inserted | CrossMedia = None,
     ) -> Tensor:
         """One step of growing answers.
 
@@ -222,7 +218,7 @@ class Seq2SeqLM(nn.Module):
         assert cache.mask_BS is not None
         return self._decode(inputs_B1D, cache.encoded_BSD, cache.mask_BS, cache.decoder)
 
-    def _media(self, insert: Insert | PromptMedia | CrossMedia | None) -> CrossMedia | None:
+    def _media(self, insert: Inserted | CrossMedia) -> CrossMedia | None:
         """What the encoder's own cross-attention reads; T5 has none."""
         _refuse_insert(insert)
         return None
@@ -273,8 +269,7 @@ def _wide(places_BA: Tensor, like: Tensor) -> Tensor:
     return places_BA[..., None].expand(-1, -1, like.shape[-1])
 
 
-def _refuse_insert(insert: Insert | PromptMedia | CrossMedia | None) -> None:
-def _refuse_insert(insert: Inserted) -> None:
+def _refuse_insert(insert: Inserted | CrossMedia) -> None:
     if insert is not None:
         raise ConfigError(
             "layers inserted into an encoder-decoder",

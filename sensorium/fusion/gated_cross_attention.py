@@ -21,7 +21,6 @@ from sensorium.core.parts import FusionConfig
 from sensorium.nn.attention import Attention
 from sensorium.nn.cross_media import MediaContext, lay_media
 from sensorium.nn.norms import NormName, norm
-from sensorium.nn.row_media import RowTokens, tokens_by_row
 
 
 class GatedCrossAttentionConfig(FusionConfig):
@@ -77,7 +76,7 @@ class GatedCrossAttention(nn.Module):
 
     def context(
         self, features: Mapping[str, Features], media: Mapping[str, MediaBatch], rows: int
-    ) -> RowTokens:
+    ) -> MediaContext:
         """Lay the media tokens of each row side by side.
 
         Text without media passes the blocks too, or a sample's answer would depend on
@@ -85,14 +84,9 @@ class GatedCrossAttention(nn.Module):
         """
         gate = next(self.parameters())
         return lay_media(features, media, gate.new_zeros(rows, 1, self.d_media))
-        if not features:
-            gate = next(self.parameters())
-            nothing = gate.new_zeros(rows, 1, self.d_media)
-            return RowTokens(nothing, torch.zeros(rows, 1, dtype=torch.long, device=gate.device))
-        return tokens_by_row([(media[kind].rows, feats) for kind, feats in features.items()], rows)
 
     def inserter(
-        self, context: RowTokens, media_index_BT: Tensor, slots: Mapping[str, Tensor]
+        self, context: MediaContext, media_index_BT: Tensor, slots: Mapping[str, Tensor]
     ) -> Callable[[int, Tensor], Tensor]:
         """The function the backbone calls before each layer."""
         sees_BTK = context.seen_by(media_index_BT)
@@ -100,13 +94,12 @@ class GatedCrossAttention(nn.Module):
         # A token that sees nothing attends to everything and is then zeroed by the gate,
         # because a softmax over no keys is not a number.
         mask_B1TK = (sees_BTK | ~gate_BT1)[:, None]
-        mask_B1TK, gate_BT1 = context.seen_by(media_index_BT)
 
         def insert(layer: int, hidden_BTD: Tensor) -> Tensor:
             index, rest = divmod(layer, self.config.every)
             if rest or index >= len(self.blocks):
                 return hidden_BTD
-            return self.blocks[index](hidden_BTD, context.tokens_BKE, mask_B1TK, gate_BT1)
+            return self.blocks[index](hidden_BTD, context.media_BKE, mask_B1TK, gate_BT1)
 
         return insert
 

@@ -20,7 +20,7 @@ from sensorium.core.naming import of_detail
 from sensorium.fusion.splice import splice
 from sensorium.fusion.visual_expert import VisualExpert, VisualExpertConfig
 from sensorium.nn.attention import Attention
-from sensorium.nn.row_media import RowTokens, tokens_by_row
+from sensorium.nn.cross_media import MediaContext, lay_media
 from sensorium.nn.token_experts import LayerWork
 
 
@@ -63,22 +63,28 @@ class VisualExpertDetail(VisualExpert):
 
     def context(
         self, features: Mapping[str, Features], media: Mapping[str, MediaBatch], rows: int
-    ) -> RowTokens | None:
+    ) -> MediaContext | None:
         """The details of each row side by side; None without pictures."""
-        details = [(media[kind].rows, features[of_detail(kind)]) for kind in media]
-        return tokens_by_row(details, rows) if details else None
+        if not media:
+            return None
+        details = {kind: features[of_detail(kind)] for kind in media}
+        some = next(iter(details.values())).values_ND
+        return lay_media(details, media, some.new_zeros(rows, 1, some.shape[-1]))
 
     def inserter(
-        self, context: RowTokens | None, media_index_BT: Tensor, slots: Mapping[str, Tensor]
+        self, context: MediaContext | None, media_index_BT: Tensor, slots: Mapping[str, Tensor]
     ) -> LayerWork | None:
         """The experts and their tokens, and what each layer adds behind its attention."""
         experts = self.experts(media_index_BT, slots)
         if context is None:
             return None
-        mask_B1TK, sees_BT1 = context.seen_by(media_index_BT)
+        sees_BTK = context.seen_by(media_index_BT)
+        sees_BT1 = sees_BTK.any(dim=-1, keepdim=True)
+        # A token that sees nothing attends to everything, and what it gets is zeroed.
+        mask_B1TK = (sees_BTK | ~sees_BT1)[:, None]
 
         def attended(layer: int, hidden_BTD: Tensor) -> Tensor:
-            added_BTD = self.cross[layer](hidden_BTD, context.tokens_BKE, mask_B1TK)
+            added_BTD = self.cross[layer](hidden_BTD, context.media_BKE, mask_B1TK)
             return added_BTD.masked_fill(~sees_BT1, 0.0)
 
         return LayerWork(experts, attended)

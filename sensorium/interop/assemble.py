@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 
 from sensorium.core.errors import ConfigError, WeightsError
-from sensorium.core.parts import BackboneConfig
-from sensorium.core.errors import WeightsError
 from sensorium.core.naming import of_detail
+from sensorium.core.parts import BackboneConfig
 from sensorium.encoders.fused import FusedConfig
 from sensorium.interop.locate import locate
 from sensorium.model.config import ModelConfig

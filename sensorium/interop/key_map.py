@@ -57,8 +57,6 @@ class KeyMap:
     left_out: Sequence[str] = ()
     """Ends of the names of foreign tensors that hold no weights, such as counted positions."""
     splits: Sequence[Split] = ()
-    computed: Sequence[str] = ()
-    """Ends of foreign names whose values follow from the config: not read, not written."""
 
     def to_ours(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Foreign tensors under our names.
@@ -68,8 +66,6 @@ class KeyMap:
         """
         renamed = {self.canonical(name): value for name, value in theirs.items()
                    if not name.endswith(tuple(self.left_out))}  # fmt: skip
-        ends = tuple(self.computed) or ("\0",)
-        renamed = {self.canonical(n): value for n, value in theirs.items() if not n.endswith(ends)}
         ours: dict[str, Tensor] = {}
         for join in self.joins:
             if join.second in renamed:

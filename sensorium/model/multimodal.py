@@ -19,9 +19,9 @@ from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
+from sensorium.core.naming import of_detail
 from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
-from sensorium.core.naming import of_detail
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
 from sensorium.fusion.visual_expert import VisualExpert, VisualExpertConfig
@@ -155,7 +155,6 @@ class MultimodalModel(nn.Module):
         features = self.features(batch.media)
         embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
-        insert: Any = self.fusion.inserter(context, batch.media_index_BT)
         insert = self.fusion.inserter(context, batch.media_index_BT, batch.slots)
         hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)

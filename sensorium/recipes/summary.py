@@ -9,7 +9,6 @@ from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.backbones.cross_lm import BlipTextBackbone
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.backbones.text_tower import TextTowerConfig
-from sensorium.model.config import ModelConfig
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.config import Recipe, StageConfig

@@ -18,7 +18,6 @@ from sensorium.text.tokenizer import Tokenizer
 EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "plain", "seq2seq", "caption", "caption_line", "document",
     "pair", "picture_of", "blip_vqa",
     "mplug_owl", "qwen2_vl", "alpaca", "cogvlm", "cogvlm_vqa", "cogvlm_base", "question", "plain",
     "seq2seq", "caption", "caption_line", "document",

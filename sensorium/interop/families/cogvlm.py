@@ -119,7 +119,7 @@ class CogVlm:
                 *(_qkv(f"{block}attention.query_key_value.{end}", f"{tower}blocks.#.attention.", f".{end}")
                   for end in ("weight", "bias")),
             ),
-            computed=("rotary_emb.inv_freq",),
+            left_out=("rotary_emb.inv_freq",),
         )  # fmt: skip
 
 
