@@ -155,7 +155,7 @@ class MultimodalModel(nn.Module):
         features = self.features(batch.media)
         embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
-        insert = self.fusion.inserter(context, batch.media_index_BT, batch.slots)
+        insert: Any = self.fusion.inserter(context, batch.media_index_BT, batch.slots)
         hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)
 
