@@ -94,7 +94,8 @@ class MultimodalModel(nn.Module):
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
         )
         if isinstance(self.fusion, VisualExpert):
-            self.fusion.adopt(self.backbone.layers_for_experts())
+            backbone = cast(CausalLM | Seq2SeqLM, self.backbone)
+            self.fusion.adopt(backbone.layers_for_experts())
 
     def _media_width(self, d_model: int) -> int:
         """Width of what the projectors yield: the LLM's, unless one leaves it unprojected."""
