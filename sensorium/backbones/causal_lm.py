@@ -17,14 +17,17 @@ from torch import Tensor, nn
 from sensorium.backbones.adaption_prompt import GateName, add_prompts, prompts_with
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
+from sensorium.backbones.token_experts import check_experts, experts_in, work_in
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
 from sensorium.nn.prompt_media import PromptMedia
+from sensorium.nn.token_experts import LayerWork, TokenExperts
 
 Insert = Callable[[int, Tensor], Tensor]
 """(layer index, hidden_BTD) -> hidden_BTD, called before each decoder layer."""
+Inserted = Insert | PromptMedia | TokenExperts | LayerWork | None
 
 
 class CausalLMConfig(BackboneConfig):
@@ -160,6 +163,15 @@ class CausalLM(nn.Module):
         """
         add_prompts(self.lm.config.model_type, self.decoder_layers(), layers, length, gate)
 
+    def layers_for_experts(self) -> list[nn.Module]:
+        """The decoder layers, whose linear layers get experts.
+
+        Raises:
+            ConfigError: the language model cannot have them.
+        """
+        check_experts(self.lm.config)
+        return self.decoder_layers()
+
     def embed(self, ids_BT: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         return self.embedding(ids_BT)
@@ -170,7 +182,7 @@ class CausalLM(nn.Module):
 
         return DynamicCache()
 
-    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | None = None) -> Tensor:
+    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
         return self(
             embeds_BTD,
@@ -191,7 +203,7 @@ class CausalLM(nn.Module):
         branches_BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Any = None,
-        insert: Insert | PromptMedia | None = None,
+        insert: Inserted = None,
     ) -> Tensor:
         """Last hidden states, after the final norm.
 
@@ -204,7 +216,7 @@ class CausalLM(nn.Module):
             mask_BT: given where rows are padded on the left: 1 for real tokens, covering
                 cached positions too.
             cache: a transformers cache to read and extend.
-            insert: work between the layers, or what media add to the adaption prompts.
+            insert: work between the layers, what media add to the adaption prompts, or experts.
 
         Raises:
             ConfigError: rows hold several samples and some layers are not attention.
@@ -212,6 +224,10 @@ class CausalLM(nn.Module):
         mask: Any = mask_BT
         if segments_BT is not None:
             mask = self._packed_mask(segments_BT, positions_BT, branches_BT)
+        elif mask is None and positions_BT.shape[1] > 1 and isinstance(insert, TokenExperts | LayerWork):
+            # Without a mask transformers takes equal positions for the begin of another sample.
+            # Several tokens at once are whole rows: nothing is cached in front of them.
+            mask = torch.ones_like(positions_BT)
         position_ids = positions_BT
         if places_3BT is not None:
             # In transformers' order: what masks go by, then what queries and keys are turned by.
@@ -254,8 +270,8 @@ class CausalLM(nn.Module):
         return logits
 
     @contextmanager
-    def _inserted(self, insert: Insert | PromptMedia | None) -> Iterator[None]:
-        """Run `insert` before each decoder layer, or inside the prompts, while the block lasts.
+    def _inserted(self, insert: Inserted) -> Iterator[None]:
+        """Run `insert` before each decoder layer, or inside the layers, while the block lasts.
 
         Hooks leave the language model's own modules and key names untouched.
         """
@@ -264,6 +280,11 @@ class CausalLM(nn.Module):
             return
         if isinstance(insert, PromptMedia):
             with prompts_with(insert, self.lm):
+                yield
+            return
+        if isinstance(insert, TokenExperts | LayerWork):
+            inside = experts_in if isinstance(insert, TokenExperts) else work_in
+            with inside(self.decoder_layers(), insert):  # pyright: ignore[reportArgumentType]
                 yield
             return
 

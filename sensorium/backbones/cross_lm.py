@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Insert, transformers_config
+from sensorium.backbones.causal_lm import Inserted, transformers_config
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
@@ -20,7 +20,6 @@ from sensorium.nn.attention import segment_mask
 from sensorium.nn.bert_layers import cached_mask, embedded, run_layers
 from sensorium.nn.cross_media import CrossMedia
 from sensorium.nn.pretrained import load_part
-from sensorium.nn.prompt_media import PromptMedia
 
 
 class BlipTextBackbone(BackboneConfig):
@@ -109,7 +108,7 @@ class CrossLM(nn.Module):
         return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def teacher_forced(
-        self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | CrossMedia | None = None
+        self, embeds_BTD: Tensor, batch: Batch, insert: Inserted | CrossMedia = None
     ) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
         hidden_BTD = embedded(self.lm.bert.embeddings, embeds_BTD, batch.positions_BT)
@@ -124,7 +123,7 @@ class CrossLM(nn.Module):
         places_3BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Any = None,
-        insert: Insert | PromptMedia | CrossMedia | None = None,
+        insert: Inserted | CrossMedia = None,
     ) -> Tensor:
         """Last hidden states of growing answers.
 
@@ -151,7 +150,7 @@ def grown_mask(embeds_BTD: Tensor, mask_BT: Tensor | None, cache: Any) -> Tensor
     return cached_mask(mask_BT, queries)
 
 
-def only_media(insert: Insert | PromptMedia | CrossMedia | None) -> CrossMedia | None:
+def only_media(insert: Inserted | CrossMedia) -> CrossMedia | None:
     """What the layers' own cross-attention reads.
 
     Raises:

@@ -16,14 +16,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Insert, transformers_config
+from sensorium.backbones.causal_lm import Inserted, transformers_config
 from sensorium.backbones.cross_lm import BlipTextBackbone, grown_mask, no_prompts, only_media
 from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.core.errors import ConfigError
 from sensorium.nn.bert_layers import embedded, run_layers
 from sensorium.nn.cross_media import CrossMedia
 from sensorium.nn.pretrained import load_part
-from sensorium.nn.prompt_media import PromptMedia
 
 
 class CrossSeq2SeqConfig(BlipTextBackbone):
@@ -99,7 +98,7 @@ class CrossSeq2Seq(Seq2SeqLM):
         """(..., D) -> (..., V)."""
         return self.lm.text_decoder.cls(hidden)
 
-    def _media(self, insert: Insert | PromptMedia | CrossMedia | None) -> CrossMedia | None:
+    def _media(self, insert: Inserted | CrossMedia) -> CrossMedia | None:
         return only_media(insert)
 
     def _encode(self, embeds_BSD: Tensor, mask_BS: Tensor, media: CrossMedia | None) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Insert, transformers_config
+from sensorium.backbones.causal_lm import Inserted, transformers_config
 from sensorium.backbones.cross_lm import BlipTextBackbone, no_prompts, only_media
 from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch
@@ -22,7 +22,6 @@ from sensorium.nn.attention import segment_mask
 from sensorium.nn.bert_layers import embedded, run_layers
 from sensorium.nn.cross_media import CrossMedia
 from sensorium.nn.pretrained import load_part
-from sensorium.nn.prompt_media import PromptMedia
 
 
 class CrossTowerConfig(BlipTextBackbone):
@@ -84,7 +83,7 @@ class CrossTower(nn.Module):
         return self.embedding(ids_BT)
 
     def teacher_forced(
-        self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | CrossMedia | None = None
+        self, embeds_BTD: Tensor, batch: Batch, insert: Inserted | CrossMedia = None
     ) -> Tensor:
         """Hidden states of all texts, (B, T, D); over media, if any are inserted."""
         mask_B1TT = segment_mask(batch.segments_BT)

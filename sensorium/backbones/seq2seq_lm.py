@@ -19,13 +19,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Insert, transformers_config
+from sensorium.backbones.causal_lm import Inserted, transformers_config
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.cross_media import CrossMedia
 from sensorium.nn.pretrained import from_folder
-from sensorium.nn.prompt_media import PromptMedia
 
 FAMILIES = ("t5", "mt5", "umt5")
 # Positions are counted relative to each other, without end.
@@ -125,6 +124,19 @@ class Seq2SeqLM(nn.Module):
             fix="use adapter: {kind: lora}, with targets q and v",
         )
 
+    def layers_for_experts(self) -> list[nn.Module]:
+        """Encoder-decoders have no place for experts.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "a visual expert in an encoder-decoder",
+            expected="a decoder-only language model",
+            where="model.fusion",
+            fix="use fusion: {kind: splice}",
+        )
+
     def embed(self, ids_BT: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         return self.embedding(ids_BT)
@@ -139,9 +151,7 @@ class Seq2SeqLM(nn.Module):
 
         return Seq2SeqCache(EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
-    def teacher_forced(
-        self, embeds_BTD: Tensor, batch: Batch, insert: Insert | PromptMedia | CrossMedia | None = None
-    ) -> Tensor:
+    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted | CrossMedia = None) -> Tensor:
         """Hidden states of whole rows, answers included.
 
         Returns:
@@ -186,7 +196,7 @@ class Seq2SeqLM(nn.Module):
         places_3BT: Tensor | None = None,
         mask_BT: Tensor | None = None,
         cache: Seq2SeqCache,
-        insert: Insert | PromptMedia | CrossMedia | None = None,
+        insert: Inserted | CrossMedia = None,
     ) -> Tensor:
         """One step of growing answers.
 
@@ -208,7 +218,7 @@ class Seq2SeqLM(nn.Module):
         assert cache.mask_BS is not None
         return self._decode(inputs_B1D, cache.encoded_BSD, cache.mask_BS, cache.decoder)
 
-    def _media(self, insert: Insert | PromptMedia | CrossMedia | None) -> CrossMedia | None:
+    def _media(self, insert: Inserted | CrossMedia) -> CrossMedia | None:
         """What the encoder's own cross-attention reads; T5 has none."""
         _refuse_insert(insert)
         return None
@@ -259,7 +269,7 @@ def _wide(places_BA: Tensor, like: Tensor) -> Tensor:
     return places_BA[..., None].expand(-1, -1, like.shape[-1])
 
 
-def _refuse_insert(insert: Insert | PromptMedia | CrossMedia | None) -> None:
+def _refuse_insert(insert: Inserted | CrossMedia) -> None:
     if insert is not None:
         raise ConfigError(
             "layers inserted into an encoder-decoder",

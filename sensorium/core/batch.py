@@ -143,7 +143,8 @@ class MediaBatch:
     the patches of all of them end to end, in reading order. `plans` and `rows` (which row of the
     batch it stands in) have one entry for each picture, in slot order. `features`, where present, are the encoder's
     outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
-    what each is looked at for, where the projector reads it.
+    what each is looked at for, where the projector reads it. `details_NCHW` are the same pictures
+    for a lane's second encoder.
     """
 
     pixels_NCHW: Tensor
@@ -151,6 +152,7 @@ class MediaBatch:
     rows: tuple[int, ...] = ()
     features: Features | None = None
     texts: tuple[tuple[int, ...], ...] = ()
+    details_NCHW: Tensor | None = None
 
     @property
     def patches(self) -> tuple[Grid, ...] | None:
@@ -183,6 +185,8 @@ class Example:
     the k-th pair. Empty for an ordinary Sample."""
     places: list[Place3] = field(default_factory=list["Place3"])
     """Per token its time, row and column, for models with M-RoPE; empty for all others."""
+    held: list[int] = field(default_factory=list[int])
+    """The tokens that stand at the position of the one before, as places in the lists."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -22,3 +22,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = nearest(name, options)
     listing = ", ".join(options) if options else "nothing"
     return f"did you mean {near!r}? Known: {listing}" if near else f"known: {listing}"
+
+
+def of_detail(kind: str) -> str:
+    """What the second encoder of a lane, and its features, are called."""
+    return f"{kind}_detail"

@@ -203,6 +203,10 @@ class FusionConfig(PartConfig):
         """True: what is written before a Sample's first medium sees that medium, too."""
         return False
 
+    def same_position(self, count: int) -> range:
+        """Of a medium's `count` tokens, those that stand at the position of the one before."""
+        return range(0)
+
     def build(self, d_model: int, num_layers: int, d_media: int) -> nn.Module:
         """The module that the model calls; see `fusion`."""
         raise TypeError(f"{type(self).__name__} does not define build()")
@@ -242,6 +246,8 @@ class LaneShape(Protocol):
     def projector(self) -> InputProjectorConfig: ...
     @property
     def resolution(self) -> ResolutionConfig: ...
+    @property
+    def detail(self) -> EncoderConfig | None: ...
     def tile_grid(self, patches: Grid | None = None) -> Grid:
         """Tokens of one encoder input after the projector, or of a picture of its own size."""
         ...

@@ -18,6 +18,7 @@ ENCODERS = NameTable(
         "rice_vit": "sensorium.encoders.rice_vit:RiceVitConfig",
         "qwen_vit": "sensorium.encoders.qwen_vit:QwenVitConfig",
         "vit_22b": "sensorium.encoders.vit_22b:Vit22bConfig",
+        "eva2": "sensorium.encoders.eva2:Eva2Config",
         "fused": "sensorium.encoders.fused:FusedConfig",
     },
 )

@@ -13,5 +13,9 @@ FUSIONS = NameTable(
         "cross_attention": "sensorium.fusion.cross_attention:CrossAttentionConfig",
         "apart": "sensorium.fusion.apart:ApartConfig",
         "visual_prompt": "sensorium.fusion.visual_prompt:VisualPromptConfig",
+        "visual_expert": "sensorium.fusion.visual_expert:VisualExpertConfig",
+        "visual_expert_detail": (
+            "sensorium.fusion.visual_expert_detail:VisualExpertDetailConfig"
+        ),
     },
 )

@@ -82,5 +82,5 @@ class Apart(nn.Module):
     ) -> None:
         """Nothing is kept for later layers."""
 
-    def inserter(self, context: None, media_index_BT: Tensor) -> None:
+    def inserter(self, context: None, media_index_BT: Tensor, slots: Mapping[str, Tensor]) -> None:
         """Nothing runs between layers."""

@@ -71,7 +71,9 @@ class CrossAttention(nn.Module):
             return None
         return lay_media(features, media, torch.zeros(rows, 1, self.d_media))
 
-    def inserter(self, context: MediaContext | None, media_index_BT: Tensor) -> CrossMedia | None:
+    def inserter(
+        self, context: MediaContext | None, media_index_BT: Tensor, slots: Mapping[str, Tensor]
+    ) -> CrossMedia | None:
         """What the backbone hands to its layers."""
         if context is None:
             return None

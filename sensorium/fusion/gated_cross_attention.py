@@ -90,7 +90,7 @@ class GatedCrossAttention(nn.Module):
         return lay_media(features, media, gate.new_zeros(rows, 1, self.d_media))
 
     def inserter(
-        self, context: MediaContext, media_index_BT: Tensor
+        self, context: MediaContext, media_index_BT: Tensor, slots: Mapping[str, Tensor]
     ) -> Callable[[int, Tensor], Tensor]:
         """The function the backbone calls before each layer."""
         sees_BTK = context.seen_by(media_index_BT)

@@ -6,7 +6,7 @@ Shape legend: B rows, T tokens, D width, N features laid end to end.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -45,11 +45,14 @@ class Splice(nn.Module):
 
     def context(
         self, features: Mapping[str, Features], media: Mapping[str, MediaBatch], rows: int
-    ) -> None:
+    ) -> Any:
         """Nothing is kept for later layers."""
 
-    def inserter(self, context: None, media_index_BT: Tensor) -> None:
+    def inserter(
+        self, context: Any, media_index_BT: Tensor, slots: Mapping[str, Tensor]
+    ) -> Any:
         """Nothing runs between layers."""
+        return None
 
 
 def splice(embeds_BTD: Tensor, feats_ND: Tensor, slots_BT: Tensor, kind: str = "image") -> Tensor:

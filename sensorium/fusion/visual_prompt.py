@@ -104,7 +104,9 @@ class VisualPrompt(nn.Module):
         padded = [row + [-1] * (most - len(row)) for row in owner]
         return RowMedia(added_BMKD, torch.tensor(padded, device=nothing.device))
 
-    def inserter(self, context: RowMedia | None, media_index_BT: Tensor) -> PromptMedia | None:
+    def inserter(
+        self, context: RowMedia | None, media_index_BT: Tensor, slots: Mapping[str, Tensor]
+    ) -> PromptMedia | None:
         """What the backbone hands to the prompts."""
         if context is None:
             return None

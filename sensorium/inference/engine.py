@@ -35,6 +35,10 @@ class _Rows:
     steps: LlamaSteps | None
     """A faster way to run single tokens, where the language model allows it."""
 
+    def insert(self, model: MultimodalModel) -> Any:
+        """What runs inside the layers for the next token of each row, which is text."""
+        return model.fusion.inserter(self.context, self.media_index_B[:, None], {})
+
 
 class Engine:
     """Answers conversations with one model."""
@@ -156,9 +160,9 @@ class Engine:
             places_3BT=batch.places_3BT,
             mask_BT=rows.mask_BT,
             cache=rows.cache,
-            insert=model.fusion.inserter(context, batch.media_index_BT),
+            insert=model.fusion.inserter(context, batch.media_index_BT, batch.slots),
         )
-        if self._fast is not None and model.fusion.inserter(context, batch.media_index_BT) is None:
+        if self._fast is not None and rows.insert(model) is None:
             if not self._fast.current():
                 self._fast = LlamaWeights(model.backbone.lm)
             rows.steps = LlamaSteps(self._fast, rows.cache, room, rows.mask_BT)
@@ -179,6 +183,6 @@ class Engine:
             positions_BT=rows.positions_B[:, None],
             mask_BT=rows.mask_BT,
             cache=rows.cache,
-            insert=model.fusion.inserter(rows.context, rows.media_index_B[:, None]),
+            insert=rows.insert(model),
         )
         return model.logits(hidden_BTD[:, -1])

@@ -18,6 +18,7 @@ INPUT_PROJECTORS = NameTable(
         "abstractor": "sensorium.input_projectors.abstractor:AbstractorConfig",
         "c_abstractor": "sensorium.input_projectors.c_abstractor:CAbstractorConfig",
         "cformer": "sensorium.input_projectors.cformer:CFormerConfig",
+        "query_vit": "sensorium.input_projectors.query_vit:QueryVitConfig",
         "qformer": "sensorium.input_projectors.qformer:QFormerConfig",
     },
 )

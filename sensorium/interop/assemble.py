@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.core.naming import of_detail
 from sensorium.core.parts import BackboneConfig
 from sensorium.encoders.fused import FusedConfig
 from sensorium.interop.locate import locate
@@ -30,6 +31,9 @@ def part_folders(config: ModelConfig) -> dict[str, Path]:
         )
         if folder is not None:
             folders[f"encoders.{kind}"] = folder
+        detail = locate(lane.detail.weights) if lane.detail else None
+        if detail is not None:
+            folders[f"encoders.{of_detail(kind)}"] = detail
     return folders
 
 

@@ -25,6 +25,7 @@ from sensorium.text.reader import FOLDER as READER
 from sensorium.text.tokenizer import Tokenizer
 
 FOREIGN = "foreign.json"
+CLASSES = {"CogVLMForCausalLM": "cogvlm"}
 SIDE_FILES = ("generation_config.json", "preprocessor_config.json", "processor_config.json",
               "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
               "chat_template.jinja", "chat_template.json",
@@ -100,7 +101,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
         kept = json.loads((folder / FOREIGN).read_text(encoding="utf-8"))
     model, tokenizer = load_model(folder)
     formats: dict[str, str] = {}
-    if kept is not None and family_name in (None, kept["config"]["model_type"]):
+    if kept is not None and family_name in (None, name_of(kept["config"])):
         config = kept["config"]
         family = _family(config)
         formats = kept.get("dtypes", {})
@@ -180,8 +181,14 @@ def _foreign_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def name_of(config: Mapping[str, Any]) -> str | None:
+    """A checkpoint's family: its model type, or where code beside it names none, its class."""
+    classes = config.get("architectures") or [""]
+    return config.get("model_type") or CLASSES.get(classes[0])
+
+
 def _family(config: dict[str, Any]) -> Family:
-    kind = config.get("model_type")
+    kind = name_of(config)
     if kind not in FAMILIES:
         raise ConfigError(
             f"checkpoint of type {kind!r}", expected=f"one of {', '.join(FAMILIES)}"

@@ -37,6 +37,7 @@ class Join:
     second: str
     ours: str
     rows: int
+    lead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class KeyMap:
         for join in self.joins:
             if join.second in renamed:
                 parts = (renamed.pop(join.first), renamed.pop(join.second))
-                ours[join.ours] = torch.cat(parts)
+                ours[join.ours] = torch.cat([part.reshape(part.shape[join.lead :]) for part in parts])
         for gap in self.gaps:
             for name in [n for n in renamed if _filled(gap.first, n, gap.second) in renamed]:
                 first = renamed.pop(name)
@@ -113,8 +114,8 @@ class KeyMap:
         for join in self.joins:
             if join.ours in left and len(left[join.ours]) > join.rows:
                 whole = left.pop(join.ours)
-                theirs[join.first] = whole[: join.rows].clone()
-                theirs[join.second] = whole[join.rows :].clone()
+                for new, part in ((join.first, whole[: join.rows]), (join.second, whole[join.rows :])):
+                    theirs[new] = part.reshape((1,) * join.lead + tuple(part.shape)).clone()
         for gap in self.gaps:
             for name in [n for n in left if _filled(gap.ours, n, gap.ours)]:
                 first, between, second = left.pop(name).chunk(3)

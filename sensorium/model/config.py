@@ -46,6 +46,8 @@ class LaneConfig(Config):
     resolution: AnyResolution = FixedResolution()
     lookup: LookupConfig | None = None
     """Turn tokens into averages of word embeddings."""
+    detail: AnyEncoder | None = None
+    """A second encoder of the same picture, whose features enter inside the LLM's layers."""
 
     @model_validator(mode="after")
     def _patches_fit(self) -> LaneConfig:

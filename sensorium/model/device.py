@@ -86,5 +86,7 @@ def media_to_device(
         features = one.features
         if features is not None:
             features = Features(features.values_ND.to(device), features.grids)
-        moved[kind] = replace(one, pixels_NCHW=one.pixels_NCHW.to(device), features=features)
+        details = None if one.details_NCHW is None else one.details_NCHW.to(device)
+        pixels = one.pixels_NCHW.to(device)
+        moved[kind] = replace(one, pixels_NCHW=pixels, features=features, details_NCHW=details)
     return moved

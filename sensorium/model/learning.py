@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
-from sensorium.core.naming import did_you_mean
+from sensorium.core.naming import did_you_mean, of_detail
 from sensorium.model.learning_rows import learning_size, set_rows
 from sensorium.model.multimodal import MultimodalModel
 
@@ -199,6 +199,8 @@ def own_names(model: MultimodalModel) -> set[str]:
     """Names of tensors that no source of weights provides."""
     sourced = [p for k, lane in model.config.lanes.items()
                for p in _sourced(f"encoders.{k}.", lane.encoder)]  # fmt: skip
+    sourced += [f"encoders.{of_detail(k)}." for k, lane in model.config.lanes.items()
+                if lane.detail and lane.detail.weights]  # fmt: skip
     if model.config.backbone.weights:
         sourced.append("backbone.")
     own = _vocabulary(model) if model.config.backbone.added_tokens else set[str]()

@@ -19,10 +19,13 @@ from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
+from sensorium.core.naming import of_detail
 from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
+from sensorium.fusion.visual_expert import VisualExpert, VisualExpertConfig
+from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.check import check_fusion
@@ -47,6 +50,8 @@ class MultimodalModel(nn.Module):
         folders = folders or {}
         _check_visual_prompts(config)
         check_fusion(config)
+        _check_ends(config)
+        _check_details(config)
         self.config = config
         self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
         if isinstance(config.adapter, AdaptionPromptConfig):
@@ -60,6 +65,10 @@ class MultimodalModel(nn.Module):
                 for kind, lane in config.lanes.items()
             }
         )
+        for kind, lane in config.lanes.items():
+            if lane.detail is not None:
+                name = of_detail(kind)
+                self.encoders[name] = lane.detail.build(folders.get(f"encoders.{name}"))
         self.projectors = nn.ModuleDict(
             {
                 kind: lane.projector.build(lane.encoder.out_dim, d_model)
@@ -84,6 +93,9 @@ class MultimodalModel(nn.Module):
             Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
         )
+        if isinstance(self.fusion, VisualExpert):
+            backbone = cast(CausalLM | Seq2SeqLM, self.backbone)
+            self.fusion.adopt(backbone.layers_for_experts())
 
     def _media_width(self, d_model: int) -> int:
         """Width of what the projectors yield: the LLM's, unless one leaves it unprojected."""
@@ -97,7 +109,9 @@ class MultimodalModel(nn.Module):
                 expected=f"{d_model}, the LLM's width",
                 fix="set project: true on the projector",
             )
-        return widths.pop() if widths else d_model
+        # Where a lane has a second encoder, what enters inside the layers comes from it.
+        details = {lane.detail.out_dim for lane in self.config.lanes.values() if lane.detail}
+        return (details or widths or {d_model}).pop()
 
     @property
     def device(self) -> torch.device:
@@ -132,6 +146,8 @@ class MultimodalModel(nn.Module):
                 projected = self.lookups[kind](projected, self.backbone.embedding.weight)
             newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
+            if batch.details_NCHW is not None:
+                out[of_detail(kind)] = self.encoders[of_detail(kind)](batch.details_NCHW)
         return out
 
     def forward(self, batch: Batch) -> Output:
@@ -140,13 +156,57 @@ class MultimodalModel(nn.Module):
         features = self.features(batch.media)
         embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
-        insert: Any = self.fusion.inserter(context, batch.media_index_BT)
+        insert: Any = self.fusion.inserter(context, batch.media_index_BT, batch.slots)
         hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""
         return self.backbone.logits(hidden)
+
+
+def _check_ends(config: ModelConfig) -> None:
+    """A visual expert knows whether projectors put learned tokens around a picture.
+
+    Raises:
+        ConfigError: what it believes is not so.
+    """
+    if not isinstance(config.fusion, VisualExpertConfig):
+        return
+    for kind, lane in config.lanes.items():
+        ends = bool(getattr(lane.projector, "ends", False))
+        if ends != config.fusion.ends:
+            raise ConfigError(
+                f"fusion visual_expert with ends: {str(config.fusion.ends).lower()}",
+                expected=f"ends: {str(ends).lower()}, as the projector has it",
+                where=f"model.lanes.{kind}.projector",
+            )
+
+
+def _check_details(config: ModelConfig) -> None:
+    """Second encoders and the fusion that reads them come together, one input for each picture.
+
+    Raises:
+        ConfigError: one is there without the other, encoders differ in width, or there are tiles.
+    """
+    wanted = isinstance(config.fusion, VisualExpertDetailConfig)
+    widths: set[int] = set()
+    for kind, lane in config.lanes.items():
+        where = f"model.lanes.{kind}.detail"
+        if (lane.detail is not None) != wanted:
+            raise ConfigError(
+                f"fusion {config.fusion.kind} with{'' if lane.detail else 'out'} a second encoder",
+                where=where,
+                fix="use a detail encoder and fusion: {kind: visual_expert_detail} together",
+            )
+        if lane.detail is not None:
+            widths.add(lane.detail.out_dim)
+            if not isinstance(lane.resolution, FixedResolution):
+                raise ConfigError(f"a second encoder with resolution {lane.resolution.kind}",
+                                  expected="fixed: one input for each picture", where=where)  # fmt: skip
+    if len(widths) > 1:
+        raise ConfigError(f"second encoders of widths {sorted(widths)}", expected="one width",
+                          where="model.lanes")  # fmt: skip
 
 
 def _check_visual_prompts(config: ModelConfig) -> None:

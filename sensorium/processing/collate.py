@@ -49,6 +49,7 @@ def collate(
             positions[b, start:stop] = _positions(branches[b, start:stop])
             if places is not None:
                 places[:, b, start:stop] = torch.tensor(example.places).T
+            positions[b, start:stop] -= _held(example)
             index = torch.tensor(example.media_index)
             media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
             for kind, media in example.media.items():
@@ -81,6 +82,13 @@ def _positions(branches_T: torch.Tensor) -> torch.Tensor:
     return offsets_T + torch.where(branches_T > 0, shared, 0)
 
 
+def _held(example: Example) -> torch.Tensor:
+    """Of each token, how many up to it have not moved on."""
+    stays_T = torch.zeros(len(example), dtype=torch.long)
+    stays_T[example.held] = 1
+    return stays_T.cumsum(0)
+
+
 def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:
     cached = [media.features for _, media in found if media.features is not None]
     features = None
@@ -88,7 +96,9 @@ def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:
         features = Features(
             torch.cat([f.values_ND for f in cached]), tuple(g for f in cached for g in f.grids)
         )
+    details = [media.details_NCHW for _, media in found if media.details_NCHW is not None]
     return MediaBatch(
+        details_NCHW=torch.cat(details) if details else None,
         pixels_NCHW=torch.cat([media.pixels_NCHW for _, media in found]),
         plans=tuple(plan for _, media in found for plan in media.plans),
         rows=tuple(row for row, media in found for _ in media.plans),

@@ -22,6 +22,8 @@ class Draft:
     spans: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
     """(kind, first position, one past the last) of each medium."""
     pixels: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
+    details: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
+    """The same media for a lane's second encoder."""
     plans: dict[str, list[TilePlan]] = field(default_factory=dict[str, list[TilePlan]])
     texts: dict[str, list[tuple[int, ...]]] = field(default_factory=dict[str, list[tuple[int, ...]]])
     """What each medium is looked at for, where the projector reads it."""

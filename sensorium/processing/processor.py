@@ -42,6 +42,7 @@ class _Inputs:
     pixels_NCHW: Tensor
     text: tuple[int, ...] | None
     seen: Seen
+    details_NCHW: Tensor | None
 
 
 @dataclass(slots=True)
@@ -240,17 +241,22 @@ class Processor:
         plan: TilePlan = lane.resolution.plan(
             image.shape, preprocess.size_px, self._tiles[kind], media.count(kind)
         )
-        inputs_NHWC: np.ndarray = lane.resolution.cut(image, plan, preprocess)
-        pixels_NCHW = torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)
+        pixels_NCHW = _channels_first(lane.resolution.cut(image, plan, preprocess))
+        details_NCHW = None
+        if lane.detail is not None:
+            finer = lane.resolution.cut(image, plan, lane.detail.preprocess())
+            details_NCHW = _channels_first(finer)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
         frame = lane.resolution.frame(image.shape, plan, preprocess.size_px)
-        return _Inputs(plan, pixels_NCHW, text, Seen(image.shape, frame))
+        return _Inputs(plan, pixels_NCHW, text, Seen(image.shape, frame), details_NCHW)
 
     def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
         plan = inputs.plan
         tile = self.config.lane(kind).tile_grid(plan.patches) if plan.patches else self._tiles[kind]
         draft.pixels.setdefault(kind, []).append(inputs.pixels_NCHW)
         draft.plans.setdefault(kind, []).append(plan)
+        if inputs.details_NCHW is not None:
+            draft.details.setdefault(kind, []).append(inputs.details_NCHW)
         if inputs.text is not None:
             draft.texts.setdefault(kind, []).append(inputs.text)
         start = len(draft.ids)
@@ -289,10 +295,12 @@ class Processor:
             count = sum(1 for span in kept if span[0] == kind)
             if not count:
                 continue
+            details = draft.details.get(kind)
             media[kind] = MediaBatch(
                 torch.cat(draft.pixels[kind][:count]),
                 tuple(draft.plans[kind][:count]),
                 texts=tuple(draft.texts.get(kind, ())[:count]),
+                details_NCHW=torch.cat(details[:count]) if details else None,
             )
             positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
             slots[kind] = positions if self._fills_slots else []
@@ -309,4 +317,10 @@ class Processor:
             truncated_tokens=length - cut + draft.left_out,
             branches=draft.branches,
             places=three_places(draft, cut) if self._mrope else [],
-        )
+            held=[start + n for _, start, stop in kept
+                  for n in self.config.fusion.same_position(stop - start)],
+        )  # fmt: skip
+
+
+def _channels_first(inputs_NHWC: np.ndarray) -> Tensor:
+    return torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)

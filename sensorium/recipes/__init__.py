@@ -54,6 +54,9 @@ RECIPES = NameTable(
         "openflamingo-9b": "sensorium.recipes.openflamingo:openflamingo_9b",
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:llava_onevision_15",
         "llava-onevision-1.5-8b": "sensorium.recipes.llava_onevision_15:llava_onevision_15_8b",
+        "cogvlm-224": "sensorium.recipes.cogvlm:cogvlm_224",
+        "cogvlm": "sensorium.recipes.cogvlm:cogvlm",
+        "cogagent": "sensorium.recipes.cogagent:cogagent",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -93,5 +96,7 @@ TINY_FORMS = NameTable(
         "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
+        "cogvlm": "sensorium.recipes.cogvlm:tiny",
+        "cogagent": "sensorium.recipes.cogagent:tiny",
     },
 )

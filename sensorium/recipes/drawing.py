@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sensorium.core.naming import of_detail
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig
@@ -9,6 +10,8 @@ from sensorium.fusion.apart import ApartConfig
 from sensorium.fusion.cross_attention import CrossAttentionConfig
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.fusion.match import MatchConfig
+from sensorium.fusion.visual_expert import VisualExpertConfig
+from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import (
@@ -22,7 +25,7 @@ from sensorium.recipes.sizes import adapter_size, part_sizes, tokens_text
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
 
-NAME, WHAT, COUNT = 18, 46, 16
+NAME, WHAT, COUNT = 22, 46, 16
 
 
 def draw(recipe: Recipe) -> str:
@@ -78,6 +81,11 @@ def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> lis
     lines.append(f"  |  {tokens_text(lane)} x {width:,}" + (" a tile" if lane.resolution.kind == "anyres" else ""))
     if f"newlines.{kind}" in table.sizes:
         lines.append(table.line(f"newlines.{kind}", "one token behind each row of the map"))
+    if lane.detail is not None:
+        finer, grid = lane.detail.preprocess().size_px, lane.detail.grid()
+        lines += ["  v", f"{'the same':<{NAME}}3 x {finer} x {finer} bytes", "  |",
+                  table.line(f"encoders.{of_detail(kind)}", _encoder(lane.detail)),
+                  f"  |  {grid.tokens:,} x {lane.detail.out_dim:,}, read inside the layers"]  # fmt: skip
     return [*lines, "  v"]
 
 
@@ -109,6 +117,9 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
         blocks = fusion.num_blocks(backbone.num_layers)
         inside = f"{blocks} gated cross-attentions, every {fusion.every} layers"
         lines.append(table.line("fusion", inside))
+    elif isinstance(fusion, VisualExpertConfig):
+        finer = ", a finer look" if isinstance(fusion, VisualExpertDetailConfig) else ""
+        lines.append(table.line("fusion", f"second weights for pictures{finer}"))
     elif isinstance(fusion, VisualPromptConfig):
         lines.append(f"{fusion.kind:<{NAME}}features are added to the adapter's prompts")
     elif isinstance(fusion, CrossAttentionConfig):

@@ -22,6 +22,7 @@ from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.fusion.match import MatchConfig
+from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
@@ -36,9 +37,12 @@ PROJECTORS = {
     "position_aware": {"side": 2, "heads": 4},
     "c_abstractor": {"tokens": 4, "width": 16, "depth": 1, "position_side": 4},
     "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
+    "glu": {"mlp_width": 48},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
     "latent_query": {"latents": 4, "heads": 4},
 }
+# A second, finer encoder of the same picture.
+DETAIL = tiny_shape(width=16, layers=2, heads=2, mlp_width=24, image_size_px=64, weights=())
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
 ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
             "adaption_prompt": {"layers": 1, "length": 3}}  # fmt: skip
@@ -87,6 +91,8 @@ def _model(config: ModelConfig) -> ModelConfig:
         fusion, every = _with(fusion, FUSION), fusion.every
     if isinstance(fusion, MatchConfig):
         fusion = MatchConfig.tiny()
+    if isinstance(fusion, VisualExpertDetailConfig):
+        fusion = _with(fusion, {"heads": 4, "head_dim": 8})
     return config.model_copy(
         update={
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
@@ -116,8 +122,9 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     if isinstance(resolution, NativeResolution):
         pixels = {"patch_px": tiny_shape()["patch_size_px"], "min_pixels": 32**2, "max_pixels": 64**2}
         resolution = _with(resolution, pixels)
+    detail = lane.detail and _with(lane.detail, DETAIL)
     return lane.model_copy(
-        update={"encoder": encoder, "projector": projector, "resolution": resolution}
+        update={"encoder": encoder, "projector": projector, "resolution": resolution, "detail": detail}
     )
 
 

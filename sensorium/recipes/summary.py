@@ -9,7 +9,7 @@ from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.backbones.cross_lm import BlipTextBackbone
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.backbones.text_tower import TextTowerConfig
-from sensorium.model.config import ModelConfig
+from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.config import Recipe, StageConfig
 
@@ -60,9 +60,13 @@ def status(recipe: Recipe) -> str:
 
 def parts_line(model: ModelConfig) -> str:
     """encoder → projector → (fusion →) LLM."""
-    middle = [] if model.fusion.fills_slots else [model.fusion.kind]
-    lanes = " & ".join(f"{lane.encoder.kind} → {lane.projector.kind}" for lane in model.lanes.values())
+    middle = [] if model.fusion.kind == "splice" else [model.fusion.kind]
+    lanes = " & ".join(f"{_encoders(lane)} → {lane.projector.kind}" for lane in model.lanes.values())
     return " → ".join([lanes, *middle, llm_name(model)] if lanes else [llm_name(model)])
+
+
+def _encoders(lane: LaneConfig) -> str:
+    return lane.encoder.kind + (f" (+ {lane.detail.kind})" if lane.detail else "")
 
 
 def llm_name(model: ModelConfig) -> str:

@@ -44,6 +44,9 @@ def render(
     for message in messages:
         answer = message.role == "assistant"
         learn = answer and (not only_last or message is messages[-1])
+        if template.media_first:
+            media, message = _parted(message)
+            yield from _content(media, template, numbers, learn=learn)
         yield from _literal(template.before[message.role], template, learn=False)
         if answer and template.answer_prefix:
             yield Piece("text", template.answer_prefix, learn=learn)
@@ -57,6 +60,13 @@ def render(
         yield from _literal(template.after[message.role], template, learn=learn and closed)
     if answer_next:
         yield from _literal(template.before["assistant"], template, learn=False)
+
+
+def _parted(message: Message) -> tuple[Message, Message]:
+    """The media of a message, and the rest of it."""
+    media = tuple(part for part in message.content if part.is_media)
+    rest = tuple(part for part in message.content if not part.is_media)
+    return Message(message.role, media), Message(message.role, rest)
 
 
 def _chunks(

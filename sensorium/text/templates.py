@@ -12,7 +12,7 @@ TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
-    "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption",
+    "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
 ]  # fmt: skip
 
 
@@ -33,6 +33,8 @@ class ChatTemplate(Config):
     the first medium is not learned then."""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
+    media_first: bool = False
+    """Media of a message stand in front of all else, what the template writes before it included."""
     user_text: bool = True
     """False: of what a user says, only the media are written."""
     control: tuple[str, ...] = ()
@@ -176,6 +178,30 @@ TEMPLATES: dict[str, ChatTemplate] = {
         bos=True,
         default_system="Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.",
+        control=("{eos}",),
+    ),
+    # github.com/THUDM/CogVLM, utils/utils/language.py: the picture stands in front of everything.
+    "cogvlm": ChatTemplate(
+        before={"system": "", "user": " [INST] ", "assistant": ""},
+        after={"system": "", "user": " [/INST] ", "assistant": "{eos}"},
+        bos=True,
+        media_first=True,
+        control=("{eos}",),
+    ),
+    # The same file: short answers, for which one question at a time is asked.
+    "cogvlm_vqa": ChatTemplate(
+        before={"system": "", "user": "Question: ", "assistant": ""},
+        after={"system": "", "user": " Short answer:", "assistant": "{eos}"},
+        bos=True,
+        media_first=True,
+        control=("{eos}",),
+    ),
+    # The same file: caption, or text to be continued, behind the picture.
+    "cogvlm_base": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
+        media_first=True,
         control=("{eos}",),
     ),
     # One question about one picture in front of it, as BLIP-2 is asked

@@ -103,8 +103,10 @@ class Tokenizer:
         file = folder / "tokenizer.json"
         if not file.exists() and (folder / QWEN).exists():
             rust = read_qwen(folder / QWEN)
-            ends = [rust.token_to_id(t) for t in ("<|endoftext|>", "<imgpad>")]
-            return cls(rust, bos_id=None, eos_id=ends[0], pad_id=ends[1])
+            end = rust.token_to_id("<|endoftext|>")
+            if end is None:
+                raise WeightsError("no <|endoftext|> among its tokens", where=str(folder / QWEN))
+            return cls(rust, bos_id=None, eos_id=end, pad_id=rust.token_to_id("<imgpad>"))
         if not file.exists():
             raise WeightsError(
                 "no tokenizer.json",

@@ -410,6 +410,46 @@ def mm1(width: int, inner: int, layers: int, heads: int) -> ByParts:
 
 UL2 = {"vocab_size": 250112, "d_model": 4096, "d_kv": 256, "d_ff": 16384, "num_layers": 50, "num_heads": 16,
        "feed_forward_proj": "gated-silu", "tie_word_embeddings": False}  # fmt: skip
+
+
+def eva2_e(side: int, width: int = 1792, inner: int = 15360, blocks: int = 63) -> int:
+    """THUDM/CogVLM, eva_clip_model.py: patches of 14, CLS and positions, blocks of query_key_value,
+    dense, two norms, fc1 and fc2; no norm behind."""
+    block = linear(width, 3 * width) + linear(width, width) + 4 * width + linear(width, inner) + linear(inner, width)
+    return linear(3 * 14 * 14, width) + (2 + side**2) * width + blocks * block
+
+
+def eva2_l(side: int, width: int = 1024, inner: int = 2730, blocks: int = 23) -> int:
+    """The same, eva_clip_L_hf.py: no bias of keys; inner_attn_ln, w1, w2, ffn_ln and w3."""
+    attention = 4 * width * width + 3 * width + 2 * width
+    feed_forward = 2 * linear(width, inner) + 2 * inner + linear(inner, width)
+    return linear(3 * 14 * 14, width) + (2 + side**2) * width + blocks * (attention + feed_forward + 4 * width)
+
+
+def cross_module(llm: int, inner: int, layers: int) -> int:
+    """modeling_cogagent.py: query, key_value, dense and a norm in every layer."""
+    return layers * (2 * llm * inner + 2 * inner * inner + llm)
+
+
+def glu_with_ends(inputs: int, llm: int, inner: int) -> int:
+    """The same, cogvlm_model.py: linear_proj, norm1, three maps as in a LLaMA, boi and eoi."""
+    return inputs * llm + 2 * llm + 3 * llm * inner + 2 * llm
+
+
+def visual_expert(llm: int, inner: int, layers: int) -> int:
+    """The same, mixin.py: query, key, value and dense, and three maps of the feed-forward layer."""
+    return layers * (4 * llm * llm + 3 * llm * inner)
+
+
+def cogvlm(side: int) -> ByParts:
+    return ByParts("cogvlm", {
+        "encoders.image": lambda: eva2_e(side),
+        "projectors.image": lambda: glu_with_ends(1792, 4096, 11008),
+        "fusion": lambda: visual_expert(4096, 11008, 32),
+        "backbone": LLAMA_7B,
+    })  # fmt: skip
+
+
 LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
 BY_PARTS: dict[str, ByParts] = {
     # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
@@ -454,6 +494,14 @@ BY_PARTS: dict[str, ByParts] = {
         "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
         "projectors.image": lambda: abstractor(1024, 4096, 4096),
         "backbone": LLAMA_7B,
+    }),
+    "cogvlm-224": cogvlm(16),
+    "cogvlm": cogvlm(35),
+    # Both towers with pos_embed behind them.
+    "cogagent": ByParts("cogagent", cogvlm(16).parts | {
+        "encoders.image": lambda: eva2_e(16) + 16**2 * 1792,
+        "encoders.image_detail": lambda: eva2_l(80) + 80**2 * 1024,
+        "fusion": lambda: visual_expert(4096, 11008, 32) + cross_module(4096, 1024, 32),
     }),
 }  # fmt: skip
 

@@ -54,6 +54,9 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     "instructblip": ("projectors.image.layers.1.text.",),
     "instructblip-t5": ("projectors.image.layers.1.text.",),
     # Features come from in front of the tower's last layer, or of its final norm.
+    # Of a picture only keys and values of the last layer are read.
+    "cogvlm": tuple(f"fusion.layers.1.{end}" for end in ("self_attn.q_proj", "self_attn.o_proj", "mlp")),
+    "cogagent": tuple(f"fusion.layers.1.{end}" for end in ("self_attn.q_proj", "self_attn.o_proj", "mlp")),
     "llava-next": (f"{TOWER}encoder.layers.2.", f"{TOWER}post_layernorm."),
     "llava-onevision": (f"{TOWER}post_layernorm.",),
 }

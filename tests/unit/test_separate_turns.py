@@ -34,7 +34,7 @@ from sensorium.training.objectives.vocabulary import learned_texts
 PAIRS = (("what is the thing in it?", "a cat"), ("and where?", "on the mat, asleep"), ("so?", "no"))
 CASES = [(f, "llama") for f in ("splice", "anyres", "gated")] + [
     ("splice", lm) for lm in ("opt", "gpt2", *WINDOWED)
-] + [("gated", "gpt2"), ("gated", "mistral"), ("native", "qwen2_vl")]  # fmt: skip
+] + [("gated", "gpt2"), ("gated", "mistral"), ("native", "qwen2_vl"), ("visual_expert", "llama")]  # fmt: skip
 
 
 def picture(seed: int = 0) -> Any:

@@ -20,5 +20,6 @@ FAMILIES = NameTable(
         "llavaonevision1_5": "sensorium.interop.families.llava_onevision_15:LlavaOnevision15",
         "qwen": "sensorium.interop.families.qwen_vl:QwenVl",
         "idefics": "sensorium.interop.families.idefics:Idefics",
+        "cogvlm": "sensorium.interop.families.cogvlm:CogVlm",
     },
 )
