@@ -190,13 +190,14 @@ def recipe_list(as_json: Json = False) -> None:
 def recipe_show(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, NAME/tiny, or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    graph: Annotated[bool, typer.Option("--graph", help="Draw parts, shapes and sizes.")] = False,
+    yaml_only: Annotated[bool, typer.Option("--yaml", help="The YAML alone.")] = False,
+    graph: Annotated[bool, typer.Option("--graph", help="--json: the drawing, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print a recipe as YAML that `train` accepts."""
+    """Print a recipe as YAML that `train` accepts, and as comments its graph: parts, shapes, sizes."""
     from sensorium.cli.recipes import show_command
 
-    show_command(recipe, overrides or [], graph, as_json)
+    show_command(recipe, overrides or [], drawn=graph if as_json else not yaml_only, as_json=as_json)
 
 
 @recipe_app.command("diff")
