@@ -41,6 +41,10 @@ recipe_app = typer.Typer(no_args_is_help=True, help="List, print and compare rec
 app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
 
+Experts = Annotated[
+    list[str] | None,
+    typer.Option("--expert", help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr. May be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
@@ -60,12 +64,13 @@ def ask(
     device: Device = "auto",
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+    expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
 
-    options = AnswerOptions(model, device, max_tokens, temperature)
+    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()))
     ask_command(picture, question, options, as_json)
 
 
@@ -76,11 +81,31 @@ def chat(
     device: Device = "auto",
     max_tokens: MaxTokens = 128,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+    expert: Experts = None,
 ) -> None:
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions, chat_command
 
-    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature))
+    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ())))
+
+
+@app.command()
+def match(
+    picture: Annotated[str, typer.Argument(help="An image file.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to compare it with.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A dual encoder (CLIP, SigLIP, BLIP): a folder or a hub id.")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="The texts are names in this sentence, 'a photo of a {}.'; may be repeated, then their mean."),
+    ] = None,
+    together: Annotated[bool, typer.Option(help="BLIP: read picture and text together, which is better and slower.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare a picture with texts: probability and score, the fittest first."""
+    from sensorium.cli.matching import MatchOptions, match_command
+
+    match_command(picture, texts, MatchOptions(model, device, tuple(prompt or ()), together), as_json)
 
 
 @app.command()
@@ -108,10 +133,7 @@ def evaluate(
     device: Device = "auto",
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
-    expert: Annotated[
-        list[str] | None,
-        typer.Option(help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr."),
-    ] = None,
+    expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
@@ -250,8 +272,8 @@ def import_model(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring in a checkpoint: transformers' LLaVA, BLIP-2, InstructBLIP, IDEFICS; the authors' own LLaVA,
-    Shikra, LAVIS, MiniGPT-4, mPLUG-Owl. Pickled code is never run."""
+    """Bring in a checkpoint in transformers' layout or in its authors' own (docs/exchange.md lists both).
+    Pickled code is never run."""
     from sensorium.cli.exchange import ImportOptions, import_command
 
     import_command(source, out, ImportOptions(llm, tower, tuple(more or ())), as_json)
@@ -263,7 +285,7 @@ def export(
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     to: Annotated[
         str | None,
-        typer.Option(help="gguf (llama.cpp), llava, llava_next, llava_onevision, blip-2, instructblip, idefics, sensorium."),
+        typer.Option(help="sensorium, gguf (llama.cpp), or a family of docs/exchange.md; default: where it was imported from."),
     ] = None,
     number: Annotated[str, typer.Option(help="gguf: number format of matrices: f32, f16, q8_0.")] = "f16",
     llm_only: Annotated[bool, typer.Option(help="gguf: leave tower and projector out.")] = False,
