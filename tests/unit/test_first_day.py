@@ -20,6 +20,7 @@ from sensorium.cli.main import app
 from sensorium.cli.missing import absent_weights, check_data
 from sensorium.core.errors import ConfigError, DataError, WeightsError
 from sensorium.interop.assemble import part_folders
+from sensorium.interop.families import FAMILIES
 from sensorium.interop.gguf_vocabulary import vocabulary
 from sensorium.interop.hf import read_hf
 from sensorium.interop.saved import save_model
@@ -74,6 +75,11 @@ def test_a_misspelt_part_and_the_keys_of_a_lane() -> None:
         Recipe.from_dict(yaml.safe_load(text.replace("projector:", "projecter:", 1)))
     with pytest.raises(ConfigError, match="'clip-l-336' has no tiny form"):
         run("recipe", "show", "clip-l-336/tiny")
+
+
+def test_the_page_on_exchange_lists_every_family() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "exchange.md").read_text(encoding="utf-8")
+    assert [name for name in FAMILIES if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("text", ['{"a":', '{"a": 1}'])
