@@ -94,10 +94,7 @@ def match(
     picture: Annotated[str, typer.Argument(help="An image file.")],
     texts: Annotated[list[str], typer.Argument(help="Texts to compare it with.")],
     model: Annotated[str, typer.Option("--model", "-m", help="A dual encoder (CLIP, SigLIP, BLIP): a folder or a hub id.")],
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(help="The texts are names in this sentence, 'a photo of a {}.'; may be repeated, then their mean."),
-    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Texts are names in it: 'a photo of a {}.'; of several, the mean.")] = None,
     together: Annotated[bool, typer.Option(help="BLIP: read picture and text together, which is better and slower.")] = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -173,9 +170,7 @@ def data_check(
 def data_build(
     name: Annotated[str, typer.Argument(help="picture-book, drawing-book or scenes.")],
     out: Annotated[str | None, typer.Option(help="Folder; default: the data folder.")] = None,
-    packages: Annotated[
-        str | None, typer.Option(help="Folder with packages already fetched.")
-    ] = None,
+    packages: Annotated[str | None, typer.Option(help="Folder with packages already fetched.")] = None,
     count: Annotated[int, typer.Option(help="scenes: how many.")] = 1000,
     seed: Annotated[int, typer.Option(help="scenes: which.")] = 11,
     as_json: Json = False,
@@ -283,10 +278,7 @@ def import_model(
 def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
-    to: Annotated[
-        str | None,
-        typer.Option(help="sensorium, gguf (llama.cpp), or a family of docs/exchange.md; default: where it was imported from."),
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="sensorium, gguf, a family of docs/exchange.md; default: its origin.")] = None,
     number: Annotated[str, typer.Option(help="gguf: number format of matrices: f32, f16, q8_0.")] = "f16",
     llm_only: Annotated[bool, typer.Option(help="gguf: leave tower and projector out.")] = False,
     half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,
