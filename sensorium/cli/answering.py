@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sensorium.core.errors import SensoriumError
+from sensorium.core.errors import ConfigError, SensoriumError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +22,66 @@ class AnswerOptions:
     """Longest answer."""
     temperature: float
     """0 answers greedily."""
+    experts: tuple[str, ...] = ()
+    """Who tells of pictures, which the model then does not see."""
+
+
+class Answerer:
+    """A loaded model, and the experts that tell it of pictures."""
+
+    def __init__(self, options: AnswerOptions) -> None:
+        """Load both.
+
+        Raises:
+            ConfigError: a wrong option, an unknown expert, or a model that writes nothing.
+            WeightsError: there is no such model.
+        """
+        from sensorium.api import load
+        from sensorium.cli.evaluating import parse_experts
+        from sensorium.inference.sampling import Sampling
+
+        # Before the weights are read: a wrong option should not cost that time.
+        self._sampling = Sampling(temperature=options.temperature)
+        configs = parse_experts(options.experts)
+        self.loaded = load(options.model, options.device)
+        config = self.loaded.network.config
+        if config.text_frame is not None:
+            raise ConfigError(
+                "this model compares pictures with texts, and writes nothing",
+                where=options.model,
+                fix=f"sensorium match PICTURE TEXT TEXT ... --model {options.model}",
+            )
+        if "image" not in config.lanes and not configs:
+            raise ConfigError("this model takes no pictures", where=options.model,
+                              fix="let an expert tell it of them: --expert captioner:model=nano")  # fmt: skip
+        self._panel: Any = None
+        if configs:
+            from sensorium.experts.base import Panel
+
+            self._panel = Panel.of(configs)
+        self._max_tokens = options.max_tokens
+
+    def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
+        """The answer in pieces."""
+        asked: Any = messages
+        if self._panel is not None:
+            from sensorium.core.sample import parse_messages
+
+            asked = self._panel.told(parse_messages(messages), None)
+        return self.loaded.respond(asked, max_tokens=self._max_tokens, stream=True, sampling=self._sampling)
 
 
 def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bool) -> None:
     """Answer one question, streaming to the terminal."""
-    from sensorium.api import load
     from sensorium.cli.main import print_json
-    from sensorium.inference.sampling import Sampling
 
-    # Before the weights are read: a wrong option should not cost that time.
-    sampling = Sampling(temperature=options.temperature)
     content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
-    messages = [{"role": "user", "content": content}]
     started = time.monotonic()
-    loaded = load(options.model, options.device)
-    ready = time.monotonic()
+    answerer = Answerer(options)
+    loaded, ready = answerer.loaded, time.monotonic()
     first: float | None = None
     text = ""
-    stream = loaded.respond(
-        messages,
-        max_tokens=options.max_tokens,
-        stream=True,
-        sampling=sampling,
-    )
+    stream = answerer.stream([{"role": "user", "content": content}])
     for piece in stream:
         first = first or time.monotonic()
         text += piece
@@ -68,12 +106,9 @@ def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bo
 
 def chat_command(picture: str | None, options: AnswerOptions) -> None:
     """A conversation in the terminal."""
-    from sensorium.api import load
-    from sensorium.inference.sampling import Sampling
     from sensorium.media.image import load_image
 
-    sampling = Sampling(temperature=options.temperature)
-    loaded = load(options.model, options.device)
+    answerer = Answerer(options)
     messages: list[dict[str, Any]] = []
     pending: list[dict[str, Any]] = []
     if picture is not None:
@@ -96,7 +131,7 @@ def chat_command(picture: str | None, options: AnswerOptions) -> None:
             print(f"unknown command {line.split()[0]}; there are /image, /new and /quit")
         elif line:
             turn = {"role": "user", "content": [*pending, {"type": "text", "text": line}]}
-            answer = _answer(loaded, [*messages, turn], options.max_tokens, sampling)
+            answer = _answer(answerer, [*messages, turn])
             if answer is not None:
                 messages += [turn, {"role": "assistant", "content": answer}]
                 pending = []
@@ -114,11 +149,11 @@ def _add_picture(path: str, pending: list[dict[str, Any]]) -> None:
     print(f"added {path} ({shape.width_px}x{shape.height_px})")
 
 
-def _answer(loaded: Any, messages: list[dict[str, Any]], max_tokens: int, sampling: Any) -> str | None:
+def _answer(answerer: Answerer, messages: list[dict[str, Any]]) -> str | None:
     """Stream one answer; an error is printed and leaves the conversation as it was."""
     text = ""
     try:
-        for piece in loaded.respond(messages, max_tokens=max_tokens, stream=True, sampling=sampling):
+        for piece in answerer.stream(messages):
             print(piece, end="", flush=True)
             text += piece
         print()

@@ -10,6 +10,8 @@ import yaml
 
 from sensorium.core.errors import ConfigError
 
+CHOICES = ("naming", "category")
+"""For models that choose among answers and write none."""
 DEFAULT = ("naming", "category", "existence", "scene_existence", "attribute", "count", "relation")
 
 
@@ -77,7 +79,11 @@ def eval_command(
     from sensorium.evaluation.report import write_report
 
     benchmarks = parse_benchmarks(names, limit)
-    results = run_benchmarks(benchmarks, told_by(load(model, device).responder, experts))
+    parse_experts(experts)  # Before the weights are read: a wrong name should not cost that time.
+    loaded = load(model, device)
+    if not names and loaded.network.config.text_frame is not None:
+        benchmarks = parse_benchmarks(CHOICES, limit)
+    results = run_benchmarks(benchmarks, told_by(loaded.responder, experts))
     folder = Path(out)
     write_results(folder / "results.json", model, results)
     write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")

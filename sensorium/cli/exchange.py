@@ -44,6 +44,7 @@ class ImportOptions:
 def import_command(source: str, out: str, options: ImportOptions, as_json: bool) -> None:
     """A foreign folder or file becomes one of ours."""
     from sensorium.cli.main import print_json
+    from sensorium.cli.training import try_it
     from sensorium.interop.hf import import_hf
     from sensorium.interop.original import import_original, is_original
     from sensorium.interop.originals.base import Beside
@@ -61,7 +62,7 @@ def import_command(source: str, out: str, options: ImportOptions, as_json: bool)
     if as_json:
         print_json({"folder": out, "parameters": count})
     else:
-        print(f"{out}: {count:,} parameters. Try it: sensorium chat --model {out}")
+        print(f"{out}: {count:,} parameters. {try_it(model.config, out)}")
 
 
 @dataclass(frozen=True, slots=True)

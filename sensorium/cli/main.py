@@ -41,6 +41,10 @@ recipe_app = typer.Typer(no_args_is_help=True, help="List, print and compare rec
 app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
 
+Experts = Annotated[
+    list[str] | None,
+    typer.Option("--expert", help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr. May be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
@@ -60,12 +64,13 @@ def ask(
     device: Device = "auto",
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+    expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
 
-    options = AnswerOptions(model, device, max_tokens, temperature)
+    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()))
     ask_command(picture, question, options, as_json)
 
 
@@ -76,11 +81,28 @@ def chat(
     device: Device = "auto",
     max_tokens: MaxTokens = 128,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+    expert: Experts = None,
 ) -> None:
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions, chat_command
 
-    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature))
+    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ())))
+
+
+@app.command()
+def match(
+    picture: Annotated[str, typer.Argument(help="An image file.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to compare it with.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A dual encoder (CLIP, SigLIP, BLIP): a folder or a hub id.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="Texts are names in it: 'a photo of a {}.'; of several, the mean.")] = None,
+    together: Annotated[bool, typer.Option(help="BLIP: read picture and text together, which is better and slower.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare a picture with texts: probability and score, the fittest first."""
+    from sensorium.cli.matching import MatchOptions, match_command
+
+    match_command(picture, texts, MatchOptions(model, device, tuple(prompt or ()), together), as_json)
 
 
 @app.command()
@@ -108,10 +130,7 @@ def evaluate(
     device: Device = "auto",
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
-    expert: Annotated[
-        list[str] | None,
-        typer.Option(help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr."),
-    ] = None,
+    expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
@@ -151,9 +170,7 @@ def data_check(
 def data_build(
     name: Annotated[str, typer.Argument(help="picture-book, drawing-book or scenes.")],
     out: Annotated[str | None, typer.Option(help="Folder; default: the data folder.")] = None,
-    packages: Annotated[
-        str | None, typer.Option(help="Folder with packages already fetched.")
-    ] = None,
+    packages: Annotated[str | None, typer.Option(help="Folder with packages already fetched.")] = None,
     count: Annotated[int, typer.Option(help="scenes: how many.")] = 1000,
     seed: Annotated[int, typer.Option(help="scenes: which.")] = 11,
     as_json: Json = False,
@@ -190,13 +207,14 @@ def recipe_list(as_json: Json = False) -> None:
 def recipe_show(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, NAME/tiny, or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    graph: Annotated[bool, typer.Option("--graph", help="Draw parts, shapes and sizes.")] = False,
+    yaml_only: Annotated[bool, typer.Option("--yaml", help="The YAML alone.")] = False,
+    graph: Annotated[bool, typer.Option("--graph", help="--json: the drawing, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print a recipe as YAML that `train` accepts."""
+    """Print a recipe as YAML that `train` accepts, and as comments its graph: parts, shapes, sizes."""
     from sensorium.cli.recipes import show_command
 
-    show_command(recipe, overrides or [], graph, as_json)
+    show_command(recipe, overrides or [], drawn=graph if as_json else not yaml_only, as_json=as_json)
 
 
 @recipe_app.command("diff")
@@ -249,8 +267,8 @@ def import_model(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring in a checkpoint: transformers' LLaVA, BLIP-2, InstructBLIP, IDEFICS; the authors' own LLaVA,
-    Shikra, LAVIS, MiniGPT-4, mPLUG-Owl. Pickled code is never run."""
+    """Bring in a checkpoint in transformers' layout or in its authors' own (docs/exchange.md lists both).
+    Pickled code is never run."""
     from sensorium.cli.exchange import ImportOptions, import_command
 
     import_command(source, out, ImportOptions(llm, tower, tuple(more or ())), as_json)
@@ -260,10 +278,7 @@ def import_model(
 def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
-    to: Annotated[
-        str | None,
-        typer.Option(help="gguf (llama.cpp), llava, llava_next, llava_onevision, blip-2, instructblip, idefics, sensorium."),
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="sensorium, gguf, a family of docs/exchange.md; default: its origin.")] = None,
     number: Annotated[str, typer.Option(help="gguf: number format of matrices: f32, f16, q8_0.")] = "f16",
     llm_only: Annotated[bool, typer.Option(help="gguf: leave tower and projector out.")] = False,
     half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,

@@ -79,19 +79,19 @@ def _block(row: Summary, width: int) -> str:
     return "\n".join(lines)
 
 
-def show_command(name: str, overrides: list[str], graph: bool, as_json: bool) -> None:
+def show_command(name: str, overrides: list[str], drawn: bool, as_json: bool) -> None:
     """The recipe as YAML or JSON, and its drawing."""
     from sensorium.cli.main import print_json
     from sensorium.cli.training import find_recipe
 
     recipe = find_recipe(name, overrides)
     drawing = ""
-    if graph:
+    if drawn:
         from sensorium.recipes.drawing import draw
 
         drawing = draw(recipe)
     if as_json:
-        print_json({**recipe.to_dict(), "graph": drawing} if graph else recipe.to_dict())
+        print_json({**recipe.to_dict(), "graph": drawing} if drawn else recipe.to_dict())
         return
     print(recipe.to_yaml(), end="")
     if drawing:

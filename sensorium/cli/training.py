@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sensorium.core.errors import ConfigError
+from sensorium.core.naming import did_you_mean
+
+if TYPE_CHECKING:
+    from sensorium.model.config import ModelConfig
 
 
 def find_recipe(name: str, overrides: list[str]) -> Any:
@@ -14,10 +18,13 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
     from sensorium.recipes import RECIPES, TINY_FORMS
     from sensorium.training.config import Recipe
 
+    whole = name.removesuffix("/tiny")
     if name.endswith((".yaml", ".yml")):
         recipe = Recipe.load(Path(name))
-    elif name.endswith("/tiny"):
-        recipe = TINY_FORMS.find(name.removesuffix("/tiny"))()
+    elif whole != name:
+        if whole in RECIPES and whole not in TINY_FORMS:
+            raise ConfigError(f"recipe {whole!r} has no tiny form", fix=did_you_mean(whole, TINY_FORMS))
+        recipe = TINY_FORMS.find(whole)()
     else:
         recipe = RECIPES.find(name)()
     return recipe.override(overrides)
@@ -29,10 +36,12 @@ def train_command(
 ) -> None:  # fmt: skip
     """Check, then train every stage."""
     from sensorium.cli.main import print_json
+    from sensorium.cli.missing import check_data
 
     recipe = find_recipe(name, overrides)
     if not recipe.stages:
         raise ConfigError(f"recipe {recipe.name!r} has no stages to train")
+    check_data(recipe)
     folder = Path(out or f"runs/{recipe.name}")
     plans = run_training(recipe, folder, resume=resume, tensorboard=tensorboard,
                          plan_only=plan_only, quiet=as_json)  # fmt: skip
@@ -43,7 +52,14 @@ def train_command(
         print("The plan holds; nothing was trained.")
     else:
         print(f"Model: {folder / 'model'}   log: {folder / 'log.jsonl'}")
-        print(f"Try it: sensorium chat --model {folder}")
+        print(try_it(recipe.model, str(folder)))
+
+
+def try_it(model: ModelConfig, folder: str) -> str:
+    """What to do with a model next: one that writes can be talked to, one that compares cannot."""
+    if model.text_frame is None:
+        return f"Try it: sensorium chat --model {folder}"
+    return f"Try it: sensorium match PICTURE TEXT TEXT ... --model {folder}"
 
 
 def run_training(

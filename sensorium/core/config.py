@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -183,14 +183,22 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Confi
 def _fields_at(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Field names of the node that `location` points into, as far as types tell."""
     node: Any = root
+    named = False  # Of a mapping's items: a name that is no field.
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or named:
+            named = False
             continue
         field = getattr(node, "model_fields", {}).get(part)
         if field is None:
             return list(getattr(root, "model_fields", {}))
         node = _model_in(field.annotation) or node
+        named = _is_mapping(field.annotation)
     return list(getattr(node, "model_fields", {}))
+
+
+def _is_mapping(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

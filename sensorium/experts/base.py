@@ -33,7 +33,7 @@ class ExpertConfig(Config):
         """Make the expert ready.
 
         Raises:
-            ConfigError: it needs a package that is not installed.
+            MissingDependencyError: it needs a package that is not installed.
             WeightsError: its model is not there.
         """
         raise TypeError(f"{type(self).__name__} does not define build()")

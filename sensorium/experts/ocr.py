@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import MissingDependencyError
 from sensorium.experts.base import ExpertConfig, Look
 from sensorium.media.image import Image
 
@@ -24,7 +24,7 @@ class OcrConfig(ExpertConfig):
         try:
             reader: Any = importlib.import_module("rapidocr_onnxruntime").RapidOCR()
         except ModuleNotFoundError:
-            raise ConfigError(
+            raise MissingDependencyError(
                 "reading text in pictures needs a package that is not installed",
                 where="expert ocr",
                 fix="pip install 'sensorium[ocr]'",

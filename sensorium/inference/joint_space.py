@@ -102,7 +102,7 @@ class JointSpace:
             raise ConfigError(
                 "a model that does not read pictures and texts together",
                 expected="backbone cross_tower, as BLIP has it",
-                fix="use `similarity`",
+                fix="use `similarity`; on the command line leave --together out",
             )
         if len(pictures) != len(texts):
             raise DataError(f"{len(texts)} texts for {len(pictures)} pictures", expected="as many")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.naming import of_detail
@@ -18,22 +21,35 @@ from sensorium.text.tokenizer import Tokenizer
 
 
 def part_folders(config: ModelConfig) -> dict[str, Path]:
-    """Part name -> local folder, for every part that names a source of weights."""
-    folders: dict[str, Path] = {}
-    backbone = locate(config.backbone.weights)
-    if backbone is not None:
-        folders["backbone"] = backbone
+    """Part name -> local folder, for every part that names a source of weights.
+
+    Raises:
+        WeightsError: naming every part none of whose sources can be had.
+    """
+    wanted: dict[str, Callable[[], Path | None]] = {"backbone": partial(locate, config.backbone.weights)}
     for kind, lane in config.lanes.items():
-        folder = (
-            _fused_folder(lane.encoder)
-            if isinstance(lane.encoder, FusedConfig)
-            else locate(lane.encoder.weights)
+        encoder = lane.encoder
+        wanted[f"encoders.{kind}"] = (
+            partial(_fused_folder, encoder)
+            if isinstance(encoder, FusedConfig)
+            else partial(locate, encoder.weights)
         )
+        if lane.detail:
+            wanted[f"encoders.{of_detail(kind)}"] = partial(locate, lane.detail.weights)
+    folders: dict[str, Path] = {}
+    errors: list[WeightsError] = []
+    for part, find in wanted.items():
+        try:
+            folder = find()
+        except WeightsError as error:
+            errors.append(cast(WeightsError, error.at(part)))
+            continue
         if folder is not None:
-            folders[f"encoders.{kind}"] = folder
-        detail = locate(lane.detail.weights) if lane.detail else None
-        if detail is not None:
-            folders[f"encoders.{of_detail(kind)}"] = detail
+            folders[part] = folder
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise WeightsError("".join(f"\n  {error}" for error in errors), where=f"{len(errors)} parts have no weights")
     return folders
 
 

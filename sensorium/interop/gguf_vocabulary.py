@@ -50,6 +50,9 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     model = values["model"]
     if model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
         raise refusal(f"a tokenizer of kind {model.get('type')!r}", "BPE")
+    beyond = max([*model["vocab"].values(), *(a["id"] for a in values["added_tokens"])]) + 1
+    if beyond > size:
+        raise refusal(f"a tokenizer of {beyond} tokens", f"at most {size}, the rows of the embedding")
     pieces = bool(model.get("byte_fallback"))
     tokens, types = [f"[PAD{i}]" for i in range(size)], [UNUSED] * size
     for token, i in model["vocab"].items():

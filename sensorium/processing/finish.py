@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sensorium.core.batch import Example, MediaBatch
-from sensorium.core.errors import DataError
+from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
 from sensorium.processing.draft import Draft
 from sensorium.processing.mrope import three_places
@@ -17,8 +17,15 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
 
     Raises:
         DataError: its first answer begins behind that.
+        ConfigError: a token has no row in the embedding.
     """
-    fusion = config.fusion
+    fusion, rows = config.fusion, config.backbone.vocab_size
+    if draft.ids and max(draft.ids) >= rows:
+        raise ConfigError(
+            f"the tokenizer gives token {max(draft.ids)}, and the language model's embedding has {rows} rows",
+            expected="the tokenizer that the language model was trained with",
+            fix="put its tokenizer.json into the model's folder",
+        )
     length = len(draft.ids)
     cut = length if max_length is None else min(length, max_length)
     for _, start, stop in draft.spans:

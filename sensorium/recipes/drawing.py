@@ -124,7 +124,7 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
         lines.append(f"{fusion.kind:<{NAME}}features are added to the adapter's prompts")
     elif isinstance(fusion, CrossAttentionConfig):
         lines.append(f"{fusion.kind:<{NAME}}every layer of the LLM attends to the features")
-    else:
+    elif model.lanes:
         lines.append(f"{fusion.kind:<{NAME}}features take the places of placeholder tokens")
     lines += ["  |", table.line("backbone", f"{llm_name(model)}, {backbone.num_layers} layers")]
     if model.adapter is not None:

@@ -20,8 +20,8 @@ and prompts are as large as those of transformers and peft, whose gates are fewe
 that a step of the original's training cannot be done here yet; the lists below the table say which.
 Tokens are those of one tile where pictures are cut into several.
 
-Each recipe has a tiny form that trains in seconds on the shipped pictures: `sensorium train
-llava-1.5/tiny`. Full-size stages name their data by path; weights come from the hub as safetensors
+Each recipe, or the one that it is a variant of, has a tiny form that trains in seconds on the shipped
+pictures: `sensorium train llava-1.5/tiny`. Full-size stages name their data by path; weights come from the hub as safetensors
 with a `tokenizer.json`, so where a repository holds neither, save them once in that form.
 
 """

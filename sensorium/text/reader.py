@@ -53,4 +53,16 @@ class Reader:
         if not file.exists():
             raise WeightsError("no tokenizer.json for a part that reads text", where=str(folder),
                                fix="save the tokenizer in its fast form (tokenizer.save_pretrained)")  # fmt: skip
-        return cls(RustTokenizer.from_file(str(file)))
+        return cls(read_rust(file))
+
+
+def read_rust(file: Path) -> RustTokenizer:
+    """A `tokenizer.json`.
+
+    Raises:
+        WeightsError: it is damaged, or of a kind that is not known.
+    """
+    try:
+        return RustTokenizer.from_file(str(file))
+    except Exception as error:  # The Rust side raises no narrower one.
+        raise WeightsError(f"not a tokenizer: {error}", where=str(file)) from None

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from sensorium.core.atomic import write_json, write_text
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.text.rank_file import QWEN, read_qwen
-from sensorium.text.reader import Reader
+from sensorium.text.reader import Reader, read_rust
 
 
 class Tokenizer:
@@ -113,7 +113,7 @@ class Tokenizer:
                 where=str(folder),
                 fix="save the tokenizer in its fast form (tokenizer.save_pretrained)",
             )
-        rust = RustTokenizer.from_file(str(file))
+        rust = read_rust(file)
         names = _special_names(folder)
         ids = {key: rust.token_to_id(name) for key, name in names.items()}
         eos = ids.get("eos_token")

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from sensorium.core.config import Config, kinds
+from sensorium.core.naming import did_you_mean, of_detail
 from sensorium.data.config import AnySource
 from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.objectives import OBJECTIVES
 from sensorium.training.objectives.base import ObjectiveConfig
 
+LANE_PARTS = ("encoders", "projectors", "lookups", "newlines")
 AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)]
 
 
@@ -103,4 +105,16 @@ class Recipe(Config):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"two stages share a name: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _known_parts(self) -> Recipe:
+        """A misspelt part is found before weights are fetched for it."""
+        kinds_of = [f"{head}.{kind}" for kind in self.model.lanes for head in LANE_PARTS]
+        details = [f"encoders.{of_detail(kind)}" for kind, lane in self.model.lanes.items() if lane.detail]
+        known = ["backbone", "adapter", "fusion", "objective", *kinds_of, *details]
+        for stage in self.stages:
+            for learn in stage.learns:
+                if learn.part not in known:
+                    raise ValueError(f"stage {stage.name!r}: no part {learn.part!r} to train; {did_you_mean(learn.part, known)}")
         return self

@@ -44,7 +44,7 @@ def test_list_says_what_each_recipe_is() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_graph_names_every_part_and_its_size(name: str) -> None:
-    text = sensorium("recipe", "show", name, "--graph")
+    text = sensorium("recipe", "show", name)
     recipe: Recipe = RECIPES.find(name)()
     # The drawing is a comment: what is printed is still the recipe.
     assert Recipe.from_dict(yaml.safe_load(text)) == recipe
@@ -59,12 +59,19 @@ def test_graph_names_every_part_and_its_size(name: str) -> None:
         assert line.endswith("frozen") == (not learns)
 
 
+def test_the_yaml_alone_and_the_drawing_in_json() -> None:
+    assert sensorium("recipe", "show", "tiny", "--yaml") == RECIPES.find("tiny")().to_yaml()
+    values = json.loads(sensorium("recipe", "show", "tiny", "--json"))
+    assert Recipe.from_dict(values) == RECIPES.find("tiny")()
+    assert "projectors.image" in json.loads(sensorium("recipe", "show", "tiny", "--json", "--graph"))["graph"]
+
+
 def test_graph_shows_shapes() -> None:
-    text = sensorium("recipe", "show", "llava-1.5", "--graph")
+    text = sensorium("recipe", "show", "llava-1.5")
     assert "|  576 x 1,024" in text
     assert "|  576 x 4,096" in text
     assert "frozen" in text
-    text = sensorium("recipe", "show", "idefics-9b", "--graph")
+    text = sensorium("recipe", "show", "idefics-9b")
     assert "|  64 x 1,280" in text
     assert "8 gated cross-attentions, every 4 layers" in text
 

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
 from sensorium.cli.evaluating import parse_experts, told_by
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, MissingDependencyError
 from sensorium.core.responder import Answer, Blind, Request
 from sensorium.core.sample import Message, Part, parse_messages
 from sensorium.data.source import JsonlSource
@@ -148,7 +148,7 @@ def test_experts_by_name() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("rapidocr_onnxruntime") is not None, reason="the reader is installed")
 def test_without_the_reader_the_error_names_the_extra() -> None:
-    with pytest.raises(ConfigError, match=r"sensorium\[ocr\]"):
+    with pytest.raises(MissingDependencyError, match=r"sensorium\[ocr\]"):
         OcrConfig().build()
 
 
