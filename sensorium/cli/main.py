@@ -262,7 +262,8 @@ def export(
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     to: Annotated[
         str | None,
-        typer.Option(help="gguf (llama.cpp), llava, llava_next, llava_onevision, blip-2, instructblip, idefics, sensorium."),
+        typer.Option(help="original (as it was imported), gguf (llama.cpp), llava, llava_next, llava_onevision, blip-2, "
+                     "instructblip, idefics, sensorium."),
     ] = None,
     number: Annotated[str, typer.Option(help="gguf: number format of matrices: f32, f16, q8_0.")] = "f16",
     llm_only: Annotated[bool, typer.Option(help="gguf: leave tower and projector out.")] = False,
@@ -270,7 +271,8 @@ def export(
     adapter_only: Annotated[bool, typer.Option(help="Write the low-rank adapter alone, for peft.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model in another layout; a low-rank adapter is merged."""
+    """Write a model in another layout, always as safetensors or GGUF, never pickled; a low-rank adapter is merged,
+    but not in its original layout."""
     from sensorium.cli.exchange import ExportOptions, export_command
 
     export_command(folder, out, ExportOptions(to, half, number, llm_only, adapter_only), as_json)

@@ -43,6 +43,9 @@ class Lavis:
     def fits(self, names: Collection[str]) -> bool:
         return any(name.startswith((BERT, *(f"{m}." for m in MAPS))) for name in names)
 
+    def canonical(self, name: str) -> str:
+        return name
+
     def gather(self, found: Found, beside: Beside) -> Found:
         tensors: dict[str, Tensor] = {}
         if beside.tower is not None:
