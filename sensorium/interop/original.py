@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from sensorium.core.atomic import write_json
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.key_map import KeyMap
 from sensorium.interop.originals import ORIGINALS
@@ -63,17 +63,17 @@ def import_original(path: Path, out: Path, beside: Beside) -> MultimodalModel:
     model, lora, kept = _read(path, beside)
     own = path if path.is_dir() else path.parent
     folder = own if (own / "tokenizer.json").exists() or beside.llm is None else beside.llm
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = completed(Tokenizer.load(folder), model.config.backbone)
     save_model(model, tokenizer, out, learnt=set(), apart=lora)
     write_json(out / ORIGINAL, kept)
     return _merged(model, lora)
 
 
-def _kept(name: str, layout: Original, raw: Found, gathered: Collection[str]) -> dict[str, Any]:
+def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str, Any]:
     """What the way back needs: names, number formats and files of the tensors that were taken."""
-    kept: dict[str, Any] = {"layout": name, "config": raw.config, "tensors": {}}
+    kept: dict[str, Any] = {"layout": name, "config": gathered.config, "tensors": {}}
     for theirs, value in sorted(raw.tensors.items()):
-        if layout.canonical(theirs) in gathered:
+        if layout.canonical(theirs) in gathered.tensors:
             file, form = raw.files.get(theirs, raw.path.stem), str(value.dtype).removeprefix("torch.")
             kept["tensors"][theirs] = {"file": file, "dtype": form}
     if raw.lora is not None:
@@ -104,7 +104,7 @@ def _read(path: Path, beside: Beside) -> tuple[MultimodalModel, dict[str, Tensor
             state[key].copy_(value)
     if lora:
         _check_lora(state, lora, found)
-    return model.eval(), lora, _kept(name, layout, raw, found.tensors)
+    return model.eval(), lora, _kept(name, layout, raw, found)
 
 
 def _find(path: Path) -> Found:
