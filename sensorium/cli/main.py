@@ -250,7 +250,7 @@ def import_model(
     as_json: Json = False,
 ) -> None:
     """Bring in a checkpoint: transformers' LLaVA, BLIP-2, InstructBLIP, IDEFICS; the authors' own LLaVA,
-    Shikra, LAVIS, MiniGPT-4, mPLUG-Owl. Pickled code is never run."""
+    Shikra, LAVIS, MiniGPT-4, mPLUG-Owl, OpenFlamingo. Pickled code is never run."""
     from sensorium.cli.exchange import ImportOptions, import_command
 
     import_command(source, out, ImportOptions(llm, tower, tuple(more or ())), as_json)

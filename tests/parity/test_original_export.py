@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.interop.hf import import_hf, same_tensors
 from sensorium.interop.original import import_original, read_original
 from sensorium.interop.original_export import export_original
 from sensorium.interop.originals.base import Beside
@@ -221,3 +222,12 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert said["layout"] == "llava_repository"
     assert "model.safetensors" in said["files"]
     assert not any(name.endswith((".bin", ".pth", ".pt")) for name in said["files"])
+
+
+def test_what_came_in_transformers_layout_goes_back_to_it(tmp_path: Path) -> None:
+    """So do CogVLM, Qwen-VL and OpenFlamingo, which are read as families."""
+    llava_oracle().save_pretrained(tmp_path / "hf")
+    byte_level().save(tmp_path / "hf")
+    import_hf(tmp_path / "hf", tmp_path / "ours")
+    assert export_original(tmp_path / "ours", tmp_path / "back") == "llava"
+    assert same_tensors(tmp_path / "hf", tmp_path / "back")
