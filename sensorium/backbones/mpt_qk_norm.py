@@ -2,21 +2,22 @@
 
 Source: config.json of huggingface.co/mosaicml/mpt-1b-redpajama-200b (`attn_qk_ln`) and the attention
 of github.com/mosaicml/llm-foundry: layer norms without biases over the whole width, before it is cut
-into heads.
+into heads. Its own files are read by way of `interop/mosaic_gpt.py`.
 
 Shape legend: B rows, T tokens, D width.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import CausalLM, CausalLMConfig
-from sensorium.core.errors import WeightsError
+from sensorium.backbones.causal_lm import CausalLM, CausalLMConfig, transformers_config
+from sensorium.nn.pretrained import load_part
 
 
 class MptQkNormConfig(CausalLMConfig):
@@ -40,14 +41,20 @@ class MptQkNorm(CausalLM):
     """The interface of `CausalLM`; the norms have the original's names, `attn.q_ln` and `attn.k_ln`."""
 
     def _language_model(self, hf_config: Any, folder: Path | None) -> Any:
-        if folder is not None:
-            raise WeightsError(
-                "no reader for an MPT with normed queries", where=str(folder),
-                fix="leave weights out; the released files have a layout of their own",
-            )  # fmt: skip
-        lm = super()._language_model(hf_config, None)
+        from transformers import AutoModelForCausalLM
+
+        stored = self.config.arch
+        if folder is not None and self.config.added_tokens:
+            # Its makers' table has other rows than there are tokens.
+            rows = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+            stored = stored | {"vocab_size": rows}
+        lm: Any = AutoModelForCausalLM.from_config(transformers_config(stored))
         for block in lm.transformer.blocks:
             add_norms(block.attn, hf_config.d_model, hf_config.layer_norm_epsilon)
+        if folder is not None:
+            load_part(lm, folder, "")
+            if self.config.added_tokens:
+                lm.resize_token_embeddings(self.config.vocab_size, mean_resizing=False)
         return lm
 
 

@@ -121,6 +121,10 @@ def _export(source: Path, out: Path, options: ExportOptions) -> tuple[str, list[
         from sensorium.interop.saved import recast
 
         recast(source, out, half=options.half)
+    elif options.to == "original":
+        from sensorium.interop.original_export import export_original
+
+        kind = export_original(source, out)
     else:
         from sensorium.interop.hf import export_hf
 

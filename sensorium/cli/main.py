@@ -278,14 +278,15 @@ def import_model(
 def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
-    to: Annotated[str | None, typer.Option(help="sensorium, gguf, a family of docs/exchange.md; default: its origin.")] = None,
+    to: Annotated[str | None, typer.Option(help="original, sensorium, gguf, a family of docs/exchange.md; default: its origin.")] = None,
     number: Annotated[str, typer.Option(help="gguf: number format of matrices: f32, f16, q8_0.")] = "f16",
     llm_only: Annotated[bool, typer.Option(help="gguf: leave tower and projector out.")] = False,
     half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,
     adapter_only: Annotated[bool, typer.Option(help="Write the low-rank adapter alone, for peft.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model in another layout; a low-rank adapter is merged."""
+    """Write a model in another layout, always as safetensors or GGUF, never pickled; a low-rank adapter is merged,
+    but not in its original layout."""
     from sensorium.cli.exchange import ExportOptions, export_command
 
     export_command(folder, out, ExportOptions(to, half, number, llm_only, adapter_only), as_json)

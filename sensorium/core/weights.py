@@ -8,7 +8,11 @@ from pydantic import Field
 
 from sensorium.core.config import Config
 
-WeightFormat = Literal["gguf", "efficientnet_lite"]
+WeightFormat = Literal["gguf", "efficientnet_lite", "open_clip", "eva_vit_g", "eva_clip"]
+"""Of one file: llama.cpp's; reference EfficientNet-Lite; CLIP as OpenCLIP and OpenAI name it; LAVIS' EVA-CLIP-g; EVA2-CLIP
+by the names of its repository or of timm."""
+FolderFormat = Literal["qwen", "mosaic_gpt"]
+"""Of a folder that transformers does not read: Qwen-7B, the first; MPT-1B."""
 
 
 class FolderSource(Config):
@@ -16,10 +20,12 @@ class FolderSource(Config):
 
     kind: Literal["folder"] = "folder"
     path: str
+    format: FolderFormat | None = None
+    """Whose layout it has, where that is not transformers'."""
 
 
 class FileSource(Config):
-    """One local file that is converted: a GGUF model, or reference EfficientNet weights."""
+    """One local file that is converted."""
 
     kind: Literal["file"] = "file"
     path: str
@@ -45,6 +51,8 @@ class HubSource(Config):
     kind: Literal["hub"] = "hub"
     id: str
     revision: str = "main"
+    format: FolderFormat | None = None
+    """Whose layout it has, where that is not transformers'."""
 
 
 WeightSource = Annotated[FolderSource | FileSource | WheelSource | HubSource, Field(discriminator="kind")]

@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from sensorium.core.atomic import atomic_folder
 from sensorium.core.errors import WeightsError
+from sensorium.interop.torch_file import read_torch
 
 # (pattern of a reference name, ours); `#` stands for a block number, `*` for the leaf.
 # Block 0 has no expansion; elsewhere `_bn0` follows it.
@@ -38,10 +37,7 @@ def convert_efficientnet(file: Path, folder: Path) -> None:
     Raises:
         WeightsError: the file is damaged or holds other names.
     """
-    try:
-        reference: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise WeightsError(f"not readable as tensors: {error}", where=str(file)) from None
+    reference = read_torch(file)
     tensors = {
         to_ours(name): value.contiguous()
         for name, value in reference.items()

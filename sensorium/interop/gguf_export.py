@@ -6,21 +6,24 @@ Source of fields and names: ggml-org/llama.cpp, `gguf-py/gguf/constants.py`, `co
 llama.cpp computes GELU by its tanh form, from a table of half precision: its features differ from ours
 in the fourth digit. Pictures of another shape it pads in its own colour. Its graph for CLIP has put the class
 token behind the patches since its pull request 13321, while positions and the choice of patches count it in
-front (issue 25814): until that is mended there, it sees any LLaVA's pictures wrongly, whoever wrote the file.
+front (issue 25814): until that is mended there, it sees any LLaVA's pictures wrongly, whoever wrote the file. SigLIP has none.
+The chat template is written where turns simply follow each other; what it puts around a picture is not in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from torch import Tensor
 
 from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.core.atomic import atomic_folder
+from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.clip import ClipConfig
+from sensorium.encoders.siglip import SiglipConfig
 from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.interop.gguf import LAYER_NAMES, TOP_NAMES
 from sensorium.interop.gguf_vocabulary import refusal, vocabulary
@@ -30,6 +33,7 @@ from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.chat import choose_template
+from sensorium.text.jinja import as_jinja
 from sensorium.text.tokenizer import Tokenizer
 
 Number = Literal["f32", "f16", "q8_0"]
@@ -37,6 +41,7 @@ FILE_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 7}
 LLM, MMPROJ = "model-{}.gguf", "mmproj-{}.gguf"
 # transformers' model type -> llama.cpp's architecture; `llama` has its rotary halves interleaved.
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
+SIGLIP_EPS = 1e-6
 QUANT_ROW = 32
 """Numbers that share a scale in q8_0; rows of another length stay in half precision."""
 
@@ -50,9 +55,10 @@ EYE, PROJECTOR = "encoders.image.tower.", "projectors.image.layers."
 MMPROJ_KEYS = KeyMap(
     rules=(
         Rule("v.class_embd", f"{EYE}embeddings.class_embedding"),
-        Rule("v.patch_embd.weight", f"{EYE}embeddings.patch_embedding.weight"),
+        Rule("v.patch_embd.*", f"{EYE}embeddings.patch_embedding.*"),
         Rule("v.position_embd.weight", f"{EYE}embeddings.position_embedding.weight"),
         Rule("v.pre_ln.*", f"{EYE}pre_layrnorm.*"),
+        Rule("v.post_ln.*", f"{EYE}post_layernorm.*"),
         *(Rule(f"v.blk.#.{theirs}.*", f"{EYE}encoder.layers.#.{ours}.*")
           for theirs, ours in (
               ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"),
@@ -128,8 +134,8 @@ def vision_lane(config: ModelConfig) -> LaneConfig:
     found = ""
     if lane is None or set(config.lanes) != {"image"} or not config.fusion.fills_slots:
         found = "it needs one image lane and splice fusion"
-    elif not isinstance(encoder, ClipConfig) or encoder.select_layer is None or encoder.feature != "patch":
-        found = f"its tower is {lane.encoder.kind!r}, not CLIP with patches of a chosen layer"
+    elif not _known_tower(encoder):
+        found = f"its tower is {lane.encoder.kind!r}, not CLIP with patches of a chosen layer, or SigLIP with patches"
     elif not isinstance(projector, MlpConfig) or projector.depth != 2 or projector.norm_in:
         found = f"its projector is {lane.projector.kind!r}, not a plain two-layer MLP"
     elif projector.activation != "gelu":
@@ -137,10 +143,16 @@ def vision_lane(config: ModelConfig) -> LaneConfig:
     elif lane.lookup is not None or not isinstance(lane.resolution, FixedResolution):
         found = "its pictures are not one input each, projected into the language model as they are"
     if found or lane is None:
-        error = refusal(found, "LLaVA-1.5's parts: CLIP, a two-layer MLP, a LLaMA")
+        error = refusal(found, "LLaVA-1.5's parts: CLIP or SigLIP, a two-layer MLP, a LLaMA")
         error.fix = "write the language model alone with --llm-only"
         raise type(error)(error.found, expected=error.expected, fix=error.fix)
     return lane
+
+
+def _known_tower(encoder: EncoderConfig | None) -> TypeGuard[ClipConfig | SiglipConfig]:
+    if not isinstance(encoder, ClipConfig | SiglipConfig) or encoder.feature != "patch":
+        return False
+    return isinstance(encoder, SiglipConfig) or encoder.select_layer is not None
 
 
 def _write_llm(
@@ -196,16 +208,20 @@ def _add_tokenizer(writer: Any, model: MultimodalModel, tokenizer: Tokenizer, si
         writer.add_bos_token_id(tokenizer.bos_id)
     writer.add_eos_token_id(tokenizer.eos_id)
     writer.add_pad_token_id(tokenizer.pad_id)
-    writer.add_add_bos_token(choose_template(model.config.template, tokenizer).bos)
+    template = choose_template(model.config.template, tokenizer)
+    writer.add_add_bos_token(template.bos)
+    text = as_jinja(template)
+    if text is not None:
+        writer.add_chat_template(text)
 
 
 def _write_mmproj(file: Path, lane: LaneConfig, model: MultimodalModel, number: Number) -> None:
     from gguf import GGUFWriter
 
     encoder = lane.encoder
-    assert isinstance(encoder, ClipConfig)
-    assert encoder.select_layer is not None
-    layer = encoder.select_layer if encoder.select_layer >= 0 else encoder.layers + 1 + encoder.select_layer
+    assert _known_tower(encoder)
+    chosen = encoder.layers if encoder.select_layer is None else encoder.select_layer
+    layer = chosen if chosen >= 0 else encoder.layers + 1 + chosen
     writer = GGUFWriter(file, "clip")
     writer.add_type("mmproj")
     writer.add_name(file.parent.name)
@@ -214,8 +230,8 @@ def _write_mmproj(file: Path, lane: LaneConfig, model: MultimodalModel, number: 
     writer.add_bool("clip.has_text_encoder", False)
     writer.add_bool("clip.has_llava_projector", True)
     writer.add_string("clip.projector_type", "mlp")
-    # Neither gelu nor silu: quick_gelu.
-    writer.add_bool("clip.use_gelu", encoder.activation == "gelu")
+    # Neither gelu nor silu: quick_gelu. SigLIP's is the tanh form, as llama.cpp computes it.
+    writer.add_bool("clip.use_gelu", isinstance(encoder, SiglipConfig) or encoder.activation == "gelu")
     numbers = {
         "image_size": encoder.image_size_px, "patch_size": encoder.patch_size_px,
         "embedding_length": encoder.width, "feed_forward_length": encoder.mlp_width,
@@ -224,14 +240,16 @@ def _write_mmproj(file: Path, lane: LaneConfig, model: MultimodalModel, number: 
     }  # fmt: skip
     for name, value in numbers.items():
         writer.add_uint32(f"clip.vision.{name}", value)
-    writer.add_float32("clip.vision.attention.layer_norm_epsilon", encoder.norm_eps)
+    eps = SIGLIP_EPS if isinstance(encoder, SiglipConfig) else encoder.norm_eps
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", eps)
     # Without it llama.cpp leaves the last block out.
     writer.add_array("clip.vision.feature_layer", [layer])
     writer.add_array("clip.vision.image_mean", list(encoder.mean))
     writer.add_array("clip.vision.image_std", list(encoder.std))
     state = model.state_dict()
-    # The norm behind the last block is not run on an inner layer's tokens.
-    beyond = (f"{EYE}post_layernorm.", *(f"{EYE}encoder.layers.{i}." for i in range(layer, encoder.layers)))
+    # The norm behind the last block is not run on a chosen layer's tokens; the head gives what no token needs.
+    normed = () if encoder.select_layer is None else (f"{EYE}post_layernorm.",)
+    beyond = (f"{EYE}head.", *normed, *(f"{EYE}encoder.layers.{i}." for i in range(layer, encoder.layers)))
     tensors = {k: v for k, v in state.items() if k.startswith((EYE, PROJECTOR)) and not k.startswith(beyond)}
     _add_tensors(writer, MMPROJ_KEYS.to_theirs(tensors), number)
 

@@ -165,12 +165,12 @@ def write_hf(
         tensors[name] = value.detach().cpu().contiguous()
     theirs = family.key_map(config).to_theirs(tensors)
     wanted = formats or {}
-    stored = {k: _in_format(v, wanted.get(k)).contiguous() for k, v in theirs.items()}
+    stored = {k: in_format(v, wanted.get(k)).contiguous() for k, v in theirs.items()}
     save_file(stored, target / "model.safetensors", metadata={"format": "pt"})
     write_json(target / "config.json", config)
 
 
-def _in_format(tensor: Tensor, name: str | None) -> Tensor:
+def in_format(tensor: Tensor, name: str | None) -> Tensor:
     """The tensor in a number format, if no value changes by it."""
     # The name comes from a file: nothing but a number format may be looked up.
     dtype = getattr(torch, name, None) if name else None

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from sensorium.core.errors import SensoriumError, WeightsError
 from sensorium.core.hashing import sha256_file
-from sensorium.core.weights import FileSource, FolderSource, HubSource, WeightSource, WheelSource
+from sensorium.core.weights import (
+    FileSource,
+    FolderFormat,
+    FolderSource,
+    HubSource,
+    WeightSource,
+    WheelSource,
+)
 from sensorium.interop.cache import cache_folder
 from sensorium.interop.efficientnet import convert_efficientnet
 from sensorium.interop.gguf import convert_gguf
+from sensorium.interop.mosaic_gpt import convert_mosaic_gpt
+from sensorium.interop.qwen_lm import convert_qwen
+from sensorium.interop.tower_files import convert_eva_clip, convert_eva_vit_g, convert_open_clip
 from sensorium.interop.wheel import fetch_member
 
 CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "gguf": convert_gguf,
     "efficientnet_lite": convert_efficientnet,
+    "open_clip": convert_open_clip,
+    "eva_vit_g": convert_eva_vit_g,
+    "eva_clip": convert_eva_clip,
+}
+FOLDER_CONVERTERS: dict[FolderFormat, Callable[[Path, Path], None]] = {
+    "qwen": convert_qwen,
+    "mosaic_gpt": convert_mosaic_gpt,
 }
 # Part of the folder name: raise it when a converter's output changes.
 CONVERSION = 1
@@ -57,12 +75,28 @@ def _one(source: WeightSource) -> Path:
         folder = Path(source.path)
         if not folder.is_dir():
             raise WeightsError("no such folder", where=source.path)
-        return folder
+        return converted(folder, source.format) if source.format else folder
     if isinstance(source, HubSource):
-        return _hub(source)
+        return converted(_hub(source), source.format) if source.format else _hub(source)
     if isinstance(source, FileSource):
         return _file(source)
     return _wheel(source)
+
+
+def converted(folder: Path, format: FolderFormat) -> Path:
+    """A folder of another layout in transformers', converted once.
+
+    Raises:
+        WeightsError: it is not of this layout.
+    """
+    # Gigabytes are not read again to see whether they are the same: names, sizes and times say it.
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    said = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    key = hashlib.sha256(repr((str(folder.resolve()), said)).encode()).hexdigest()[:16]
+    target = cache_folder() / "parts" / f"{key}-{format}-v{CONVERSION}"
+    if not target.exists():
+        FOLDER_CONVERTERS[format](folder, target)
+    return target
 
 
 def _file(source: FileSource) -> Path:
@@ -95,8 +129,10 @@ def _hub(source: HubSource) -> Path:
         path = snapshot_download(
             source.id,
             revision=source.revision,
-            # Tokenizers and configs are JSON; weights are safetensors. Nothing else is wanted.
-            allow_patterns=["*.json", "*.safetensors", "*.txt", "tokenizer.model"],
+            # Tokenizers and configs are JSON; weights are safetensors. Nothing else is wanted, but of older layouts
+            # files of torch, which the restricted unpickler reads.
+            allow_patterns=["*.json", "*.safetensors", "*.txt", "tokenizer.model",
+                            *(("*.bin", "*.tiktoken") if source.format else ())],
             # A plain bar shows where the command line has turned the hub's own bars off.
             tqdm_class=tqdm if sys.stderr.isatty() else None,
         )

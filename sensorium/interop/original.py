@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sensorium.core.atomic import write_json
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.key_map import KeyMap
 from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found, Original, read_json
-from sensorium.interop.saved import save_model
+from sensorium.interop.saved import plain_name, save_model
 from sensorium.interop.torch_file import has_weights, read_checkpoint
 from sensorium.model.adapter import merge_into
 from sensorium.model.config import LoraConfig
@@ -23,7 +25,9 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.tokenizer import Tokenizer
 
 ORIGINAL = "original.json"
-PIECES = ("mm_projector.bin", "non_lora_trainables.bin", "adapter_model.bin", "adapter_model.safetensors")
+ADAPTER = "adapter_config.json"
+PIECES = tuple(f"{name}.{end}" for name in ("mm_projector", "non_lora_trainables", "adapter_model")
+               for end in ("bin", "safetensors"))  # fmt: skip
 """What training leaves in a folder that holds no whole model."""
 PLAIN_LORA = {"bias": "none", "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
               "modules_to_save": None, "fan_in_fan_out": False}  # fmt: skip
@@ -46,32 +50,52 @@ def read_original(path: Path, beside: Beside) -> MultimodalModel:
         ConfigError: its layout is not known, or has parts that we don't have.
         WeightsError: tensors are missing, left over or of other shapes; a file needs pickled code.
     """
-    return _read(path, beside)[0]
+    model, lora, _ = _read(path, beside)
+    return _merged(model, lora)
 
 
 def import_original(path: Path, out: Path, beside: Beside) -> MultimodalModel:
-    """Read an original checkpoint and save it as one of ours.
+    """Read an original checkpoint and save it as one of ours; low-rank matrices stay apart in the folder.
 
     Raises:
         WeightsError: as for `read_original`; or there is no tokenizer with it or the language model.
     """
-    model, layout, found = _read(path, beside)
+    model, lora, kept = _read(path, beside)
     own = path if path.is_dir() else path.parent
     folder = own if (own / "tokenizer.json").exists() or beside.llm is None else beside.llm
-    tokenizer = Tokenizer.load(folder)
-    save_model(model, tokenizer, out, learnt=set())
-    write_json(out / ORIGINAL, {"layout": layout, "config": found.config, "names": sorted(found.tensors)})
-    return model
+    tokenizer = completed(Tokenizer.load(folder), model.config.backbone)
+    save_model(model, tokenizer, out, learnt=set(), apart=lora)
+    write_json(out / ORIGINAL, kept)
+    return _merged(model, lora)
 
 
-def _read(path: Path, beside: Beside) -> tuple[MultimodalModel, str, Found]:
-    found = _find(path)
-    name, layout = _layout(found)
-    found = layout.gather(found, beside)
-    model = MultimodalModel(layout.model(found, beside), layout.folders(found, beside))
+def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str, Any]:
+    """What the way back needs: names, number formats and files of the tensors that were taken."""
+    kept: dict[str, Any] = {"layout": name, "config": gathered.config, "tensors": {}}
+    for theirs, value in sorted(raw.tensors.items()):
+        if layout.canonical(theirs) in gathered.tensors:
+            file, form = raw.files.get(theirs, raw.path.stem), str(value.dtype).removeprefix("torch.")
+            kept["tensors"][theirs] = {"file": file, "dtype": form}
+    if raw.lora is not None:
+        kept["adapter"] = read_json(raw.path / ADAPTER)
+    return kept
+
+
+def _read(path: Path, beside: Beside) -> tuple[MultimodalModel, dict[str, Tensor], dict[str, Any]]:
+    """The model, low-rank matrices by our names, and what the way back needs."""
+    raw = _find(path)
+    name, layout = _layout(raw)
+    found = layout.gather(raw, beside)
     key_map = layout.key_map(found.tensors)
     plain = {k: v for k, v in found.tensors.items() if LORA_MARK not in k}
-    lora = {k: v for k, v in found.tensors.items() if LORA_MARK in k}
+    low_rank = {k: v for k, v in found.tensors.items() if LORA_MARK in k}
+    lora = {plain_name(k): v for k, v in key_map.to_ours(low_rank).items()}
+    config = layout.model(found, beside)
+    if found.lora is not None and lora:
+        targets = sorted({k.partition(".lora_")[0].rpartition(".")[2] for k in lora})
+        adapter = found.lora.model_copy(update={"targets": tuple(targets)})
+        config = config.model_copy(update={"adapter": adapter})
+    model = MultimodalModel(config, layout.folders(found, beside))
     ours = key_map.to_ours(plain)
     _check(model, ours, key_map, set(layout.folders(found, beside)), path)
     state = model.state_dict()
@@ -79,8 +103,8 @@ def _read(path: Path, beside: Beside) -> tuple[MultimodalModel, str, Found]:
         for key, value in ours.items():
             state[key].copy_(value)
     if lora:
-        _merge(state, key_map.to_ours(lora), found)
-    return model.eval(), name, found
+        _check_lora(state, lora, found)
+    return model.eval(), lora, _kept(name, layout, raw, found)
 
 
 def _find(path: Path) -> Found:
@@ -90,11 +114,14 @@ def _find(path: Path) -> Found:
         return Found(path, read_json(path.parent / "config.json"), read_checkpoint(path))
     config = read_json(path / "config.json")
     if has_weights(path):
-        return Found(path, config, read_checkpoint(path))
+        tensors = read_checkpoint(path)
+        return Found(path, config, tensors, files=dict.fromkeys(tensors, "model"))
     pieces = [path / name for name in PIECES if (path / name).exists()]
     if not pieces:
         read_checkpoint(path)  # says what a folder may hold
-    found = Found(path, config, {k: v for file in pieces for k, v in read_checkpoint(file).items()})
+    read = {file.stem: read_checkpoint(file) for file in pieces}
+    found = Found(path, config, {k: v for part in read.values() for k, v in part.items()},
+                  files={k: stem for stem, part in read.items() for k in part})  # fmt: skip
     return replace(found, lora=_lora(path)) if any(LORA_MARK in k for k in found.tensors) else found
 
 
@@ -104,7 +131,7 @@ def _lora(folder: Path) -> LoraConfig:
     Raises:
         WeightsError: it is missing, or means more than low-rank products.
     """
-    file = folder / "adapter_config.json"
+    file = folder / ADAPTER
     values = read_json(file)
     if "r" not in values or "lora_alpha" not in values:
         raise WeightsError("low-rank matrices and no r and lora_alpha for them", where=str(file))
@@ -164,14 +191,25 @@ def _named(ours: list[str], key_map: KeyMap) -> str:
     return ", ".join(names[:4]) + ", ..." * (len(names) > 4)
 
 
-def _merge(state: dict[str, Tensor], lora: dict[str, Tensor], found: Found) -> None:
+def _check_lora(state: dict[str, Tensor], lora: dict[str, Tensor], found: Found) -> None:
+    """Refuse low-rank matrices without a layer, a partner, or numbers that say how they are scaled.
+
+    Raises:
+        WeightsError: naming the first.
+    """
     if found.lora is None:
         raise WeightsError("low-rank matrices without adapter_config.json", where=str(found.path))
-    plain = {k.replace(".default.", "."): v for k, v in lora.items()}
-    halves = {k.partition(".lora_")[0] for k in plain}
+    halves = {k.partition(".lora_")[0] for k in lora}
     unknown = sorted(h for h in halves if f"{h}.weight" not in state
-                     or {f"{h}.lora_{x}.weight" for x in "AB"} - set(plain))  # fmt: skip
+                     or {f"{h}.lora_{x}.weight" for x in "AB"} - set(lora))  # fmt: skip
     if unknown:
         raise WeightsError(f"{len(unknown)} low-rank matrices without a layer or a pair ({unknown[0]})",
                            where=str(found.path))  # fmt: skip
-    merge_into(state, plain, found.lora)
+
+
+def _merged(model: MultimodalModel, lora: dict[str, Tensor]) -> MultimodalModel:
+    """The model with low-rank products added, as `load_model` does."""
+    if lora:
+        assert isinstance(model.config.adapter, LoraConfig)
+        merge_into(model.state_dict(), lora, model.config.adapter)
+    return model

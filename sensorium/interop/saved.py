@@ -7,6 +7,7 @@ source again. What learnt, and what has no source, is stored.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -34,12 +35,14 @@ def save_model(
     folder: Path,
     learnt: set[str],
     dtype: torch.dtype | None = None,
+    apart: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model folder, atomically.
 
     Args:
         learnt: names of parameters that training changed.
         dtype: store floating tensors in this type; None: as they are.
+        apart: low-rank matrices that no layer of the model holds, by plain names; stored as they are.
     """
     state = model.state_dict()
     names = sorted((own_names(model) | learnt) & set(state))
@@ -64,7 +67,7 @@ def save_model(
                 "tied": tied,
             },
         )
-        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors | dict(apart or {}), target / "model.safetensors", metadata={"format": "pt"})
         # Where the backbone has a source, the tokenizer comes from there as well, but not a
         # projector's reader.
         if not model.config.backbone.weights:

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from sensorium.core.errors import WeightsError
+from sensorium.interop.locate import locate
 from sensorium.interop.saved import plain_name, read_model_config, tied_names
+from sensorium.interop.text_half import fill_from_bert, has_bert
 from sensorium.model.adapter import has_lora, merge_into
 from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
 from sensorium.model.learning import LORA_MARK, own_names, owner
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
+
+LAST, TEXT = ".out", ".text"
+"""A projector's last map, and what it reads words with, as parts of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,8 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     """Copy the parts of a saved model that fit into a built one, whole parts only.
 
     The last map of a projector, `out`, counts as a part: before an LLM of another width it is new,
-    and the Q-Former in front of it is taken all the same. A low-rank adapter of another form, or one
+    and the Q-Former in front of it is taken all the same. So does its text half, which a BLIP-2's does not have;
+    it begins as the BERT that the projector's `reader` names, where weights lie with its words. A low-rank adapter of another form, or one
     that this model has no adapter for, is merged into the LLM. Adaption prompts fit where this model
     has them in the same form.
 
@@ -77,20 +83,39 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
             fix="start from a model with the same encoder, projector or LLM, or leave `start` out",
         )
     _copy(state, taken)
-    return Started(set(taken), _new(unfit, state))
+    filled: set[str] = set()
+    for part in sorted(unfit):
+        if part.endswith(TEXT) and _whole(part) not in unfit:
+            filled |= _from_reader(model, part.removesuffix(TEXT), state)
+    return Started(set(taken) | filled, _new(unfit - {_part(n) for n in filled}, state))
+
+
+def _from_reader(model: MultimodalModel, projector: str, state: dict[str, Tensor]) -> set[str]:
+    """Fill a text half from its reader's weights, if it has some; the names of the tensors."""
+    lane = model.config.lanes[projector.partition(".")[2]]
+    folder = locate(getattr(lane.projector, "reader", ()))
+    return fill_from_bert(state, projector, folder) if folder is not None and has_bert(folder) else set()
 
 
 def _part(name: str) -> str:
-    """The part of a tensor, a projector's last map told apart."""
+    """The part of a tensor, a projector's last map and its text half told apart."""
     part = owner(name)
-    last = f"{part}.out"
-    return last if part.startswith("projectors.") and name.startswith(f"{last}.") else part
+    if not part.startswith("projectors."):
+        return part
+    rest = name.removeprefix(f"{part}.").split(".")
+    if rest[0] == "out":
+        return part + LAST
+    return part + TEXT if rest[0] in ("words", "places") or "text" in rest else part
+
+
+def _whole(part: str) -> str:
+    return part.removesuffix(LAST).removesuffix(TEXT)
 
 
 def _new(unfit: set[str], names: Iterable[str]) -> list[str]:
-    """The parts of a model that stay new; a projector's last map only where the rest is taken."""
-    new = {p for p in map(_part, names) if not unfit.isdisjoint({p, p.removesuffix(".out")})}
-    return sorted(p for p in new if p.removesuffix(".out") not in new - {p})
+    """The parts of a model that stay new; a part of a projector only where the rest is taken."""
+    new = {p for p in map(_part, names) if not unfit.isdisjoint({p, _whole(p)})}
+    return sorted(p for p in new if _whole(p) not in new - {p})
 
 
 def _lost_prompts(saved: ModelConfig, mine: ModelConfig, folder: Path) -> set[str]:

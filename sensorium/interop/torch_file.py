@@ -19,7 +19,7 @@ from sensorium.core.errors import WeightsError
 from sensorium.nn.pretrained import read_file
 
 TORCH_ENDINGS = (".bin", ".pth", ".pt", ".ckpt")
-WRAPPERS = ("model", "state_dict", "module")
+WRAPPERS = ("model", "state_dict", "module", "model_state_dict")
 """Keys under which trainers put a model's tensors, beside those of an optimiser."""
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """A folder's one file of weights, or with `.index.json` behind it the list of its shards."""

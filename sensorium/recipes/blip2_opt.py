@@ -7,7 +7,7 @@ Tower and Q-Former of a BLIP-2 that was imported (`sensorium import`) are taken 
 from __future__ import annotations
 
 from sensorium.model.config import ModelConfig
-from sensorium.recipes.blip2_parts import BERT, blip2_lane, lavis_stage
+from sensorium.recipes.blip2_parts import BERT, EVA_VIT_G, blip2_lane, lavis_stage
 from sensorium.recipes.blip2_represent import DIFFERS, represent, seeing
 from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.published_parts import opt_2_7b
@@ -37,7 +37,7 @@ def blip2_opt() -> Recipe:
                 "the last learning rate is the paper's 5e-5; the released file has 1e-5",
             ),
         ),
-        model=ModelConfig(lanes={"image": blip2_lane(reader=BERT)}, backbone=opt_2_7b(), template="question"),
+        model=ModelConfig(lanes={"image": blip2_lane(EVA_VIT_G, reader=BERT)}, backbone=opt_2_7b(), template="question"),
         stages=(
             represent(data),
             lavis_stage(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sensorium.core.weights import HubSource
+from sensorium.core.weights import FileSource as WeightFile
+from sensorium.core.weights import HubSource, WeightSource
 from sensorium.data.config import FileSource
 from sensorium.encoders.blip2_vit import Blip2VitConfig
 from sensorium.input_projectors.qformer import QFormerConfig
@@ -18,18 +19,21 @@ from sensorium.model.learning import Learn
 from sensorium.training.config import ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
+# The file that LAVIS' repository fetches (models/eva_vit.py), put there by hand.
+EVA_VIT_G = (WeightFile(path="weights/eva_vit_g.pth", format="eva_vit_g"),)
 # Whose words a Q-Former reads.
 BERT = (HubSource(id="google-bert/bert-base-uncased"),)
 
 
-def blip2_lane(**changes: Any) -> LaneConfig:
+def blip2_lane(weights: tuple[WeightSource, ...] = (), **changes: Any) -> LaneConfig:
     """EVA-CLIP-g at 224 pixels and a Q-Former of 32 queries.
 
     Args:
+        weights: the tower's, where it does not come with a model that training starts from.
         changes: other values of the Q-Former.
     """
     return LaneConfig(
-        encoder=Blip2VitConfig(),
+        encoder=Blip2VitConfig(weights=weights),
         projector=QFormerConfig(**changes),
         resolution=FixedResolution(fit="stretch"),
     )

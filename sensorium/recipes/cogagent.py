@@ -30,7 +30,7 @@ def cogagent() -> Recipe:
         name="cogagent", model=cogagent_model(),
         description="I(1120)+box+T→T,box,action: CogVLM/224, EVA2-CLIP-L/1120 attended to in all layers",
         published=Published(paper="2312.08914", missing=(
-            "starting from EVA2-CLIP-L in its own layout; `start=FOLDER` takes adapter, expert and LLM of a CogVLM",
+            "stretching EVA2-CLIP-L's positions from 336 to 1,120 pixels; `start=FOLDER` takes adapter, expert and LLM of a CogVLM",
             "writing pages and text as pictures: rows hold them already"), differs=(
             "decay, warm-up and betas are CogVLM's, shares of the sets by size: both are not published",
             "of the paper's 646M that learn first, 13M are left out: the finer tower's last block and CLIP's head",

@@ -19,7 +19,6 @@ BEHIND = CaptionConfig(layout="cogvlm_base")
 PUBLISHED = Published(
     paper="2311.03079",
     missing=(
-        "starting from EVA2-CLIP-E in its own layout",
         "stretching the tower's positions from 224 to 490 pixels; `start=FOLDER` takes adapter and expert",
     ),
     differs=(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sensorium.core.weights import FileSource
 from sensorium.encoders.eva2 import Eva2Config
 from sensorium.fusion.visual_expert import VisualExpertConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
@@ -20,12 +21,15 @@ from sensorium.training.config import ScheduleConfig, StageConfig
 PROJECTOR: str = "projectors.image"
 EXPERT: str = "fusion"
 TOWER: str = "encoders.image"
+EVA2_CLIP_E = (FileSource(path="weights/EVA02_CLIP_E.pt", format="eva_clip"),)
+"""A release of github.com/baaivision/EVA, put there by hand; which of the two is not said."""
 
 
 def cogvlm_model(size_px: int) -> ModelConfig:
     """EVA2-CLIP-E, gated adapter with two learned ends, Vicuna-7B v1.5 with an expert in each layer."""
     lane = LaneConfig(
-        encoder=Eva2Config(image_size_px=size_px),
+        # Learned positions are of 224 pixels.
+        encoder=Eva2Config(image_size_px=size_px, weights=EVA2_CLIP_E if size_px == 224 else ()),
         projector=GluConfig(ends=True),
         resolution=FixedResolution(fit="stretch"),
     )

@@ -1,8 +1,8 @@
 """InstructBLIP (Dai et al., arXiv:2305.06500) with Vicuna-7B: BLIP-2 whose Q-Former reads the question.
 
 Source: github.com/salesforce/LAVIS, models/blip2_models/blip2_vicuna_instruct.py, for the graph; the
-repository has no training file. `start=FOLDER` takes the tower of an imported BLIP-2, and tower and
-Q-Former of an imported InstructBLIP.
+repository has no training file. `start=FOLDER` takes tower and Q-Former of an imported BLIP-2 or InstructBLIP; the
+words that a BLIP-2 has none of begin as BERT's, as there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ def instructblip() -> Recipe:
         published=Published(
             paper="2305.06500",
             oracle="InstructBlipForConditionalGeneration",
-            missing=("starting from the Q-Former of a BLIP-2, which has no words",),
             differs=(
                 *FROM_MEMORY,
                 "no [PAD] is added to Vicuna's vocabulary",

@@ -23,7 +23,6 @@ def instructblip_t5() -> Recipe:
             "published": Published(
                 paper="2305.06500",
                 oracle="InstructBlipForConditionalGeneration",
-                missing=("starting from the Q-Former of a BLIP-2, which has no words",),
                 differs=FROM_MEMORY,
             ),
             "model": base.model.model_copy(

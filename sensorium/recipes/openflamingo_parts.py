@@ -29,8 +29,9 @@ TOKENS: dict[str, Any] = {"added_tokens": (CHUNK_END, IMAGE, PAD)}
 
 
 def mpt_1b() -> MptQkNormConfig:
-    """MPT-1B-RedPajama-200b, with normed queries and keys."""
-    return MptQkNormConfig(arch=_mpt(d_model=2048, n_heads=16, n_layers=24), **TOKENS)
+    """MPT-1B-RedPajama-200b, with normed queries and keys, from its makers' own layout."""
+    source = HubSource(id="anas-awadalla/mpt-1b-redpajama-200b", format="mosaic_gpt")
+    return MptQkNormConfig(arch=_mpt(d_model=2048, n_heads=16, n_layers=24), weights=(source,), **TOKENS)
 
 
 def mpt_7b() -> CausalLMConfig:

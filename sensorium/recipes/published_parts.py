@@ -99,7 +99,7 @@ def qwen2_instruct(size: QwenSize) -> CausalLMConfig:
 
 
 def qwen_7b() -> CausalLMConfig:
-    """Qwen-7B, the first, which Qwen2's class computes. Its own files are not in that class' layout."""
+    """Qwen-7B, the first, which Qwen2's class computes; its own files are brought into that class' layout."""
     return CausalLMConfig(
         arch={
             "model_type": "qwen2",
@@ -113,7 +113,8 @@ def qwen_7b() -> CausalLMConfig:
             "rms_norm_eps": 1e-6,
             "rope_theta": 10000.0,
             "tie_word_embeddings": False,
-        }
+        },
+        weights=(HubSource(id="Qwen/Qwen-7B", format="qwen"),),
     )
 
 

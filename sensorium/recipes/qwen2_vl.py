@@ -32,7 +32,7 @@ def qwen2_vl(size: Literal["1.5b", "7b"] = "7b") -> Recipe:
             oracle="Qwen2VLForConditionalGeneration",
             missing=(
                 "videos: two frames a patch, and places in time",
-                "starting from DFN's ViT in its own layout",
+                "starting from DFN's ViT, whose file is read: how its positions and patches became this tower's is unknown",
                 "<|vision_start|> and <|vision_end|>, which Qwen2's tokenizer.json lacks though its table has rows",
             ),
             differs=(qwen.UNKNOWN, qwen.UNRELEASED, "boxes are not written; the original has marks for them"),

@@ -32,7 +32,6 @@ def qwen_vl() -> Recipe:
         published=Published(
             paper="2308.12966",
             missing=(
-                "starting from Qwen-7B's own files, which transformers does not read",
                 "a tower's learning rate that falls from layer to layer, by 0.95",
                 "queries scaled and rotary base stretched beyond 2,048 tokens, when it answers",
             ),

@@ -54,6 +54,8 @@ RULES = (
     Rule("lm_head.weight", "backbone.lm.lm_head.weight"),
 )
 PARTS = ("q_proj", "k_proj", "v_proj")
+LM_SPLITS = tuple(Split(f"{LAYER}attn.c_attn.{kind}", tuple(f"{OURS}self_attn.{p}.{kind}" for p in PARTS))
+                  for kind in ("weight", "bias"))  # fmt: skip
 
 
 class QwenVl:
@@ -63,9 +65,7 @@ class QwenVl:
         seen = config.get("visual")
         if not isinstance(seen, Mapping):
             raise ConfigError("a Qwen checkpoint without a 'visual' section", expected="Qwen-VL")
-        for key, fits in (("rotary_pct", 1.0), ("no_bias", True)):
-            if config.get(key, fits) != fits:
-                raise ConfigError(f"Qwen-VL with {key}: {config[key]}", expected=str(fits))
+        check_qwen(config)
         lane = LaneConfig(
             encoder=QwenVitConfig(
                 width=seen["width"],
@@ -122,15 +122,25 @@ class QwenVl:
         }
 
     def key_map(self, config: Mapping[str, Any]) -> KeyMap:
-        heads, splits = config["visual"]["heads"], list[Split]()
+        heads, splits = config["visual"]["heads"], list(LM_SPLITS)
         for kind in ("weight", "bias"):
             splits += [
                 Split(f"{BLOCK}attn.in_proj.{kind}",
                       tuple(f"{MINE}self_attn.{p}.{kind}" for p in PARTS), heads=heads),
                 Split(f"{POOL}attn.in_proj_{kind}", tuple(f"{ADAPTER}attention.{p[0]}.{kind}" for p in PARTS)),
-                Split(f"{LAYER}attn.c_attn.{kind}", tuple(f"{OURS}self_attn.{p}.{kind}" for p in PARTS)),
             ]  # fmt: skip
         return KeyMap(rules=RULES, splits=tuple(splits))
+
+
+def check_qwen(config: Mapping[str, Any]) -> None:
+    """Refuse what Qwen2 does not compute.
+
+    Raises:
+        ConfigError: rotary positions of a part of each head, or biases everywhere.
+    """
+    for key, fits in (("rotary_pct", 1.0), ("no_bias", True)):
+        if config.get(key, fits) != fits:
+            raise ConfigError(f"a Qwen with {key}: {config[key]}", expected=str(fits))
 
 
 def qwen_arch(config: Mapping[str, Any]) -> dict[str, Any]:

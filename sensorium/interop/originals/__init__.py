@@ -7,6 +7,7 @@ ORIGINALS = NameTable(
     {
         "llava_repository": "sensorium.interop.originals.llava_repository:LlavaRepository",
         "lavis": "sensorium.interop.originals.lavis:Lavis",
+        "openflamingo": "sensorium.interop.originals.openflamingo:OpenFlamingo",
         "mplug_owl": "sensorium.interop.originals.mplug_owl:MplugOwl",
     },
 )

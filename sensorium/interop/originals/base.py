@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +38,8 @@ class Found:
     tensors: dict[str, Tensor]
     lora: LoraConfig | None = None
     """Where low-rank matrices are among the tensors."""
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Each tensor's file, without its ending; shards count as one, `model`."""
 
 
 class Original(Protocol):
@@ -45,6 +47,10 @@ class Original(Protocol):
 
     def fits(self, names: Collection[str]) -> bool:
         """Whether tensors of these names are of this layout."""
+        ...
+
+    def canonical(self, name: str) -> str:
+        """The layout's name of a tensor, without what wrappers of its time put in front."""
         ...
 
     def gather(self, found: Found, beside: Beside) -> Found:

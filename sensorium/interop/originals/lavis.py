@@ -43,10 +43,13 @@ class Lavis:
     def fits(self, names: Collection[str]) -> bool:
         return any(name.startswith((BERT, *(f"{m}." for m in MAPS))) for name in names)
 
+    def canonical(self, name: str) -> str:
+        return name
+
     def gather(self, found: Found, beside: Beside) -> Found:
         tensors: dict[str, Tensor] = {}
         if beside.tower is not None:
-            tensors |= {EYE + k: v for k, v in read_checkpoint(beside.tower).items() if _eye(k)}
+            tensors |= {EYE + k: v for k, v in read_checkpoint(beside.tower).items() if of_eva_vit_g(k)}
         before = [read_checkpoint(path) for path in beside.more]
         for part in (*before, found.tensors):
             tensors |= part
@@ -117,7 +120,7 @@ def map_of(names: Collection[str]) -> str | None:
     return next((m for m in MAPS if f"{m}.weight" in names), None)
 
 
-def _eye(name: str) -> bool:
+def of_eva_vit_g(name: str) -> bool:
     """Whether LAVIS runs this tensor of EVA-CLIP-g's file, which has one block more."""
     number = name.removeprefix("blocks.").partition(".")[0]
     return not name.startswith(UNUSED) and not (name.startswith("blocks.") and int(number) >= LAYERS)

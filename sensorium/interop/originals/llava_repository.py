@@ -51,8 +51,16 @@ class LlavaRepository:
     def fits(self, names: Collection[str]) -> bool:
         return any("mm_projector." in name for name in names)
 
+    def canonical(self, name: str) -> str:
+        while name.startswith(("base_model.model.", "module.")):
+            name = name.removeprefix("base_model.model.").removeprefix("module.")
+        if name.startswith("mm_projector."):
+            name = f"model.{name}"
+        # Saved by name of the inner model, as `non_lora_trainables.bin` has it.
+        return name.replace("model.model.", "model.", 1) if name.startswith("model.model.") else name
+
     def gather(self, found: Found, beside: Beside) -> Found:
-        tensors = {_plain(k): v for k, v in found.tensors.items() if not k.endswith(HARMLESS)}
+        tensors = {self.canonical(k): v for k, v in found.tensors.items() if not k.endswith(HARMLESS)}
         return replace(found, tensors=tensors)
 
     def model(self, found: Found, beside: Beside) -> ModelConfig:
@@ -138,16 +146,6 @@ def projector(found: Found) -> InputProjectorConfig:
         return LinearConfig(bias=f"{PROJECTOR}bias" in found.tensors)
     # Linear layers are numbered 0, 2, 4; activations lie between them.
     return MlpConfig(depth=max(1, (count(found.tensors, PROJECTOR) + 1) // 2))
-
-
-def _plain(name: str) -> str:
-    """A name without what wrappers put in front: peft, and a model saved from its inside."""
-    while name.startswith(("base_model.model.", "module.")):
-        name = name.removeprefix("base_model.model.").removeprefix("module.")
-    if name.startswith("mm_projector."):
-        name = f"model.{name}"
-    # Saved by name of the inner model, as `non_lora_trainables.bin` has it.
-    return name.replace("model.model.", "model.", 1) if name.startswith("model.model.") else name
 
 
 def _tower_folder(found: Found, beside: Beside) -> Path | None:

@@ -51,6 +51,9 @@ class MplugOwl:
     def fits(self, names: Collection[str]) -> bool:
         return any(name.startswith("abstractor.") for name in names)
 
+    def canonical(self, name: str) -> str:
+        return name
+
     def gather(self, found: Found, beside: Beside) -> Found:
         if found.config.get("model_type") != "mplug-owl":
             raise WeightsError(f"config.json of type {found.config.get('model_type')!r}",
