@@ -17,17 +17,19 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.data.source import Source
 from sensorium.model.joint import matching_parts, read_together, text_vectors
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.nn.contrastive import hard_negatives, softmax_contrast
+from sensorium.nn.contrastive import hard_negatives, matching_loss, softmax_contrast
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
 from sensorium.training.objectives.contrastive import found, one_pair
+
+FLOOR = 1e-4
+"""Chance of every wrong partner, at least (BLIP's pretraining)."""
 
 
 class MatchingConfig(ObjectiveConfig):
@@ -89,10 +91,11 @@ class MatchingObjective:
 
 def _matching(model: MultimodalModel, batch: Batch, media_NKE: Tensor, scores_NN: Tensor) -> Tensor:
     """Cross-entropy of telling N right pairs from 2 N wrong ones."""
-    wrong_texts_N, wrong_pictures_N = hard_negatives(scores_NN), hard_negatives(scores_NN.T)
+    wrong_texts_N, wrong_pictures_N = (
+        hard_negatives(scores, floor=FLOOR) for scores in (scores_NN, scores_NN.T)
+    )
     own_N = torch.arange(len(scores_NN), device=scores_NN.device)
     # The right pairs, then each text with a wrong picture, then each picture with a wrong text.
     pairs = ((own_N, own_N), (own_N, wrong_pictures_N), (wrong_texts_N, own_N))
     read = [read_together(model, batch, media_NKE, pair) for pair in pairs]
-    right_3N = torch.cat([torch.ones_like(own_N), torch.zeros_like(own_N), torch.zeros_like(own_N)])
-    return F.cross_entropy(torch.cat(read).float(), right_3N)
+    return matching_loss(torch.cat(read), len(own_N))
