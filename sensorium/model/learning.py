@@ -210,10 +210,10 @@ def own_names(model: MultimodalModel) -> set[str]:
 
 
 def _vocabulary(model: MultimodalModel) -> set[str]:
-    """Names of the matrices with a row for each token, which no source has as a whole."""
-    lm: Any = model.backbone.lm
-    matrices = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
-    return {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in matrices}
+    """Names of the backbone's matrices with a row for each token, which no source has as a whole."""
+    rows = model.config.backbone.vocab_size
+    return {n for n, p in model.named_parameters(remove_duplicate=False)
+            if n.startswith("backbone.") and p.ndim == 2 and len(p) == rows}  # fmt: skip
 
 
 def _sourced(prefix: str, encoder: Any) -> list[str]:

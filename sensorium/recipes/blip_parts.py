@@ -18,6 +18,7 @@ from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.config import ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
+from sensorium.training.objectives.matching import MatchingConfig
 
 Layout = Literal["picture_of", "blip_vqa", "pair"]
 MARKS = ("[DEC]", "[ENC]")
@@ -60,7 +61,10 @@ def tune(
     Args:
         changes: what else the stage sets.
     """
-    parts = ("encoders.image", "backbone", *(("fusion",) if objective.kind == "matching" else ()))
+    matches = isinstance(objective, MatchingConfig)
+    parts = ("encoders.image", "backbone", *(("fusion",) if matches else ()))
     learns = tuple(Learn(part=part, lr=lr, weight_decay=0.05) for part in parts)
+    if matches and objective.slow:
+        learns += (Learn(part="objective", module="temperature", lr=lr),)
     settings: dict[str, Any] = {"schedule": ScheduleConfig(final_ratio=0.0), "betas": (0.9, 0.999)}
     return StageConfig(name=name, objective=objective, data=data, learns=learns, **(settings | changes))

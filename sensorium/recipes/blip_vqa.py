@@ -27,7 +27,6 @@ def blip_vqa() -> Recipe:
             paper="2201.12086",
             oracle="BlipForQuestionAnswering",
             missing=(
-                "pretraining by contrast, matching and captions",
                 "several answers to a question, weighted by how many people gave them",
                 "ranking of 128 candidate answers",
             ),
