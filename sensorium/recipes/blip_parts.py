@@ -25,9 +25,11 @@ MARKS = ("[DEC]", "[ENC]")
 # BERT-base, with its words and the two marks.
 BERT = {"model_type": "blip_text_model", "vocab_size": 30524, "num_attention_heads": 12,
         "bos_token_id": 30522}  # fmt: skip
+# Of the targets of written words.
+SMOOTHING = 0.1
 DIFFERS = (
     "pictures are squeezed to a square, not cropped at random and changed by RandAugment",
-    "no stochastic depth in the vision transformer, no label smoothing of 0.1",
+    "no stochastic depth in the vision transformer",
     "the rate falls along a cosine of steps, not of epochs; gradients are clipped at a norm of 1",
 )
 

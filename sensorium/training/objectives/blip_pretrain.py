@@ -2,7 +2,7 @@
 
 Source: BLIP (arXiv:2201.12086), section 3.2; github.com/salesforce/BLIP, models/blip_pretrain.py and pretrain.py.
 
-Shape legend: N pairs of a batch, one in each row; T tokens, K tokens of a picture, E their width, V vocabulary.
+Shape legend: N pairs of a batch, one in each row; T tokens, K tokens of a picture, E their width.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sensorium.backbones.cross_med import CrossMed
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.data.source import Source
+from sensorium.model.joint import writing_part, written_over
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.contrastive import caption_loss
-from sensorium.nn.cross_media import CrossMedia
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Objective
 from sensorium.training.objectives.matching import MatchingConfig, MatchingObjective, Near
@@ -43,7 +42,7 @@ class BlipPretrainConfig(MatchingConfig):
         Raises:
             ConfigError: the model does not write beside what it reads, or texts have no mark in front.
         """
-        writer(model)
+        writing_part(model)
         if processor.tokenizer.bos_id is None:
             raise ConfigError(
                 "texts without a mark in front, where another is to begin what is written",
@@ -71,24 +70,7 @@ def written(model: MultimodalModel, batch: Batch, media_NKE: Tensor, smoothing: 
     Args:
         media_NKE: the tokens of each row's picture.
     """
-    med, real_NT = writer(model), batch.segments_BT > 0
+    real_NT = batch.segments_BT > 0
     begins_NT = real_NT & (batch.positions_BT == 0)
-    ids_NT = torch.where(begins_NT, med.begin_id, batch.input_ids_BT)
-    sees_NTK = real_NT[:, :, None].expand(-1, -1, media_NKE.shape[1])
-    logits_NTV = med.written(med.embed(ids_NT), batch, CrossMedia(media_NKE, sees_NTK))
-    return caption_loss(logits_NTV, ids_NT, real_NT, smoothing)
-
-
-def writer(model: MultimodalModel) -> CrossMed:
-    """The backbone that reads and writes.
-
-    Raises:
-        ConfigError: the model has another.
-    """
-    if not isinstance(model.backbone, CrossMed):
-        raise ConfigError(
-            f"BLIP's pretraining of backbone {model.config.backbone.kind}",
-            expected="cross_med, which reads texts and writes them",
-            where="model.backbone",
-        )
-    return model.backbone
+    ids_NT = torch.where(begins_NT, writing_part(model).begin_id, batch.input_ids_BT)
+    return caption_loss(written_over(model, batch, ids_NT, media_NKE), ids_NT, real_NT, smoothing)

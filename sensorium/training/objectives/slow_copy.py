@@ -61,6 +61,13 @@ class Temperature(nn.Module):
 class SlowCopy(nn.Module):
     """Copy, queue and temperature. Only the latter learns; the copy follows (`stepped`)."""
 
+    pictures_QJ: Tensor
+    texts_QJ: Tensor
+    owners_Q: Tensor
+    pointer: Tensor
+    seen: Tensor
+    """Pairs, since the beginning."""
+
     def __init__(self, config: SlowConfig, model: MultimodalModel, rows: int, temperature: float) -> None:
         """Take a copy.
 
@@ -73,8 +80,6 @@ class SlowCopy(nn.Module):
         self.slow = only_compares(copy.deepcopy(model))
         self.temperature = Temperature(temperature)
         width = matching_parts(model)[1].vision_proj.out_features
-        self.pictures_QJ: Tensor
-        self.texts_QJ: Tensor
         for name in ("pictures_QJ", "texts_QJ"):
             self.register_buffer(name, F.normalize(torch.randn(config.queue, width), dim=-1))
         self.register_buffer("owners_Q", torch.full((config.queue,), NOBODY))
@@ -118,7 +123,7 @@ class SlowCopy(nn.Module):
 
     @torch.no_grad()
     def begin(self, model: MultimodalModel) -> None:
-        """Be equal to the model that a stage begins with; what was seen before is not remembered."""
+        """Be equal to the model that a stage begins with; what was compared in trial is forgotten."""
         self._new.clear()
         self._follow(model, 0.0)
 
