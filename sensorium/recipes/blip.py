@@ -32,6 +32,7 @@ def blip() -> Recipe:
                 "texts that are read alone begin with [ENC], not [CLS]; captions keep their punctuation",
                 "the rate falls by 0.85 an epoch (paper; the file has 0.9), but at every step, not at once",
                 "gradients are clipped at a norm of 1; biases, norms and the temperature do not decay",
+                "candidates and hard negatives come from the whole batch, not from one GPU's share of it",
                 "the batch of 2880 is the paper's (the repository's command: 8 times 75)",
             ),
         ),

@@ -15,10 +15,11 @@ from sensorium.interop.saved import load_model, save_model
 from sensorium.interop.start import start_from
 from sensorium.model.config import ModelConfig
 from sensorium.nn.pretrained import read_file
-from sensorium.recipes import TINY_FORMS
+from sensorium.recipes import RECIPES, TINY_FORMS
 from sensorium.training import stage_run
 from sensorium.training.config import Recipe
 from sensorium.training.log import read_log
+from sensorium.training.optimiser import rate
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import TrainerOptions
 
@@ -123,6 +124,15 @@ def test_relatives_begin_with_what_it_learnt(name: str, tmp_path: Path) -> None:
     image = old[0, 1:].T.reshape(1, 32, 4, 4)
     wanted = F.interpolate(image, size=(6, 6), mode="bicubic", align_corners=False)
     torch.testing.assert_close(new[0, 1:].T.reshape(1, 32, 6, 6), wanted)
+
+
+def test_a_rate_that_falls_by_one_factor() -> None:
+    """By 0.85 in each of 20 epochs, behind a warm-up."""
+    (stage,) = RECIPES.find("blip")().stages
+    schedule = stage.schedule
+    rates = [rate(schedule, 3000 + step, 23_000) for step in (0, 1000, 2000, 20_000)]
+    assert rates == pytest.approx([1.0, 0.85, 0.85**2, 0.85**20])
+    assert rate(schedule, 1499, 23_000) == pytest.approx(0.5)
 
 
 def test_a_decoder_of_its_own_is_not_taken_from_a_tower(tmp_path: Path) -> None:
