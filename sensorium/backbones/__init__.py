@@ -11,6 +11,7 @@ BACKBONES = NameTable(
         "seq2seq_lm": "sensorium.backbones.seq2seq_lm:Seq2SeqLMConfig",
         "cross_lm": "sensorium.backbones.cross_lm:CrossLMConfig",
         "cross_tower": "sensorium.backbones.cross_tower:CrossTowerConfig",
+        "cross_med": "sensorium.backbones.cross_med:CrossMedConfig",
         "cross_seq2seq": "sensorium.backbones.cross_seq2seq:CrossSeq2SeqConfig",
         "text_tower": "sensorium.backbones.text_tower:TextTowerConfig",
     },

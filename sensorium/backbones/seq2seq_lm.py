@@ -81,6 +81,10 @@ class Seq2SeqCache:
     encoded_BSD: Tensor | None = None
     mask_BS: Tensor | None = None
 
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Have every row be what another one was; rows of one prompt share what was encoded."""
+        self.decoder.reorder_cache(beam_idx)
+
 
 class Seq2SeqLM(nn.Module):
     """embed -> encoder over prompts, decoder over answers -> logits."""

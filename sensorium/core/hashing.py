@@ -23,4 +23,9 @@ def sha256_file(path: Path) -> str:
 def stable_int(*keys: object) -> int:
     """A 63-bit integer that depends on the keys alone: not on the process or platform."""
     text = "\x1f".join(str(key) for key in keys)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return bytes_int(text.encode())
+
+
+def bytes_int(content: bytes) -> int:
+    """A 63-bit integer that depends on the bytes alone."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 1

@@ -19,7 +19,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class PartConfig(Config):
@@ -69,6 +69,16 @@ class EncoderConfig(PartConfig):
             expected=f"{self.preprocess().size_px}, the only size it takes",
             fix="choose an encoder whose positions can be stretched: qwen_vit",
         )
+
+    def stretched(self, name: str, value: Tensor) -> Tensor:
+        """A tensor of the same encoder for pictures of another size, as this one needs it: its positions
+        are stretched where it knows how, all else stays.
+
+        Args:
+            name: the tensor's name in the encoder.
+        """
+        del name
+        return value
 
     def num_tokens(self, shape: MediaShape) -> int:
         """Features for one medium of this shape; image towers resize, so it is constant."""
@@ -183,6 +193,12 @@ class BackboneConfig(PartConfig):
     def one_answer(self) -> bool:
         """True: a row has one answer, at its end (encoder-decoders)."""
         return False
+
+    def lends(self, other: BackboneConfig) -> dict[str, str]:
+        """Prefixes of this backbone's tensors that another one has too, when it starts from this one, and
+        what it calls them; the rest is left behind."""
+        del other
+        return {"": ""}
 
     def build(self, folder: Path | None = None) -> nn.Module:
         """The module, with the weights in `folder` (Hugging Face layout) or random ones;

@@ -14,8 +14,9 @@ import torch
 from sensorium.backbones.llama_steps import LlamaSteps, LlamaWeights, can_step
 from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch, Example
-from sensorium.core.errors import DataError
+from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.responder import Answer, Request
+from sensorium.inference.beams import beam_search
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -76,16 +77,38 @@ class Engine:
         self, prompts: Sequence[Example], *, max_tokens: int, sampling: Sampling | None = None
     ) -> list[list[int]]:
         """Token ids of all answers, without their stop tokens."""
+        if sampling is not None and sampling.beams > 1 and prompts:
+            return self._search(prompts, max_tokens, sampling.beams)
         answers: list[list[int]] = [[] for _ in prompts]
         done = [False] * len(prompts)
         for tokens in self._run(prompts, max_tokens, sampling or Sampling(), answers, done):
             del tokens
         return answers
 
+    @torch.inference_mode()
+    def _search(self, prompts: Sequence[Example], max_tokens: int, beams: int) -> list[list[int]]:
+        """Every prompt stands in as many rows as it has beams; only their caches change places."""
+        self._check(prompts, max_tokens)
+        repeated = [[prompt] for prompt in prompts for _ in range(beams)]
+        batch = collate(repeated, self.processor.tokenizer.pad_id, pad_left=True)
+        rows, first_RV = self._prefill(batch, max_tokens, fast=False)
+
+        def step(tokens: list[int], source_R: torch.Tensor) -> torch.Tensor:
+            rows.cache.reorder_cache(source_R)
+            return self._step(rows, tokens)
+
+        return beam_search(first_RV, step, width=beams, max_tokens=max_tokens, stops=self.processor.stop_ids)
+
     def stream(
         self, prompt: Example, *, max_tokens: int, sampling: Sampling | None = None
     ) -> Iterator[str]:
-        """Pieces of one answer's text as they are made."""
+        """Pieces of one answer's text as they are made.
+
+        Raises:
+            ConfigError: a search with beams, whose answer is known at its end only.
+        """
+        if sampling is not None and sampling.beams > 1:
+            raise ConfigError("an answer of a search with beams, piece by piece", fix="stream nothing, or beams: 1")
         answers: list[list[int]] = [[]]
         shown = ""
         for _ in self._run([prompt], max_tokens, sampling or Sampling(), answers, [False]):
@@ -109,9 +132,7 @@ class Engine:
         """Extend `answers` by one token a turn until all are done."""
         if not prompts:
             return
-        if self.model.config.text_frame is not None:
-            raise no_words()
-        self._check_room(prompts, max_tokens)
+        self._check(prompts, max_tokens)
         sampler = Sampler(sampling, self.model.device)
         batch = collate([[p] for p in prompts], self.processor.tokenizer.pad_id, pad_left=True)
         rows, logits_BV = self._prefill(batch, max_tokens)
@@ -127,7 +148,15 @@ class Engine:
                 return
             logits_BV = self._step(rows, chosen)
 
-    def _check_room(self, prompts: Sequence[Example], max_tokens: int) -> None:
+    def _check(self, prompts: Sequence[Example], max_tokens: int) -> None:
+        """Whether the model writes, and has room.
+
+        Raises:
+            ConfigError: it does not write.
+            DataError: a prompt and its answer are too long.
+        """
+        if self.model.config.text_frame is not None:
+            raise no_words()
         limit = self.model.config.backbone.max_positions
         longest = max(len(p) for p in prompts)
         if longest + max_tokens > limit:
@@ -137,7 +166,7 @@ class Engine:
                 fix="shorten the conversation or lower max_tokens",
             )
 
-    def _prefill(self, batch: Batch, room: int) -> tuple[_Rows, torch.Tensor]:
+    def _prefill(self, batch: Batch, room: int, *, fast: bool = True) -> tuple[_Rows, torch.Tensor]:
         model = self.model
         # Read before the batch moves: a question about a GPU's tensor waits for the GPU.
         padded = not bool((batch.segments_BT > 0).all())
@@ -162,7 +191,7 @@ class Engine:
             cache=rows.cache,
             insert=model.fusion.inserter(context, batch.media_index_BT, batch.slots),
         )
-        if self._fast is not None and rows.insert(model) is None:
+        if fast and self._fast is not None and rows.insert(model) is None:
             if not self._fast.current():
                 self._fast = LlamaWeights(model.backbone.lm)
             rows.steps = LlamaSteps(self._fast, rows.cache, room, rows.mask_BT)

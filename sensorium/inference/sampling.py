@@ -21,6 +21,8 @@ class Sampling(Config):
     top_k: int = 0
     """0: all words."""
     repetition_penalty: float = 1.0
+    beams: int = 1
+    """More than 1: a search with so many beams, without chance."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -28,6 +30,7 @@ class Sampling(Config):
         # Built by hand more often than read from a file, and refused alike in both ways.
         fits = {
             "temperature": (self.temperature >= 0, "0 (greedy) or more"),
+            "beams": (self.beams >= 1, "1 (no search) or more"),
             "top_p": (0 < self.top_p <= 1, "more than 0, at most 1"),
             "top_k": (self.top_k >= 0, "0 (all words) or more"),
             "repetition_penalty": (self.repetition_penalty > 0, "more than 0; 1 changes nothing"),
@@ -40,6 +43,9 @@ class Sampling(Config):
                     where="sampling",
                     fix=f"choose another {name}",
                 )
+        if self.beams > 1 and (self.temperature > 0 or self.repetition_penalty != 1.0):
+            raise ConfigError("a search with beams, and chance or a penalty", expected="one of them",
+                              where="sampling", fix="temperature: 0, repetition_penalty: 1")  # fmt: skip
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
         WeightsError: no part of the saved model fits, or its adaption prompts would be lost.
     """
     saved = read_model_config(folder)
-    stored = dict(read_file(folder / "model.safetensors").items())
+    stored = _as_here(dict(read_file(folder / "model.safetensors").items()), saved, model.config, tied_names(folder))
     state = model.state_dict()
     by_plain = {plain_name(name): name for name in state}
     adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
@@ -95,6 +95,37 @@ def _from_reader(model: MultimodalModel, projector: str, state: dict[str, Tensor
     lane = model.config.lanes[projector.partition(".")[2]]
     folder = locate(getattr(lane.projector, "reader", ()))
     return fill_from_bert(state, projector, folder) if folder is not None and has_bert(folder) else set()
+
+
+def _as_here(
+    stored: dict[str, Tensor], saved: ModelConfig, mine: ModelConfig, tied: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """A saved model's tensors by this one's names, in this one's picture size.
+
+    Args:
+        tied: further names of stored tensors.
+    """
+    stored = stored | {name: stored[first] for name, first in tied.items() if first in stored}
+    if saved.backbone.kind != mine.backbone.kind:
+        lent = {f"backbone.{theirs}": f"backbone.{ours}"
+                for theirs, ours in saved.backbone.lends(mine.backbone).items()}  # fmt: skip
+        stored = dict(_renamed(stored, lent))
+    for kind, lane in mine.lanes.items():
+        prefix = f"encoders.{kind}."
+        stored |= {name: lane.encoder.stretched(name.removeprefix(prefix), value)
+                   for name, value in stored.items() if name.startswith(prefix)}  # fmt: skip
+    return stored
+
+
+def _renamed(stored: Mapping[str, Tensor], lent: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a backbone by other prefixes; those without one are left out."""
+    for name, value in stored.items():
+        if not name.startswith("backbone."):
+            yield name, value
+            continue
+        for theirs, ours in lent.items():
+            if name.startswith(theirs):
+                yield ours + name.removeprefix(theirs), value
 
 
 def _part(name: str) -> str:

@@ -1,7 +1,7 @@
 """The two parts of a model whose pictures and texts meet in one space.
 
 Shape legend: B rows, T tokens, N texts or pairs, J width of the space, K tokens of a picture, E
-their width.
+their width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from sensorium.backbones.cross_med import CrossMed
 from sensorium.backbones.cross_tower import CrossTower
 from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch
@@ -75,6 +76,36 @@ def matching_parts(model: JointModel) -> tuple[CrossTower, Match]:
             fix="use objective: contrastive, or `similarity`",
         )
     return tower, scorer
+
+
+def writing_part(model: JointModel) -> CrossMed:
+    """The backbone that reads texts and writes them.
+
+    Raises:
+        ConfigError: the model has another.
+    """
+    if not isinstance(model.backbone, CrossMed):
+        raise ConfigError(
+            f"writing beside what is compared, by a {type(model.backbone).__name__}",
+            expected="backbone cross_med, which reads texts and writes them",
+            where="model.backbone",
+        )
+    return model.backbone
+
+
+def written_over(
+    model: JointModel, batch: Batch, ids_NT: Tensor, media_NKE: Tensor
+) -> Tensor:
+    """Scores of each next word given the picture and the words before it, (N, T, V).
+
+    Args:
+        batch: one text in each row.
+        ids_NT: of the texts, with the mark that begins what is written.
+        media_NKE: the tokens of the picture of each row.
+    """
+    med = writing_part(model)
+    sees_NTK = (batch.segments_BT > 0)[:, :, None].expand(-1, -1, media_NKE.shape[1])
+    return med.written(med.embed(ids_NT), batch, CrossMedia(media_NKE, sees_NTK))
 
 
 def text_vectors(tower: TextTower | CrossTower, batch: Batch) -> Tensor:

@@ -210,10 +210,10 @@ def own_names(model: MultimodalModel) -> set[str]:
 
 
 def _vocabulary(model: MultimodalModel) -> set[str]:
-    """Names of the matrices with a row for each token, which no source has as a whole."""
-    head: Any = getattr(model.backbone.lm, "get_output_embeddings", lambda: None)()
-    matrices = {id(m.weight) for m in (model.backbone.embedding, head) if m is not None}
-    return {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in matrices}
+    """Names of the backbone's matrices with a row for each token, which no source has as a whole."""
+    rows = model.config.backbone.vocab_size
+    return {n for n, p in model.named_parameters(remove_duplicate=False)
+            if n.startswith("backbone.") and p.ndim == 2 and len(p) == rows}  # fmt: skip
 
 
 def _sourced(prefix: str, encoder: Any) -> list[str]:

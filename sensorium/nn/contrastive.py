@@ -4,7 +4,8 @@ Sources: CLIP (arXiv:2103.00020), softmax over a batch; SigLIP (arXiv:2303.15343
 pair; ALBEF (arXiv:2107.07651) and BLIP (arXiv:2201.12086), soft targets from a slower copy of the
 model, more negatives from a queue, and hard negatives for matching.
 
-Shape legend: N pairs, K candidates: the N partners in the order of the pairs, then any others.
+Shape legend: N pairs, K candidates: the N partners in the order of the pairs, then any others; M pairs and
+wrong pairs, S words, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+UNWANTED = -100
 
 
 def softmax_contrast(
@@ -50,29 +53,53 @@ def partners(scores_NK: Tensor) -> Tensor:
     return torch.eye(*scores_NK.shape, device=scores_NK.device)
 
 
-def soft_targets(slow_scores_NK: Tensor, share: float) -> Tensor:
-    """What a slower copy of the model finds right, mixed with the partners, (N, K).
+def soft_targets(slow_scores_NK: Tensor, share: float, right_NK: Tensor | None = None) -> Tensor:
+    """What a slower copy of the model finds right, mixed with what is right, (N, K).
 
     Args:
         share: of the slower copy (BLIP's alpha).
+        right_NK: True for every candidate that is right; None: for partners alone.
     """
     believed_NK = slow_scores_NK.detach().float().softmax(dim=-1)
-    return share * believed_NK + (1 - share) * partners(slow_scores_NK)
+    true_NK = partners(slow_scores_NK) if right_NK is None else right_NK.to(believed_NK)
+    return share * believed_NK + (1 - share) * true_NK / true_NK.sum(dim=-1, keepdim=True)
 
 
-def hard_negatives(scores_NN: Tensor, *, floor: float = 1e-4) -> Tensor:
+def hard_negatives(
+    scores_NN: Tensor, *, floor: float = 0.0, right_NN: Tensor | None = None
+) -> Tensor:
     """For each one a wrong partner in the batch, drawn by how right it looks, (N,).
 
     Args:
-        floor: added to every probability, so that there is always something to draw.
+        floor: added to every probability, those of right ones included, before these are left out (BLIP's
+            pretraining: 1e-4).
+        right_NN: True for every partner that is right; None: for its own alone.
 
     Raises:
-        ValueError: a batch of one pair has no wrong partner.
+        ValueError: one of them has no wrong partner.
     """
-    if len(scores_NN) < 2:
-        raise ValueError("hard negatives need at least two pairs in a batch")
-    weights_NN = scores_NN.detach().float().softmax(dim=-1) + floor
-    return torch.multinomial(weights_NN.fill_diagonal_(0.0), 1).squeeze(1)
+    right_NN = partners(scores_NN).bool() if right_NN is None else right_NN
+    if bool(right_NN.all(dim=-1).any()):
+        raise ValueError("hard negatives need at least two pairs in a batch that are not alike")
+    scores_NN = scores_NN.detach().float()
+    if not floor:
+        # The same chances; however sure one is of its own, there is something to draw.
+        scores_NN = scores_NN.masked_fill(right_NN, -torch.inf)
+    weights_NN = scores_NN.softmax(dim=-1) + floor
+    return torch.multinomial(weights_NN.masked_fill(right_NN, 0.0), 1).squeeze(1)
+
+
+def matching_loss(logits_M2: Tensor, pairs: int) -> Tensor:
+    """Cross-entropy of telling pairs that belong together, the first `pairs` rows, from the rest."""
+    target_M = (torch.arange(len(logits_M2), device=logits_M2.device) < pairs).long()
+    return F.cross_entropy(logits_M2.float(), target_M)
+
+
+def caption_loss(logits_NSV: Tensor, ids_NS: Tensor, real_NS: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of every real word given those before it; nothing predicts the first."""
+    target_NS = ids_NS.masked_fill(~real_NS, UNWANTED)[:, 1:]
+    return F.cross_entropy(logits_NSV[:, :-1].flatten(0, 1).float(), target_NS.flatten(),
+                           ignore_index=UNWANTED, label_smoothing=smoothing)  # fmt: skip
 
 
 def with_queue(own_NJ: Tensor, queue_QJ: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sensorium.backbones.cross_lm import CrossLMConfig
 from sensorium.data.config import FileSource
-from sensorium.recipes.blip_parts import DIFFERS, MARKS, seeing, text, tune
+from sensorium.recipes.blip_parts import DIFFERS, MARKS, SMOOTHING, seeing, text, tune
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe
 from sensorium.training.objectives.next_token import CaptionConfig
@@ -22,11 +22,10 @@ def blip_caption() -> Recipe:
         published=Published(
             paper="2201.12086",
             oracle="BlipForConditionalGeneration",
-            missing=("pretraining by contrast, matching and captions", "search with 3 beams"),
             differs=DIFFERS,
         ),
         model=seeing(384, CrossLMConfig(**text(MARKS[0])), "picture_of"),
-        stages=(tune("caption", CaptionConfig(layout="picture_of"), data, lr=1e-5,
+        stages=(tune("caption", CaptionConfig(layout="picture_of", smoothing=SMOOTHING), data, lr=1e-5,
                      epochs=5, batch_size=256, max_length=40),),
     )  # fmt: skip
 

@@ -18,15 +18,18 @@ from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.config import ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
+from sensorium.training.objectives.matching import MatchingConfig
 
 Layout = Literal["picture_of", "blip_vqa", "pair"]
 MARKS = ("[DEC]", "[ENC]")
 # BERT-base, with its words and the two marks.
 BERT = {"model_type": "blip_text_model", "vocab_size": 30524, "num_attention_heads": 12,
         "bos_token_id": 30522}  # fmt: skip
+# Of the targets of written words.
+SMOOTHING = 0.1
 DIFFERS = (
     "pictures are squeezed to a square, not cropped at random and changed by RandAugment",
-    "no stochastic depth in the vision transformer, no label smoothing of 0.1",
+    "no stochastic depth in the vision transformer",
     "the rate falls along a cosine of steps, not of epochs; gradients are clipped at a norm of 1",
 )
 
@@ -60,7 +63,10 @@ def tune(
     Args:
         changes: what else the stage sets.
     """
-    parts = ("encoders.image", "backbone", *(("fusion",) if objective.kind == "matching" else ()))
+    matches = isinstance(objective, MatchingConfig)
+    parts = ("encoders.image", "backbone", *(("fusion",) if matches else ()))
     learns = tuple(Learn(part=part, lr=lr, weight_decay=0.05) for part in parts)
+    if matches and objective.slow:
+        learns += (Learn(part="objective", module="temperature", lr=lr),)
     settings: dict[str, Any] = {"schedule": ScheduleConfig(final_ratio=0.0), "betas": (0.9, 0.999)}
     return StageConfig(name=name, objective=objective, data=data, learns=learns, **(settings | changes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sensorium.backbones.cross_seq2seq import CrossSeq2SeqConfig
 from sensorium.data.config import FileSource
-from sensorium.recipes.blip_parts import DIFFERS, MARKS, seeing, text, tune
+from sensorium.recipes.blip_parts import DIFFERS, MARKS, SMOOTHING, seeing, text, tune
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe
 from sensorium.training.objectives.next_token import InstructConfig
@@ -27,14 +27,14 @@ def blip_vqa() -> Recipe:
             paper="2201.12086",
             oracle="BlipForQuestionAnswering",
             missing=(
-                "pretraining by contrast, matching and captions",
                 "several answers to a question, weighted by how many people gave them",
                 "ranking of 128 candidate answers",
             ),
-            differs=(*DIFFERS, "questions begin with [ENC], in imported checkpoints with [CLS]"),
+            differs=(*DIFFERS, "the loss is the mean over words, not over questions of the sum over an answer's",
+                     "questions begin with [ENC], in imported checkpoints with [CLS]"),
         ),
         model=seeing(480, CrossSeq2SeqConfig(**text(MARKS[1])), "blip_vqa"),
-        stages=(tune("vqa", InstructConfig(), data, lr=2e-5,
+        stages=(tune("vqa", InstructConfig(smoothing=SMOOTHING), data, lr=2e-5,
                      epochs=10, batch_size=256, max_length=64),),
     )  # fmt: skip
 

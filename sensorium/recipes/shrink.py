@@ -49,6 +49,8 @@ ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
 # Of objectives that own modules or read by a vocabulary of their own.
 TEACHER = {"layers": 1, "width": 32, "heads": 4, "mlp_width": 48, "words": 512}
 OBJECTIVES: dict[str, dict[str, Any]] = {
+    "blip_pretrain": {"slow": {"queue": 8}},
+    "matching": {"slow": {"queue": 8}},
     "query_pretrain": {"words": 512, "width": 16},
     "sentences": {"width": 16, "teacher": TEACHER},
     # A teacher of a few steps is not to outweigh the LLM.
@@ -139,7 +141,9 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         small: dict[str, Any] = {"arch": config.arch | TINY | wide, "tokenizer": "bytes"}
         if isinstance(config, CrossTowerConfig):
             small["joint"] = MatchConfig.tiny().joint
-        return _with(config, small | {"tokenizer_from": (), "added_tokens": (), "begins_with": None})
+        # The first of the marks, behind all bytes, begins what is written.
+        small["arch"] |= {"vocab_size": BYTES + len(config.added_tokens), "bos_token_id": BYTES}
+        return _with(config, small | {"tokenizer_from": ()})
     if isinstance(config, TextTowerConfig):
         # As wide as the tiny towers of pictures, with which some have to agree.
         sizes = TextTowerConfig.tiny().arch | {"hidden_size": 32, "projection_size": 32}
@@ -192,6 +196,8 @@ def _objective(config: ObjectiveConfig) -> ObjectiveConfig:
     sizes = OBJECTIVES.get(config.kind, {})
     inner = getattr(config, "objective", None)
     held = {} if inner is None else {"objective": _objective(inner).to_dict()}
+    given = config.to_dict()
+    sizes = {key: given[key] | size if isinstance(size, dict) else size for key, size in sizes.items()}
     return _with(config, sizes | held)
 
 

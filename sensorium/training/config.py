@@ -19,14 +19,15 @@ AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, Obje
 
 
 class ScheduleConfig(Config):
-    """Learning rate over the stage: linear warm-up, then constant, falling, or cosine."""
+    """Learning rate over the stage: linear warm-up, then constant, falling, or cosine; `geometric`: by one factor
+    every step."""
 
-    shape: Literal["cosine", "linear", "constant"] = "cosine"
+    shape: Literal["cosine", "linear", "constant", "geometric"] = "cosine"
     warmup_steps: int = 0
     warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the stage's steps; give this or `warmup_steps`."""
     final_ratio: float = 0.1
-    """Of the peak, at the last step of a cosine or a line."""
+    """Of the peak, at the last step of what falls."""
 
     @model_validator(mode="after")
     def _one_warmup(self) -> ScheduleConfig:

@@ -35,6 +35,8 @@ def rate(schedule: ScheduleConfig, step: int, steps: int) -> float:
     if schedule.shape == "constant":
         return 1.0
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    if schedule.shape == "geometric":
+        return schedule.final_ratio**done
     left = 1 - done if schedule.shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
     return schedule.final_ratio + (1 - schedule.final_ratio) * left
 

@@ -18,6 +18,7 @@ from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
 from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
+from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate
 from sensorium.training.precision import autocast
 from sensorium.training.preflight import StageParts, stage_precision
@@ -150,6 +151,7 @@ class StageRun:
             line |= {"loss": None, "grad_norm": None, "skipped_update": True}
             line |= dict.fromkeys(named)
             self.bad_in_row += 1
+        stepped(self.parts.objective, model)
         return line, state
 
     def _stop_if_lost(self) -> None:

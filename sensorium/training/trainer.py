@@ -33,7 +33,7 @@ from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
 from sensorium.training.feature_cache import FeatureCache
 from sensorium.training.log import TrainingLog, read_log
-from sensorium.training.objectives.owned import PREFIX, beside, go_on_from, owned_tensors
+from sensorium.training.objectives.owned import PREFIX, begin, beside, go_on_from, owned_tensors
 from sensorium.training.optimiser import (
     build_optimiser,
     optimiser_tensors,
@@ -168,6 +168,7 @@ class Trainer:
                 self._note_learnt(stage)
         for index in range(start, len(self.recipe.stages)):
             with beside(self.model, ready[index].objective):
+                begin(ready[index].objective, self.model)
                 go_on_from(self.model, self._owned)
                 self._run_stage(index, ready[index])
                 self._owned |= owned_tensors(self.model)

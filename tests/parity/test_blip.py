@@ -25,7 +25,7 @@ from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors, wr
 from sensorium.model.joint import joint_parts, text_vectors
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
-from sensorium.training.objectives.next_token import next_token_losses
+from sensorium.training.objectives.next_token import CaptionConfig, next_token_losses
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 DEC, PAD = 259, 0
@@ -102,6 +102,7 @@ def test_captions_go_on_alike(tmp_path: Path) -> None:
 
 
 def test_the_loss_of_captions(tmp_path: Path) -> None:
+    """With smoothed targets, too."""
     theirs = blip(tmp_path / "hf")
     ours = read_hf(tmp_path / "hf")
     ids, picture = [DEC, 5, 6, 7, 8, 9, 0], pictures(1)
@@ -110,6 +111,13 @@ def test_the_loss_of_captions(tmp_path: Path) -> None:
         expected = theirs(input_ids=torch.tensor([ids]), pixel_values=normalised(picture), labels=labels).loss
         losses = next_token_losses(ours, batch_of(example(ids, picture[0], learned=4)))
     torch.testing.assert_close(losses.total / losses.count, expected, atol=1e-5, rtol=1e-5)
+    theirs.text_decoder.label_smoothing = 0.1
+    objective = CaptionConfig(smoothing=0.1).build(ours, SimpleNamespace(), [])  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        smooth = theirs(input_ids=torch.tensor([ids]), pixel_values=normalised(picture), labels=labels).loss
+        losses = objective(ours, batch_of(example(ids, picture[0], learned=4)))
+    assert abs(float(smooth - expected)) > 1e-3
+    torch.testing.assert_close(losses.total / losses.count, smooth, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_without_a_picture_read_the_text_alone(tmp_path: Path) -> None:

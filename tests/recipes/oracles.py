@@ -451,7 +451,26 @@ def cogvlm(side: int) -> ByParts:
 
 
 LLAMA_7B = size_of("LlamaForCausalLM", "LlamaConfig")
+def blip_med() -> int:
+    """What reads, as `blip-retrieval` has it, and of the decoder that transformers has too: self-attention, and
+    the head without its matrix, which is the words'."""
+    from transformers import BlipConfig, BlipForConditionalGeneration
+
+    with torch.device("meta"):
+        decoder = BlipForConditionalGeneration(BlipConfig(text_config=BERT)).text_decoder
+    own = {id(p): p.numel() for layer in decoder.bert.encoder.layer for p in layer.attention.parameters()}
+    head = {id(p): p.numel() for p in decoder.cls.parameters()}
+    words = decoder.bert.embeddings.word_embeddings.weight
+    reads = ORACLES["blip-retrieval"].sizes()["backbone"]
+    return reads + sum(own.values()) + sum(size for key, size in head.items() if key != id(words))
+
+
 BY_PARTS: dict[str, ByParts] = {
+    "blip": ByParts("blip_pretrain", {
+        "encoders.image": size_of("BlipVisionModel", "BlipVisionConfig", image_size=224),
+        "backbone": blip_med,
+        "fusion": lambda: linear(768, 256),
+    }),
     # Four neighbours of width 1408 in one token; the tower is BLIP-2's at 448 pixels.
     "minigpt-v2": ByParts("minigpt_v2", {
         "encoders.image": size_of("Blip2VisionModel", "Blip2VisionConfig", image_size=448),

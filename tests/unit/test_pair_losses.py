@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
-from sensorium.training.objectives.pair_losses import (
+from sensorium.nn.contrastive import (
     caption_loss,
-    contrast_loss,
-    draw_negatives,
+    hard_negatives,
     matching_loss,
+    soft_targets,
+    softmax_contrast,
 )
 
 
@@ -24,21 +26,42 @@ def test_contrast_of_two_by_hand() -> None:
 
     rows = (loss(2, 0) + loss(3, 1)) / 2
     columns = (loss(2, 1) + loss(3, 0)) / 2
-    assert abs(float(contrast_loss(scores, 0.1)) - (rows + columns) / 2) < 1e-6
-    assert float(contrast_loss(100 * torch.eye(5))) < 1e-6
+    assert abs(float(softmax_contrast(scores, scores.T, smoothing=0.1)) - (rows + columns) / 2) < 1e-6
+    assert float(softmax_contrast(*2 * [100 * torch.eye(5)])) < 1e-6
 
 
 def test_negatives_are_others_and_the_hard_ones() -> None:
     scores = torch.zeros(4, 4)
     scores[:, 2] = 3.0
-    drawn = torch.stack([draw_negatives(scores) for _ in range(400)])
+    drawn = torch.stack([hard_negatives(scores) for _ in range(400)])
     for row in range(4):
         assert row not in drawn[:, row]
     # Of a softmax over the three others: e^3 / (e^3 + 2).
     share = float((drawn[:, 0] == 2).float().mean())
     assert abs(share - math.exp(3) / (math.exp(3) + 2)) < 0.06
     # However sure a row is of itself, another one is drawn.
-    assert draw_negatives(1e4 * torch.eye(2)).tolist() == [1, 0]
+    assert hard_negatives(1e4 * torch.eye(2)).tolist() == [1, 0]
+
+
+def test_a_floor_gives_every_wrong_one_a_chance() -> None:
+    scores = torch.tensor([[0.0, 90.0, 0.0]]).expand(3, 3)
+    sure = torch.stack([hard_negatives(scores) for _ in range(50)])
+    assert set(sure[:, 0].tolist()) == {1}
+    drawn = torch.stack([hard_negatives(scores, floor=1.0) for _ in range(600)])
+    # 1 + 1 against 0 + 1.
+    assert abs(float((drawn[:, 0] == 1).float().mean()) - 2 / 3) < 0.07
+
+
+def test_partners_that_are_right_too_are_neither_drawn_nor_wrong() -> None:
+    """The first two pairs are two captions of one picture; so is the last candidate."""
+    right = torch.tensor([[1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0]]).bool()
+    for _ in range(20):
+        assert hard_negatives(torch.randn(3, 3), right_NN=right[:, :3])[:2].tolist() == [2, 2]
+    targets = soft_targets(torch.zeros(3, 4), 0.4, right)
+    torch.testing.assert_close(targets[0], torch.tensor([0.3, 0.3, 0.1, 0.3]))
+    torch.testing.assert_close(targets[2], torch.tensor([0.1, 0.1, 0.7, 0.1]))
+    with pytest.raises(ValueError, match="not alike"):
+        hard_negatives(torch.zeros(2, 2), right_NN=right[:2, :2])
 
 
 def test_matching_counts_the_first_rows_as_pairs() -> None:

@@ -12,6 +12,7 @@ OBJECTIVES = NameTable(
         "aligned": "sensorium.training.objectives.aligned:AlignedConfig",
         "contrastive": "sensorium.training.objectives.contrastive:ContrastiveConfig",
         "matching": "sensorium.training.objectives.matching:MatchingConfig",
+        "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

@@ -26,7 +26,7 @@ from sensorium.processing.processor import Processor
 from sensorium.training.objectives import OBJECTIVES
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
 from sensorium.training.objectives.next_token import CaptionConfig
-from sensorium.training.objectives.owned import own_module
+from sensorium.training.objectives.owned import begin, own_module, stepped
 from sensorium.training.objectives.pformer import PFormer, PFormerConfig
 from sensorium.training.objectives.read_captions import CaptionReader
 from sensorium.training.objectives.sentences import teacher_queries
@@ -73,6 +73,14 @@ class Aligned:
         if owned is not None:
             self.module["inner"] = owned
         processor.require(one_picture)
+
+    def begin(self, model: MultimodalModel) -> None:
+        """The inner objective's."""
+        begin(self.inner, model)
+
+    def stepped(self, model: MultimodalModel) -> None:
+        """The inner objective's."""
+        stepped(self.inner, model)
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         if "image" not in batch.media:

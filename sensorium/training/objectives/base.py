@@ -30,7 +30,8 @@ class Objective(Protocol):
 
     One that has an attribute `module` (an `nn.Module`) owns it: the module learns where `learns`
     names the part `objective`, is in every checkpoint, and is not saved with the model
-    (`objectives/owned.py`).
+    (`objectives/owned.py`). Beside it, it may have `begin(model)`, called when its stage begins, and `stepped(model)`,
+    called behind each step of the optimiser: for what follows the model without learning.
     """
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses: ...

@@ -37,6 +37,8 @@ class CaptionConfig(ObjectiveConfig):
     prefix: bool = False
     """For encoder-decoders: the encoder reads the front of each caption, up to a random token, and
     the decoder writes the rest (prefix language modelling)."""
+    smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each target that is spread over the whole vocabulary."""
 
     @property
     def template(self) -> str | None:
@@ -45,8 +47,10 @@ class CaptionConfig(ObjectiveConfig):
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
+        if self.prefix and self.smoothing:
+            raise ConfigError("smoothing with prefix", expected="one of them", where="objective.smoothing")
         if not self.prefix:
-            return next_token_losses
+            return _smoothed(self.smoothing)
         if not model.config.backbone.one_answer:
             raise ConfigError("prefix for an LLM that reads and writes in one go",
                               expected="an encoder-decoder", where="objective.prefix",
@@ -61,12 +65,16 @@ class InstructConfig(ObjectiveConfig):
     word_noise: float = Field(default=0.0, ge=0.0)
     """For models that rank words for a picture: how uncertain their order is made
     (`VocabularyLookup.noised`)."""
+    smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each target that is spread over the whole vocabulary."""
 
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
+        if self.word_noise and self.smoothing:
+            raise ConfigError("smoothing with word_noise", expected="one of them", where="objective.smoothing")
         if not self.word_noise:
-            return next_token_losses
+            return _smoothed(self.smoothing)
         if not any(lane.lookup and lane.lookup.ranked for lane in model.config.lanes.values()):
             raise ConfigError(
                 "word_noise for a model that ranks no words",
@@ -76,15 +84,23 @@ class InstructConfig(ObjectiveConfig):
         return partial(_with_noise, self.word_noise)
 
 
-def next_token_losses(model: MultimodalModel, batch: Batch) -> Losses:
-    """Cross-entropy of every learned token given all before it in its own sample."""
+def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0.0) -> Losses:
+    """Cross-entropy of every learned token given all before it in its own sample.
+
+    Args:
+        smoothing: share of each target that is spread over the whole vocabulary.
+    """
     hidden_BTD = model(batch).hidden_BTD
     hidden_ND, targets_N = learned(hidden_BTD, batch)
     # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
     # logits would cost more memory than all layers together.
     logits_NV = model.logits(hidden_ND).float()
-    total = F.cross_entropy(logits_NV, targets_N, reduction="sum")
+    total = F.cross_entropy(logits_NV, targets_N, reduction="sum", label_smoothing=smoothing)
     return Losses(total, len(targets_N), {"next_token": float(total.detach()) / max(1, len(targets_N))})
+
+
+def _smoothed(smoothing: float) -> Objective:
+    return partial(next_token_losses, smoothing=smoothing) if smoothing else next_token_losses
 
 
 def _behind_a_prefix(closing: int, model: MultimodalModel, batch: Batch) -> Losses:

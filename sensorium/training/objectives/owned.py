@@ -39,6 +39,20 @@ def beside(model: MultimodalModel, objective: Any) -> Iterator[None]:
         delattr(model, OBJECTIVE)
 
 
+def begin(objective: Any, model: MultimodalModel) -> None:
+    """Tell an objective that wants to know that its stage begins, with the model as it is now."""
+    getattr(objective, "begin", _nothing)(model)
+
+
+def stepped(objective: Any, model: MultimodalModel) -> None:
+    """Tell an objective that wants to know that the model has just learnt."""
+    getattr(objective, "stepped", _nothing)(model)
+
+
+def _nothing(model: MultimodalModel) -> None:
+    """Most objectives keep nothing of a model."""
+
+
 @contextmanager
 def own_seed(seed: int) -> Iterator[None]:
     """Draw first weights apart from all other random numbers: they are then the same whatever

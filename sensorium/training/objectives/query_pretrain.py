@@ -24,14 +24,9 @@ from sensorium.core.errors import ConfigError, DataError
 from sensorium.data.source import Source
 from sensorium.input_projectors.qformer import QFormer
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.contrastive import caption_loss, hard_negatives, matching_loss, softmax_contrast
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
-from sensorium.training.objectives.pair_losses import (
-    caption_loss,
-    contrast_loss,
-    draw_negatives,
-    matching_loss,
-)
 from sensorium.training.objectives.query_text import QueryText, image_text_scores
 from sensorium.training.objectives.read_captions import CaptionReader
 from sensorium.training.objectives.vocabulary import one_picture
@@ -96,9 +91,9 @@ class QueryPretrain:
         text_ME = module.text_features(former, ids_MS, real_MS)
         scores_MM = image_text_scores(module.image_features(query_MQD), text_ME) / module.temperature
         losses = {
-            "contrast": contrast_loss(scores_MM, smoothing),
+            "contrast": softmax_contrast(scores_MM, scores_MM.T, smoothing=smoothing),
             "matching": self._matching(former, scores_MM, image_MLD, (ids_MS, real_MS)),
-            "writing": caption_loss(logits_MSV.float(), begun_MS, real_MS, smoothing),
+            "writing": caption_loss(logits_MSV, begun_MS, real_MS, smoothing),
         }
         total = torch.stack(list(losses.values())).sum()
         count = len(image_MLD)
@@ -109,14 +104,14 @@ class QueryPretrain:
     ) -> Tensor:
         """Every pair, every caption beside a wrong picture, every picture beside a wrong caption."""
         ids_MS, real_MS = text
-        pictures_M, captions_M = draw_negatives(scores_MM.T), draw_negatives(scores_MM)
+        pictures_M, captions_M = hard_negatives(scores_MM.T), hard_negatives(scores_MM)
         logits_N2 = self.module.matches(
             former,
             torch.cat([image_MLD, image_MLD[pictures_M], image_MLD]),
             torch.cat([ids_MS, ids_MS, ids_MS[captions_M]]),
             torch.cat([real_MS, real_MS, real_MS[captions_M]]),
         )
-        return matching_loss(logits_N2.float(), len(ids_MS))
+        return matching_loss(logits_N2, len(ids_MS))
 
 
 def begun(ids_MS: Tensor, begin_id: int) -> Tensor:
