@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image as PILImage
 
 from sensorium.core.batch import Example
-from sensorium.core.sample import parse_sample
+from sensorium.core.sample import Sample, parse_sample
 from sensorium.inference.engine import Engine
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -47,12 +47,15 @@ def our_processor(config: ModelConfig) -> Processor:
     return Processor(config, byte_tokenizer(), template="caption")
 
 
-def encode(config: ModelConfig, prompt: Prompt) -> Example:
+def talk(prompt: Prompt, *answers: str) -> Sample:
     content = [{"type": "text", "text": p} if isinstance(p, str) else
                {"type": "image", "image": picture(p)} for p in prompt]  # fmt: skip
-    return our_processor(config).encode(
-        parse_sample({"messages": [{"role": "user", "content": content}]})
-    )
+    turns = [{"role": "user", "content": content}, *({"role": "assistant", "content": a} for a in answers)]
+    return parse_sample({"messages": turns})
+
+
+def encode(config: ModelConfig, prompt: Prompt) -> Example:
+    return our_processor(config).encode(talk(prompt))
 
 
 def our_logits(model: MultimodalModel, rows: list[list[Example]], **options: Any) -> torch.Tensor:
@@ -89,18 +92,22 @@ def cases_of(
     return made
 
 
-def check_logits(ours: MultimodalModel, cases: Sequence[Case]) -> None:
-    """Alone, padded on either side, and packed into one row."""
+def layouts(ours: MultimodalModel, cases: Sequence[Case]) -> Iterator[tuple[str, Case, torch.Tensor]]:
+    """Our logits of each case: alone, padded on either side, and packed into one row."""
     for case in cases:
-        assert_equal(our_logits(ours, [[case.example]])[0], case.logits_TV)
+        yield "alone", case, our_logits(ours, [[case.example]])[0]
     for left in (False, True):
         rows = our_logits(ours, [[case.example] for case in cases], pad_left=left)
         for row_TV, case in zip(rows, cases, strict=True):
             length = len(case.example)
-            assert_equal(row_TV[-length:] if left else row_TV[:length], case.logits_TV)
+            yield ("left" if left else "right"), case, row_TV[-length:] if left else row_TV[:length]
     packed = our_logits(ours, [[case.example for case in cases]])[0]
-    lengths = [len(case.example) for case in cases]
-    for got_TV, case in zip(packed.split(lengths), cases, strict=True):
+    for got_TV, case in zip(packed.split([len(case.example) for case in cases]), cases, strict=True):
+        yield "packed", case, got_TV
+
+
+def check_logits(ours: MultimodalModel, cases: Sequence[Case]) -> None:
+    for _, case, got_TV in layouts(ours, cases):
         assert_equal(got_TV, case.logits_TV)
 
 
