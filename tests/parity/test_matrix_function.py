@@ -108,7 +108,7 @@ def test_greedy_text(pair: Pair, record: Callable[..., None]) -> None:
     record(pair.name, "greedy")
 
 
-def generated(theirs: Any, case: Case) -> list[int]:
+def generated(theirs: Any, case: Any) -> list[int]:
     made = theirs.generate(**case.inputs, max_new_tokens=LENGTH, min_new_tokens=LENGTH, do_sample=False,
                            eos_token_id=-1, pad_token_id=0)  # fmt: skip
     return made[0].tolist()[-LENGTH:]

@@ -73,14 +73,13 @@ class Blip2:
         if not isinstance(lane.projector, QFormerConfig):
             raise refuse_export("blip-2", "the projector is not a Q-Former")
         tower, former = lane.encoder, lane.projector
-        text = lm_arch("blip-2", config)
         return {
             "architectures": ["Blip2ForConditionalGeneration"],
             "model_type": "blip-2",
             "num_query_tokens": former.queries,
-            # Features replace its embedding, so that any id may stand for a picture.
-            "image_token_index": text.get("pad_token_id") or 0,
-            "text_config": text,
+            # Features replace its embedding; the last row of the table is the least likely in a text.
+            "image_token_index": config.backbone.vocab_size - 1,
+            "text_config": lm_arch("blip-2", config),
             "vision_config": {
                 "hidden_size": tower.width,
                 "num_hidden_layers": tower.layers,
