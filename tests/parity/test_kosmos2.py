@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,9 @@ SNOWMAN = (0.390625, 0.046875, 0.984375, 0.828125)
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (40, 60), (61, 33), (9, 200), (200, 9), (300, 301)])
-def test_prompts_and_pixels(height: int, width: int, processor: Any, mine: Processor) -> None:
+def test_prompts_and_pixels(
+    height: int, width: int, processor: Any, mine: Processor, record: Callable[..., None]
+) -> None:
     image = picture(height, width)
     text = "<grounding> an image of a dog"
     expected = processor(images=image, text=text, num_image_tokens=4, return_tensors="pt")
@@ -174,7 +177,7 @@ def test_prompts_and_pixels(height: int, width: int, processor: Any, mine: Proce
     assert [t for i, t in enumerate(got.input_ids) if i not in got.slots["image"]] == words
     seen = mine.config.lane("image").encoder.build()
     mine_pixels = seen.normalise(got.media["image"].pixels_NCHW)  # pyright: ignore[reportCallIssue]
-    torch.testing.assert_close(mine_pixels, expected["pixel_values"], atol=1e-5, rtol=1e-5)
+    record("kosmos-2", "pixels", "ids", "placeholders", ours=mine_pixels, theirs=expected["pixel_values"])
 
 
 def test_boxes_in_the_answer(processor: Any, mine: Processor) -> None:
