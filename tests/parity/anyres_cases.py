@@ -12,7 +12,6 @@ from PIL import Image as PILImage
 
 from sensorium.core.batch import Example
 from sensorium.core.sample import Sample, parse_sample
-from sensorium.inference.engine import Engine
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
@@ -104,22 +103,3 @@ def layouts(ours: MultimodalModel, cases: Sequence[Case]) -> Iterator[tuple[str,
     packed = our_logits(ours, [[case.example for case in cases]])[0]
     for got_TV, case in zip(packed.split([len(case.example) for case in cases]), cases, strict=True):
         yield "packed", case, got_TV
-
-
-def check_logits(ours: MultimodalModel, cases: Sequence[Case]) -> None:
-    for _, case, got_TV in layouts(ours, cases):
-        assert_equal(got_TV, case.logits_TV)
-
-
-def check_greedy_text(theirs: Any, ours: MultimodalModel, cases: Sequence[Case]) -> None:
-    """Twelve tokens, all prompts together and each alone."""
-    engine = Engine(ours, our_processor(ours.config))
-    engine.processor.stop_ids = set()
-    together = engine.generate([case.example for case in cases], max_tokens=12)
-    for case, got in zip(cases, together, strict=True):
-        made = theirs.generate(
-            **case.inputs, max_new_tokens=12, do_sample=False, eos_token_id=-1, pad_token_id=0
-        )
-        expected = made[0, len(case.example) :].tolist()
-        assert got == expected
-        assert engine.generate([case.example], max_tokens=12) == [expected]

@@ -27,6 +27,7 @@ PROMPTS: dict[str, Prompt] = {
     "two": ["a ", (28, 28), " or ", (57, 55)],
     "three": [(157, 55), "a ", (200, 3), "-", (40, 40), "?"],
     "side by side": [(3, 200), (40, 40)],
+    "blind": ["no picture at all"],
 }
 
 
@@ -43,7 +44,9 @@ def blip_eyes() -> Any:
 
 
 def next_eyes() -> Any:
-    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+    from transformers.models.llava_next.image_processing_pil_llava_next import (
+        LlavaNextImageProcessorPil,
+    )
 
     return LlavaNextImageProcessorPil(
         size={"shortest_edge": 28}, crop_size=SQUARE, image_grid_pinpoints=hf_models.NEXT_PINPOINTS
@@ -85,8 +88,8 @@ def pictures(prompt: Prompt) -> list[Any]:
 def spliced(theirs: Any, prompt: Prompt, example: Example, eyes: Any) -> dict[str, Any]:
     """Ids with the reference's own image token where features go."""
     ids_1T = torch.tensor([example.input_ids])
-    ids_1T[0, example.slots["image"]] = theirs.config.image_token_id
-    seen = eyes(pictures(prompt), return_tensors="pt")
+    ids_1T[0, example.slots.get("image", [])] = theirs.config.image_token_id
+    seen = eyes(pictures(prompt), return_tensors="pt") if example.media else {}
     return {"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T), **seen}
 
 
@@ -184,17 +187,17 @@ DECODERS: dict[str, Decoder] = {
     "llava": Decoder(partial(hf_models.llava, vocab=VOCAB), llava_eyes, family="llava"),
     "llava-next": Decoder(hf_models.llava_next, next_eyes, family="llava_next"),
     "llava-onevision": Decoder(hf_models.llava_onevision, onevision_eyes, together, family="llava_onevision"),
-    "blip2-opt": Decoder(partial(hf_models.blip2, vocab=VOCAB), blip_eyes, family="blip-2"),
+    "blip2-opt": Decoder(partial(hf_models.blip2, vocab=VOCAB), blip_eyes, family="blip-2", without=("blind",)),
     "instructblip-vicuna": Decoder(
         partial(hf_models.instructblip, vocab=VOCAB, reader=VOCAB), blip_eyes, questioned, family="instructblip",
         # The Q-Former reads the question: there has to be one.
-        without=("side by side",),
+        without=("side by side", "blind"),
     ),
     "idefics": Decoder(
         partial(hf_models.idefics, alpha="vector", norm_heads=True, extra=2, vocab=VOCAB), idefics_eyes, attended,
-        family="idefics", steps=True, markers=("<img>", "</img>"),
+        family="idefics", steps=True, markers=("<img>", "</img>"), without=("blind",),
     ),
-    "kosmos-2": Decoder(partial(hf_models.kosmos2, vocab=VOCAB), kosmos_eyes, masked, family="kosmos-2"),
+    "kosmos-2": Decoder(partial(hf_models.kosmos2, vocab=VOCAB), kosmos_eyes, masked, family="kosmos-2", without=("blind",)),
     # The reference takes image tokens side by side for one picture's.
     "qwen2-vl": Decoder(
         native_models.qwen2_vl, qwen_eyes, typed, family="qwen2_vl", steps=True, without=("side by side",)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from anyres_cases import talk
-from decoders import PROMPTS, VOCAB, Decoder, blip_eyes, questioned, spliced
+from decoders import PROMPTS, VOCAB, Decoder, blip_eyes, questioned
 from hf_models import blip2_t5
 from test_matrix_function import LENGTH, SHOWS, Pair, generated
 
@@ -23,13 +23,13 @@ from sensorium.processing.processor import Processor
 from sensorium.text.byte_tokenizer import byte_tokenizer
 
 SYSTEMS = {
-    "blip2-t5": Decoder(partial(blip2_t5, reads=False, vocab=VOCAB), blip_eyes, spliced, family="blip-2"),
+    "blip2-t5": Decoder(partial(blip2_t5, reads=False, vocab=VOCAB), blip_eyes, family="blip-2", without=("blind",)),
     "instructblip-t5": Decoder(
         partial(blip2_t5, reads=True, vocab=VOCAB), blip_eyes, questioned, family="instructblip",
-        without=("side by side",),
+        without=("side by side", "blind"),
     ),
 }  # fmt: skip
-ANSWERS = dict(zip(PROMPTS, ("yes", "a cat, I think", "no", "two", "all three", "?"), strict=True))
+ANSWERS = dict(zip(PROMPTS, ("yes", "a cat, I think", "no", "two", "all three", "?", ""), strict=True))
 
 
 class Answered:

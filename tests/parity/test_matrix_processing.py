@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,7 +121,7 @@ PROCESSINGS: dict[str, Processing] = {
 
 
 def prompts(how: Processing) -> dict[str, Prompt]:
-    whole = {k: v for k, v in PROMPTS.items() if k not in ("side by side",)} | ODD
+    whole = {k: v for k, v in PROMPTS.items() if k not in ("side by side", "blind")} | ODD
     return {k: v for k, v in whole.items() if not how.front or (k == "start" or k in ODD)}
 
 
