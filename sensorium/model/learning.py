@@ -212,7 +212,10 @@ def own_names(model: MultimodalModel) -> set[str]:
 def _vocabulary(model: MultimodalModel) -> set[str]:
     """Names of the matrices with a row for each token, which no source has as a whole."""
     lm: Any = model.backbone.lm
-    matrices = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
+    # BLIP's reader and writer are two models.
+    models: list[Any] = [lm] if hasattr(lm, "get_input_embeddings") else list(lm.children())
+    both = [m for one in models for m in (one.get_input_embeddings(), one.get_output_embeddings())]
+    matrices = {id(m.weight) for m in both if m is not None}
     return {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in matrices}
 
 

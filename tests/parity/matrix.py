@@ -41,10 +41,16 @@ TEXT_BESIDE = why(IN_FRONT, *POSITIONS, "2", "3", "placeholders")
 COMPARED = why(APART, *POSITIONS, "2", "3", "placeholders") | why(SILENT, "greedy")
 ORACLES: dict[str, Oracle] = {
     "clip": Oracle("transformers.CLIPModel", COMPARED),
-    "siglip": Oracle("transformers.SiglipModel", COMPARED),
+    "siglip": Oracle(
+        "transformers.SiglipModel",
+        COMPARED | why("its tokenizer reads a SentencePiece model, and neither that nor its library is at hand", "ids"),
+    ),
     "blip-caption": Oracle("transformers.BlipForConditionalGeneration", TEXT_BESIDE),
     "blip-vqa": Oracle("transformers.BlipForQuestionAnswering", TEXT_BESIDE | why(ONE_ROW, "packed")),
-    "blip-retrieval": Oracle("transformers.BlipForImageTextRetrieval", COMPARED),
+    "blip-retrieval": Oracle(
+        "transformers.BlipForImageTextRetrieval",
+        COMPARED | why("ours begins all texts with [ENC], as the paper does where they are read over a picture", "ids"),
+    ),
     "blip2-opt": Oracle("transformers.Blip2ForConditionalGeneration (OPT)"),
     "blip2-t5": Oracle("transformers.Blip2ForConditionalGeneration (T5)", why(ONE_ROW, "packed")),
     "blip2-retrieval": Oracle(

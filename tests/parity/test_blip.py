@@ -23,6 +23,7 @@ from sensorium.core.sample import parse_messages
 from sensorium.inference.engine import Engine
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors, write_hf
+from sensorium.media.image import load_image
 from sensorium.model.joint import joint_parts, text_vectors
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
@@ -238,6 +239,20 @@ def bert_tokenizer(folder: Path) -> Any:
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(vocab)})
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def test_pictures_to_be_found_are_prepared_alike(tmp_path: Path, record: Callable[..., None]) -> None:
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    blip(tmp_path / "hf", "BlipForImageTextRetrieval")
+    eyes = BlipImageProcessorPil(size={"height": 28, "width": 28})
+    eyes.save_pretrained(tmp_path / "hf")
+    lane = read_hf(tmp_path / "hf").config.lane("image")
+    for size in ((50, 20), (20, 71), (3, 200)):
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+        raw = lane.resolution.cut(load_image(picture), TilePlan(), lane.encoder.preprocess())
+        seen = eyes(images=picture, return_tensors="pt")["pixel_values"].float()
+        record("blip-retrieval", "pixels", ours=normalised(torch.from_numpy(raw).permute(0, 3, 1, 2)), theirs=seen)
 
 
 @pytest.mark.parametrize("name", WRITERS)
