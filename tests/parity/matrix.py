@@ -30,7 +30,7 @@ APART = "pictures and texts meet in their vectors: no picture stands in a text"
 SILENT = "it compares and writes nothing"
 ONE_ROW = "encoder-decoders refuse packed rows by name (test_seq2seq.py)"
 PROMPTS = "peft adapts language models: what prepares pictures is the model's own (`llava`)"
-ORIGINALS = "its own code is not at hand; numbers of it were written down for prompts of up to two pictures"
+WRITTEN = "its numbers were written down once, for prompts of up to two pictures (golden/make_*.py)"
 
 
 def why(reason: str, *aspects: str) -> dict[str, str]:
@@ -77,7 +77,7 @@ ORACLES: dict[str, Oracle] = {
     ),
     "open-flamingo": Oracle(
         "open_flamingo.Flamingo (golden/openflamingo.json)",
-        why(ORIGINALS, "3") | why("its eyes are open_clip's, which need torchvision", *PROCESSING),
+        why(WRITTEN, "3") | why("its eyes are open_clip's, which need torchvision", *PROCESSING),
     ),
-    "qwen-vl": Oracle("QWenLMHeadModel of Qwen-VL-Chat (golden/qwen_vl.json)", why(ORIGINALS, "3")),
+    "qwen-vl": Oracle("QWenLMHeadModel of Qwen-VL-Chat (golden/qwen_vl.json)", why(WRITTEN, "3")),
 }  # fmt: skip

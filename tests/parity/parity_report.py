@@ -15,7 +15,8 @@ HEAD = """# What equals its original
 Each row is a system in a tiny size with random weights that the reference itself saved. Ours reads them and computes
 the same; what is listed was compared, what is not has a note that says why. A cell of `function` is proven by
 logits (vectors and scores where a model writes nothing) that are equal to 1e-5, greedy text that is identical,
-and an exported folder that the reference loads and agrees with; one of `processing` by equal pixel values (1e-5), token ids and
+and an exported folder that the reference loads and agrees with (where its own code does not run here: the same
+tensors under the same names); one of `processing` by equal pixel values (1e-5), token ids and
 places of the picture's tokens, odd aspect ratios included. Differences and seconds are rounded up to powers of ten.
 
 Written by `python -m pytest tests/parity --parity-report docs/parity.md`.
