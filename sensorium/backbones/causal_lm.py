@@ -184,6 +184,8 @@ class CausalLM(nn.Module):
             places_3BT=batch.places_3BT,
             segments_BT=batch.segments_BT if batch.packed else None,
             branches_BT=batch.branches_BT if batch.packed else None,
+            # Causal attention hides what stands behind a token, and so padding on the right.
+            mask_BT=(batch.segments_BT > 0).long() if batch.padded_left else None,
             insert=insert,
         )
 

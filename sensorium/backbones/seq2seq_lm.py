@@ -256,11 +256,11 @@ class Seq2SeqLM(nn.Module):
 
 
 def _answers_begin(batch: Batch, real_BT: Tensor) -> Tensor:
-    """Place of each row's first learned token, or its length, (B,)."""
-    length_B = real_BT.sum(dim=1)
+    """Place of each row's first learned token, or the one behind its end, (B,)."""
+    end_B = (real_BT * torch.arange(1, real_BT.shape[1] + 1, device=real_BT.device)).amax(dim=1)
     learn_BT = batch.learn_BT & real_BT
-    begin_B = torch.where(learn_BT.any(dim=1), learn_BT.int().argmax(dim=1), length_B)
-    if bool((learn_BT.sum(dim=1) != length_B - begin_B).any()):
+    begin_B = torch.where(learn_BT.any(dim=1), learn_BT.int().argmax(dim=1), end_B)
+    if bool((learn_BT.sum(dim=1) != end_B - begin_B).any()):
         raise DataError(
             "a conversation with several answers",
             expected="one answer, at the end, for an encoder-decoder",

@@ -200,6 +200,7 @@ class Batch:
     whether any row holds more than one, or separate turns. `branches_BT` numbers these from 1;
     0 is what all tokens behind it in its Example see. `places_3BT` (M-RoPE: time, row, column) take
     the place of `positions_BT` in the LLM's rotation of queries and keys; masks go by the latter.
+    `padded_left` says whether any row has padding in front.
     """
 
     input_ids_BT: Tensor
@@ -213,6 +214,7 @@ class Batch:
     packed: bool
     ids: Sequence[str] = ()
     places_3BT: Tensor | None = None
+    padded_left: bool = False
 
     def last_positions(self) -> Tensor:
         """(B,) the position behind which an answer to each row goes on; rows end together."""

@@ -77,10 +77,12 @@ def crop(picture: PILImage.Image, height: int, width: int, interpolation: str) -
         left, top = corner((height, width), *scaled)
         whole = picture.resize((scaled[1], scaled[0]), RESAMPLING[interpolation])
         return whole.crop((left, top, left + width, top + height))
-    # Of a 20,000 x 3 strip the box is cut while resizing, so that it never becomes a huge canvas.
-    # Pillow may then scale columns before rows, which rounds otherwise.
-    box = crop_box(_shape(picture), height, width)
-    return picture.resize((width, height), RESAMPLING[interpolation], box=box)
+    # Of a 20,000 x 3 strip the box is cut while resizing, so that it never becomes a huge canvas: along
+    # rows first, as Pillow does with the whole. In one go it may begin with columns, which rounds otherwise.
+    left, top, right, bottom = crop_box(_shape(picture), height, width)
+    method = RESAMPLING[interpolation]
+    narrow = picture.resize((width, picture.height), method, box=(left, 0, right, picture.height))
+    return narrow.resize((width, height), method, box=(0, top, width, bottom))
 
 
 def _shape(picture: PILImage.Image) -> MediaShape:

@@ -71,6 +71,7 @@ def collate(
         packed=any(len(row) > 1 or any(e.branches for e in row) for row in rows),
         ids=names,
         places_3BT=places,
+        padded_left=pad_left and any(sum(len(e) for e in row) < length for row in rows),
     )
 
 

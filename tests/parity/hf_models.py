@@ -16,16 +16,16 @@ NEXT_PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 ONEVISION_PINPOINTS = [[28 * rows, 28 * cols] for rows in range(1, 7) for cols in range(1, 7)]
 
 
-def llava(folder: Path, tie: bool = False) -> Any:
+def llava(folder: Path, tie: bool = False, vocab: int = 100) -> Any:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-    text = {"model_type": "llama", "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48,
+    text = {"model_type": "llama", "vocab_size": vocab, "hidden_size": 32, "intermediate_size": 48,
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
             "tie_word_embeddings": tie}  # fmt: skip
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **VISION},
         text_config=text,
-        image_token_index=IMAGE_ID,
+        image_token_index=vocab - 1,
         tie_word_embeddings=tie,
     )
     return save(LlavaForConditionalGeneration(config), folder)
@@ -65,7 +65,7 @@ def llava_onevision(folder: Path, *, tie: bool = False, max_tiles: int = 9) -> A
     return save(LlavaOnevisionForConditionalGeneration(config), folder)
 
 
-def blip2(folder: Path) -> Any:
+def blip2(folder: Path, vocab: int = 100) -> Any:
     from transformers import Blip2Config, Blip2ForConditionalGeneration
 
     config = Blip2Config(
@@ -73,11 +73,11 @@ def blip2(folder: Path) -> Any:
         qformer_config={"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4,
                         "num_attention_heads": 4, "intermediate_size": 48,
                         "encoder_hidden_size": 32},
-        text_config={"model_type": "opt", "vocab_size": 100, "hidden_size": 32, "ffn_dim": 48,
+        text_config={"model_type": "opt", "vocab_size": vocab, "hidden_size": 32, "ffn_dim": 48,
                      "num_hidden_layers": 2, "num_attention_heads": 4,
                      "max_position_embeddings": 64, "word_embed_proj_dim": 32},
         num_query_tokens=4,
-        image_token_index=IMAGE_ID,
+        image_token_index=vocab - 1,
     )  # fmt: skip
     return save(Blip2ForConditionalGeneration(config), folder)
 
@@ -93,43 +93,43 @@ def t5(folder: Path, *, tie: bool) -> Any:
     return save(T5ForConditionalGeneration(T5Config(**(T5 | {"tie_word_embeddings": tie}))), folder)
 
 
-def blip2_t5(folder: Path, *, reads: bool) -> Any:
+def blip2_t5(folder: Path, *, reads: bool, vocab: int = 100) -> Any:
     """BLIP-2 or, with a Q-Former that reads, InstructBLIP, in front of a T5."""
     import transformers
 
-    former = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+    former = {"vocab_size": vocab, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
               "intermediate_size": 48, "encoder_hidden_size": 32, "max_position_embeddings": 16}  # fmt: skip
     name = "InstructBlip" if reads else "Blip2"
     config = getattr(transformers, f"{name}Config")(
-        vision_config=VISION, qformer_config=former, text_config=T5, num_query_tokens=4,
-        image_token_index=IMAGE_ID,
+        vision_config=VISION, qformer_config=former, text_config=T5 | {"vocab_size": vocab},
+        num_query_tokens=4, image_token_index=vocab - 1,
     )  # fmt: skip
     return save(getattr(transformers, f"{name}ForConditionalGeneration")(config), folder)
 
 
-def instructblip(folder: Path) -> Any:
-    """A Q-Former of 50 words of its own before a Llama of 100."""
+def instructblip(folder: Path, vocab: int = 100, reader: int = 50) -> Any:
+    """A Q-Former of `reader` words of its own before a Llama of `vocab`."""
     from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
 
     config = InstructBlipConfig(
         vision_config=VISION,
-        qformer_config={"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4,
+        qformer_config={"vocab_size": reader, "hidden_size": 32, "num_hidden_layers": 4,
                         "num_attention_heads": 4, "intermediate_size": 48,
                         "encoder_hidden_size": 32, "max_position_embeddings": 16},
-        text_config={"model_type": "llama", "vocab_size": 100, "hidden_size": 32,
+        text_config={"model_type": "llama", "vocab_size": vocab, "hidden_size": 32,
                      "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
                      "num_key_value_heads": 2},
         num_query_tokens=4,
-        image_token_index=IMAGE_ID,
+        image_token_index=vocab - 1,
     )  # fmt: skip
     return save(InstructBlipForConditionalGeneration(config), folder)
 
 
-def idefics(folder: Path, *, alpha: str, norm_heads: bool, extra: int) -> Any:
+def idefics(folder: Path, *, alpha: str, norm_heads: bool, extra: int, vocab: int = 100) -> Any:
     from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
     config = IdeficsConfig(
-        vocab_size=100, additional_vocab_size=extra, hidden_size=32, intermediate_size=48,
+        vocab_size=vocab, additional_vocab_size=extra, hidden_size=32, intermediate_size=48,
         num_hidden_layers=4, num_attention_heads=4, cross_layer_interval=2,
         qk_layer_norms=norm_heads, use_resampler=True, alpha_type=alpha, alpha_initializer="ones",
         vision_config={"embed_dim": 32, "image_size": 28, "patch_size": 14,

@@ -4,6 +4,7 @@ back."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from sensorium.core.sample import parse_messages
 from sensorium.inference.engine import Engine
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.hf import export_hf, import_hf, read_hf, same_tensors, write_hf
+from sensorium.media.image import load_image
 from sensorium.model.joint import joint_parts, text_vectors
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
@@ -54,14 +56,14 @@ def pictures(count: int) -> Tensor:
 TEXTS = [[DEC, 5, 6, 7, 8], [DEC, 9, 10], [DEC, *range(20, 40)]]
 
 
-def test_captions(tmp_path: Path) -> None:
+def test_captions(tmp_path: Path, record: Callable[..., None]) -> None:
     theirs = blip(tmp_path / "hf")
     ours = read_hf(tmp_path / "hf")
     raw = pictures(3)
     made = [example(ids, picture) for ids, picture in zip(TEXTS, raw, strict=True)]
     batches = {
         "alone": [batch_of(one) for one in made],
-        "padded": [batch_of(*made)],
+        "right": [batch_of(*made)],
         "left": [batch_of(*made, pad_left=True)],
         "packed": [collate([made[:2], made[2:]], PAD)],
     }
@@ -72,7 +74,7 @@ def test_captions(tmp_path: Path) -> None:
         for ids, picture, logits in zip(TEXTS, raw, mine, strict=True):
             with torch.no_grad():
                 expected = theirs(input_ids=torch.tensor([ids]), pixel_values=normalised(picture[None])).logits
-            torch.testing.assert_close(logits, expected[0], atol=1e-5, rtol=1e-4, msg=lambda m, at=layout: f"{at}: {m}")
+            record("blip-caption", "1" if layout == "alone" else layout, ours=logits, theirs=expected[0])
 
 
 def greedy(model: Any, prompts: list[Example], length: int) -> list[list[int]]:
@@ -84,7 +86,7 @@ def until_end(ids: list[int]) -> list[int]:
     return ids[: ids.index(PAD)] if PAD in ids else ids
 
 
-def test_captions_go_on_alike(tmp_path: Path) -> None:
+def test_captions_go_on_alike(tmp_path: Path, record: Callable[..., None]) -> None:
     theirs = blip(tmp_path / "hf")
     ours = read_hf(tmp_path / "hf")
     raw = pictures(3)
@@ -99,6 +101,7 @@ def test_captions_go_on_alike(tmp_path: Path) -> None:
     prompts = [example(ids, picture) for ids, picture in zip(TEXTS, raw, strict=True)]
     assert greedy(ours, prompts, 12) == wanted
     assert [greedy(ours, [prompt], 12)[0] for prompt in prompts] == wanted
+    record("blip-caption", "greedy")
 
 
 def test_the_loss_of_captions(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ QUESTIONS = [[1, 5, 6, 7, 8, 0], [1, 9, 0], [1, *range(20, 40), 0]]
 ANSWERS = [[30, 31, 0], [40, 0], [50, 51, 52, 0]]
 
 
-def test_answers(tmp_path: Path) -> None:
+def test_answers(tmp_path: Path, record: Callable[..., None]) -> None:
     theirs = blip(tmp_path / "hf", "BlipForQuestionAnswering")
     ours = read_hf(tmp_path / "hf")
     raw = pictures(3)
@@ -144,6 +147,7 @@ def test_answers(tmp_path: Path) -> None:
     prompts = [example(q, p) for q, p in zip(QUESTIONS, raw, strict=True)]
     with torch.no_grad():
         together = ours(batch_of(*rows)).hidden_BTD
+        pushed = ours(batch_of(*rows, pad_left=True)).hidden_BTD
     wanted: list[list[int]] = []
     for i, (question, answer, picture) in enumerate(zip(QUESTIONS, ANSWERS, raw, strict=True)):
         asked = {"input_ids": torch.tensor([question]), "pixel_values": normalised(picture[None])}
@@ -155,17 +159,19 @@ def test_answers(tmp_path: Path) -> None:
             ).logits[0]
             alone = ours(batch_of(rows[i])).hidden_BTD[0]
         begin = len(question) - 1
-        for hidden in (together[i], alone):
+        left = pushed[i, -len(rows[i]) :]
+        for aspect, hidden in (("right", together[i]), ("1", alone), ("left", left)):
             mine = ours.logits(hidden[begin : begin + len(answer)])
-            torch.testing.assert_close(mine, expected, atol=1e-5, rtol=1e-4)
+            record("blip-vqa", aspect, ours=mine, theirs=expected)
         text = theirs.generate(**asked, max_new_tokens=10, do_sample=False)[0].tolist()
         assert text[0] == DEC
         wanted.append(until_end(text[1:]))
     assert greedy(ours, prompts, 10) == wanted
     assert [greedy(ours, [prompt], 10)[0] for prompt in prompts] == wanted
+    record("blip-vqa", "greedy")
 
 
-def test_retrieval(tmp_path: Path) -> None:
+def test_retrieval(tmp_path: Path, record: Callable[..., None]) -> None:
     """Vectors of texts and pictures, and both read together."""
     theirs = blip(tmp_path / "hf", "BlipForImageTextRetrieval")
     ours = read_hf(tmp_path / "hf")
@@ -181,21 +187,23 @@ def test_retrieval(tmp_path: Path) -> None:
         cosines = theirs(**asked, use_itm_head=False).itm_score
         read = theirs(**asked).itm_score
     packed = collate([rows[:2], rows[2:]], PAD)
-    for batch in (batch_of(*rows), batch_of(*rows, pad_left=True), packed):
+    batches = {"right": batch_of(*rows), "left": batch_of(*rows, pad_left=True), "packed": packed}
+    for layout, batch in batches.items():
         with torch.no_grad():
             vectors_NJ = scorer.pictures(ours.features(batch.media)["image"])
             mine = scorer.scores(vectors_NJ, text_vectors(tower, batch))
-            torch.testing.assert_close(mine, cosines, atol=1e-5, rtol=1e-5)
+            record("blip-retrieval", "1", layout, ours=mine, theirs=cosines)
             together = tower.matched(ours(batch).hidden_BTD, batch)
-            torch.testing.assert_close(together, read, atol=1e-5, rtol=1e-4)
+            record("blip-retrieval", layout, ours=together, theirs=read)
 
 
 WRITERS = ["BlipForConditionalGeneration", "BlipForQuestionAnswering"]
 CLASSES = [*WRITERS, "BlipForImageTextRetrieval"]
+ORACLES = dict(zip(CLASSES, ("blip-caption", "blip-vqa", "blip-retrieval"), strict=True))
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_there_and_back(name: str, tmp_path: Path) -> None:
+def test_there_and_back(name: str, tmp_path: Path, record: Callable[..., None]) -> None:
     import transformers
 
     theirs = blip(tmp_path / "hf", name)
@@ -213,6 +221,7 @@ def test_there_and_back(name: str, tmp_path: Path) -> None:
     assert not info["unexpected_keys"]
     for one, two in zip(theirs.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, two)
+    record(ORACLES[name], "export")
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -240,8 +249,22 @@ def bert_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def test_pictures_to_be_found_are_prepared_alike(tmp_path: Path, record: Callable[..., None]) -> None:
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    blip(tmp_path / "hf", "BlipForImageTextRetrieval")
+    eyes = BlipImageProcessorPil(size={"height": 28, "width": 28})
+    eyes.save_pretrained(tmp_path / "hf")
+    lane = read_hf(tmp_path / "hf").config.lane("image")
+    for size in ((50, 20), (20, 71), (3, 200)):
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+        raw = lane.resolution.cut(load_image(picture), TilePlan(), lane.encoder.preprocess())
+        seen = eyes(images=picture, return_tensors="pt")["pixel_values"].float()
+        record("blip-retrieval", "pixels", ours=normalised(torch.from_numpy(raw).permute(0, 3, 1, 2)), theirs=seen)
+
+
 @pytest.mark.parametrize("name", WRITERS)
-def test_prepared_as_by_its_processor(name: str, tmp_path: Path) -> None:
+def test_prepared_as_by_its_processor(name: str, tmp_path: Path, record: Callable[..., None]) -> None:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     theirs = blip(tmp_path / "hf", name)
@@ -251,7 +274,7 @@ def test_prepared_as_by_its_processor(name: str, tmp_path: Path) -> None:
     import_hf(tmp_path / "hf", tmp_path / "ours")
     model = load(tmp_path / "ours", device="cpu")
     rng = np.random.default_rng(0)
-    for size in ((50, 20), (20, 71), (28, 28)):
+    for size in ((50, 20), (20, 71), (28, 28), (3, 200)):
         picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
         seen = eyes(images=picture, return_tensors="pt")["pixel_values"]
         text = "a picture of" if name == CLASSES[0] else "What is this?"
@@ -260,8 +283,9 @@ def test_prepared_as_by_its_processor(name: str, tmp_path: Path) -> None:
             {"type": "image", "image": picture}, {"type": "text", "text": text}]}]))  # fmt: skip
         encoder: Any = model.network.encoders["image"]
         mine = encoder.normalise(made.media["image"].pixels_NCHW)
-        torch.testing.assert_close(mine, seen.float(), atol=1e-5, rtol=0)
+        record(ORACLES[name], "pixels", ours=mine, theirs=seen.float())
         assert made.input_ids == ([DEC, *ids[1:-1]] if name == CLASSES[0] else ids)
+        record(ORACLES[name], "ids")
         said = theirs.generate(pixel_values=seen.float(), input_ids=torch.tensor([ids]), max_new_tokens=6,
                                do_sample=False)[0].tolist()  # fmt: skip
         prompt = len(made.input_ids) if name == CLASSES[0] else 1

@@ -3,6 +3,7 @@ a BERT decoder that is given the queries' keys and values."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def module_of(model: MultimodalModel) -> QueryText:
 
 
 @torch.no_grad()
-def test_contrast(theirs: Any, ours: MultimodalModel) -> None:
+def test_contrast(theirs: Any, ours: MultimodalModel, record: Callable[..., None]) -> None:
     """Every picture with every caption; captions of several lengths."""
     raw, (ids_MS, real_MS) = pixels(3), captions()
     former, module = q_former(ours), module_of(ours)
@@ -88,16 +89,16 @@ def test_contrast(theirs: Any, ours: MultimodalModel) -> None:
     text_ME = module.text_features(former, ids_MS, real_MS)
     scores_MT = image_text_scores(module.image_features(query_MQD), text_ME)
     want = theirs(pixel_values=normalised(raw), input_ids=ids_MS, attention_mask=real_MS.long())
-    torch.testing.assert_close(scores_MT, want.logits_per_image, atol=1e-5, rtol=1e-4)
+    record("blip2-retrieval", "1", "right", ours=scores_MT, theirs=want.logits_per_image)
 
 
 @torch.no_grad()
-def test_matching(theirs: Any, ours: MultimodalModel) -> None:
+def test_matching(theirs: Any, ours: MultimodalModel, record: Callable[..., None]) -> None:
     raw, (ids_MS, real_MS) = pixels(4), captions()
     got_M2 = module_of(ours).matches(q_former(ours), seen(ours, raw), ids_MS, real_MS)
     want = theirs(pixel_values=normalised(raw), input_ids=ids_MS, attention_mask=real_MS.long(),
                   use_image_text_matching_head=True)  # fmt: skip
-    torch.testing.assert_close(got_M2, want.logits_per_image, atol=1e-5, rtol=1e-4)
+    record("blip2-retrieval", "1", "right", ours=got_M2, theirs=want.logits_per_image)
 
 
 def decoder(theirs: Any, module: QueryText) -> Any:
@@ -182,13 +183,14 @@ def test_the_mask_of_writing() -> None:
 
 
 @torch.no_grad()
-def test_returns_as_it_came(theirs: Any, ours: MultimodalModel) -> None:
+def test_returns_as_it_came(theirs: Any, ours: MultimodalModel, record: Callable[..., None]) -> None:
     state = {n: v for n, v in ours.state_dict().items()
              if not n.startswith(("backbone.", "projectors.image.out.", "objective.writer.", "objective.temp"))}  # fmt: skip
     back = HF.to_theirs(state)
     known = theirs.state_dict()
     assert set(back) == set(known)
     assert all(torch.equal(back[name], known[name]) for name in known)
+    record("blip2-retrieval", "export")
 
 
 def lavis_names(layers: int, blocks: int) -> set[str]:

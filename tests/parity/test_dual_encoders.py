@@ -65,7 +65,9 @@ def examples(family: str, raw: Tensor) -> list[Example]:
 
 @pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("layout", ["right", "left", "packed"])
-def test_embeddings_scores_and_loss(family: str, layout: str, tmp_path: Path) -> None:
+def test_embeddings_scores_and_loss(
+    family: str, layout: str, tmp_path: Path, record: Callable[..., None]
+) -> None:
     theirs = MODELS[family](tmp_path / "hf")
     ours = read_hf(tmp_path / "hf")
     raw = torch.randint(0, 256, (3, 3, 28, 28), dtype=torch.uint8)
@@ -83,7 +85,7 @@ def test_embeddings_scores_and_loss(family: str, layout: str, tmp_path: Path) ->
     for mine, wanted in ((pictures_NJ, expected.image_embeds), (texts_NJ, expected.text_embeds)):
         unit = torch.nn.functional.normalize(mine, dim=-1)
         torch.testing.assert_close(unit, wanted, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(scores_NN, expected.logits_per_image, atol=1e-5, rtol=1e-5)
+    record(family, "1", layout, ours=scores_NN, theirs=expected.logits_per_image)
     loss = "softmax" if family == "clip" else "sigmoid"
     losses = ContrastiveObjective(ContrastiveConfig(loss=loss))(ours, batch)
     assert losses.count == 3
@@ -101,7 +103,7 @@ def test_there_and_back(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_the_reference_loads_what_is_exported(family: str, tmp_path: Path) -> None:
+def test_the_reference_loads_what_is_exported(family: str, tmp_path: Path, record: Callable[..., None]) -> None:
     import transformers
 
     theirs = MODELS[family](tmp_path / "hf")
@@ -117,7 +119,7 @@ def test_the_reference_loads_what_is_exported(family: str, tmp_path: Path) -> No
     inputs = theirs_inputs(family, torch.randint(0, 256, (3, 3, 28, 28), dtype=torch.uint8))
     with torch.no_grad():
         one, two = theirs(**inputs).logits_per_image, again.eval()(**inputs).logits_per_image
-    torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)
+    record(family, "export", ours=one, theirs=two)
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -154,7 +156,7 @@ PROCESSORS: dict[str, Callable[[], Any]] = {"clip": clip_processor, "siglip": si
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_pictures_are_prepared_alike(family: str, tmp_path: Path) -> None:
+def test_pictures_are_prepared_alike(family: str, tmp_path: Path, record: Callable[..., None]) -> None:
     theirs = MODELS[family](tmp_path / "hf")
     processor = PROCESSORS[family]()
     processor.save_pretrained(tmp_path / "hf")
@@ -166,7 +168,7 @@ def test_pictures_are_prepared_alike(family: str, tmp_path: Path) -> None:
     for picture, wanted in zip(pictures(), seen, strict=True):
         media = model.processor.encode(_sample(picture)).media["image"]
         mine = encoder.normalise(media.pixels_NCHW)[0]
-        torch.testing.assert_close(mine, wanted.float(), atol=1e-5, rtol=0)
+        record(family, "pixels", ours=mine, theirs=wanted.float())
     with torch.no_grad():
         expected = theirs.get_image_features(pixel_values=seen.float()).pooler_output
     unit = torch.nn.functional.normalize(expected, dim=-1)
@@ -179,7 +181,7 @@ def _sample(picture: Image.Image) -> Any:
     return parse_sample({"messages": [{"role": "user", "content": [{"type": "image", "image": picture}]}]})
 
 
-def test_texts_are_prepared_as_by_clip(tmp_path: Path) -> None:
+def test_texts_are_prepared_as_by_clip(tmp_path: Path, record: Callable[..., None]) -> None:
     """Token ids, padding aside; then scores of texts of different lengths, one of them too long."""
     from transformers import CLIPTokenizer
 
@@ -197,6 +199,7 @@ def test_texts_are_prepared_as_by_clip(tmp_path: Path) -> None:
         made = model.processor.encode(_caption(text))
         assert made.input_ids == ids[mask.bool()].tolist()
         assert bool(made.truncated_tokens) == (text == texts[-1])
+    record("clip", "ids")
     pixels = clip_processor()(images=[p.convert("RGB") for p in pictures()], return_tensors="pt")
     with torch.no_grad():
         expected = theirs(**inputs, pixel_values=pixels["pixel_values"].float()).logits_per_image

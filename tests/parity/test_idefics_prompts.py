@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ CASES: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_ids_pixels_and_who_sees_what(
-    case: str, theirs: Any, built: tuple[MultimodalModel, Tokenizer]
+    case: str, theirs: Any, built: tuple[MultimodalModel, Tokenizer], record: Callable[..., None]
 ) -> None:
     items, (model, tokenizer) = CASES[case], built
     expected = theirs(text=[items], return_tensors="pt", add_end_of_utterance_token=False)
@@ -63,4 +64,4 @@ def test_ids_pixels_and_who_sees_what(
     index = torch.where(sees_TM.any(dim=1), sees_TM.float().argmax(dim=1) + 1, 0)
     assert got.media_index == index.tolist()
     pixels = IdeficsVitConfig.tiny().build().normalise(got.media["image"].pixels_NCHW)
-    torch.testing.assert_close(pixels, expected["pixel_values"][0], atol=1e-5, rtol=1e-5)
+    record("idefics", "pixels", "ids", ours=pixels, theirs=expected["pixel_values"][0])

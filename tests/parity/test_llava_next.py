@@ -1,4 +1,5 @@
-"""LLaVA-NeXT against transformers: pixels, placeholders, logits, greedy text, and the way back."""
+"""LLaVA-NeXT against transformers, beside test_matrix_*.py: pixels, placeholders and logits of many sizes, and the
+way back."""
 
 from __future__ import annotations
 
@@ -12,12 +13,8 @@ import torch
 from anyres_cases import (
     PROMPTS,
     SIZES,
-    Case,
     Prompt,
     assert_equal,
-    cases_of,
-    check_greedy_text,
-    check_logits,
     encode,
     our_logits,
     picture,
@@ -81,19 +78,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MultimodalModel
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("next") / "hf"
     return llava_next(folder), read_hf(folder)
-
-
-@pytest.fixture(scope="module")
-def cases(pair: tuple[Any, MultimodalModel]) -> list[Case]:
-    return cases_of(*pair, PROMPTS, reference_inputs)
-
-
-def test_logits(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
-    check_logits(pair[1], cases)
-
-
-def test_greedy_text(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
-    check_greedy_text(*pair, cases)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -175,25 +159,6 @@ def test_the_way_back(tmp_path: Path) -> None:
     again = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "back").eval()
     with torch.no_grad():
         assert torch.equal(again(**inputs).logits, theirs(**inputs).logits)
-
-
-def test_a_model_of_ours_goes_out(tmp_path: Path) -> None:
-    """Without the foreign config that an imported model keeps."""
-    from transformers import LlavaNextForConditionalGeneration
-
-    llava_next(tmp_path / "hf")
-    byte_tokenizer().save(tmp_path / "hf")
-    ours = import_hf(tmp_path / "hf", tmp_path / "ours")
-    (tmp_path / "ours" / "foreign.json").unlink()
-    export_hf(tmp_path / "ours", tmp_path / "back", "llava_next")
-    assert same_tensors(tmp_path / "hf", tmp_path / "back")
-    theirs = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "back").eval()
-    example = encode(ours.config, PROMPTS[3])
-    inputs = reference_inputs(PROMPTS[3], example)
-    # Features replace the image token's embedding, so that any id may stand for it.
-    inputs["input_ids"][inputs["input_ids"] == NEXT_IMAGE_ID] = theirs.config.image_token_id
-    with torch.no_grad():
-        assert_equal(our_logits(ours, [[example]]), theirs(**inputs).logits)
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 import torch
 from anyres_cases import (
-    PROMPTS,
     SIZES,
-    Case,
     Prompt,
     assert_equal,
-    cases_of,
-    check_greedy_text,
-    check_logits,
     encode,
     our_logits,
     picture,
@@ -75,19 +70,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MultimodalModel
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("onevision") / "hf"
     return checkpoint(folder), read_hf(folder)
-
-
-@pytest.fixture(scope="module")
-def cases(pair: tuple[Any, MultimodalModel]) -> list[Case]:
-    return cases_of(*pair, [*PROMPTS, ["x", (168, 168), "y"]], reference_inputs)
-
-
-def test_logits(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
-    check_logits(pair[1], cases)
-
-
-def test_greedy_text(pair: tuple[Any, MultimodalModel], cases: list[Case]) -> None:
-    check_greedy_text(*pair, cases)
 
 
 @pytest.mark.parametrize("size", [*SIZES, *LARGE], ids=str)

@@ -4,6 +4,7 @@ same weights under the same names."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("golden").joinpath("openflamingo.json").read_text())
+SHOWS = {"start": ("start", "1"), "middle": ("middle",), "end": ("end",), "two": ("2",), "two alike": ("2",)}
 LMS = {"gpt_neox": GPT_NEOX, "opt": OPT}
 
 
@@ -70,35 +72,38 @@ def example(model: MultimodalModel, ids: list[int]) -> Example:
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", CASES)
-def test_logits_and_text(case: str, kind: str, ours: MultimodalModel) -> None:
+def test_logits_and_text(case: str, kind: str, ours: MultimodalModel, record: Callable[..., None]) -> None:
     one, expected = example(ours, CASES[case]), GOLDEN[kind]["cases"][case]
     logits_TV = ours.logits(ours(collate([[one]], pad_id=0)).hidden_BTD)[0]
-    torch.testing.assert_close(logits_TV[:, ::7], torch.tensor(expected["logits"]), atol=1e-5, rtol=1e-4)
+    record("open-flamingo", *SHOWS[case], ours=logits_TV[:, ::7], theirs=torch.tensor(expected["logits"]))
     assert our_greedy(ours, [one], 6) == [expected["text"]]
+    record("open-flamingo", "greedy")
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("layout", ["right", "left", "packed"])
-def test_samples_beside_each_other(layout: str, kind: str, ours: MultimodalModel) -> None:
+def test_samples_beside_each_other(
+    layout: str, kind: str, ours: MultimodalModel, record: Callable[..., None]
+) -> None:
     examples = [example(ours, ids) for ids in CASES.values()]
     rows = [examples] if layout == "packed" else [[e] for e in examples]
     batch = collate(rows, pad_id=0, pad_left=layout == "left")
     if layout == "left":
         assert our_greedy(ours, examples, 6) == [GOLDEN[kind]["cases"][case]["text"] for case in CASES]
-        return
     logits_BTV = ours.logits(ours(batch).hidden_BTD)
     numbers = sorted({(b, int(s)) for b, row in enumerate(batch.segments_BT) for s in row if s})
     for (b, segment), case in zip(numbers, CASES, strict=True):
         got = logits_BTV[b][batch.segments_BT[b] == segment][:, ::7]
         expected = torch.tensor(GOLDEN[kind]["cases"][case]["logits"])
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+        record("open-flamingo", layout, ours=got, theirs=expected)
 
 
-def test_names_go_both_ways(kind: str) -> None:
+def test_names_go_both_ways(kind: str, record: Callable[..., None]) -> None:
     model, key_map = build(kind)
     theirs, back = their_state(kind), key_map.to_theirs(model.state_dict())
     assert set(back) == set(theirs)
     assert all(torch.equal(back[name], value) for name, value in theirs.items())
+    record("open-flamingo", "export")
 
 
 def test_what_is_released_is_what_learns(kind: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from sensorium.processing.processor import Processor
 from sensorium.text.byte_tokenizer import byte_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
+# Of the prompts of the golden file, in order.
+SHOWS = (("start", "1"), ("middle", "1"), ("end", "1"), ("2",), ())
 TABLE = "transformer.visual.attn_pool.pos_embed"
 
 
@@ -99,20 +102,16 @@ def logits(model: MultimodalModel, rows: list[list[Example]], **options: Any) ->
         return model.logits(model(collate(rows, pad_id=0, **options)).hidden_BTD)[..., ::29]
 
 
-def assert_equal(ours: torch.Tensor, theirs: Any) -> None:
-    torch.testing.assert_close(ours, torch.tensor(theirs), atol=1e-5, rtol=1e-5)
-
-
-def test_what_the_llm_reads(golden: dict[str, Any], model: MultimodalModel) -> None:
+def test_what_the_llm_reads(golden: dict[str, Any], model: MultimodalModel, record: Callable[..., None]) -> None:
     """Pixels, tower and adapter, of pictures wider and higher than a square."""
     pixels_NCHW = torch.cat([picture(model.config, name) for name in MAKE.SHAPES])
     with torch.no_grad():
         seen = model.projectors["image"](model.encoders["image"](pixels_NCHW))
-    assert_equal(seen.values_ND[:, ::17], golden["features"])
+    record("qwen-vl", "pixels", ours=seen.values_ND[:, ::17], theirs=torch.tensor(golden["features"]))
 
 
-@pytest.mark.parametrize("how", ["alone", "padded left", "padded right", "packed"])
-def test_logits(how: str, golden: dict[str, Any], model: MultimodalModel) -> None:
+@pytest.mark.parametrize("how", ["alone", "left", "right", "packed"])
+def test_logits(how: str, golden: dict[str, Any], model: MultimodalModel, record: Callable[..., None]) -> None:
     cases = golden["cases"]
     examples = [example(model.config, case["prompt"]) for case in cases]
     if how == "packed":
@@ -120,22 +119,26 @@ def test_logits(how: str, golden: dict[str, Any], model: MultimodalModel) -> Non
     elif how == "alone":
         got = [logits(model, [[e]])[0] for e in examples]
     else:
-        left = how == "padded left"
+        left = how == "left"
         rows = logits(model, [[e] for e in examples], pad_left=left)
         got = [row[-len(e) :] if left else row[: len(e)] for row, e in zip(rows, examples, strict=True)]
-    for one, case in zip(got, cases, strict=True):
-        assert_equal(one, case["logits"])
+    for one, case, shown in zip(got, cases, SHOWS, strict=True):
+        aspects = shown if how == "alone" else (how,)
+        record("qwen-vl", *aspects, ours=one, theirs=torch.tensor(case["logits"]))
 
 
-def test_greedy_answers(golden: dict[str, Any], model: MultimodalModel) -> None:
+def test_greedy_answers(golden: dict[str, Any], model: MultimodalModel, record: Callable[..., None]) -> None:
     engine = Engine(model, Processor(model.config, byte_tokenizer()))
     engine.processor.stop_ids = set()
     cases = golden["cases"]
     examples = [example(model.config, case["prompt"]) for case in cases]
     assert engine.generate(examples, max_tokens=8) == [case["answer"] for case in cases]
+    record("qwen-vl", "greedy")
 
 
-def test_the_way_back(golden: dict[str, Any], folder: Path, model: MultimodalModel, tmp_path: Path) -> None:
+def test_the_way_back(
+    golden: dict[str, Any], folder: Path, model: MultimodalModel, tmp_path: Path, record: Callable[..., None]
+) -> None:
     """The same tensors bit for bit, and a config that means the same."""
     config = QwenVl().to_theirs(model.config)
     assert QwenVl().to_ours(config) == model.config
@@ -144,6 +147,7 @@ def test_the_way_back(golden: dict[str, Any], folder: Path, model: MultimodalMod
     assert set(one) == set(two) == set(golden["shapes"]) | {TABLE}
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
+    record("qwen-vl", "export")
 
 
 def test_published_config_goes_there_and_back() -> None:
@@ -182,7 +186,7 @@ def test_a_tower_from_clip(tmp_path: Path) -> None:
         assert torch.equal(value, match)
 
 
-def test_the_prompt_is_the_originals() -> None:
+def test_the_prompt_is_the_originals(record: Callable[..., None]) -> None:
     """Two numbered pictures, marks that are single tokens, 256 slots between them."""
     config = QwenVl().to_ours(MAKE.CONFIG)
     tokenizer = byte_tokenizer()
@@ -207,3 +211,4 @@ def test_the_prompt_is_the_originals() -> None:
     marks = [tokenizer.special_id("<img>"), tokenizer.special_id("</img>")]
     # The mark in the last question is plain text.
     assert [ids.count(mark) for mark in marks] == [3, 3]
+    record("qwen-vl", "ids", "placeholders")

@@ -77,6 +77,8 @@ class Blip2:
             "architectures": ["Blip2ForConditionalGeneration"],
             "model_type": "blip-2",
             "num_query_tokens": former.queries,
+            # Features replace its embedding; the last row of the table is the least likely in a text.
+            "image_token_index": config.backbone.vocab_size - 1,
             "text_config": lm_arch("blip-2", config),
             "vision_config": {
                 "hidden_size": tower.width,

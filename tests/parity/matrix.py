@@ -1,0 +1,83 @@
+"""Every system whose original we are measured against, what is compared, and why something cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+POSITIONS = ("start", "middle", "end")
+COUNTS = ("1", "2", "3")
+LAYOUTS = ("left", "right", "packed")
+FUNCTION = (*POSITIONS, *COUNTS, *LAYOUTS, "greedy", "export")
+PROCESSING = ("pixels", "ids", "placeholders")
+ASPECTS = (*FUNCTION, *PROCESSING)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """`reference` is the class that computed the other side; `cannot` says why aspects have no proof."""
+
+    reference: str
+    cannot: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def proven(self) -> tuple[str, ...]:
+        return tuple(aspect for aspect in ASPECTS if aspect not in self.cannot)
+
+
+IN_FRONT = "one picture, which all of the text sees: there is no place in the text, and no second one"
+APART = "pictures and texts meet in their vectors: no picture stands in a text"
+SILENT = "it compares and writes nothing"
+ONE_ROW = "encoder-decoders refuse packed rows by name (test_seq2seq.py)"
+PROMPTS = "peft adapts language models: what prepares pictures is the model's own (`llava`)"
+WRITTEN = "its numbers were written down once, for prompts of up to two pictures (golden/make_*.py)"
+
+
+def why(reason: str, *aspects: str) -> dict[str, str]:
+    return dict.fromkeys(aspects, reason)
+
+
+TEXT_BESIDE = why(IN_FRONT, *POSITIONS, "2", "3", "placeholders")
+COMPARED = why(APART, *POSITIONS, "2", "3", "placeholders") | why(SILENT, "greedy")
+ORACLES: dict[str, Oracle] = {
+    "clip": Oracle("transformers.CLIPModel", COMPARED),
+    "siglip": Oracle(
+        "transformers.SiglipModel",
+        COMPARED | why("its tokenizer reads a SentencePiece model, and neither that nor its library is at hand", "ids"),
+    ),
+    "blip-caption": Oracle("transformers.BlipForConditionalGeneration", TEXT_BESIDE),
+    "blip-vqa": Oracle("transformers.BlipForQuestionAnswering", TEXT_BESIDE | why(ONE_ROW, "packed")),
+    "blip-retrieval": Oracle(
+        "transformers.BlipForImageTextRetrieval",
+        COMPARED | why("ours begins all texts with [ENC], as the paper does where they are read over a picture", "ids"),
+    ),
+    "blip2-opt": Oracle("transformers.Blip2ForConditionalGeneration (OPT)"),
+    "blip2-t5": Oracle("transformers.Blip2ForConditionalGeneration (T5)", why(ONE_ROW, "packed")),
+    "blip2-retrieval": Oracle(
+        "transformers.Blip2ForImageTextRetrieval",
+        COMPARED | why("captions are rows of an objective, padded on the right", "left", "packed")
+        | why("an objective of the first stage, which prepares as BLIP-2 does", "pixels", "ids"),
+    ),
+    "instructblip-vicuna": Oracle("transformers.InstructBlipForConditionalGeneration (Llama)"),
+    "instructblip-t5": Oracle("transformers.InstructBlipForConditionalGeneration (T5)", why(ONE_ROW, "packed")),
+    "llava": Oracle("transformers.LlavaForConditionalGeneration"),
+    "llava-next": Oracle("transformers.LlavaNextForConditionalGeneration"),
+    "llava-onevision": Oracle("transformers.LlavaOnevisionForConditionalGeneration"),
+    "idefics": Oracle(
+        "transformers.IdeficsForVisionText2Text",
+        why("pictures are attended to: they have two marks each, and no slots", "placeholders"),
+    ),
+    "kosmos-2": Oracle("transformers.Kosmos2ForConditionalGeneration"),
+    "qwen2-vl": Oracle("transformers.Qwen2VLForConditionalGeneration"),
+    "qwen2.5-vl": Oracle("transformers.Qwen2_5_VLForConditionalGeneration"),
+    "adaption-prompt": Oracle(
+        "peft.AdaptionPromptConfig in transformers.LlavaForConditionalGeneration",
+        why(PROMPTS, *PROCESSING)
+        | why("foreign layouts have no place for prompts: refused by name (test_adaption_prompt.py)", "export"),
+    ),
+    "open-flamingo": Oracle(
+        "open_flamingo.Flamingo (golden/openflamingo.json)",
+        why(WRITTEN, "3") | why("its eyes are open_clip's, which need torchvision", *PROCESSING),
+    ),
+    "qwen-vl": Oracle("QWenLMHeadModel of Qwen-VL-Chat (golden/qwen_vl.json)", why(WRITTEN, "3")),
+}  # fmt: skip

@@ -1,0 +1,91 @@
+"""The table of what equals its original: drawn from a run of the tests, written as Markdown, read back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matrix import ASPECTS, COUNTS, FUNCTION, LAYOUTS, ORACLES, POSITIONS, PROCESSING
+
+GROUPS = {"picture at": POSITIONS, "pictures": COUNTS, "beside others": LAYOUTS, "text": ("greedy",),
+          "back": ("export",), "processing": PROCESSING}  # fmt: skip
+HEAD = """# What equals its original
+
+Each row is a system in a tiny size with random weights that the reference itself saved. Ours reads them and computes
+the same; what is listed was compared, what is not has a note that says why. A cell of `function` is proven by
+logits (vectors and scores where a model writes nothing) that are equal to 1e-5, greedy text that is identical,
+and an exported folder that the reference loads and agrees with (where its own code does not run here: the same
+tensors under the same names); one of `processing` by equal pixel values (1e-5), token ids and
+places of the picture's tokens, odd aspect ratios included. Differences and seconds are rounded up to powers of ten.
+
+Written by `python -m pytest tests/parity --parity-report docs/parity.md`.
+"""
+
+
+@dataclass
+class Row:
+    """What a run has shown of one oracle."""
+
+    seen: set[str] = field(default_factory=set[str])
+    difference: float = 0.0
+    size: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, aspect: str, difference: float | None, size: float | None) -> None:
+        self.seen.add(aspect)
+        if aspect in FUNCTION and difference is not None:
+            self.difference = max(self.difference, difference)
+            self.size = max(self.size, size or 0.0)
+
+
+def unproven(rows: dict[str, Row]) -> list[str]:
+    """What the table of oracles promises and a run has not shown, or excuses and has shown."""
+    found: list[str] = []
+    for name, oracle in ORACLES.items():
+        seen = rows[name].seen if name in rows else set[str]()
+        found += [f"{name}: {a} is not shown" for a in oracle.proven if a not in seen]
+        found += [f"{name}: {a} is shown, though it is said not to be possible" for a in oracle.cannot if a in seen]
+    return found + [f"{name}: not in the table" for name in rows if name not in ORACLES]
+
+
+def power(value: float) -> str:
+    """Rounded up to a power of ten, so that another machine writes the same."""
+    return "0" if value == 0 else f"1e{math.ceil(math.log10(value))}"
+
+
+def write(rows: dict[str, Row], path: Path) -> None:
+    """
+    Raises:
+        ValueError: the run has not shown all that the table promises.
+    """
+    if missing := unproven(rows):
+        raise ValueError("; ".join(missing))
+    reasons: list[str] = []
+    titles = ["oracle", "reference", *GROUPS, "logits differ by <", "logits reach", "seconds <"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for name, oracle in ORACLES.items():
+        row = rows[name]
+        cells = [name, f"`{oracle.reference}`"]
+        for group in GROUPS.values():
+            shown = ", ".join(a for a in group if a not in oracle.cannot)
+            notes: list[int] = []
+            for reason in dict.fromkeys(oracle.cannot[a] for a in group if a in oracle.cannot):
+                if reason not in reasons:
+                    reasons.append(reason)
+                notes.append(reasons.index(reason) + 1)
+            cells.append(" ".join(filter(None, (shown, *(f"({n})" for n in notes)))))
+        cells += [power(row.difference), f"{row.size:.0e}" if row.size else "0", power(max(1.0, row.seconds))]
+        lines.append("| " + " | ".join(cells) + " |")
+    notes_text = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
+    path.write_text(f"{HEAD}\n" + "\n".join(lines) + f"\n\nNot compared:\n\n{notes_text}\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, list[str]]:
+    """The cells of each oracle's row."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in rows[1:]}
+
+
+assert set(ASPECTS) == {a for group in GROUPS.values() for a in group}

@@ -1,0 +1,51 @@
+"""docs/parity.md has a row for every oracle, and no other; the table of a run says all it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from matrix import ORACLES
+from parity_report import GROUPS, Row, power, read, unproven, write
+
+DOC = Path(__file__).parents[2] / "docs" / "parity.md"
+
+
+def complete() -> dict[str, Row]:
+    return {name: Row(set(oracle.proven), 3e-7, 2.0, 4.0) for name, oracle in ORACLES.items()}
+
+
+def test_the_document_has_every_oracle() -> None:
+    """What is compared, and what the notes excuse, are those of the table of oracles."""
+    rows = read(DOC)
+    assert list(rows) == list(ORACLES)
+    for name, oracle in ORACLES.items():
+        reference, *cells = rows[name]
+        assert oracle.reference in reference
+        for group, cell in zip(GROUPS.values(), cells, strict=False):
+            words = cell.replace(",", "").split()
+            assert [w for w in words if not w.startswith("(")] == [a for a in group if a in oracle.proven], name
+        assert float(cells[len(GROUPS)]) <= 1e-5
+    text = DOC.read_text(encoding="utf-8")
+    assert all(reason in text for oracle in ORACLES.values() for reason in oracle.cannot.values())
+
+
+def test_a_run_that_lacks_something_writes_nothing(tmp_path: Path) -> None:
+    rows = complete()
+    assert unproven(rows) == []
+    write(rows, tmp_path / "whole.md")
+    assert list(read(tmp_path / "whole.md")) == list(ORACLES)
+    rows["llava"].seen.remove("packed")
+    rows["blip2-t5"].seen.add("packed")
+    del rows["clip"]
+    found = unproven(rows)
+    assert "llava: packed is not shown" in found
+    assert "clip: pixels is not shown" in found
+    assert any(line.startswith("blip2-t5: packed is shown") for line in found)
+    with pytest.raises(ValueError, match="llava: packed"):
+        write(rows, tmp_path / "half.md")
+    assert not (tmp_path / "half.md").exists()
+
+
+def test_figures_are_powers_of_ten() -> None:
+    assert [power(x) for x in (0, 3e-7, 1e-6, 1.1e-6, 1, 7, 60)] == ["0", "1e-6", "1e-6", "1e-5", "1e0", "1e1", "1e2"]
