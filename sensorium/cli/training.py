@@ -103,5 +103,8 @@ def print_plan(plan: Any, precision: str) -> None:
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")
+    for part, rates in plan.rates:
+        say(f"  {part}: learning rates from {rates[0]:.2e} at the input to {rates[-1]:.2e}, "
+            f"{len(rates)} of them")  # fmt: skip
     if plan.warning:
         say(f"  warning: {plan.warning}")

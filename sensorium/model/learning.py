@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import Field
 from torch import nn
 from torch.nn import Parameter
 
@@ -12,6 +13,7 @@ from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
+from sensorium.model.layer_rates import by_layer
 from sensorium.model.learning_rows import learning_size, set_rows
 from sensorium.model.multimodal import MultimodalModel
 
@@ -36,6 +38,9 @@ class Learn(Config):
     rows: tuple[int, ...] = ()
     """Only these rows of the module's matrix, counted from its end where negative: the embeddings of
     added tokens."""
+    layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
+    """The rate falls by this factor from block to block towards the input (`model/layer_rates.py`);
+    None: one rate for all."""
 
 
 def part_names(model: MultimodalModel) -> list[str]:
@@ -82,7 +87,8 @@ def set_learning(
     """Freeze everything, then let the named parts learn.
 
     Returns:
-        The (name, parameter) pairs of each entry, in model order.
+        The (name, parameter) pairs of each entry, in model order; an entry with `layer_decay` comes
+        once for each of its rates.
 
     Raises:
         ConfigError: a part is unknown, named twice, has too few blocks, or not that module.
@@ -106,7 +112,11 @@ def set_learning(
             parameter.requires_grad_(True)
             if learn.rows:
                 _only_rows(name, parameter, learn)
-        groups.append((learn, pairs))
+        if learn.layer_decay is None:
+            groups.append((learn, pairs))
+        else:
+            part = model.get_submodule(learn.part)
+            groups += by_layer(learn, pairs, part, _all_blocks(model, learn, "layer_decay"))
     return groups
 
 
@@ -171,17 +181,27 @@ def _blocks(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     Raises:
         ConfigError: the part has no blocks, or fewer.
     """
-    module: nn.Module = model.get_submodule(learn.part)
-    get_blocks = getattr(module, "trainable_blocks", None)
-    if get_blocks is None:
-        raise ConfigError(f"part {learn.part!r} has no blocks", fix="leave out last_blocks")
-    blocks: list[nn.Module] = get_blocks()
+    blocks = _all_blocks(model, learn, "last_blocks")
     wanted = learn.last_blocks or 0
     if not 0 < wanted <= len(blocks):
         raise ConfigError(
             f"last_blocks: {wanted} of {learn.part!r}", expected=f"1 to {len(blocks)}"
         )
     return blocks[-wanted:]
+
+
+def _all_blocks(model: MultimodalModel, learn: Learn, option: str) -> list[nn.Module]:
+    """All blocks of a part, which an option of `learns` asks for.
+
+    Raises:
+        ConfigError: the part has none.
+    """
+    get_blocks = None
+    if learn.part not in ("adapter", OBJECTIVE):
+        get_blocks = getattr(model.get_submodule(learn.part), "trainable_blocks", None)
+    if get_blocks is None:
+        raise ConfigError(f"part {learn.part!r} has no blocks", fix=f"leave out {option}")
+    return get_blocks()
 
 
 def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:

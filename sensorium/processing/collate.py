@@ -30,6 +30,8 @@ def collate(
     # All Examples of a model have three places a token, or none has.
     has_places = any(example.places for row in rows for example in row)
     places = torch.zeros((3, *shape), dtype=torch.long) if has_places else None
+    is_weighted = any(example.loss_weight != 1 for row in rows for example in row)
+    loss_weights = torch.ones(shape) if is_weighted else None
     media_index = torch.zeros(shape, dtype=torch.long)
     slots: dict[str, torch.Tensor] = {}
     parts: dict[str, list[tuple[int, MediaBatch]]] = {}
@@ -50,6 +52,8 @@ def collate(
             if places is not None:
                 places[:, b, start:stop] = torch.tensor(example.places).T
             positions[b, start:stop] -= _held(example)
+            if loss_weights is not None:
+                loss_weights[b, start:stop] = example.loss_weight
             index = torch.tensor(example.media_index)
             media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
             for kind, media in example.media.items():
@@ -71,6 +75,7 @@ def collate(
         packed=any(len(row) > 1 or any(e.branches for e in row) for row in rows),
         ids=names,
         places_3BT=places,
+        loss_weights_BT=loss_weights,
     )
 
 

@@ -42,6 +42,10 @@ class CaptionConfig(ObjectiveConfig):
     def template(self) -> str | None:
         return self.layout
 
+    @property
+    def weighs_tokens(self) -> bool:
+        return True
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
@@ -61,6 +65,10 @@ class InstructConfig(ObjectiveConfig):
     word_noise: float = Field(default=0.0, ge=0.0)
     """For models that rank words for a picture: how uncertain their order is made
     (`VocabularyLookup.noised`)."""
+
+    @property
+    def weighs_tokens(self) -> bool:
+        return True
 
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
@@ -83,8 +91,13 @@ def next_token_losses(model: MultimodalModel, batch: Batch) -> Losses:
     # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
     # logits would cost more memory than all layers together.
     logits_NV = model.logits(hidden_ND).float()
-    total = F.cross_entropy(logits_NV, targets_N, reduction="sum")
-    return Losses(total, len(targets_N), {"next_token": float(total.detach()) / max(1, len(targets_N))})
+    losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
+    count = len(targets_N)
+    # What is logged is not weighted, so that runs with other weights can be compared.
+    parts = {"next_token": float(losses_N.detach().sum()) / max(1, count)}
+    if batch.loss_weights_BT is not None:
+        losses_N = losses_N * batch.loss_weights_BT[:, 1:][batch.learn_BT[:, 1:]]
+    return Losses(losses_N.sum(), count, parts)
 
 
 def _behind_a_prefix(closing: int, model: MultimodalModel, batch: Batch) -> Losses:
