@@ -88,7 +88,8 @@ def starter(name: str, *, quiet: bool) -> Any:
         started = start_from(model, folder)
         if not quiet:
             new = f"; new: {', '.join(started.new)}" if started.new else ""
-            print(f"starting from {name}: {len(started.names)} tensors{new}", file=sys.stderr)
+            wide = f"; positions stretched: {', '.join(started.stretched)}" if started.stretched else ""
+            print(f"starting from {name}: {len(started.names)} tensors{new}{wide}", file=sys.stderr)
         return started.names
 
     return start

@@ -67,7 +67,7 @@ class EncoderConfig(PartConfig):
         raise ConfigError(
             f"pictures of {size_px} pixels for encoder {self.kind!r}",
             expected=f"{self.preprocess().size_px}, the only size it takes",
-            fix="choose an encoder whose positions can be stretched: qwen_vit",
+            fix="choose an encoder whose positions can be stretched: clip, blip2_vit, eva2, qwen_vit, vit_22b",
         )
 
     def num_tokens(self, shape: MediaShape) -> int:

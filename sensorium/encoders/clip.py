@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import ConfigError
-from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, TowerConfig, tiny_shape
+from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, TowerConfig, run_stretched, tiny_shape
 from sensorium.nn.pretrained import from_config
 
 
@@ -56,6 +56,12 @@ class ClipConfig(TowerConfig):
             return tokens_NLD
         normed_NLD = getattr(tower, "vision_model", tower).post_layernorm(tokens_NLD)
         return F.normalize(normed_NLD, dim=-1) if self.unit_tokens else normed_NLD
+
+    def at_size(self, size_px: int) -> ClipConfig:
+        return self.model_copy(update={"image_size_px": size_px})
+
+    def run_tower(self, tower: Any, pixel_values_NCHW: Tensor) -> Any:
+        return run_stretched(tower, pixel_values_NCHW)
 
     def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import CLIPVisionConfig, CLIPVisionModel

@@ -15,6 +15,7 @@ from sensorium.model.adapter import has_lora, merge_into
 from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
 from sensorium.model.learning import LORA_MARK, own_names, owner
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.positions import TABLES, refitted
 from sensorium.nn.pretrained import read_file
 
 
@@ -26,6 +27,8 @@ class Started:
     """The model's tensors that now differ from what their sources provide."""
     new: list[str]
     """Parts of this model that the saved one does not have in this form."""
+    stretched: list[str]
+    """Tables of positions that were stretched: the saved model sees pictures of another size."""
 
 
 def start_from(model: MultimodalModel, folder: Path) -> Started:
@@ -34,7 +37,8 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     The last map of a projector, `out`, counts as a part: before an LLM of another width it is new,
     and the Q-Former in front of it is taken all the same. A low-rank adapter of another form, or one
     that this model has no adapter for, is merged into the LLM. Adaption prompts fit where this model
-    has them in the same form.
+    has them in the same form. Encoders' tables of positions are stretched to the size of this model's
+    pictures (bicubic).
 
     Args:
         model: built, with its adapter (`inject_adapter`).
@@ -47,6 +51,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     state = model.state_dict()
     by_plain = {plain_name(name): name for name in state}
     adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
+    resized = _refit_positions(stored, {plain: state[name] for plain, name in by_plain.items()})
     unfit = _lost_prompts(saved, model.config, folder)
     if adapter and saved.backbone != model.config.backbone:
         # It was trained beside other weights.
@@ -77,7 +82,22 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
             fix="start from a model with the same encoder, projector or LLM, or leave `start` out",
         )
     _copy(state, taken)
-    return Started(set(taken), _new(unfit, state))
+    return Started(set(taken), _new(unfit, state), [n for n in resized if by_plain[n] in taken])
+
+
+def _refit_positions(stored: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    """Stretch the encoders' tables of positions to the size they have here; names of those changed."""
+    changed: list[str] = []
+    for name, value in stored.items():
+        mine = state.get(name)
+        if mine is None or not owner(name).startswith("encoders.") or not name.endswith(TABLES):
+            continue
+        if value.ndim == mine.ndim and value.shape[-2] != mine.shape[-2] and value.shape[-1] == mine.shape[-1]:
+            fitting = refitted(value, mine.shape[-2])
+            if fitting is not None:
+                stored[name] = fitting
+                changed.append(name)
+    return changed
 
 
 def _part(name: str) -> str:

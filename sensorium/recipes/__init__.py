@@ -9,6 +9,7 @@ RECIPES = NameTable(
         "demo": "sensorium.recipes.nano:demo",
         "tiny": "sensorium.recipes.tiny:tiny",
         "clip": "sensorium.recipes.clip:clip",
+        "clip-l": "sensorium.recipes.clip_variants:clip_l",
         "clip-l-336": "sensorium.recipes.clip_variants:clip_l_336",
         "siglip": "sensorium.recipes.siglip:siglip",
         "siglip-so400m": "sensorium.recipes.siglip_variants:siglip_so400m",
