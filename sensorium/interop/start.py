@@ -63,7 +63,9 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     unfit |= {_part(n) for n, v in stored.items()
               if n not in by_plain or state[by_plain[n]].shape != v.shape}  # fmt: skip
     here = set(stored) | set(tied_names(folder))
-    unfit |= {_part(n) for n in own_names(model) if plain_name(n) not in here}
+    # Biases that the saved model lacks begin at zero, and leave the LLM what it was.
+    born = model.tuned if saved.tuning is None else frozenset[str]()
+    unfit |= {_part(n) for n in own_names(model) - born if plain_name(n) not in here}
     taken = {by_plain[n]: v for n, v in stored.items() if unfit.isdisjoint({owner(n), _part(n)})}
     if adapter:
         if not isinstance(saved.adapter, LoraConfig):
@@ -119,6 +121,13 @@ def _lost_prompts(saved: ModelConfig, mine: ModelConfig, folder: Path) -> set[st
     Raises:
         WeightsError: it is the same LLM, and this model has no place for them.
     """
+    if saved.tuning is not None and saved.backbone == mine.backbone and saved.tuning != mine.tuning:
+        raise WeightsError(
+            "the saved model's biases and norms have no place in this one",
+            expected=f"model.adapter={(saved.adapter or saved.tuning).to_dict()}",
+            where=str(folder),
+            fix="give the recipe the same adapter, or leave `start` out",
+        )
     if not isinstance(saved.adapter, AdaptionPromptConfig):
         return set()
     if saved.backbone != mine.backbone:

@@ -13,6 +13,7 @@ from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
+from sensorium.model.config import BiasNormConfig
 from sensorium.model.layer_rates import by_layer
 from sensorium.model.learning_rows import learning_size, set_rows
 from sensorium.model.multimodal import MultimodalModel
@@ -21,6 +22,8 @@ LORA_MARK = "lora_"
 PROMPT_MARK = f".{PROMPT_NAME}."
 OBJECTIVE = "objective"
 """The part that a stage's objective adds to the model while the stage runs."""
+TUNING = "tuning"
+"""Biases and norms of the LLM that learn beside adaption prompts."""
 
 
 class Learn(Config):
@@ -28,7 +31,7 @@ class Learn(Config):
 
     part: str
     """`encoders.image`, `projectors.image`, `lookups.image`, `newlines.image`, `fusion`,
-    `backbone`, `adapter`; `objective` for what the stage's objective owns."""
+    `backbone`, `adapter`, `tuning`; `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
     last_blocks: int | None = None
@@ -54,6 +57,8 @@ def part_names(model: MultimodalModel) -> list[str]:
     names.append("backbone")
     if model.config.adapter is not None:
         names.append("adapter")
+    if model.tuned and tuning_part(model) == TUNING:
+        names.append(TUNING)
     if hasattr(model, OBJECTIVE):
         names.append(OBJECTIVE)
     return names
@@ -68,8 +73,18 @@ def named_part(model: MultimodalModel, part: str) -> Iterator[tuple[str, Paramet
     if part not in part_names(model):
         raise ConfigError(f"no part {part!r} to train", fix=did_you_mean(part, part_names(model)))
     for name, parameter in model.named_parameters():
-        if owner(name) == part:
+        if owner_in(model, name) == part:
             yield name, parameter
+
+
+def owner_in(model: MultimodalModel, name: str) -> str:
+    """The part of a parameter; biases and norms that learn by themselves are none of the LLM's."""
+    return tuning_part(model) if name in model.tuned else owner(name)
+
+
+def tuning_part(model: MultimodalModel) -> str:
+    """What `learns` calls biases and norms: the adapter, or beside prompts a part of their own."""
+    return "adapter" if isinstance(model.config.adapter, BiasNormConfig) else TUNING
 
 
 def owner(name: str) -> str:
@@ -197,7 +212,7 @@ def _all_blocks(model: MultimodalModel, learn: Learn, option: str) -> list[nn.Mo
         ConfigError: the part has none.
     """
     get_blocks = None
-    if learn.part not in ("adapter", OBJECTIVE):
+    if learn.part not in ("adapter", TUNING, OBJECTIVE):
         get_blocks = getattr(model.get_submodule(learn.part), "trainable_blocks", None)
     if get_blocks is None:
         raise ConfigError(f"part {learn.part!r} has no blocks", fix=f"leave out {option}")
@@ -208,10 +223,11 @@ def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
     """(part, all parameters, learning parameters), in model order."""
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        total, learning = counts.get(owner(name), (0, 0))
+        part = owner_in(model, name)
+        total, learning = counts.get(part, (0, 0))
         size = parameter.numel()
         moving = learning_size(parameter)
-        counts[owner(name)] = (total + size, learning + moving)
+        counts[part] = (total + size, learning + moving)
     return [(part, total, learning) for part, (total, learning) in counts.items()]
 
 
@@ -226,7 +242,7 @@ def own_names(model: MultimodalModel) -> set[str]:
     own = _vocabulary(model) if model.config.backbone.added_tokens else set[str]()
     names = set(model.state_dict())
     return {n for n in names
-            if n in own or owner(n) == "adapter" or not n.startswith(tuple(sourced))}  # fmt: skip
+            if n in own or n in model.tuned or owner(n) == "adapter" or not n.startswith(tuple(sourced))}  # fmt: skip
 
 
 def _vocabulary(model: MultimodalModel) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from sensorium.backbones.bias_norm import add_biases
 from sensorium.backbones.causal_lm import CausalLM
 from sensorium.backbones.cross_lm import CrossLM
 from sensorium.backbones.cross_tower import CrossTower
@@ -58,6 +59,11 @@ class MultimodalModel(nn.Module):
             # Part of the model for good: no weight could take them in.
             prompts = config.adapter
             self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
+        self.tuned: frozenset[str] = frozenset()
+        """Biases and norms of the LLM that are the adapter's, by their names in the model."""
+        if config.tuning is not None:
+            names = add_biases(self.backbone, config.tuning.added, norms=config.tuning.norms)
+            self.tuned = frozenset(f"backbone.{name}" for name in names)
         d_model = config.backbone.d_media
         self.encoders = nn.ModuleDict(
             {

@@ -17,6 +17,7 @@ from sensorium.media.native import NativeResolution
 from sensorium.model.config import (
     AdapterConfig,
     AdaptionPromptConfig,
+    BiasNormConfig,
     LaneConfig,
     LoraConfig,
     ModelConfig,
@@ -102,7 +103,10 @@ def _adapter(adapter: AdapterConfig) -> str:
     if isinstance(adapter, LoraConfig):
         return f"LoRA of rank {adapter.rank}"
     if isinstance(adapter, AdaptionPromptConfig):
-        return f"prompts of {adapter.length} in the last {adapter.layers} layers"
+        more = "; biases, norms" if adapter.tuning else ""
+        return f"prompts of {adapter.length} in the last {adapter.layers} layers{more}"
+    if isinstance(adapter, BiasNormConfig):
+        return "biases and norms of the LLM" if adapter.norms else "biases of the LLM"
     return adapter.kind
 
 
