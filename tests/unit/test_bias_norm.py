@@ -164,7 +164,7 @@ def test_a_stage_trains_them_alone(tmp_path: Path) -> None:
 
     recipe = RECIPES.find("tiny")().override(
         ("model.adapter={kind: bias_norm}", "stages.align.steps=1", "stages.instruct.steps=3",
-         "stages.instruct.learns=[{part: adapter, lr: 0.01}]")  # fmt: skip
+         "stages.instruct.learns=[{part: adapter, lr: 0.01}]")
     )
     options = TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache")
     torch.manual_seed(recipe.seed)
