@@ -6,28 +6,22 @@ Shape legend: B rows, T tokens, D width, V vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sensorium.backbones.adaption_prompt import GateName, add_prompts, prompts_with
+from sensorium.backbones.adaption_prompt import GateName, add_prompts
+from sensorium.backbones.inserting import Inserted, inserted
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
-from sensorium.backbones.token_experts import check_experts, experts_in, work_in
+from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
-from sensorium.nn.prompt_media import PromptMedia
 from sensorium.nn.token_experts import LayerWork, TokenExperts
-
-Insert = Callable[[int, Tensor], Tensor]
-"""(layer index, hidden_BTD) -> hidden_BTD, called before each decoder layer."""
-Inserted = Insert | PromptMedia | TokenExperts | LayerWork | None
 
 
 class CausalLMConfig(BackboneConfig):
@@ -232,7 +226,7 @@ class CausalLM(nn.Module):
         if places_3BT is not None:
             # In transformers' order: what masks go by, then what queries and keys are turned by.
             position_ids = torch.cat([positions_BT[None], places_3BT])
-        with self._inserted(insert):
+        with inserted(insert, self.lm, self.decoder_layers):
             return self._decode(embeds_BTD, position_ids, mask, cache)
 
     def _decode(self, embeds_BTD: Tensor, position_ids: Tensor, mask: Any, cache: Any) -> Tensor:
@@ -268,44 +262,6 @@ class CausalLM(nn.Module):
         if self.logit_softcap is not None:
             logits = torch.tanh(logits / self.logit_softcap) * self.logit_softcap
         return logits
-
-    @contextmanager
-    def _inserted(self, insert: Inserted) -> Iterator[None]:
-        """Run `insert` before each decoder layer, or inside the layers, while the block lasts.
-
-        Hooks leave the language model's own modules and key names untouched.
-        """
-        if insert is None:
-            yield
-            return
-        if isinstance(insert, PromptMedia):
-            with prompts_with(insert, self.lm):
-                yield
-            return
-        if isinstance(insert, TokenExperts | LayerWork):
-            inside = experts_in if isinstance(insert, TokenExperts) else work_in
-            with inside(self.decoder_layers(), insert):  # pyright: ignore[reportArgumentType]
-                yield
-            return
-
-        def hook_for(index: int) -> Callable[..., Any]:
-            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                if args:
-                    return (insert(index, args[0]), *args[1:]), kwargs
-                changed = dict(kwargs, hidden_states=insert(index, kwargs["hidden_states"]))
-                return args, changed
-
-            return hook
-
-        handles = [
-            layer.register_forward_pre_hook(hook_for(i), with_kwargs=True)
-            for i, layer in enumerate(self.decoder_layers())
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _logit_quirks(config: Any) -> tuple[float, float | None]:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Inserted, transformers_config
+from sensorium.backbones.causal_lm import transformers_config
+from sensorium.backbones.inserting import Inserted
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Inserted, transformers_config
+from sensorium.backbones.causal_lm import transformers_config
 from sensorium.backbones.cross_lm import BlipTextBackbone, grown_mask, no_prompts, only_media
+from sensorium.backbones.inserting import Inserted
 from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.core.errors import ConfigError
 from sensorium.nn.bert_layers import embedded, run_layers

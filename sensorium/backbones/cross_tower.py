@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Inserted, transformers_config
+from sensorium.backbones.causal_lm import transformers_config
 from sensorium.backbones.cross_lm import BlipTextBackbone, no_prompts, only_media
+from sensorium.backbones.inserting import Inserted
 from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch
 from sensorium.core.parts import TextFrame

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sensorium.backbones.causal_lm import Insert, transformers_config
+from sensorium.backbones.causal_lm import transformers_config
+from sensorium.backbones.inserting import Insert
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig, TextFrame

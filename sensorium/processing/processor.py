@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensorium.core.batch import Example, MediaBatch, TilePlan
+from sensorium.core.batch import Example, TilePlan
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
 from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
@@ -21,7 +21,7 @@ from sensorium.media.augment import Augmentation, augment_image, random_backgrou
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, frame_text, share_prefix
-from sensorium.processing.mrope import three_places
+from sensorium.processing.finish import finish
 from sensorium.processing.places import Seen, place_pieces
 from sensorium.processing.question import read_question
 from sensorium.text.bare import bare_text
@@ -86,7 +86,6 @@ class Processor:
         self.limits = limits or ImageLimits()
         self.stop_ids = stop_ids(self.template, tokenizer)
         self._fills_slots: bool = config.fusion.fills_slots
-        self._reaches_back: bool = config.fusion.reaches_back
         token = config.placeholder_token
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
         self._markers = [tokenizer.special_id(token) for token in config.image_markers]
@@ -161,7 +160,7 @@ class Processor:
         if self._frame is not None:
             frame_text(draft, self._frame, self.tokenizer.pad_id, max_length)
             max_length = None
-        example = self._finish(draft, sample, max_length)
+        example = finish(draft, sample.id, self.config, max_length)
         for check in self._required:
             check(example)
         return example
@@ -274,52 +273,6 @@ class Processor:
                 placeholders, start = placeholders[1:], len(draft.ids)
         draft.spans.append((kind, start, start + len(placeholders)))
         draft.put(placeholders, learn=False)
-
-    def _finish(self, draft: Draft, sample: Sample, max_length: int | None) -> Example:
-        length = len(draft.ids)
-        cut = length if max_length is None else min(length, max_length)
-        for _, start, stop in draft.spans:
-            if start < cut < stop or (start == cut and self._fills_slots):
-                cut = start
-                break
-        kept = [span for span in draft.spans if span[2] <= cut and span[1] <= cut]
-        if cut < length and not any(draft.learn[:cut]) and any(draft.learn):
-            raise DataError(
-                f"conversation {sample.id!r} has {length} tokens and its first answer begins "
-                f"after token {max_length}",
-                fix="raise max_length or shorten the conversation",
-            )
-        slots: dict[str, list[int]] = {}
-        media: dict[str, MediaBatch] = {}
-        for kind in draft.pixels:
-            count = sum(1 for span in kept if span[0] == kind)
-            if not count:
-                continue
-            details = draft.details.get(kind)
-            media[kind] = MediaBatch(
-                torch.cat(draft.pixels[kind][:count]),
-                tuple(draft.plans[kind][:count]),
-                texts=tuple(draft.texts.get(kind, ())[:count]),
-                details_NCHW=torch.cat(details[:count]) if details else None,
-            )
-            positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
-            slots[kind] = positions if self._fills_slots else []
-        media_index = draft.media_index[:cut]
-        if self._reaches_back and kept:
-            media_index = [max(1, index) for index in media_index]
-        return Example(
-            input_ids=draft.ids[:cut],
-            learn=draft.learn[:cut],
-            slots=slots,
-            media=media,
-            media_index=media_index,
-            id=sample.id,
-            truncated_tokens=length - cut + draft.left_out,
-            branches=draft.branches,
-            places=three_places(draft, cut) if self._mrope else [],
-            held=[start + n for _, start, stop in kept
-                  for n in self.config.fusion.same_position(stop - start)],
-        )  # fmt: skip
 
 
 def _channels_first(inputs_NHWC: np.ndarray) -> Tensor:

@@ -25,6 +25,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives import OBJECTIVES
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.next_token import CaptionConfig
 from sensorium.training.objectives.owned import own_module
 from sensorium.training.objectives.pformer import PFormer, PFormerConfig
 from sensorium.training.objectives.read_captions import CaptionReader
@@ -36,7 +37,7 @@ class AlignedConfig(ObjectiveConfig):
     """`teacher` is the P-Former of a stage of `sentences` before this one; it does not learn."""
 
     kind: Literal["aligned"] = "aligned"
-    objective: Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)]
+    objective: Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)] = CaptionConfig()
     teacher: PFormerConfig = PFormerConfig()
     weight: float = 10.0
     """Of the mean squared distance beside the other losses."""

@@ -1,0 +1,65 @@
+"""The last step of the Processor: a Draft, cut to length -> Example."""
+
+from __future__ import annotations
+
+import torch
+
+from sensorium.core.batch import Example, MediaBatch
+from sensorium.core.errors import DataError
+from sensorium.core.parts import ModelShape
+from sensorium.processing.draft import Draft
+from sensorium.processing.mrope import three_places
+
+
+def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) -> Example:
+    """The Example that a Draft has become, cut to at most `max_length` tokens; a medium is dropped
+    whole rather than cut.
+
+    Raises:
+        DataError: its first answer begins behind that.
+    """
+    fusion = config.fusion
+    length = len(draft.ids)
+    cut = length if max_length is None else min(length, max_length)
+    for _, start, stop in draft.spans:
+        if start < cut < stop or (start == cut and fusion.fills_slots):
+            cut = start
+            break
+    kept = [span for span in draft.spans if span[2] <= cut and span[1] <= cut]
+    if cut < length and not any(draft.learn[:cut]) and any(draft.learn):
+        raise DataError(
+            f"conversation {name!r} has {length} tokens and its first answer begins "
+            f"after token {max_length}",
+            fix="raise max_length or shorten the conversation",
+        )
+    slots: dict[str, list[int]] = {}
+    media: dict[str, MediaBatch] = {}
+    for kind in draft.pixels:
+        count = sum(1 for span in kept if span[0] == kind)
+        if not count:
+            continue
+        details = draft.details.get(kind)
+        media[kind] = MediaBatch(
+            torch.cat(draft.pixels[kind][:count]),
+            tuple(draft.plans[kind][:count]),
+            texts=tuple(draft.texts.get(kind, ())[:count]),
+            details_NCHW=torch.cat(details[:count]) if details else None,
+        )
+        positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
+        slots[kind] = positions if fusion.fills_slots else []
+    media_index = draft.media_index[:cut]
+    if fusion.reaches_back and kept:
+        media_index = [max(1, index) for index in media_index]
+    return Example(
+        input_ids=draft.ids[:cut],
+        learn=draft.learn[:cut],
+        slots=slots,
+        media=media,
+        media_index=media_index,
+        id=name,
+        truncated_tokens=length - cut + draft.left_out,
+        branches=draft.branches,
+        places=three_places(draft, cut) if config.backbone.mrope else [],
+        held=[start + n for _, start, stop in kept
+              for n in fusion.same_position(stop - start)],
+    )  # fmt: skip
