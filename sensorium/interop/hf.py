@@ -25,7 +25,7 @@ from sensorium.text.reader import FOLDER as READER
 from sensorium.text.tokenizer import Tokenizer
 
 FOREIGN = "foreign.json"
-CLASSES = {"CogVLMForCausalLM": "cogvlm"}
+CLASSES = {"CogVLMForCausalLM": "cogvlm", "CogAgentForCausalLM": "cogagent"}
 SIDE_FILES = ("generation_config.json", "preprocessor_config.json", "processor_config.json",
               "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
               "chat_template.jinja", "chat_template.json",

@@ -44,8 +44,7 @@ def tokens_text(lane: LaneConfig) -> str:
 def adapter_size(config: ModelConfig) -> int:
     """Parameters of the adapter while it learns; of a low-rank one rank times inputs and outputs."""
     if isinstance(config.adapter, AdaptionPromptConfig | BiasNormConfig):
-        sizes = part_sizes(config)
-        return sizes["adapter"] + sizes.get("tuning", 0)
+        return part_sizes(config)["adapter"]
     if not isinstance(config.adapter, LoraConfig):
         return 0
     layers = [
