@@ -55,15 +55,8 @@ class MultimodalModel(nn.Module):
         _check_details(config)
         self.config = config
         self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
-        if isinstance(config.adapter, AdaptionPromptConfig):
-            # Part of the model for good: no weight could take them in.
-            prompts = config.adapter
-            self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
-        self.tuned: frozenset[str] = frozenset()
+        self.tuned = self._adapt()
         """Biases and norms of the LLM that are the adapter's, by their names in the model."""
-        if config.tuning is not None:
-            names = add_biases(self.backbone, config.tuning.added, norms=config.tuning.norms)
-            self.tuned = frozenset(f"backbone.{name}" for name in names)
         d_model = config.backbone.d_media
         self.encoders = nn.ModuleDict(
             {
@@ -102,6 +95,16 @@ class MultimodalModel(nn.Module):
         if isinstance(self.fusion, VisualExpert):
             backbone = cast(CausalLM | Seq2SeqLM, self.backbone)
             self.fusion.adopt(backbone.layers_for_experts())
+
+    def _adapt(self) -> frozenset[str]:
+        """Build in what no weight could take in later; names of biases and norms that are the adapter's."""
+        prompts, tuning = self.config.adapter, self.config.tuning
+        if isinstance(prompts, AdaptionPromptConfig):
+            self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
+        if tuning is None:
+            return frozenset()
+        names = add_biases(self.backbone, tuning.added, norms=tuning.norms)
+        return frozenset(f"backbone.{name}" for name in names)
 
     def _media_width(self, d_model: int) -> int:
         """Width of what the projectors yield: the LLM's, unless one leaves it unprojected."""

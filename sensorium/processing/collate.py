@@ -30,8 +30,6 @@ def collate(
     # All Examples of a model have three places a token, or none has.
     has_places = any(example.places for row in rows for example in row)
     places = torch.zeros((3, *shape), dtype=torch.long) if has_places else None
-    is_weighted = any(example.loss_weight != 1 for row in rows for example in row)
-    loss_weights = torch.ones(shape) if is_weighted else None
     media_index = torch.zeros(shape, dtype=torch.long)
     slots: dict[str, torch.Tensor] = {}
     parts: dict[str, list[tuple[int, MediaBatch]]] = {}
@@ -52,8 +50,6 @@ def collate(
             if places is not None:
                 places[:, b, start:stop] = torch.tensor(example.places).T
             positions[b, start:stop] -= _held(example)
-            if loss_weights is not None:
-                loss_weights[b, start:stop] = example.loss_weight
             index = torch.tensor(example.media_index)
             media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
             for kind, media in example.media.items():
@@ -75,7 +71,7 @@ def collate(
         packed=any(len(row) > 1 or any(e.branches for e in row) for row in rows),
         ids=names,
         places_3BT=places,
-        loss_weights_BT=loss_weights,
+        loss_weights_BT=_loss_weights(rows, segments),
     )
 
 
@@ -85,6 +81,17 @@ def _positions(branches_T: torch.Tensor) -> torch.Tensor:
     # Branches stand in order, so that a search for a token's branch finds its first token.
     offsets_T = torch.arange(len(branches_T)) - torch.searchsorted(branches_T, branches_T)
     return offsets_T + torch.where(branches_T > 0, shared, 0)
+
+
+def _loss_weights(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) -> torch.Tensor | None:
+    """What each token's loss is multiplied by; None where that is 1 for all."""
+    if all(example.loss_weight == 1 for row in rows for example in row):
+        return None
+    weights_BT = torch.ones(segments_BT.shape)
+    for weights_T, segments_T, row in zip(weights_BT, segments_BT, rows, strict=True):
+        for number, example in enumerate(row, start=1):
+            weights_T[segments_T == number] = example.loss_weight
+    return weights_BT
 
 
 def _held(example: Example) -> torch.Tensor:
