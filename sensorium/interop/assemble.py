@@ -105,8 +105,8 @@ def completed(tokenizer: Tokenizer, backbone: BackboneConfig) -> Tokenizer:
         tokenizer.bos_id = tokenizer.special_id(backbone.begins_with)
     if added and len(tokenizer) > backbone.vocab_size:
         raise ConfigError(
-            f"{len(tokenizer)} tokens, {', '.join(added)} included, "
-            f"for an embedding of {backbone.vocab_size} rows",
+            f"{len(tokenizer)} tokens for an embedding of {backbone.vocab_size} rows, "
+            f"{', '.join(added)} included",
             where="model.backbone.added_tokens",
             fix="raise vocab_size in the backbone's arch",
         )

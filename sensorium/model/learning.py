@@ -247,8 +247,8 @@ def own_names(model: MultimodalModel) -> set[str]:
 
 def _vocabulary(model: MultimodalModel) -> set[str]:
     """Names of the matrices with a row for each token, which no source has as a whole."""
-    lm: Any = model.backbone.lm
-    matrices = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
+    head: Any = getattr(model.backbone.lm, "get_output_embeddings", lambda: None)()
+    matrices = {id(m.weight) for m in (model.backbone.embedding, head) if m is not None}
     return {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in matrices}
 
 

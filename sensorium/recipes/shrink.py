@@ -62,7 +62,7 @@ BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "num_key_value_heads": 4,
             # Kosmos-2's, and MPT's.
             "embed_dim": 48, "attention_heads": 4, "d_model": 48, "n_heads": 4}  # fmt: skip
-BYTES = 261
+BYTES = 263
 """Tokens of the tokenizer of bytes."""
 LAYERS = ("num_hidden_layers", "layers", "n_layers")
 

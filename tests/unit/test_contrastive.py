@@ -18,7 +18,7 @@ from sensorium.core.sample import Message, Part, parse_sample
 from sensorium.evaluation.benchmarks.category import Category
 from sensorium.evaluation.runner import run_benchmark
 from sensorium.inference.joint_space import NameRanker
-from sensorium.interop.assemble import build_pretrained, marked
+from sensorium.interop.assemble import build_pretrained, completed
 from sensorium.interop.saved import save_model
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.contrastive import (
@@ -229,18 +229,18 @@ def test_each_objective_names_the_models_it_is_for() -> None:
 class Spoken:
     """Just enough of a backbone's config to complete a tokenizer."""
 
-    def __init__(self, marks: tuple[str, ...], begins_with: str | None, vocab_size: int) -> None:
-        self.marks, self.begins_with, self.vocab_size = marks, begins_with, vocab_size
+    def __init__(self, added: tuple[str, ...], begins_with: str | None, vocab_size: int) -> None:
+        self.added_tokens, self.begins_with, self.vocab_size = added, begins_with, vocab_size
 
 
 def test_marks_are_appended_once() -> None:
     tokenizer = byte_tokenizer()
     before = len(tokenizer)
     for _ in range(2):
-        marked(tokenizer, Spoken(("[DEC]", "[ENC]"), "[DEC]", before + 2))  # pyright: ignore[reportArgumentType]
+        completed(tokenizer, Spoken(("[DEC]", "[ENC]"), "[DEC]", before + 2))  # pyright: ignore[reportArgumentType]
     assert len(tokenizer) == before + 2
     assert tokenizer.bos_id == before
     # What looks like one in a text stays text.
     assert before not in tokenizer.encode("[DEC]")
-    with pytest.raises(ConfigError, match="a tokenizer of"):
-        marked(tokenizer, Spoken(("[DEC]",), None, before))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="for an embedding of"):
+        completed(tokenizer, Spoken(("[DEC]",), None, before))  # pyright: ignore[reportArgumentType]
