@@ -34,7 +34,7 @@ def can_step(lm: Any) -> bool:
         and not getattr(config, "attention_bias", False)
         and not getattr(config, "mlp_bias", False)
         and (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
-        and all(type(m) is torch.nn.Linear for m in _linears(lm))
+        and all(type(m) is torch.nn.Linear and m.bias is None for m in _linears(lm))
         and not any(hasattr(layer.self_attn, PROMPT_NAME) for layer in lm.model.layers)
     )
 

@@ -104,7 +104,8 @@ def starter(name: str, *, quiet: bool) -> Any:
         started = start_from(model, folder)
         if not quiet:
             new = f"; new: {', '.join(started.new)}" if started.new else ""
-            print(f"starting from {name}: {len(started.names)} tensors{new}", file=sys.stderr)
+            wide = f"; positions stretched: {', '.join(started.stretched)}" if started.stretched else ""
+            print(f"starting from {name}: {len(started.names)} tensors{new}{wide}", file=sys.stderr)
         return started.names
 
     return start
@@ -119,5 +120,8 @@ def print_plan(plan: Any, precision: str) -> None:
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")
+    for part, rates in plan.rates:
+        say(f"  {part}: learning rates from {rates[0]:.2e} at the input to {rates[-1]:.2e}, "
+            f"{len(rates)} of them")  # fmt: skip
     if plan.warning:
         say(f"  warning: {plan.warning}")

@@ -187,6 +187,8 @@ class Example:
     """Per token its time, row and column, for models with M-RoPE; empty for all others."""
     held: list[int] = field(default_factory=list[int])
     """The tokens that stand at the position of the one before, as places in the lists."""
+    loss_weight: float = 1.0
+    """What the loss of its tokens is multiplied by."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -201,6 +203,7 @@ class Batch:
     0 is what all tokens behind it in its Example see. `places_3BT` (M-RoPE: time, row, column) take
     the place of `positions_BT` in the LLM's rotation of queries and keys; masks go by the latter.
     `padded_left` says whether any row has padding in front.
+    `loss_weights_BT` multiply the losses of tokens; None: all weigh 1.
     """
 
     input_ids_BT: Tensor
@@ -215,6 +218,7 @@ class Batch:
     ids: Sequence[str] = ()
     places_3BT: Tensor | None = None
     padded_left: bool = False
+    loss_weights_BT: Tensor | None = None
 
     def last_positions(self) -> Tensor:
         """(B,) the position behind which an answer to each row goes on; rows end together."""

@@ -19,7 +19,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 class PartConfig(Config):
@@ -67,18 +67,8 @@ class EncoderConfig(PartConfig):
         raise ConfigError(
             f"pictures of {size_px} pixels for encoder {self.kind!r}",
             expected=f"{self.preprocess().size_px}, the only size it takes",
-            fix="choose an encoder whose positions can be stretched: qwen_vit",
+            fix="choose an encoder whose positions can be stretched: clip, blip2_vit, eva2, qwen_vit, vit_22b",
         )
-
-    def stretched(self, name: str, value: Tensor) -> Tensor:
-        """A tensor of the same encoder for pictures of another size, as this one needs it: its positions
-        are stretched where it knows how, all else stays.
-
-        Args:
-            name: the tensor's name in the encoder.
-        """
-        del name
-        return value
 
     def num_tokens(self, shape: MediaShape) -> int:
         """Features for one medium of this shape; image towers resize, so it is constant."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from sensorium.core.config import Config, kinds
 from sensorium.core.errors import DataError
@@ -33,6 +33,8 @@ class SourceConfig(Config):
     kind: str
     weight: float | None = None
     """Share of the mixture; None: its number of rows."""
+    loss_weight: float = Field(default=1.0, gt=0.0)
+    """What the loss of its tokens is multiplied by; a step divides by their number all the same."""
     augment: AugmentConfig | None = None
     take: int | None = None
     """Only the first rows."""

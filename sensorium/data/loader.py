@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError, SensoriumError
@@ -56,6 +56,8 @@ class LoaderOptions:
     seed: int = 0
     augment: Sequence[AugmentConfig | None] = ()
     """Per source: how pictures are augmented."""
+    loss_weights: Sequence[float] = ()
+    """Per source: what its tokens' losses are multiplied by; none: 1 for all."""
     skip_bad: bool = False
     """Report a bad row and go on instead of stopping."""
 
@@ -102,6 +104,9 @@ class Loader:
             made = encode_rows(
                 self.processor, sample, max_length=self.options.max_length, augmentation=augmentation
             )
+            if self.options.loss_weights:
+                weight = self.options.loss_weights[pick.source]
+                made = [replace(e, loss_weight=weight) for e in made]
             return made if self.transform is None else [self.transform(e, pick) for e in made]
         except SensoriumError as error:
             raise error.at(where) from None

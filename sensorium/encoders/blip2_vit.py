@@ -8,9 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, FeatureChoice, TowerConfig, tiny_shape
+from sensorium.encoders.tower import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    FeatureChoice,
+    TowerConfig,
+    run_stretched,
+    tiny_shape,
+)
 from sensorium.nn.pretrained import from_config
 
 
@@ -31,6 +38,12 @@ class Blip2VitConfig(TowerConfig):
     @classmethod
     def tiny(cls) -> Blip2VitConfig:
         return cls(**tiny_shape())
+
+    def at_size(self, size_px: int) -> Blip2VitConfig:
+        return self.model_copy(update={"image_size_px": size_px})
+
+    def run_tower(self, tower: Any, pixel_values_NCHW: Tensor) -> Any:
+        return run_stretched(tower, pixel_values_NCHW)
 
     def build_tower(self, folder: Path | None) -> nn.Module:
         from transformers import Blip2VisionConfig, Blip2VisionModel

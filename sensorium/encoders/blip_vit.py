@@ -6,13 +6,10 @@ Shape legend: L patches, H and W of them in a column and a row, D width.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, FeatureChoice, TowerConfig, tiny_shape
 from sensorium.nn.pretrained import load_part
@@ -51,17 +48,6 @@ class BlipVitConfig(TowerConfig):
         if folder is not None:
             load_part(tower, folder, "vision_model.")
         return tower
-
-    def stretched(self, name: str, value: Tensor) -> Tensor:
-        """Positions by bicubic interpolation, CLS's own as it is."""
-        side = self.image_size_px // self.patch_size_px
-        if name != "tower.embeddings.position_embedding" or value.shape[1] == side**2 + 1:
-            return value
-        first_11D, rest_1LD = value[:, :1], value[:, 1:]
-        old = math.isqrt(rest_1LD.shape[1])
-        map_1DHW = rest_1LD.transpose(1, 2).unflatten(2, (old, old))
-        new_1DHW = F.interpolate(map_1DHW.float(), size=(side, side), mode="bicubic", align_corners=False)
-        return torch.cat([first_11D, new_1DHW.flatten(2).transpose(1, 2).to(value)], dim=1)
 
     def blocks(self, tower: Any) -> list[nn.Module]:
         return list(tower.encoder.layers)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from sensorium.core.errors import ConfigError
 from sensorium.encoders.tower import OPENAI_MEAN, OPENAI_STD, FeatureChoice, TowerConfig, tiny_shape
 from sensorium.nn.grid_rope import grid_angles, turn
+from sensorium.nn.positions import stretched
 from sensorium.nn.pretrained import load_folder
 
 
@@ -77,6 +78,9 @@ class Eva2Config(TowerConfig):
                 where="encoder eva2",
             )
 
+    def at_size(self, size_px: int) -> Eva2Config:
+        return self.model_copy(update={"image_size_px": size_px})
+
     def build_tower(self, folder: Path | None) -> nn.Module:
         tower = Eva2(self)
         if folder is not None:
@@ -113,7 +117,8 @@ class Eva2(nn.Module):
         maps_NDHW: Tensor = self.patches(pixel_values_NCHW)
         height, width = maps_NDHW.shape[-2:]
         cls_N1D = self.cls_D.expand(len(maps_NDHW), 1, -1)
-        x_NLD = torch.cat([cls_N1D, maps_NDHW.flatten(2).transpose(1, 2)], dim=1) + self.positions_LD
+        table_LD = torch.cat([self.positions_LD[:1], stretched(self.positions_LD[1:], height, width)])
+        x_NLD = torch.cat([cls_N1D, maps_NDHW.flatten(2).transpose(1, 2)], dim=1) + table_LD
         angles_LE = None
         if self.config.rotary_side is not None:
             head_dim = self.config.width // self.config.heads
@@ -121,7 +126,7 @@ class Eva2(nn.Module):
         for block in self.blocks:
             x_NLD = block(x_NLD, angles_LE)
         if self.behind_LD is not None:
-            x_NLD = torch.cat([x_NLD[:, :1], x_NLD[:, 1:] + self.behind_LD], dim=1)
+            x_NLD = torch.cat([x_NLD[:, :1], x_NLD[:, 1:] + stretched(self.behind_LD, height, width)], dim=1)
         return Eva2Output(x_NLD, x_NLD[:, 0])
 
 

@@ -111,6 +111,10 @@ class TowerConfig(EncoderConfig):
         """The transformers module, with the weights in `folder` or random ones."""
         raise TypeError(f"{type(self).__name__} does not define build_tower()")
 
+    def run_tower(self, tower: Any, pixel_values_NCHW: Tensor) -> Any:
+        """The tower's own output."""
+        return tower(pixel_values_NCHW)
+
     def output_tokens(self, tower: Any, output: Any) -> Tensor:
         """The tokens (N, L, D) of a tower's own output."""
         del tower
@@ -161,7 +165,7 @@ class Tower(nn.Module):
         """
         choice, layers = self.config.select_layer, self.trainable_blocks()
         if choice is None:
-            output: Any = self.tower(pixel_values_NCHW)
+            output: Any = self.config.run_tower(self.tower, pixel_values_NCHW)
             return self.config.output_tokens(self.tower, output), output
         # Index 0 is what enters the first layer, index i what leaves layer i - 1.
         index = choice if choice >= 0 else len(layers) + 1 + choice
@@ -178,7 +182,7 @@ class Tower(nn.Module):
         else:
             handle = layers[index - 1].register_forward_hook(after)
         try:
-            output = self.tower(pixel_values_NCHW)
+            output = self.config.run_tower(self.tower, pixel_values_NCHW)
         finally:
             handle.remove()
         return caught[0], output
@@ -187,6 +191,12 @@ class Tower(nn.Module):
 def _first(output: Any) -> Tensor:
     """A layer returns its hidden states alone or first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def run_stretched(tower: Any, pixel_values_NCHW: Tensor) -> Any:
+    """A transformers tower on pictures of another size than it was built for: it stretches its table."""
+    other = pixel_values_NCHW.shape[-1] != tower.config.image_size
+    return tower(pixel_values_NCHW, interpolate_pos_encoding=other)
 
 
 def tiny_shape(**changes: Any) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def export_gguf(folder: Path, out: Path, number: Number = "f16", *, llm_only: bo
     config = model.config
     if isinstance(config.adapter, AdaptionPromptConfig):
         raise refusal("it has adaption prompts", "no adapter, or LoRA, which is merged")
+    if config.tuning is not None and config.tuning.added:
+        raise refusal("its LLM has biases of its own", "no adapter, or LoRA, which is merged")
     arch = llm_architecture(config)
     lane = None if llm_only or not config.lanes else vision_lane(config)
     names = [LLM.format(number)]

@@ -25,7 +25,7 @@ from sensorium.text.reader import FOLDER as READER
 from sensorium.text.tokenizer import Tokenizer
 
 FOREIGN = "foreign.json"
-CLASSES = {"CogVLMForCausalLM": "cogvlm"}
+CLASSES = {"CogVLMForCausalLM": "cogvlm", "CogAgentForCausalLM": "cogagent"}
 SIDE_FILES = ("generation_config.json", "preprocessor_config.json", "processor_config.json",
               "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
               "chat_template.jinja", "chat_template.json",
@@ -108,7 +108,15 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
     Raises:
         ConfigError: the model does not fit the family, or has adaption prompts.
     """
-    if isinstance(read_model_config(folder).adapter, AdaptionPromptConfig):
+    config = read_model_config(folder)
+    if config.tuning is not None and config.tuning.added:
+        raise ConfigError(
+            "a model with biases of its own in the LLM",
+            expected="no adapter, LoRA, or bias_norm with `added: []`: foreign layouts have no place for the biases",
+            where=str(folder),
+            fix="load it with sensorium.load",
+        )
+    if isinstance(config.adapter, AdaptionPromptConfig):
         raise ConfigError(
             "a model with adaption prompts",
             expected="no adapter, or LoRA, which is merged: foreign layouts have no place for prompts",

@@ -17,6 +17,7 @@ from sensorium.model.adapter import has_lora, merge_into
 from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
 from sensorium.model.learning import LORA_MARK, own_names, owner
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.positions import TABLES, refitted
 from sensorium.nn.pretrained import read_file
 
 LAST, TEXT = ".out", ".text"
@@ -31,6 +32,8 @@ class Started:
     """The model's tensors that now differ from what their sources provide."""
     new: list[str]
     """Parts of this model that the saved one does not have in this form."""
+    stretched: list[str]
+    """Tables of positions that were stretched: the saved model sees pictures of another size."""
 
 
 def start_from(model: MultimodalModel, folder: Path) -> Started:
@@ -40,7 +43,8 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     and the Q-Former in front of it is taken all the same. So does its text half, which a BLIP-2's does not have;
     it begins as the BERT that the projector's `reader` names, where weights lie with its words. A low-rank adapter of another form, or one
     that this model has no adapter for, is merged into the LLM. Adaption prompts fit where this model
-    has them in the same form.
+    has them in the same form. Encoders' tables of positions are stretched to the size of this model's
+    pictures (bicubic).
 
     Args:
         model: built, with its adapter (`inject_adapter`).
@@ -53,6 +57,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     state = model.state_dict()
     by_plain = {plain_name(name): name for name in state}
     adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
+    resized = _refit_positions(stored, {plain: state[name] for plain, name in by_plain.items()})
     unfit = _lost_prompts(saved, model.config, folder)
     if adapter and saved.backbone != model.config.backbone:
         # It was trained beside other weights.
@@ -64,7 +69,9 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     unfit |= {_part(n) for n, v in stored.items()
               if n not in by_plain or state[by_plain[n]].shape != v.shape}  # fmt: skip
     here = set(stored) | set(tied_names(folder))
-    unfit |= {_part(n) for n in own_names(model) if plain_name(n) not in here}
+    # Biases that the saved model lacks begin at zero, and leave the LLM what it was.
+    born = model.tuned if saved.tuning is None else frozenset[str]()
+    unfit |= {_part(n) for n in own_names(model) - born if plain_name(n) not in here}
     taken = {by_plain[n]: v for n, v in stored.items() if unfit.isdisjoint({owner(n), _part(n)})}
     if adapter:
         if not isinstance(saved.adapter, LoraConfig):
@@ -87,7 +94,8 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     for part in sorted(unfit):
         if part.endswith(TEXT) and _whole(part) not in unfit:
             filled |= _from_reader(model, part.removesuffix(TEXT), state)
-    return Started(set(taken) | filled, _new(unfit - {_part(n) for n in filled}, state))
+    return Started(set(taken) | filled, _new(unfit - {_part(n) for n in filled}, state),
+                   [n for n in resized if by_plain[n] in taken])  # fmt: skip
 
 
 def _from_reader(model: MultimodalModel, projector: str, state: dict[str, Tensor]) -> set[str]:
@@ -100,7 +108,7 @@ def _from_reader(model: MultimodalModel, projector: str, state: dict[str, Tensor
 def _as_here(
     stored: dict[str, Tensor], saved: ModelConfig, mine: ModelConfig, tied: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """A saved model's tensors by this one's names, in this one's picture size.
+    """A saved model's tensors by this one's names.
 
     Args:
         tied: further names of stored tensors.
@@ -110,10 +118,6 @@ def _as_here(
         lent = {f"backbone.{theirs}": f"backbone.{ours}"
                 for theirs, ours in saved.backbone.lends(mine.backbone).items()}  # fmt: skip
         stored = dict(_renamed(stored, lent))
-    for kind, lane in mine.lanes.items():
-        prefix = f"encoders.{kind}."
-        stored |= {name: lane.encoder.stretched(name.removeprefix(prefix), value)
-                   for name, value in stored.items() if name.startswith(prefix)}  # fmt: skip
     return stored
 
 
@@ -126,6 +130,21 @@ def _renamed(stored: Mapping[str, Tensor], lent: Mapping[str, str]) -> Iterator[
         for theirs, ours in lent.items():
             if name.startswith(theirs):
                 yield ours + name.removeprefix(theirs), value
+
+
+def _refit_positions(stored: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    """Stretch the encoders' tables of positions to the size they have here; names of those changed."""
+    changed: list[str] = []
+    for name, value in stored.items():
+        mine = state.get(name)
+        if mine is None or not owner(name).startswith("encoders.") or not name.endswith(TABLES):
+            continue
+        if value.ndim == mine.ndim and value.shape[-2] != mine.shape[-2] and value.shape[-1] == mine.shape[-1]:
+            fitting = refitted(value, mine.shape[-2])
+            if fitting is not None:
+                stored[name] = fitting
+                changed.append(name)
+    return changed
 
 
 def _part(name: str) -> str:
@@ -155,6 +174,13 @@ def _lost_prompts(saved: ModelConfig, mine: ModelConfig, folder: Path) -> set[st
     Raises:
         WeightsError: it is the same LLM, and this model has no place for them.
     """
+    if saved.tuning is not None and saved.backbone == mine.backbone and saved.tuning != mine.tuning:
+        raise WeightsError(
+            "the saved model's biases and norms have no place in this one",
+            expected=f"model.adapter={(saved.adapter or saved.tuning).to_dict()}",
+            where=str(folder),
+            fix="give the recipe the same adapter, or leave `start` out",
+        )
     if not isinstance(saved.adapter, AdaptionPromptConfig):
         return set()
     if saved.backbone != mine.backbone:

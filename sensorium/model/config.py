@@ -96,6 +96,20 @@ class LoraConfig(AdapterConfig):
         return cls(rank=2, alpha=4.0)
 
 
+class BiasNormConfig(AdapterConfig):
+    """Biases and norms of the LLM learn (BitFit, arXiv:2106.10199); the layers that get a bias are
+    LLaMA-Adapter V2's (arXiv:2304.15010, llama_adapter_v2_multimodal7b)."""
+
+    kind: Literal["bias_norm"] = "bias_norm"
+    added: tuple[str, ...] = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Linear layers that get a bias, zero at first, where they have none; all biases learn."""
+    norms: bool = True
+
+    @classmethod
+    def tiny(cls) -> BiasNormConfig:
+        return cls()
+
+
 class AdaptionPromptConfig(AdapterConfig):
     """Learned vectors that the LLM's last layers attend to (LLaMA-Adapter, arXiv:2303.16199).
     The sizes are the paper's."""
@@ -108,6 +122,8 @@ class AdaptionPromptConfig(AdapterConfig):
     gate: GateName = "layer"
     """`layer`: one number a layer, as peft has it; `heads`: the tanh of one number a head, as in
     the authors' repository."""
+    tuning: BiasNormConfig | None = None
+    """Biases and norms beside the prompts, as a part `tuning` of their own."""
 
     @classmethod
     def tiny(cls) -> AdaptionPromptConfig:
@@ -119,6 +135,7 @@ ADAPTERS = NameTable(
     {
         "lora": "sensorium.model.config:LoraConfig",
         "adaption_prompt": "sensorium.model.config:AdaptionPromptConfig",
+        "bias_norm": "sensorium.model.config:BiasNormConfig",
     },
 )
 # Configs from before there were kinds name none.
@@ -143,6 +160,13 @@ class ModelConfig(Config):
     placeholder_token: str | None = None
     """Vocabulary entry used as placeholder id; None: the padding id. Only its position
     matters, features replace it."""
+
+    @property
+    def tuning(self) -> BiasNormConfig | None:
+        """Which biases and norms of the LLM learn by themselves, if any."""
+        if isinstance(self.adapter, AdaptionPromptConfig):
+            return self.adapter.tuning
+        return self.adapter if isinstance(self.adapter, BiasNormConfig) else None
 
     @property
     def text_frame(self) -> TextFrame | None:

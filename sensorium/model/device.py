@@ -71,6 +71,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         positions_BT=batch.positions_BT.to(device),
         branches_BT=batch.branches_BT.to(device),
         places_3BT=None if batch.places_3BT is None else batch.places_3BT.to(device),
+        loss_weights_BT=None if batch.loss_weights_BT is None else batch.loss_weights_BT.to(device),
         media_index_BT=batch.media_index_BT.to(device),
         slots={kind: slots_BT.to(device) for kind, slots_BT in batch.slots.items()},
         media=media_to_device(batch.media, device),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import Field
 from torch import nn
 from torch.nn import Parameter
 
@@ -12,6 +13,8 @@ from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
+from sensorium.model.config import BiasNormConfig
+from sensorium.model.layer_rates import by_layer
 from sensorium.model.learning_rows import learning_size, set_rows
 from sensorium.model.multimodal import MultimodalModel
 
@@ -19,6 +22,8 @@ LORA_MARK = "lora_"
 PROMPT_MARK = f".{PROMPT_NAME}."
 OBJECTIVE = "objective"
 """The part that a stage's objective adds to the model while the stage runs."""
+TUNING = "tuning"
+"""Biases and norms of the LLM that learn beside adaption prompts."""
 
 
 class Learn(Config):
@@ -26,7 +31,7 @@ class Learn(Config):
 
     part: str
     """`encoders.image`, `projectors.image`, `lookups.image`, `newlines.image`, `fusion`,
-    `backbone`, `adapter`; `objective` for what the stage's objective owns."""
+    `backbone`, `adapter`, `tuning`; `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
     last_blocks: int | None = None
@@ -36,6 +41,9 @@ class Learn(Config):
     rows: tuple[int, ...] = ()
     """Only these rows of the module's matrix, counted from its end where negative: the embeddings of
     added tokens."""
+    layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
+    """The rate falls by this factor from block to block towards the input (`model/layer_rates.py`);
+    None: one rate for all."""
 
 
 def part_names(model: MultimodalModel) -> list[str]:
@@ -49,6 +57,8 @@ def part_names(model: MultimodalModel) -> list[str]:
     names.append("backbone")
     if model.config.adapter is not None:
         names.append("adapter")
+    if model.tuned and tuning_part(model) == TUNING:
+        names.append(TUNING)
     if hasattr(model, OBJECTIVE):
         names.append(OBJECTIVE)
     return names
@@ -63,8 +73,18 @@ def named_part(model: MultimodalModel, part: str) -> Iterator[tuple[str, Paramet
     if part not in part_names(model):
         raise ConfigError(f"no part {part!r} to train", fix=did_you_mean(part, part_names(model)))
     for name, parameter in model.named_parameters():
-        if owner(name) == part:
+        if owner_in(model, name) == part:
             yield name, parameter
+
+
+def owner_in(model: MultimodalModel, name: str) -> str:
+    """The part of a parameter; biases and norms that learn by themselves are none of the LLM's."""
+    return tuning_part(model) if name in model.tuned else owner(name)
+
+
+def tuning_part(model: MultimodalModel) -> str:
+    """What `learns` calls biases and norms: the adapter, or beside prompts a part of their own."""
+    return "adapter" if isinstance(model.config.adapter, BiasNormConfig) else TUNING
 
 
 def owner(name: str) -> str:
@@ -82,7 +102,8 @@ def set_learning(
     """Freeze everything, then let the named parts learn.
 
     Returns:
-        The (name, parameter) pairs of each entry, in model order.
+        The (name, parameter) pairs of each entry, in model order; an entry with `layer_decay` comes
+        once for each of its rates.
 
     Raises:
         ConfigError: a part is unknown, named twice, has too few blocks, or not that module.
@@ -106,7 +127,11 @@ def set_learning(
             parameter.requires_grad_(True)
             if learn.rows:
                 _only_rows(name, parameter, learn)
-        groups.append((learn, pairs))
+        if learn.layer_decay is None:
+            groups.append((learn, pairs))
+        else:
+            part = model.get_submodule(learn.part)
+            groups += by_layer(learn, pairs, part, _all_blocks(model, learn, "layer_decay"))
     return groups
 
 
@@ -171,11 +196,7 @@ def _blocks(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     Raises:
         ConfigError: the part has no blocks, or fewer.
     """
-    module: nn.Module = model.get_submodule(learn.part)
-    get_blocks = getattr(module, "trainable_blocks", None)
-    if get_blocks is None:
-        raise ConfigError(f"part {learn.part!r} has no blocks", fix="leave out last_blocks")
-    blocks: list[nn.Module] = get_blocks()
+    blocks = _all_blocks(model, learn, "last_blocks")
     wanted = learn.last_blocks or 0
     if not 0 < wanted <= len(blocks):
         raise ConfigError(
@@ -184,14 +205,29 @@ def _blocks(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     return blocks[-wanted:]
 
 
+def _all_blocks(model: MultimodalModel, learn: Learn, option: str) -> list[nn.Module]:
+    """All blocks of a part, which an option of `learns` asks for.
+
+    Raises:
+        ConfigError: the part has none.
+    """
+    get_blocks = None
+    if learn.part not in ("adapter", TUNING, OBJECTIVE):
+        get_blocks = getattr(model.get_submodule(learn.part), "trainable_blocks", None)
+    if get_blocks is None:
+        raise ConfigError(f"part {learn.part!r} has no blocks", fix=f"leave out {option}")
+    return get_blocks()
+
+
 def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
     """(part, all parameters, learning parameters), in model order."""
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        total, learning = counts.get(owner(name), (0, 0))
+        part = owner_in(model, name)
+        total, learning = counts.get(part, (0, 0))
         size = parameter.numel()
         moving = learning_size(parameter)
-        counts[owner(name)] = (total + size, learning + moving)
+        counts[part] = (total + size, learning + moving)
     return [(part, total, learning) for part, (total, learning) in counts.items()]
 
 
@@ -206,7 +242,7 @@ def own_names(model: MultimodalModel) -> set[str]:
     own = _vocabulary(model) if model.config.backbone.added_tokens else set[str]()
     names = set(model.state_dict())
     return {n for n in names
-            if n in own or owner(n) == "adapter" or not n.startswith(tuple(sourced))}  # fmt: skip
+            if n in own or n in model.tuned or owner(n) == "adapter" or not n.startswith(tuple(sourced))}  # fmt: skip
 
 
 def _vocabulary(model: MultimodalModel) -> set[str]:

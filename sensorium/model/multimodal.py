@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from sensorium.backbones.bias_norm import add_biases
 from sensorium.backbones.causal_lm import CausalLM
 from sensorium.backbones.cross_lm import CrossLM
 from sensorium.backbones.cross_tower import CrossTower
@@ -54,10 +55,8 @@ class MultimodalModel(nn.Module):
         _check_details(config)
         self.config = config
         self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
-        if isinstance(config.adapter, AdaptionPromptConfig):
-            # Part of the model for good: no weight could take them in.
-            prompts = config.adapter
-            self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
+        self.tuned = self._adapt()
+        """Biases and norms of the LLM that are the adapter's, by their names in the model."""
         d_model = config.backbone.d_media
         self.encoders = nn.ModuleDict(
             {
@@ -96,6 +95,16 @@ class MultimodalModel(nn.Module):
         if isinstance(self.fusion, VisualExpert):
             backbone = cast(CausalLM | Seq2SeqLM, self.backbone)
             self.fusion.adopt(backbone.layers_for_experts())
+
+    def _adapt(self) -> frozenset[str]:
+        """Build in what no weight could take in later; names of biases and norms that are the adapter's."""
+        prompts, tuning = self.config.adapter, self.config.tuning
+        if isinstance(prompts, AdaptionPromptConfig):
+            self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
+        if tuning is None:
+            return frozenset()
+        names = add_biases(self.backbone, tuning.added, norms=tuning.norms)
+        return frozenset(f"backbone.{name}" for name in names)
 
     def _media_width(self, d_model: int) -> int:
         """Width of what the projectors yield: the LLM's, unless one leaves it unprojected."""

@@ -72,6 +72,7 @@ def collate(
         ids=names,
         places_3BT=places,
         padded_left=pad_left and any(sum(len(e) for e in row) < length for row in rows),
+        loss_weights_BT=_loss_weights(rows, segments),
     )
 
 
@@ -81,6 +82,17 @@ def _positions(branches_T: torch.Tensor) -> torch.Tensor:
     # Branches stand in order, so that a search for a token's branch finds its first token.
     offsets_T = torch.arange(len(branches_T)) - torch.searchsorted(branches_T, branches_T)
     return offsets_T + torch.where(branches_T > 0, shared, 0)
+
+
+def _loss_weights(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) -> torch.Tensor | None:
+    """What each token's loss is multiplied by; None where that is 1 for all."""
+    if all(example.loss_weight == 1 for row in rows for example in row):
+        return None
+    weights_BT = torch.ones(segments_BT.shape)
+    for weights_T, segments_T, row in zip(weights_BT, segments_BT, rows, strict=True):
+        for number, example in enumerate(row, start=1):
+            weights_T[segments_T == number] = example.loss_weight
+    return weights_BT
 
 
 def _held(example: Example) -> torch.Tensor:

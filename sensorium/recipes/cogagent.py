@@ -33,7 +33,7 @@ def cogagent() -> Recipe:
             "stretching EVA2-CLIP-L's positions from 336 to 1,120 pixels; `start=FOLDER` takes adapter, expert and LLM of a CogVLM",
             "writing pages and text as pictures: rows hold them already"), differs=(
             "decay, warm-up and betas are CogVLM's, shares of the sets by size: both are not published",
-            "of the paper's 646M that learn first, 13M are left out: the finer tower's last block and CLIP's head",
+            "639.2M learn first, the paper says 646M; the finer tower has neither its last block nor CLIP's head",
             "several pictures: a token sees the finer look at the last one in front of it")),
         stages=(cross, _pretrain("expert", {DETAIL: LR, "fusion": LR}, 40_000), tune),
     )  # fmt: skip

@@ -18,10 +18,8 @@ TALK = mixed(dict.fromkeys(("llava_instruct_150k", "lrv_instruction", "llavar", 
 BEHIND = CaptionConfig(layout="cogvlm_base")
 PUBLISHED = Published(
     paper="2311.03079",
-    missing=(
-        "stretching the tower's positions from 224 to 490 pixels; `start=FOLDER` takes adapter and expert",
-    ),
     differs=(
+        "the two sizes are two recipes: `cogvlm start=runs/cogvlm-224` goes on at 490 pixels, positions stretched",
         "rates, warm-up and decay of pre-training are quoted from memory of the paper's appendix",
         "shares of the sets are not published; files are named here, not there",
         "no dropout in the expert",

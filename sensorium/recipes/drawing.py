@@ -17,6 +17,7 @@ from sensorium.media.native import NativeResolution
 from sensorium.model.config import (
     AdapterConfig,
     AdaptionPromptConfig,
+    BiasNormConfig,
     LaneConfig,
     LoraConfig,
     ModelConfig,
@@ -103,6 +104,8 @@ def _adapter(adapter: AdapterConfig) -> str:
         return f"LoRA of rank {adapter.rank}"
     if isinstance(adapter, AdaptionPromptConfig):
         return f"prompts of {adapter.length} in the last {adapter.layers} layers"
+    if isinstance(adapter, BiasNormConfig):
+        return "biases and norms of the LLM" if adapter.norms else "biases of the LLM"
     return adapter.kind
 
 
@@ -129,6 +132,8 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
     lines += ["  |", table.line("backbone", f"{llm_name(model)}, {backbone.num_layers} layers")]
     if model.adapter is not None:
         lines.append(table.line("adapter", _adapter(model.adapter)))
+    if model.tuning is not None and model.tuning is not model.adapter:
+        lines.append(table.line("tuning", _adapter(model.tuning)))
     return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
 
 

@@ -12,8 +12,8 @@ from sensorium.training.config import Published, Recipe, ScheduleConfig, StageCo
 from sensorium.training.objectives.next_token import CaptionConfig
 
 LR = 1e-4
-# Pages with pictures, pairs of picture and text.
-SETS = ("m3w", "align", "ltip")
+# Pages with pictures, pairs of picture and text; what their losses weigh.
+SETS = {"m3w": 1.0, "align": 0.2, "ltip": 0.2}
 
 
 def flamingo() -> Recipe:
@@ -25,12 +25,12 @@ def flamingo() -> Recipe:
             paper="2204.14198",
             missing=(
                 "NFNet-F6 and Chinchilla, which are closed; SigLIP 2 giant and Pythia stand in for them",
-                "videos (VTP), with embeddings of time",
-                "losses of the sets weighted by 1.0 (M3W), 0.2 (ALIGN), 0.2 (LTIP) and 0.03 (VTP)",
+                "videos (VTP, whose loss weighs 0.03), with embeddings of time",
                 "pages whose text sees the next picture instead of the one before, half of the time",
             ),
             differs=(
                 "the batch is not known to us, 256 is ours; sets are mixed by their sizes",
+                "weighted losses are averaged over the tokens of all sets, not set by set",
                 "blocks have the printed 1.2 billion parameters, the resampler 189 million of a printed 194: "
                 "what the others are is not said",
                 "sizes, rates and weights of the sets are quoted from memory; norms and gates do not decay",
@@ -41,7 +41,7 @@ def flamingo() -> Recipe:
         stages=(
             StageConfig(
                 name="pretrain", objective=CaptionConfig(layout="flamingo"),
-                data=mixed(dict.fromkeys(SETS), "samples", suffix=".jsonl"),
+                data=mixed(dict.fromkeys(SETS), "samples", suffix=".jsonl", losses=SETS),
                 learns=(
                     Learn(part="projectors.image", lr=LR),
                     Learn(part="fusion", lr=LR, weight_decay=0.1),

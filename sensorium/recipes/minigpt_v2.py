@@ -30,10 +30,10 @@ def minigpt_v2() -> Recipe:
         published=Published(
             paper="2310.09478",
             missing=(
-                "starting from EVA-CLIP-g, whose positions of 224 pixels would have to be stretched",
                 "writing boxes and task words into the text of rows; the files hold them already",
             ),
             differs=(
+                "EVA-CLIP-g comes from an imported BLIP-2 (`start=FOLDER`), its positions stretched from 224 pixels",
                 "of the first two stages, all is quoted from memory of the paper; sets mixed by size",
                 "the third stage's batch is 24 rows of all its sets, not one set's own on each GPU",
                 "pictures are squeezed to a square, not cropped at random",

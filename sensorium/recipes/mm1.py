@@ -29,7 +29,6 @@ def mm1(size: Mm1Size = "3b") -> Recipe:
             paper="2403.09611",
             missing=(
                 "pictures of up to 1,344 pixels in five crops of 672, 720 tokens, in the second stage",
-                "AdaFactor, which tunes the second stage; AdamW here",
                 "the mixtures of experts",
             ),
             differs=DIFFERS,
@@ -42,7 +41,7 @@ def mm1(size: Mm1Size = "3b") -> Recipe:
         stages=(
             mm1_stage("pretrain", CaptionConfig(layout="document"), MIX, lr=MM1_LR[size], decay=0.1, last=0.1,
                       steps=200_000, batch_size=512, max_length=4096, pack=True, warmup_steps=2000),
-            mm1_stage("instruct", InstructConfig(), SFT, lr=1e-5, decay=0.0, last=0.0,
+            mm1_stage("instruct", InstructConfig(), SFT, lr=1e-5, decay=0.0, last=0.0, optimiser="adafactor",
                       steps=10_000, batch_size=256, max_length=2048),
         ),
     )  # fmt: skip

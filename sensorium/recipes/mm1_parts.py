@@ -19,6 +19,7 @@ DIFFERS = (
     "unknown: the language models' widths, layers and vocabularies; LLaMA's shape of about that size stands in",
     "unknown: which layer of the tower is read, and whether it is normed; here the last, normed",
     "unknown: the chat template of the second stage; here Vicuna's",
+    "Adafactor's rate as torch takes it, a share of each matrix's own size; the paper does not say",
     "one file for each kind of data; the sets inside them and their shares are the paper's table 2",
 )
 

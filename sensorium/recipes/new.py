@@ -33,7 +33,7 @@ COMMENTS: dict[str, str] = {
     "resolution": "How a picture of any shape becomes inputs of the encoder.",
     "fusion": "How tokens enter the LLM.",
     "backbone": "The LLM. `arch` is its own config.json.",
-    "adapter": "null: none; or kind lora (rank, alpha, dropout, targets): the LLM learns through it alone.",
+    "adapter": "null: none; or kind lora (rank, alpha, dropout, targets), bias_norm (added, norms): the LLM learns through it alone.",
     "template": "How a conversation is written.",
     "start": "A trained model to go on from: a folder, a name, or a hub id.",
     "stages": "Trained one after the other. What no entry of `learns` names is frozen.",

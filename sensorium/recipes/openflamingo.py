@@ -17,7 +17,7 @@ from sensorium.training.objectives.next_token import CaptionConfig
 LR = 1e-4
 DIFFERS = (
     "a batch is what one GPU sees in the script; the number of GPUs is not in it, and steps follow from 60M pages",
-    "both sets share a batch and its average; the loss of captions is not weighted by 0.2",
+    "both sets share a batch; weighted losses are averaged over the tokens of both, not set by set",
     "no end of text behind the last chunk", "norms and gates do not decay",
     "the size of the vocabulary is quoted from memory",
 )  # fmt: skip
@@ -44,7 +44,7 @@ def variant(size: str, where: str, backbone: CausalLMConfig, every: int, embeddi
               Learn(part="backbone", module=embedding, rows=parts.NEW_ROWS, lr=LR))  # fmt: skip
     pretrain = StageConfig(
         name="pretrain", objective=CaptionConfig(layout="openflamingo"), learns=learns,
-        data=mixed({"mmc4": 1 / 3, "laion_2b": 2 / 3}, "samples", suffix=".jsonl"), steps=1_875_000, batch_size=96,
+        data=mixed({"mmc4": 1 / 3, "laion_2b": 2 / 3}, "samples", suffix=".jsonl", losses={"laion_2b": 0.2}), steps=1_875_000, batch_size=96,
         max_length=256, betas=(0.9, 0.999), schedule=ScheduleConfig(shape="constant", warmup_steps=1875), precision="bf16",
     )  # fmt: skip
     return Recipe(

@@ -32,7 +32,6 @@ def qwen_vl() -> Recipe:
         published=Published(
             paper="2308.12966",
             missing=(
-                "a tower's learning rate that falls from layer to layer, by 0.95",
                 "queries scaled and rotary base stretched beyond 2,048 tokens, when it answers",
             ),
             differs=(
@@ -45,7 +44,7 @@ def qwen_vl() -> Recipe:
         model=ModelConfig(lanes={"image": lane}, backbone=qwen_7b(), template="qwen_vl", boxes="qwen_vl"),
         stages=(
             qwen_vl_stage("pretrain", PLAIN, WEB, SEEN, lr=2e-4, last=1e-6, warmup=500, batch_size=30_720,
-                          steps=50_000, max_length=512, picture_px=224),
+                          steps=50_000, max_length=512, picture_px=224, layer_decay=0.95),
             qwen_vl_stage("tasks", PLAIN, TASKS, (*SEEN, LM), lr=5e-5, last=1e-5, warmup=400,
                           batch_size=4096, steps=19_000, pack=True),
             qwen_vl_stage("talk", InstructConfig(), TALK, (SEEN[1], LM), lr=1e-5, last=1e-6, warmup=3000,

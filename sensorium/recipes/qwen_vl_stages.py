@@ -22,19 +22,20 @@ TALK = ("instruct_350k",)
 def qwen_vl_stage(
     name: str, objective: ObjectiveConfig, sets: tuple[str, ...], parts: tuple[str, ...], **changes: Any
 ) -> StageConfig:
-    """A stage: cosine from `lr` to `last` after `warmup` steps.
+    """A stage: cosine from `lr` to `last` after `warmup` steps; in the tower it falls from block to block.
 
     Args:
         parts: what learns.
-        changes: those three, and what else the stage sets.
+        changes: those three, `layer_decay`, and what else the stage sets.
     """
-    lr, last = changes.pop("lr"), changes.pop("last")
+    lr, last, decay = changes.pop("lr"), changes.pop("last"), changes.pop("layer_decay", None)
     settings: dict[str, Any] = {"max_length": 2048, "precision": "bf16"}
     return StageConfig(
         name=name,
         objective=objective,
         data=mixed(dict.fromkeys(sets), "samples", root="data/qwen_vl", suffix=".jsonl"),
-        learns=tuple(Learn(part=part, lr=lr, weight_decay=0.05) for part in parts),
+        learns=tuple(Learn(part=part, lr=lr, weight_decay=0.05,
+                           layer_decay=decay if part == SEEN[0] else None) for part in parts),
         schedule=ScheduleConfig(warmup_steps=changes.pop("warmup"), final_ratio=last / lr),
         **(settings | changes),
     )

@@ -39,13 +39,14 @@ PROJECTORS = {
     "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
     "glu": {"mlp_width": 48},
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
+    "query_vit": {"queries": 3, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24},
     "latent_query": {"latents": 4, "heads": 4},
 }
 # A second, finer encoder of the same picture.
 DETAIL = tiny_shape(width=16, layers=2, heads=2, mlp_width=24, image_size_px=64, weights=())
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
 ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
-            "adaption_prompt": {"layers": 1, "length": 3}}  # fmt: skip
+            "bias_norm": {}, "adaption_prompt": {"layers": 1, "length": 3}}  # fmt: skip
 # Of objectives that own modules or read by a vocabulary of their own.
 TEACHER = {"layers": 1, "width": 32, "heads": 4, "mlp_width": 48, "words": 512}
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -113,7 +114,8 @@ def _lane(lane: LaneConfig) -> LaneConfig:
         windows = {"window_px": 32, "whole_layers": (1,)} if lane.encoder.window_px else {}
         encoder = _with(lane.encoder, tiny_shape(weights=(), **windows))
     elif isinstance(lane.encoder, TowerConfig):
-        encoder = _with(lane.encoder, tiny_shape(weights=()))
+        joint = {"token_projection": 16} if getattr(lane.encoder, "token_projection", None) else {}
+        encoder = _with(lane.encoder, tiny_shape(weights=(), **joint))
     else:
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
     sizes = PROJECTORS.get(lane.projector.kind, {})

@@ -7,7 +7,13 @@ from torch import nn
 
 from sensorium.core.batch import Grid
 from sensorium.media.native import NativeResolution
-from sensorium.model.config import AdaptionPromptConfig, LaneConfig, LoraConfig, ModelConfig
+from sensorium.model.config import (
+    AdaptionPromptConfig,
+    BiasNormConfig,
+    LaneConfig,
+    LoraConfig,
+    ModelConfig,
+)
 from sensorium.model.learning import count_parameters
 from sensorium.model.multimodal import MultimodalModel
 
@@ -20,7 +26,7 @@ def on_meta(config: ModelConfig) -> MultimodalModel:
 
 def part_sizes(config: ModelConfig) -> dict[str, int]:
     """Part -> parameters, in model order. A low-rank adapter is none of them: it is merged in the
-    end; adaption prompts are."""
+    end; adaption prompts, biases and norms that learn by themselves are."""
     return {part: total for part, total, _ in count_parameters(on_meta(config))}
 
 
@@ -37,7 +43,7 @@ def tokens_text(lane: LaneConfig) -> str:
 
 def adapter_size(config: ModelConfig) -> int:
     """Parameters of the adapter while it learns; of a low-rank one rank times inputs and outputs."""
-    if isinstance(config.adapter, AdaptionPromptConfig):
+    if isinstance(config.adapter, AdaptionPromptConfig | BiasNormConfig):
         return part_sizes(config)["adapter"]
     if not isinstance(config.adapter, LoraConfig):
         return 0

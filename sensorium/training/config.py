@@ -18,6 +18,9 @@ LANE_PARTS = ("encoders", "projectors", "lookups", "newlines")
 AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)]
 
 
+OptimiserName = Literal["adamw", "adafactor"]
+
+
 class ScheduleConfig(Config):
     """Learning rate over the stage: linear warm-up, then constant, falling, or cosine; `geometric`: by one factor
     every step."""
@@ -53,6 +56,9 @@ class StageConfig(Config):
     """Side of the pictures in this stage; None: the model's own."""
     pack: bool = False
     schedule: ScheduleConfig = ScheduleConfig()
+    optimiser: OptimiserName = "adamw"
+    """`adafactor`: without momentum, and with sums of rows and columns in place of second moments; its
+    rate is a share of each matrix's own size (arXiv:1804.04235)."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW's."""
     clip_norm: float = 1.0

@@ -1,4 +1,4 @@
-"""AdamW over the parts that learn, and the learning rate over a stage."""
+"""AdamW or Adafactor over the parts that learn, and the learning rate over a stage."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from sensorium.model.learning import Learn
-from sensorium.training.config import ScheduleConfig
+from sensorium.training.config import OptimiserName, ScheduleConfig
 
 
 def build_optimiser(
-    groups: list[tuple[Learn, list[tuple[str, Parameter]]]], betas: tuple[float, float]
-) -> torch.optim.AdamW:
+    groups: list[tuple[Learn, list[tuple[str, Parameter]]]], betas: tuple[float, float],
+    kind: OptimiserName = "adamw",
+) -> torch.optim.Optimizer:  # fmt: skip
     """One parameter group for each entry of `learns`; vectors never decay."""
     made: list[dict[str, object]] = []
     for learn, pairs in groups:
@@ -24,6 +25,8 @@ def build_optimiser(
                 decay = learn.weight_decay if decays else 0.0
                 made.append({"params": chosen, "lr": learn.lr, "peak": learn.lr,
                              "weight_decay": decay})  # fmt: skip
+    if kind == "adafactor":
+        return torch.optim.Adafactor(made, foreach=False)  # pyright: ignore[reportArgumentType]
     return torch.optim.AdamW(made, betas=betas, foreach=False)  # pyright: ignore[reportArgumentType]
 
 

@@ -16,7 +16,7 @@ from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.device import to_device
-from sensorium.model.learning import count_parameters, set_learning
+from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.picture_size import pictures_of
 from sensorium.processing.processor import Processor
@@ -45,6 +45,8 @@ class StagePlan:
     available_mb: int | None
     """For this program, what it holds already included."""
     loss: float
+    rates: list[tuple[str, list[float]]]
+    """Of parts whose learning rate falls from layer to layer: all of their rates, from the input on."""
 
     @property
     def warning(self) -> str | None:
@@ -66,6 +68,7 @@ class StagePlan:
             "memory_available_mb": self.available_mb,
             "warning": self.warning,
             "first_loss": self.loss,
+            "layer_rates": dict(self.rates),
         }
 
 
@@ -100,6 +103,10 @@ def prepare_stage(
                               fix="set augment.views, or turn one of them off")  # fmt: skip
         if any(learn.part.startswith("encoders.") for learn in stage.learns):
             raise ConfigError("cache_features while an encoder learns", fix="turn it off")
+    if any(s.loss_weight != 1 for s in stage.data) and not stage.objective.weighs_tokens:
+        raise ConfigError(f"loss_weight of a source with objective {stage.objective.kind!r}",
+                          expected="an objective whose loss is a sum over tokens: caption, instruct",
+                          where=f"stages.{stage.name}.data", fix="leave loss_weight out")  # fmt: skip
     sources, weights = open_sources(stage.data)
     order = MixtureOrder([len(s) for s in sources], weights, stage.seed)
     template = stage.objective.template
@@ -147,6 +154,7 @@ def loader_options(stage: StageConfig) -> LoaderOptions:
         workers=stage.workers,
         seed=stage.seed,
         augment=tuple(source.augment for source in stage.data),
+        loss_weights=tuple(source.loss_weight for source in stage.data),
         skip_bad=stage.on_bad_row == "skip",
     )
 
@@ -187,7 +195,8 @@ def probe_stage(
     except SensoriumError as error:
         raise error.at("first batch") from None
     loss = float(losses.total.detach()) / max(1, losses.count)
-    needed, memory = needed_bytes(model, learning, saved), memory_of(model.device)
+    moments = 0 if stage.optimiser == "adafactor" else 2
+    needed, memory = needed_bytes(model, learning, saved, moments=moments), memory_of(model.device)
     return StagePlan(
         name=stage.name,
         steps=parts.steps,
@@ -198,7 +207,14 @@ def probe_stage(
         memory_mb=round(needed / 2**20),
         available_mb=_available_mb(model, needed, memory),
         loss=loss,
+        rates=_layer_rates(stage, groups),
     )
+
+
+def _layer_rates(stage: StageConfig, groups: list[tuple[Learn, Any]]) -> list[tuple[str, list[float]]]:
+    falling = [learn.part for learn in stage.learns if learn.layer_decay is not None]
+    return [(part, [one.lr for one, _ in groups if one.part == part and one.layer_decay is not None])
+            for part in dict.fromkeys(falling)]  # fmt: skip
 
 
 def check_stages(

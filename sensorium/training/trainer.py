@@ -183,7 +183,7 @@ class Trainer:
         stage = self.recipe.stages[index]
         groups = self._note_learnt(stage)
         named: dict[str, Parameter] = {n: p for _, pairs in groups for n, p in pairs}
-        optimiser = build_optimiser(groups, stage.betas)
+        optimiser = build_optimiser(groups, stage.betas, stage.optimiser)
         run = StageRun(self, stage, index, parts, optimiser, named)
         state, step = parts.order.start(), 0
         if self._saved is not None and self._saved.stage == index:

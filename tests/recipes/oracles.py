@@ -528,6 +528,10 @@ BY_PARTS: dict[str, ByParts] = {
 # What is left out is the class's default: the sizes of LLaMA-7B and of Mistral-7B.
 ORACLES: dict[str, Oracle] = {
     "clip": clip(),
+    "clip-l": clip(
+        width=768, vision=CLIP_L | {"image_size": 224, "projection_dim": 768},
+        text={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
+    ),
     "clip-l-336": clip(
         width=768, vision=CLIP_L | {"image_size": 336, "projection_dim": 768},
         text={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},

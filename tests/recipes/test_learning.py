@@ -36,12 +36,19 @@ def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     """The parameters that a stage's `learns` names, found by their names alone."""
     places = [".".join(filter(None, (x.part, x.module))) + "." for x in stage.learns if x.part != "objective"]
     adapter = model.config.adapter
-    mark = {"lora": ".lora_", "adaption_prompt": ".adaption_prompt."}[adapter.kind] if adapter else ""
+    marks = {"lora": ".lora_", "adaption_prompt": ".adaption_prompt."}
+    mark = marks[adapter.kind] if adapter else ""
     places = [mark if place == "adapter." else f"^{place}" for place in places]
     # A part may be one parameter: `newlines.image`.
-    found = {n: [place in f"^{n}." for place in places] for n, _ in model.named_parameters()}
+    found = {n: [_tuned(n) if place == "^tuning." else place in f"^{n}." for place in places]
+             for n, _ in model.named_parameters()}  # fmt: skip
     assert all(any(column) for column in zip(*found.values(), strict=True)), stage.learns
     return {name for name, hits in found.items() if any(hits)}
+
+
+def _tuned(name: str) -> bool:
+    """A bias or a norm of the LLM."""
+    return name.startswith("backbone.") and ("norm" in name or name.endswith(".bias"))
 
 
 TOWER = "encoders.image.tower."

@@ -42,5 +42,5 @@ def test_a_stage_has_its_own_size_and_the_model_keeps_its_own() -> None:
 
 
 def test_other_towers_take_one_size() -> None:
-    with pytest.raises(ConfigError, match="224 pixels for encoder 'clip'"):
-        at_size(RECIPES.find("llava-1.5")().model, 224)
+    with pytest.raises(ConfigError, match="224 pixels for encoder 'siglip'"):
+        at_size(RECIPES.find("llava-onevision")().model, 224)

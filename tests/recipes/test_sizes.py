@@ -40,7 +40,7 @@ def published() -> list[str]:
 def test_every_published_recipe_has_an_oracle_or_parts_that_have() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    assert set(published()) == set(ORACLES) | set(BY_PARTS) | {"llama-adapter"}
+    assert set(published()) == set(ORACLES) | set(BY_PARTS) | {"llama-adapter", "llama-adapter-v2"}
     # `test_llama_adapter.py` compares its parts.
     # The reason for going by parts: transformers does not have the system.
     assert {parts.model_type for parts in BY_PARTS.values()}.isdisjoint(CONFIG_MAPPING_NAMES)
@@ -151,7 +151,7 @@ def test_added_tokens_have_the_last_rows_of_a_tiny_form() -> None:
 def test_a_variant_is_tested_through_what_it_varies() -> None:
     variants = {"clip-l-336", "siglip-so400m", "llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b",
                 "qwen2.5-vl-3b", "llava-onevision-1.5-8b", "openflamingo-4b", "openflamingo-9b"}  # fmt: skip
-    variants |= {"mm1-7b", "mm1-30b", "cogvlm-224"}
+    variants |= {"mm1-7b", "mm1-30b", "cogvlm-224", "clip-l"}
     assert set(published()) - set(TINY_FORMS) == variants
 
 

@@ -21,5 +21,6 @@ FAMILIES = NameTable(
         "qwen": "sensorium.interop.families.qwen_vl:QwenVl",
         "idefics": "sensorium.interop.families.idefics:Idefics",
         "cogvlm": "sensorium.interop.families.cogvlm:CogVlm",
+        "cogagent": "sensorium.interop.families.cogagent:CogAgent",
     },
 )

@@ -52,6 +52,11 @@ class ObjectiveConfig(Config):
         """Whether the LLM's layers run at all."""
         return True
 
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether it multiplies each token's loss by the `loss_weight` of its source."""
+        return False
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:

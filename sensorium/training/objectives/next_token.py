@@ -44,6 +44,10 @@ class CaptionConfig(ObjectiveConfig):
     def template(self) -> str | None:
         return self.layout
 
+    @property
+    def weighs_tokens(self) -> bool:
+        return True
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
@@ -67,6 +71,10 @@ class InstructConfig(ObjectiveConfig):
     (`VocabularyLookup.noised`)."""
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each target that is spread over the whole vocabulary."""
+
+    @property
+    def weighs_tokens(self) -> bool:
+        return True
 
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
@@ -95,8 +103,13 @@ def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0
     # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
     # logits would cost more memory than all layers together.
     logits_NV = model.logits(hidden_ND).float()
-    total = F.cross_entropy(logits_NV, targets_N, reduction="sum", label_smoothing=smoothing)
-    return Losses(total, len(targets_N), {"next_token": float(total.detach()) / max(1, len(targets_N))})
+    losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
+    count = len(targets_N)
+    # What is logged is not weighted, so that runs with other weights can be compared.
+    parts = {"next_token": float(losses_N.detach().sum()) / max(1, count)}
+    if batch.loss_weights_BT is not None:
+        losses_N = losses_N * batch.loss_weights_BT[:, 1:][batch.learn_BT[:, 1:]]
+    return Losses(losses_N.sum(), count, parts)
 
 
 def _smoothed(smoothing: float) -> Objective:
