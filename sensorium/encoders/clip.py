@@ -80,14 +80,13 @@ class ClipConfig(TowerConfig):
 
         joint = self.token_projection
         beside = ("text_model", "text_projection", "logit_scale")
+        config = CLIPVisionConfig(
+            **self.hf_shape(), hidden_act=self.activation, layer_norm_eps=self.norm_eps
+        )
+        config.projection_dim = joint or config.projection_dim
         return from_config(
             CLIPVisionModelWithProjection if joint else CLIPVisionModel,
-            CLIPVisionConfig(
-                **self.hf_shape(),
-                hidden_act=self.activation,
-                layer_norm_eps=self.norm_eps,
-                **({"projection_dim": joint} if joint else {}),
-            ),
+            config,
             folder,
             beside=beside if joint else (*beside, "visual_projection"),
         )
