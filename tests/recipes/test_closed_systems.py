@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from oracles import BY_PARTS, UL2, vit_22b
+from part_sizes import BY_PARTS, UL2, vit_22b
 
 from sensorium.model.picture_size import at_size
 from sensorium.recipes import RECIPES, TINY_FORMS

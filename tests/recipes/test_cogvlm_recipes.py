@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oracles import BY_PARTS, cross_module
+from part_sizes import BY_PARTS, cross_module
 from test_prompts import written
 
 from sensorium.interop.families.cogvlm import CogVlm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import qwen_7b, qwen_pool, qwen_post, qwen_tower
+from part_sizes import qwen_7b, qwen_pool, qwen_post, qwen_tower
 
 from sensorium.core.errors import ConfigError
 from sensorium.model.multimodal import MultimodalModel

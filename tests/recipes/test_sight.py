@@ -28,7 +28,7 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 
 # A dog, a potato, an arrow, a truck.
 SHIPPED = (100, 300, 900, 1200)
-READ_STEPS, STEPS, ROUNDS = 100, 40, 4
+READ_STEPS, STEPS, ROUNDS = 100, 40, 8
 BETTER = 0.9
 
 

@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 import pytest
-from oracles import BY_PARTS, ORACLES
+from oracles import ORACLES
+from part_sizes import BY_PARTS
 
 from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.backbones.cross_lm import BlipTextBackbone
