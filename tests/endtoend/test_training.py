@@ -283,13 +283,13 @@ def test_not_finite_skips_and_then_stops(tmp_path: Path, monkeypatch: pytest.Mon
 def test_later_stages_are_checked_before_step_one(
     override: str, reason: str, tmp_path: Path
 ) -> None:
-    recipe = tiny(override)
     options = TrainerOptions(folder=tmp_path / "a", cache=tmp_path / "cache")
     if reason == "ok":
+        recipe = tiny(override)
         plans = plan_recipe(recipe, lambda: build_pretrained(recipe.model), options)
         assert [plan.steps for plan in plans] == [6, 6]
         return
     with pytest.raises((ConfigError, DataError), match=reason) as caught:
-        train(recipe, tmp_path / "a")
+        train(tiny(override), tmp_path / "a")
     assert "instruct" in str(caught.value)
     assert not curve(tmp_path / "a") if (tmp_path / "a" / "log.jsonl").exists() else True

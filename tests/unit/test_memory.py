@@ -54,7 +54,7 @@ def test_a_tower_that_learns_needs_more(tmp_path: Path, monkeypatch: pytest.Monk
     seen: list[tuple[int, int]] = []
     real = preflight.needed_bytes
 
-    def noted(model: nn.Module, learning: int, saved: SavedTensors) -> int:
+    def noted(model: nn.Module, learning: int, saved: SavedTensors, *, moments: int) -> int:
         needed = real(model, learning, saved)
         seen.append((learning, needed))
         return needed
@@ -73,7 +73,7 @@ def test_too_little_memory_is_said_and_far_too_little_refused(
 ) -> None:
     assert all(p.available_mb and p.warning is None for p in plan(tmp_path))
     monkeypatch.setattr(preflight, "memory_of", lambda device: Memory(1 << 40, 0))
-    monkeypatch.setattr(preflight, "needed_bytes", lambda *_: 5000 << 20)
+    monkeypatch.setattr(preflight, "needed_bytes", lambda *_, moments: 5000 << 20)
     short = plan(tmp_path)[0]
     assert short.warning is not None
     assert "needs about 5,000 MB" in short.warning
