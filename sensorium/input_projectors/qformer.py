@@ -6,7 +6,7 @@ and words attend to each other, only queries see the picture, and each kind has 
 layers of its own. What comes out are the queries. In BLIP-2's first stage it reads captions by what
 the objective lends it (`states`, `TextPath`).
 
-Shape legend: M items, L features, Q queries, S words of a text, T = Q + S, D width.
+Shape legend: M items, L features, Q queries, E extra ones, S words of a text, T = Q + S, D width.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class QFormerConfig(InputProjectorConfig):
 
     kind: Literal["qformer"] = "qformer"
     queries: int = 32
+    extra: int = 0
+    """Further queries behind these, zero at first, that may learn while all else is frozen (`module: extra`;
+    VideoChat, arXiv:2305.06355, has 64)."""
     width: int = 768
     layers: int = 12
     heads: int = 12
@@ -52,8 +55,13 @@ class QFormerConfig(InputProjectorConfig):
     def tiny(cls) -> QFormerConfig:
         return cls(queries=4, width=32, layers=2, heads=4, mlp_width=48)
 
+    @property
+    def rows(self) -> int:
+        """Queries in all."""
+        return self.queries + self.extra
+
     def out_grid(self, grid: Grid) -> Grid:
-        return Grid(1, self.queries)
+        return Grid(1, self.rows)
 
     def build(self, d_in: int, d_out: int) -> QFormer:
         return QFormer(self, d_in, d_out)
@@ -77,6 +85,7 @@ class QFormer(nn.Module):
         self.config = config
         # N(0, 0.02) as in the original; zeros would make all queries alike for ever.
         self.queries_QD = nn.Parameter(torch.randn(config.queries, config.width) * 0.02)
+        self.extra = ExtraQueries(config) if config.extra else None
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.layers = nn.ModuleList(
             QFormerLayer(config, d_in if i % config.cross_every == 0 else None)
@@ -121,7 +130,7 @@ class QFormer(nn.Module):
         path = self.text_path()
         if path is None or ids_MS is None:
             return self.out(self.states(items_MLD))
-        return self.out(self.states(items_MLD, ids_MS, path)[:, : self.config.queries])
+        return self.out(self.states(items_MLD, ids_MS, path)[:, : self.config.rows])
 
     def text_path(self) -> TextPath | None:
         """Its own way to read, where it has one."""
@@ -147,6 +156,8 @@ class QFormer(nn.Module):
         parts: list[Tensor] = []
         if image_MLD is not None:
             parts.append(self.queries_QD.expand(len(image_MLD), -1, -1))
+            if self.extra is not None:
+                parts.append(self.extra.queries_ED.expand(len(image_MLD), -1, -1))
         if ids_MS is not None and path is not None:
             parts.append(path.words(ids_MS) + path.places.weight[: ids_MS.shape[1]])
         hidden_MTD = self.norm(torch.cat(parts, dim=1))
@@ -154,6 +165,14 @@ class QFormer(nn.Module):
             text = path.layers[i] if path is not None else None
             hidden_MTD = layer(hidden_MTD, image_MLD, text, mask)
         return hidden_MTD
+
+
+class ExtraQueries(nn.Module):
+    """Queries that a trained Q-Former gets behind its own."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.queries_ED = nn.Parameter(torch.zeros(config.extra, config.width))
 
 
 class QFormerLayer(nn.Module):
@@ -166,7 +185,7 @@ class QFormerLayer(nn.Module):
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.queries = config.queries
+        self.queries = config.rows
         self.text = TextFeedForward(config) if config.words is not None else None
 
     def forward(

@@ -76,7 +76,7 @@ class QueryText(nn.Module):
     def matches(self, former: QFormer, image_MLD: Tensor, ids_MS: Tensor, real_MS: Tensor) -> Tensor:
         """Scores of not belonging and of belonging together, (M, 2): the mean over the queries,
         which see the whole caption."""
-        queries = former.config.queries
+        queries = former.config.rows
         seen_MT = F.pad(real_MS, (queries, 0), value=True)
         hidden_MTD = former.states(image_MLD, ids_MS, self.path(former), seen_MT[:, None, None])
         return self.match(hidden_MTD[:, :queries]).mean(dim=1)
@@ -86,7 +86,7 @@ class QueryText(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Queries that have seen the picture alone, (M, Q, D), and the scores of each next word, (M,
         S, V), by words that see all queries and the words before them."""
-        queries, path = former.config.queries, self.path(former)
+        queries, path = former.config.rows, self.path(former)
         mask = writing_mask(queries, real_MS)
         hidden_MTD = former.states(image_MLD, ids_MS, path, mask)
         logits_MSV = self.writer(hidden_MTD[:, queries:], path.words.weight)
