@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sensorium.cli.recipe_app import Json, recipe_app
 from sensorium.core.errors import SensoriumError
 
 # transformers obeys this too: weights load in bars of its own otherwise, in the midst of ours.
@@ -36,8 +37,6 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.",
                        rich_markup_mode=None)  # fmt: skip
-recipe_app = typer.Typer(no_args_is_help=True, help="List, print and compare recipes.",
-                         rich_markup_mode=None)  # fmt: skip
 app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
 
@@ -45,7 +44,6 @@ Experts = Annotated[
     list[str] | None,
     typer.Option("--expert", help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr. May be repeated."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
@@ -193,65 +191,6 @@ def data_show(
     from sensorium.cli.data import show_command
 
     show_command(path, format, row, rows, as_json)
-
-
-@recipe_app.command("list")
-def recipe_list(as_json: Json = False) -> None:
-    """Every recipe: parts, stages, what learns, whether it is complete."""
-    from sensorium.cli.recipes import list_command
-
-    list_command(as_json)
-
-
-@recipe_app.command("show")
-def recipe_show(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, NAME/tiny, or a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    yaml_only: Annotated[bool, typer.Option("--yaml", help="The YAML alone.")] = False,
-    graph: Annotated[bool, typer.Option("--graph", help="--json: the drawing, too.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Print a recipe as YAML that `train` accepts, and as comments its graph: parts, shapes, sizes."""
-    from sensorium.cli.recipes import show_command
-
-    show_command(recipe, overrides or [], drawn=graph if as_json else not yaml_only, as_json=as_json)
-
-
-@recipe_app.command("diff")
-def recipe_diff(
-    first: Annotated[str, typer.Argument(help="A recipe's name, NAME/tiny, or a YAML file.")],
-    second: Annotated[str, typer.Argument(help="Another.")],
-    as_json: Json = False,
-) -> None:
-    """Print the keys in which two recipes differ, with both values."""
-    from sensorium.cli.recipes import diff_command
-
-    diff_command(first, second, as_json)
-
-
-@recipe_app.command("new")
-def recipe_new(
-    name: Annotated[str, typer.Argument(help="What to call it.")],
-    source: Annotated[str, typer.Option("--from", help="A recipe's name, NAME/tiny, or a YAML file.")],
-    encoder: Annotated[str | None, typer.Option(help="Another encoder, by kind.")] = None,
-    projector: Annotated[str | None, typer.Option(help="Another input projector, by kind.")] = None,
-    out: Annotated[str | None, typer.Option(help="File to write; default NAME.yaml here.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a commented YAML to edit, made from another recipe."""
-    from sensorium.cli.recipes import new_command
-
-    new_command(name, source, {"encoder": encoder, "projector": projector}, out, as_json)
-
-
-@recipe_app.command("table")
-def recipe_table(
-    out: Annotated[str | None, typer.Option(help="A file to write, such as docs/systems.md.")] = None,
-) -> None:
-    """The published systems and their sizes as a Markdown page."""
-    from sensorium.cli.recipes import table_command
-
-    table_command(out)
 
 
 @app.command("import")

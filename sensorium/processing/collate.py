@@ -12,9 +12,7 @@ import torch
 from sensorium.core.batch import Batch, Example, Features, MediaBatch
 
 
-def collate(
-    rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = False
-) -> Batch:
+def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = False) -> Batch:
     """Lay Examples into rows; media are numbered across the batch in reading order.
 
     Args:
@@ -46,10 +44,9 @@ def collate(
             segments[b, start:stop] = number
             if example.branches:
                 branches[b, start:stop] = torch.tensor(example.branches)
-            positions[b, start:stop] = _positions(branches[b, start:stop])
+            positions[b, start:stop] = _positions(branches[b, start:stop]) - _held(example)
             if places is not None:
                 places[:, b, start:stop] = torch.tensor(example.places).T
-            positions[b, start:stop] -= _held(example)
             index = torch.tensor(example.media_index)
             media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
             for kind, media in example.media.items():
