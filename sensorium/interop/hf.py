@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sensorium.core.atomic import atomic_folder, write_json
+from sensorium.core.atomic import atomic_folder, write_json, write_text
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
+from sensorium.interop.processor_files import grown, processor_files, with_image_token
 from sensorium.interop.saved import load_model, read_model_config, save_model
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -133,6 +134,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
         kept = json.loads((folder / FOREIGN).read_text(encoding="utf-8"))
     model, tokenizer = load_model(folder)
     formats: dict[str, str] = {}
+    beside: dict[str, Any] = {}
     if kept is not None and family_name in (None, name_of(kept["config"])):
         config = kept["config"]
         family = _family(config)
@@ -142,10 +144,13 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
             raise ConfigError("which layout? It was trained here and came in none", where=str(folder),
                               fix=f"--to hf, which finds the family; or one of {', '.join(FAMILIES)}")  # fmt: skip
         family = FAMILIES.find(family_name)()
-        config = family.to_theirs(read_model_config(folder))
+        config, token = with_image_token(family.to_theirs(model.config), tokenizer)
+        beside = processor_files(config, model.config, token, tokenizer)
     with atomic_folder(out) as target:
         write_hf(model, config, family, target, formats)
         tokenizer.save(target)
+        for name, content in beside.items():
+            (write_text if isinstance(content, str) else write_json)(target / name, content)
         # Only names we know: the file came from elsewhere and may list any path.
         for name in SIDE_FILES:
             text = (kept["files"] if kept else {}).get(name)
@@ -199,6 +204,7 @@ def write_hf(
     theirs = family.key_map(config).to_theirs(tensors)
     wanted = formats or {}
     stored = {k: in_format(v, wanted.get(k)).contiguous() for k, v in theirs.items()}
+    stored = grown(stored, config.get("text_config", {}).get("vocab_size", 0))
     save_file(stored, target / "model.safetensors", metadata={"format": "pt"})
     write_json(target / "config.json", config)
 

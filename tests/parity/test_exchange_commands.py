@@ -11,7 +11,13 @@ import torch
 from original_layouts import llava_repository, write_folder
 from test_originals import llava_config, llava_oracle
 
-from sensorium.cli.exchange import ExportOptions, ImportOptions, export_command, find_checkpoint, import_command
+from sensorium.cli.exchange import (
+    ExportOptions,
+    ImportOptions,
+    export_command,
+    find_checkpoint,
+    import_command,
+)
 from sensorium.core.errors import ConfigError, SensoriumError, WeightsError
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.hf import FOREIGN, fitting_family, same_tensors
@@ -42,7 +48,8 @@ def test_a_hub_id_is_fetched(theirs: Path, tmp_path: Path, monkeypatch: pytest.M
     import_command("owner/name", str(tmp_path / "ours"), ImportOptions(), as_json=True)
     ((name, patterns),) = asked
     assert name == "owner/name"
-    assert "*.safetensors" in patterns and "*.bin" not in patterns
+    assert "*.safetensors" in patterns
+    assert "*.bin" not in patterns
     assert (tmp_path / "ours" / FOREIGN).exists()
     # Older repositories hold files of torch alone.
     (theirs / "model.safetensors").unlink()
