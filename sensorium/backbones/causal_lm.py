@@ -16,11 +16,13 @@ from sensorium.backbones.adaption_prompt import GateName, add_prompts
 from sensorium.backbones.inserting import Inserted, inserted
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
+from sensorium.backbones.segments import can_segment, run_segments
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
+from sensorium.nn.segment_attention import layout_of
 from sensorium.nn.token_experts import LayerWork, TokenExperts
 
 
@@ -178,6 +180,9 @@ class CausalLM(nn.Module):
 
     def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
+        if insert is None and batch.places_3BT is None and can_segment(self.lm) and not embeds_BTD.is_cuda:
+            layout = layout_of(batch.segments_BT, batch.branches_BT)
+            return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)
         return self(
             embeds_BTD,
             positions_BT=batch.positions_BT,
@@ -255,6 +260,15 @@ class CausalLM(nn.Module):
         dtype = self.embedding.weight.dtype
         blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=allowed.device)
         return torch.where(allowed, torch.zeros_like(blocked), blocked)
+
+    @property
+    def head(self) -> tuple[Tensor, float] | None:
+        """The matrix (V, D) that makes logits, and their scale; None: there is more to it, such as an
+        adapter, a bias or a soft cap."""
+        head = self.lm.get_output_embeddings()
+        if type(head) is not nn.Linear or head.bias is not None or self.logit_softcap is not None:
+            return None
+        return head.weight, self.logit_scale
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
