@@ -21,9 +21,8 @@ from sensorium.text.chat import choose_template
 from sensorium.text.jinja import CONTENT, as_jinja
 from sensorium.text.tokenizer import Tokenizer
 
-TOKEN_KEYS = ("image_token_index", "image_token_id")
-TOKENS = ("<image>", "<|image_pad|>")
-"""What a vocabulary may call a picture; the first is added where it has neither."""
+TOKENS = {"image_token_index": "<image>", "image_token_id": "<|image_pad|>"}
+"""What a config calls the image token, and what the processors of its families call it."""
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 """Pillow's numbers."""
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "shared.weight")
@@ -37,10 +36,10 @@ def with_image_token(theirs: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[d
     A vocabulary without one gets it, behind its last word; where the embedding has no row left for it,
     `text_config.vocab_size` is raised. Families that name no image token are left as they are.
     """
-    key = next((key for key in TOKEN_KEYS if key in theirs), None)
+    key = next((key for key in TOKENS if key in theirs), None)
     if key is None:
         return dict(theirs), None
-    token = next((token for token in TOKENS if tokenizer.has(token)), TOKENS[0])
+    token = TOKENS[key]
     tokenizer.add([token])
     text = dict(theirs["text_config"])
     if len(tokenizer) > text["vocab_size"]:
