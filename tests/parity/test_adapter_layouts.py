@@ -3,6 +3,7 @@ imported computes what the authors' code computes from the same tensors."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from test_hf_families import batch_of, normalised, pixels
 from test_original_export import assert_same, half, there_and_back
 from torch import Tensor
 
+from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.batch import Example, MediaBatch, TilePlan
 from sensorium.core.errors import WeightsError
 from sensorium.interop.original import read_original
@@ -35,6 +37,9 @@ from sensorium.interop.originals.llama_adapter import LlamaAdapter
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.recipes import RECIPES
 
+CLIP_L_14: dict[str, Any] = {"model_type": "clip", "projection_dim": 768, "text_config": {}, "vision_config": {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 224,
+    "patch_size": 14, "projection_dim": 768}}  # fmt: skip
 IDS = [1, 5, 9, 200, 7, 8, 31]
 
 
@@ -96,6 +101,24 @@ def test_published_names_and_shapes_are_those_of_the_recipe() -> None:
               if n.startswith("projectors.") or n in model.tuned or "adaption_prompt" in n}  # fmt: skip
     assert {n: tuple(v.shape) for n, v in ours.items()} == learns
     assert {n: v.shape for n, v in key_map.to_theirs(ours).items()} == {n: v.shape for n, v in found.tensors.items()}
+
+
+def test_the_published_file_means_the_recipes_model(tmp_path: Path) -> None:
+    """In full size, without numbers, over CLIP ViT-L/14 with the config that its makers publish."""
+    recipe = RECIPES.find("llama-adapter-v2")().model
+    assert isinstance(recipe.backbone, CausalLMConfig)
+    for name, config in (("llama", recipe.backbone.arch), ("clip", CLIP_L_14)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        theirs = bias_7b(SEVEN_B)
+    layout, beside = LlamaAdapter(), Beside(llm=tmp_path / "llama", tower=tmp_path / "clip")
+    model = layout.model(layout.gather(Found(tmp_path / "BIAS-7B.pth", {}, theirs), beside), beside)
+    lane, mine = model.lane("image"), recipe.lane("image")
+    assert lane.encoder == mine.encoder.model_copy(update={"weights": ()})
+    assert (lane.projector, lane.resolution) == (mine.projector, mine.resolution)
+    assert (model.adapter, model.fusion, model.template) == (recipe.adapter, recipe.fusion, recipe.template)
+    assert model.backbone == recipe.backbone.model_copy(update={"weights": ()})
 
 
 def test_published_first_version_is_prompts_of_thirty_layers() -> None:

@@ -3,6 +3,7 @@ tower at 448 pixels, groups of four, and Llama with its low-rank products."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from test_originals import blip2_oracle, llm_of
 from torch import Tensor
 from torch.nn import functional as F
 
+from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.batch import MediaBatch, TilePlan
 from sensorium.core.errors import WeightsError
 from sensorium.interop.original import import_original, read_original
@@ -146,6 +148,22 @@ def test_published_names_and_shapes_are_those_of_the_recipe() -> None:
     assert {n: tuple(v.shape) for n, v in ours.items()} == mine
     assert sum(v.numel() for v in ours.values()) == 23_072_768 + 33_554_432
     assert set(key_map.to_theirs(ours)) == set(found.tensors)
+
+
+def test_the_published_file_means_the_recipes_model(tmp_path: Path) -> None:
+    """In full size, without numbers."""
+    recipe = RECIPES.find("minigpt-v2")().model
+    assert isinstance(recipe.backbone, CausalLMConfig)
+    (tmp_path / "config.json").write_text(json.dumps(recipe.backbone.arch))
+    with torch.device("meta"):
+        eye = {"patch_embed.proj.weight": torch.empty(1408, 3, 14, 14), "pos_embed": torch.empty(1, 1025, 1408)}
+        eye |= {f"blocks.{i}.mlp.fc1.weight": torch.empty(6144, 1408) for i in range(39)}
+        theirs = minigpt_v2(32, 4096, 4 * 1408, 64) | {f"visual_encoder.{k}": v for k, v in eye.items()}
+    layout = MiniGptV2()
+    beside = Beside(llm=tmp_path)
+    model = layout.model(layout.gather(Found(tmp_path / "minigptv2.pth", {}, theirs), beside), beside)
+    assert (model.lanes, model.template, model.fusion) == (recipe.lanes, recipe.template, recipe.fusion)
+    assert model.backbone == recipe.backbone.model_copy(update={"weights": ()})
 
 
 @pytest.mark.parametrize(
