@@ -64,14 +64,17 @@ def find_checkpoint(source: str) -> Path:
 
 def import_command(source: str, out: str, options: ImportOptions, as_json: bool) -> None:
     """A foreign folder or file becomes one of ours."""
-    from sensorium.cli.main import print_json
     from sensorium.cli.training import try_it
     from sensorium.interop.hf import import_hf
     from sensorium.interop.original import import_original, is_original
     from sensorium.interop.originals.base import Beside
+    from sensorium.interop.pformer import holds_pformer, import_pformer
 
     check_target(Path(out), Path(source))
     path = find_checkpoint(source)
+    if options == ImportOptions() and holds_pformer(path):
+        _say(out, import_pformer(path, Path(out)), "A teacher for stages whose objective is `aligned`", as_json)
+        return
     if is_original(path):
         llm, tower = (Path(p) if p else None for p in (options.llm, options.tower))
         model = import_original(path, Path(out), Beside(llm, tower, tuple(map(Path, options.more))))
@@ -80,11 +83,16 @@ def import_command(source: str, out: str, options: ImportOptions, as_json: bool)
                           fix="leave them out: this folder in transformers' layout is whole")  # fmt: skip
     else:
         model = import_hf(path, Path(out))
-    count = sum(p.numel() for p in model.parameters())
+    _say(out, sum(p.numel() for p in model.parameters()), try_it(model.config, out), as_json)
+
+
+def _say(out: str, count: int, what: str, as_json: bool) -> None:
+    from sensorium.cli.main import print_json
+
     if as_json:
         print_json({"folder": out, "parameters": count})
     else:
-        print(f"{out}: {count:,} parameters. {try_it(model.config, out)}")
+        print(f"{out}: {count:,} parameters. {what}")
 
 
 @dataclass(frozen=True, slots=True)
