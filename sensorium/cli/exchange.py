@@ -39,6 +39,8 @@ class ImportOptions:
     llm: str | None = None
     tower: str | None = None
     more: tuple[str, ...] = ()
+    onto: str | None = None
+    """For an adapter alone: the model it goes onto."""
 
 
 def import_command(source: str, out: str, options: ImportOptions, as_json: bool) -> None:
@@ -50,6 +52,9 @@ def import_command(source: str, out: str, options: ImportOptions, as_json: bool)
     from sensorium.interop.originals.base import Beside
 
     check_target(Path(out), Path(source))
+    if options.onto is not None:
+        _import_adapter(source, out, options, as_json)
+        return
     if is_original(Path(source)):
         llm, tower = (Path(p) if p else None for p in (options.llm, options.tower))
         model = import_original(Path(source), Path(out), Beside(llm, tower, tuple(map(Path, options.more))))
@@ -63,6 +68,25 @@ def import_command(source: str, out: str, options: ImportOptions, as_json: bool)
         print_json({"folder": out, "parameters": count})
     else:
         print(f"{out}: {count:,} parameters. {try_it(model.config, out)}")
+
+
+def _import_adapter(source: str, out: str, options: ImportOptions, as_json: bool) -> None:
+    """An adapter in peft's layout goes onto a model of ours."""
+    from sensorium.api import find_model
+    from sensorium.cli.main import print_json
+    from sensorium.cli.training import try_it
+    from sensorium.interop.adapter_import import import_adapter
+
+    if options != ImportOptions(onto=options.onto):
+        raise ConfigError("--onto goes without --llm, --tower and --with", where=source)
+    onto = find_model(str(options.onto))
+    check_target(Path(out), onto)
+    config = import_adapter(Path(source), onto, Path(out))
+    places = [prefix.removesuffix(".") for prefix in config.low_rank]
+    if as_json:
+        print_json({"folder": out, "adapters": places})
+    else:
+        print(f"{out}: {onto} with an adapter on {', '.join(places)}. {try_it(config, out)}")
 
 
 @dataclass(frozen=True, slots=True)

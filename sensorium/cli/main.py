@@ -204,13 +204,14 @@ def import_model(
     more: Annotated[
         list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from; may be repeated.")
     ] = None,
+    onto: Annotated[str | None, typer.Option(help="For an adapter in peft's layout: the model it goes onto.")] = None,
     as_json: Json = False,
 ) -> None:
     """Bring in a checkpoint in transformers' layout or in its authors' own (docs/exchange.md lists both).
     Pickled code is never run."""
     from sensorium.cli.exchange import ImportOptions, import_command
 
-    import_command(source, out, ImportOptions(llm, tower, tuple(more or ())), as_json)
+    import_command(source, out, ImportOptions(llm, tower, tuple(more or ()), onto), as_json)
 
 
 @app.command()

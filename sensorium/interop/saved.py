@@ -18,9 +18,9 @@ import sensorium
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
-from sensorium.model.adapter import merge_into
-from sensorium.model.config import LoraConfig, ModelConfig
-from sensorium.model.learning import LORA_MARK, own_names
+from sensorium.model.adapter import LORA_MARK, merge_all
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import own_names
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
 from sensorium.text.reader import Reader
@@ -119,9 +119,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
                 )
             state[name].copy_(value)
     if adapter:
-        if not isinstance(config.adapter, LoraConfig):
-            raise WeightsError("low-rank matrices without a LoRA config", where=str(folder))
-        merge_into(state, adapter, config.adapter)
+        merge_all(state, adapter, config, str(folder))
     return model.eval(), tokenizer
 
 
@@ -161,9 +159,15 @@ def recast(folder: Path, out: Path, *, half: bool) -> None:
             target / "model.safetensors",
             metadata={"format": "pt"},
         )
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "foreign.json"):
-            if (folder / name).exists():
-                (target / name).write_bytes((folder / name).read_bytes())
-        reader = Reader.find(folder)
-        if reader:
-            reader.save(target)
+        (target / "config.json").write_bytes((folder / "config.json").read_bytes())
+        copy_side_files(folder, target)
+
+
+def copy_side_files(folder: Path, target: Path) -> None:
+    """Copy what lies in a model folder beside its config and its weights."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "foreign.json"):
+        if (folder / name).exists():
+            (target / name).write_bytes((folder / name).read_bytes())
+    reader = Reader.find(folder)
+    if reader:
+        reader.save(target)

@@ -13,12 +13,12 @@ from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
+from sensorium.model.adapter import LORA_MARK
 from sensorium.model.config import BiasNormConfig
 from sensorium.model.layer_rates import by_layer
 from sensorium.model.learning_rows import learning_size, set_rows
 from sensorium.model.multimodal import MultimodalModel
 
-LORA_MARK = "lora_"
 PROMPT_MARK = f".{PROMPT_NAME}."
 OBJECTIVE = "objective"
 """The part that a stage's objective adds to the model while the stage runs."""
@@ -30,8 +30,8 @@ class Learn(Config):
     """One part that learns in a stage, with its own learning rate."""
 
     part: str
-    """`encoders.image`, `projectors.image`, `lookups.image`, `newlines.image`, `fusion`,
-    `backbone`, `adapter`, `tuning`; `objective` for what the stage's objective owns."""
+    """`encoders.image`, `adapters.image` (the encoder's), `projectors.image`, `lookups.image`,
+    `newlines.image`, `fusion`, `backbone`, `adapter` (the LLM's), `tuning`; `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
     last_blocks: int | None = None
@@ -55,6 +55,7 @@ def part_names(model: MultimodalModel) -> list[str]:
     if any(True for _ in model.fusion.parameters()):
         names.append("fusion")
     names.append("backbone")
+    names += [f"adapters.{kind}" for kind, lane in model.config.lanes.items() if lane.adapter]
     if model.config.adapter is not None:
         names.append("adapter")
     if model.tuned and tuning_part(model) == TUNING:
@@ -89,6 +90,8 @@ def tuning_part(model: MultimodalModel) -> str:
 
 def owner(name: str) -> str:
     head, _, rest = name.partition(".")
+    if head == "encoders" and LORA_MARK in name:
+        return f"adapters.{rest.partition('.')[0]}"
     if head in ("encoders", "projectors", "lookups", "newlines"):
         return f"{head}.{rest.partition('.')[0]}"
     if head == "backbone" and (LORA_MARK in name or PROMPT_MARK in name):
@@ -157,7 +160,10 @@ def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     """The modules that an entry of `learns` is about: a part, its last blocks, or the
     adapter's own layers."""
     if learn.part == "adapter":
-        return [m for n, m in model.named_modules() if _of_adapter(n.rpartition(".")[2])]
+        return [m for n, m in model.named_modules() if n.startswith("backbone.") and _of_adapter(n, m)]
+    if learn.part.startswith("adapters."):
+        inside = f"encoders.{learn.part.partition('.')[2]}."
+        return [m for n, m in model.named_modules() if n.startswith(inside) and _of_adapter(n, m)]
     if learn.last_blocks is not None:
         return _blocks(model, learn)
     if learn.module is not None:
@@ -165,8 +171,9 @@ def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     return [m for n, m in model.named_modules() if n == learn.part]
 
 
-def _of_adapter(module: str) -> bool:
-    return module.startswith(LORA_MARK) or module == PROMPT_NAME
+def _of_adapter(name: str, module: nn.Module) -> bool:
+    """A layer with low-rank matrices, as a whole, because it asks itself whether its dropout acts; or a prompt."""
+    return hasattr(module, "lora_A") or name.rpartition(".")[2] == PROMPT_NAME
 
 
 def _module(model: MultimodalModel, learn: Learn) -> nn.Module:
@@ -212,7 +219,7 @@ def _all_blocks(model: MultimodalModel, learn: Learn, option: str) -> list[nn.Mo
         ConfigError: the part has none.
     """
     get_blocks = None
-    if learn.part not in ("adapter", TUNING, OBJECTIVE):
+    if learn.part not in ("adapter", TUNING, OBJECTIVE) and not learn.part.startswith("adapters."):
         get_blocks = getattr(model.get_submodule(learn.part), "trainable_blocks", None)
     if get_blocks is None:
         raise ConfigError(f"part {learn.part!r} has no blocks", fix=f"leave out {option}")
@@ -242,7 +249,7 @@ def own_names(model: MultimodalModel) -> set[str]:
     own = _vocabulary(model) if model.config.backbone.added_tokens else set[str]()
     names = set(model.state_dict())
     return {n for n in names
-            if n in own or n in model.tuned or owner(n) == "adapter" or not n.startswith(tuple(sourced))}  # fmt: skip
+            if n in own or n in model.tuned or owner(n).startswith("adapter") or not n.startswith(tuple(sourced))}  # fmt: skip
 
 
 def _vocabulary(model: MultimodalModel) -> set[str]:

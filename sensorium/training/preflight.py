@@ -101,7 +101,7 @@ def prepare_stage(
         if any(s.augment is not None and s.augment.views is None for s in stage.data):
             raise ConfigError("cache_features with pictures that are augmented anew each time",
                               fix="set augment.views, or turn one of them off")  # fmt: skip
-        if any(learn.part.startswith("encoders.") for learn in stage.learns):
+        if any(learn.part.startswith(("encoders.", "adapters.")) for learn in stage.learns):
             raise ConfigError("cache_features while an encoder learns", fix="turn it off")
     if any(s.loss_weight != 1 for s in stage.data) and not stage.objective.weighs_tokens:
         raise ConfigError(f"loss_weight of a source with objective {stage.objective.kind!r}",
@@ -183,7 +183,7 @@ def probe_stage(
             "no token of the first batch is learned",
             expected="assistant messages in the data",
         )
-    needs_media = any(x.part.startswith(("projectors", "encoders")) for x in stage.learns)
+    needs_media = any(x.part.startswith(("projectors", "encoders", "adapters.")) for x in stage.learns)
     if needs_media and not batch.media and not any(_has_media(s) for s in parts.sources):
         raise ConfigError(
             "a projector or encoder learns, but the data holds no media",
