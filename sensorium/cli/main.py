@@ -233,6 +233,32 @@ def export(
 
 
 @app.command()
+def merge(
+    folder: Annotated[str, typer.Argument(help="A Sensorium model with low-rank adapters: name or folder.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    forget: Annotated[bool, typer.Option(help="Do not keep what `unmerge` needs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make low-rank adapters (LoRA, DoRA) part of the weights: the same answers, nothing beside them."""
+    from sensorium.cli.merging import merge_command
+
+    merge_command(folder, out, forget, as_json)
+
+
+@app.command()
+def unmerge(
+    folder: Annotated[str, typer.Argument(help="A model that `merge` wrote.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    base: Annotated[bool, typer.Option(help="The model without its adapters.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Give back the weights as they were before `merge`, bit for bit, and the adapters apart."""
+    from sensorium.cli.merging import unmerge_command
+
+    unmerge_command(folder, out, base, as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine can do, what is missing, and the remedy."""
     from sensorium.cli.doctor import doctor_command
