@@ -16,6 +16,7 @@ from sensorium.backbones.adaption_prompt import GateName, add_prompts
 from sensorium.backbones.inserting import Inserted, inserted
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
+from sensorium.backbones.prefix import Prefix, build_prefix
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
@@ -109,6 +110,7 @@ class CausalLM(nn.Module):
         hf_config = transformers_config(config.arch)
         self.lm: Any = self._language_model(hf_config, folder)
         self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
+        self.prefix_tuning: Prefix | None = None
 
     def _language_model(self, hf_config: Any, folder: Path | None) -> Any:
         """The transformers model, with the weights in `folder` or random ones."""
@@ -156,6 +158,14 @@ class CausalLM(nn.Module):
             ConfigError: the language model cannot have them.
         """
         add_prompts(self.lm.config.model_type, self.decoder_layers(), layers, length, gate)
+
+    def add_prefix(self, length: int, hidden: int | None) -> None:
+        """Put learned keys and values in front of every row.
+
+        Raises:
+            ConfigError: the language model cannot have them.
+        """
+        self.prefix_tuning = build_prefix(self.lm.config, length, hidden, self.embedding.weight)
 
     def layers_for_experts(self) -> list[nn.Module]:
         """The decoder layers, whose linear layers get experts.
@@ -228,6 +238,11 @@ class CausalLM(nn.Module):
         if places_3BT is not None:
             # In transformers' order: what masks go by, then what queries and keys are turned by.
             position_ids = torch.cat([positions_BT[None], places_3BT])
+        if self.prefix_tuning is not None:
+            position_ids = position_ids + self.prefix_tuning.length
+            cache = self.prefix_tuning.filled(cache, embeds_BTD)
+            if segments_BT is None and mask is not None:
+                mask = self.prefix_tuning.in_front(mask)
         with inserted(insert, self.lm, self.decoder_layers):
             return self._decode(embeds_BTD, position_ids, mask, cache)
 
@@ -244,6 +259,8 @@ class CausalLM(nn.Module):
         """One mask, or one for each type of layer where a decoder mixes several."""
         config = self.lm.config.get_text_config()
         found = packed_mask(config, segments_BT, positions_BT, branches_BT)
+        if self.prefix_tuning is not None:
+            found = {kind: self.prefix_tuning.in_front(allowed) for kind, allowed in found.items()}
         masks = {kind: self._native(allowed) for kind, allowed in found.items()}
         # Decoders of one type throughout take the mask itself, not all of them a dict.
         return masks if len(masks) > 1 else next(iter(masks.values()))

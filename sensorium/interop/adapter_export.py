@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
+from sensorium.backbones.prefix import PREFIX_NAME, build_prefix
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError
 from sensorium.interop.saved import read_model_config
 from sensorium.model.adapter import LORA_MARK, MAGNITUDE
-from sensorium.model.config import LoraConfig, ModelConfig
+from sensorium.model.config import LoraConfig, ModelConfig, PrefixConfig
 from sensorium.nn.pretrained import read_file
 
 LM = "backbone.lm."
@@ -20,26 +24,31 @@ TOWER = "tower."
 """What transformers' own model is called in an encoder of ours."""
 PEFT = "base_model.model."
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+VECTORS = "prompt_embeddings"
+"""peft's name of a prefix's only tensor."""
 
 
 def export_adapter(folder: Path, out: Path) -> int:
-    """Write `adapter_config.json` and `adapter_model.safetensors`: the LLM's into the folder, an encoder's
+    """Write `adapter_config.json` and `adapter_model.safetensors`: the LLM's, low-rank or a prefix, into the folder, an encoder's
     into a folder in it that is called as its part (`encoders.image`).
 
     Returns:
         How many layers are adapted.
 
     Raises:
-        ConfigError: the model has no low-rank adapter.
+        ConfigError: the model has none of these.
     """
     config = read_model_config(folder)
     stored = read_file(folder / "model.safetensors")
     matrices = {k: v for k, v in stored.items() if LORA_MARK in k}
-    if not config.low_rank or not matrices:
+    prefix_tuned = isinstance(config.adapter, PrefixConfig)
+    if not prefix_tuned and not (config.low_rank and matrices):
         kind = "none" if config.adapter is None else config.adapter.kind
         raise ConfigError(f"no low-rank matrices to export: the model's adapter is {kind}",
-                          expected="adapter lora, trained", where=str(folder))  # fmt: skip
+                          expected="adapter lora or prefix, trained", where=str(folder))  # fmt: skip
     with atomic_folder(out) as target:
+        if prefix_tuned:
+            _write_prefix(target, config, stored)
         for prefix, lora in config.low_rank.items():
             mine = {k: v for k, v in matrices.items() if k.startswith(prefix)}
             where = adapter_folder(target, prefix)
@@ -48,7 +57,7 @@ def export_adapter(folder: Path, out: Path) -> int:
                 "base_model_name_or_path": _source(config, prefix),
                 "task_type": "CAUSAL_LM" if prefix == "backbone." else None,
             })  # fmt: skip
-    return len({k.partition(".lora_")[0] for k in matrices})
+    return len({k.partition(".lora_")[0] for k in matrices}) + prefix_tuned * config.backbone.num_layers
 
 
 def adapter_folder(folder: Path, prefix: str) -> Path:
@@ -84,4 +93,25 @@ def _write(folder: Path, lora: LoraConfig, matrices: dict[str, Tensor], about: d
     tensors = {PEFT + k.replace(f"{MAGNITUDE}.weight", MAGNITUDE): v
                for k, v in matrices.items()}  # fmt: skip
     save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    write_json(folder / CONFIG, values)
+
+
+def _write_prefix(folder: Path, config: ModelConfig, stored: Mapping[str, Tensor]) -> None:
+    """A prefix as peft keeps it: the vectors themselves, whatever layers they came from."""
+    assert isinstance(config.adapter, PrefixConfig)
+    assert isinstance(config.backbone, CausalLMConfig)
+    mine = f"backbone.{PREFIX_NAME}."
+    weights = {k.removeprefix(mine): v for k, v in stored.items() if k.startswith(mine)}
+    hf_config = transformers_config(config.backbone.arch)
+    prefix = build_prefix(hf_config, config.adapter.length, config.adapter.hidden, next(iter(weights.values())))
+    prefix.load_state_dict(weights)
+    with torch.no_grad():
+        vectors = prefix.vectors()
+    values = {
+        "peft_type": "PREFIX_TUNING", "task_type": "CAUSAL_LM", "base_model_name_or_path": _source(config, "backbone."),
+        "num_virtual_tokens": prefix.length, "num_layers": prefix.layers, "num_attention_heads": prefix.heads,
+        "token_dim": vectors.shape[1] // (2 * prefix.layers), "num_transformer_submodules": 1,
+        "prefix_projection": False, "inference_mode": True,
+    }  # fmt: skip
+    save_file({VECTORS: vectors.contiguous()}, folder / TENSORS, metadata={"format": "pt"})
     write_json(folder / CONFIG, values)

@@ -9,13 +9,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sensorium.backbones.prefix import PREFIX_NAME
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, WeightsError
-from sensorium.interop.adapter_export import CONFIG, LM, PEFT, TENSORS, TOWER, adapter_folder
+from sensorium.interop.adapter_export import (
+    CONFIG,
+    LM,
+    PEFT,
+    TENSORS,
+    TOWER,
+    VECTORS,
+    adapter_folder,
+)
 from sensorium.interop.originals.base import read_json
 from sensorium.interop.saved import copy_side_files, read_model_config
 from sensorium.model.adapter import LORA_MARK, MAGNITUDE, place_of, target_names
-from sensorium.model.config import LoraConfig, ModelConfig
+from sensorium.model.config import AdapterConfig, LoraConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
 
@@ -68,9 +77,11 @@ def import_adapter(folder: Path, onto: Path, out: Path) -> ModelConfig:
         if prefix in config.low_rank or (prefix == "backbone." and config.adapter is not None):
             raise ConfigError("the model has an adapter already", where=str(onto),
                               fix="merge it first: sensorium merge")  # fmt: skip
-        mine, lora = _read(adapter_folder(folder, prefix), prefix, model)
+        where = adapter_folder(folder, prefix)
+        is_prefix = read_json(where / CONFIG).get("peft_type") == "PREFIX_TUNING" and prefix == "backbone."
+        mine, adapter = _read_prefix(where, config) if is_prefix else _read(where, prefix, model)
         tensors |= mine
-        config = _with_adapter(config, prefix, lora)
+        config = _with_adapter(config, prefix, adapter)
     values = read_json(onto / "config.json") | {"model": config.to_dict()}
     with atomic_folder(out) as target:
         save_file(dict(read_file(onto / "model.safetensors").items()) | tensors,
@@ -80,7 +91,7 @@ def import_adapter(folder: Path, onto: Path, out: Path) -> ModelConfig:
     return config
 
 
-def _with_adapter(config: ModelConfig, prefix: str, lora: LoraConfig) -> ModelConfig:
+def _with_adapter(config: ModelConfig, prefix: str, lora: AdapterConfig) -> ModelConfig:
     if prefix == "backbone.":
         return config.model_copy(update={"adapter": lora})
     kind = prefix.removesuffix(".").partition(".")[2]
@@ -107,6 +118,26 @@ def _read(folder: Path, prefix: str, model: MultimodalModel) -> tuple[dict[str, 
         _check(layer, stored, model, str(folder / TENSORS))
     module = model.backbone.lm if prefix == "backbone." else model.get_submodule(prefix.removesuffix("."))
     return stored, _targeted(lora, module, layers, LM if prefix == "backbone." else prefix)
+
+
+def _read_prefix(folder: Path, config: ModelConfig) -> tuple[dict[str, Tensor], PrefixConfig]:
+    """A prefix's vectors, and its config.
+
+    Raises:
+        ConfigError: the LLM cannot have one.
+        WeightsError: it has other vectors.
+    """
+    vectors = read_file(folder / TENSORS).get(VECTORS)
+    if vectors is None or vectors.ndim != 2:
+        raise WeightsError(f"no matrix {VECTORS}", where=str(folder / TENSORS))
+    adapter = PrefixConfig(length=len(vectors))
+    with torch.device("meta"):
+        model = MultimodalModel(_with_adapter(config, "backbone.", adapter))
+    name = f"backbone.{PREFIX_NAME}.embedding.weight"
+    shape = model.get_parameter(name).shape
+    if vectors.shape != shape:
+        raise WeightsError(f"a prefix of shape {list(vectors.shape)}", expected=str(list(shape)), where=str(folder))
+    return {name: vectors}, adapter
 
 
 def _prefix_inside(prefix: str, model: MultimodalModel) -> str:

@@ -30,7 +30,7 @@ from sensorium.interop.gguf_vocabulary import refusal, vocabulary
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.interop.saved import load_model
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.chat import choose_template
 from sensorium.text.jinja import as_jinja
@@ -88,6 +88,8 @@ def export_gguf(folder: Path, out: Path, number: Number = "f16", *, llm_only: bo
     config = model.config
     if isinstance(config.adapter, AdaptionPromptConfig):
         raise refusal("it has adaption prompts", "no adapter, or LoRA, which is merged")
+    if isinstance(config.adapter, PrefixConfig):
+        raise refusal("it has a prefix", "no adapter, or LoRA, which is merged")
     if config.tuning is not None and config.tuning.added:
         raise refusal("its LLM has biases of its own", "no adapter, or LoRA, which is merged")
     arch = llm_architecture(config)

@@ -18,7 +18,7 @@ from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.saved import load_model, read_model_config, save_model
-from sensorium.model.config import AdaptionPromptConfig, ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
 from sensorium.text.reader import FOLDER as READER
@@ -116,9 +116,9 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
             where=str(folder),
             fix="load it with sensorium.load",
         )
-    if isinstance(config.adapter, AdaptionPromptConfig):
+    if isinstance(config.adapter, AdaptionPromptConfig | PrefixConfig):
         raise ConfigError(
-            "a model with adaption prompts",
+            f"a model with {'adaption prompts' if isinstance(config.adapter, AdaptionPromptConfig) else 'a prefix'}",
             expected="no adapter, or LoRA, which is merged: foreign layouts have no place for prompts",
             where=str(folder),
             fix="load it with sensorium.load",

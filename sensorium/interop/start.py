@@ -15,7 +15,7 @@ from sensorium.interop.locate import locate
 from sensorium.interop.saved import plain_name, read_model_config, tied_names
 from sensorium.interop.text_half import fill_from_bert, has_bert
 from sensorium.model.adapter import LORA_MARK, MAGNITUDE, has_lora, merge_all, reset_magnitudes
-from sensorium.model.config import AdaptionPromptConfig, ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.learning import own_names, owner
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.positions import TABLES, refitted
@@ -211,13 +211,15 @@ def _lost_prompts(saved: ModelConfig, mine: ModelConfig, folder: Path) -> set[st
             where=str(folder),
             fix="give the recipe the same adapter, or leave `start` out",
         )
-    if not isinstance(saved.adapter, AdaptionPromptConfig):
+    if not isinstance(saved.adapter, AdaptionPromptConfig | PrefixConfig):
         return set()
     if saved.backbone != mine.backbone:
         return {"adapter"}
+    is_prompts = isinstance(saved.adapter, AdaptionPromptConfig)
     if saved.adapter != mine.adapter:
         raise WeightsError(
-            "the saved model's adaption prompts have no place in this one, and cannot be merged",
+            f"the saved model's {'adaption prompts have' if is_prompts else 'prefix has'} no place in this one, "
+            "and cannot be merged",
             expected=f"model.adapter={saved.adapter.to_dict()}",
             where=str(folder),
             fix="give the recipe the same adapter, or leave `start` out",

@@ -143,12 +143,27 @@ class AdaptionPromptConfig(AdapterConfig):
         return cls(layers=1, length=3)
 
 
+class PrefixConfig(AdapterConfig):
+    """Learned keys and values that every layer of the LLM attends to (prefix tuning, arXiv:2101.00190)."""
+
+    kind: Literal["prefix"] = "prefix"
+    length: int = Field(default=20, ge=1)
+    """Vectors in front of every row; they take places of the LLM's longest row."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of the layers that the vectors come from; None: they learn themselves."""
+
+    @classmethod
+    def tiny(cls) -> PrefixConfig:
+        return cls(length=3)
+
+
 ADAPTERS = NameTable(
     "adapter",
     {
         "lora": "sensorium.model.config:LoraConfig",
         "adaption_prompt": "sensorium.model.config:AdaptionPromptConfig",
         "bias_norm": "sensorium.model.config:BiasNormConfig",
+        "prefix": "sensorium.model.config:PrefixConfig",
     },
 )
 # Configs from before there were kinds name none.
@@ -186,6 +201,12 @@ class ModelConfig(Config):
         """Low-rank adapters, by the prefix of what they stand in: `backbone.`, `encoders.image.`."""
         found = {f"encoders.{kind}.": lane.adapter for kind, lane in self.lanes.items() if lane.adapter}
         return found | ({"backbone.": self.adapter} if isinstance(self.adapter, LoraConfig) else {})
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens that a row may have: the LLM's positions, without those of a prefix."""
+        taken = self.adapter.length if isinstance(self.adapter, PrefixConfig) else 0
+        return self.backbone.max_positions - taken
 
     @property
     def text_frame(self) -> TextFrame | None:

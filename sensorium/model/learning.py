@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from sensorium.backbones.llama_steps import PROMPT_NAME
+from sensorium.backbones.prefix import PREFIX_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
@@ -94,7 +95,7 @@ def owner(name: str) -> str:
         return f"adapters.{rest.partition('.')[0]}"
     if head in ("encoders", "projectors", "lookups", "newlines"):
         return f"{head}.{rest.partition('.')[0]}"
-    if head == "backbone" and (LORA_MARK in name or PROMPT_MARK in name):
+    if head == "backbone" and (LORA_MARK in name or PROMPT_MARK in name or rest.startswith(PREFIX_NAME)):
         return "adapter"
     return head
 
@@ -172,8 +173,8 @@ def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
 
 
 def _of_adapter(name: str, module: nn.Module) -> bool:
-    """A layer with low-rank matrices, as a whole, because it asks itself whether its dropout acts; or a prompt."""
-    return hasattr(module, "lora_A") or name.rpartition(".")[2] == PROMPT_NAME
+    """A layer with low-rank matrices, as a whole, because it asks itself whether its dropout acts; prompts; a prefix."""
+    return hasattr(module, "lora_A") or name.rpartition(".")[2] in (PROMPT_NAME, PREFIX_NAME)
 
 
 def _module(model: MultimodalModel, learn: Learn) -> nn.Module:

@@ -13,6 +13,7 @@ from sensorium.model.config import (
     LaneConfig,
     LoraConfig,
     ModelConfig,
+    PrefixConfig,
 )
 from sensorium.model.learning import count_parameters
 from sensorium.model.multimodal import MultimodalModel
@@ -43,7 +44,7 @@ def tokens_text(lane: LaneConfig) -> str:
 
 def adapter_size(config: ModelConfig) -> int:
     """Parameters of the adapter while it learns; of a low-rank one rank times inputs and outputs."""
-    if isinstance(config.adapter, AdaptionPromptConfig | BiasNormConfig):
+    if isinstance(config.adapter, AdaptionPromptConfig | BiasNormConfig | PrefixConfig):
         return part_sizes(config)["adapter"]
     if not isinstance(config.adapter, LoraConfig):
         return 0

@@ -92,7 +92,7 @@ def prepare_stage(
         ConfigError: a stage that cannot work; the message says why.
         DataError: data that is missing or malformed.
     """
-    limit = model.config.backbone.max_positions
+    limit = model.config.longest_row
     if stage.max_length > limit:
         raise ConfigError(
             f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions"

@@ -11,6 +11,7 @@ import torch
 
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
+from sensorium.model.learning import owner
 from sensorium.recipes import RECIPES
 from sensorium.training.checkpoint import load_checkpoint
 from sensorium.training.config import Recipe
@@ -20,6 +21,7 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 ADAPTERS = {
     "lora_last_layer": "{rank: 2, targets: ['layers.[1-]'], dropout: 0.3}",
     "dora_dropout": "{rank: 2, alpha: 8, dropout: 0.3, dora: true, rslora: true}",
+    "prefix": "{kind: prefix, length: 3, hidden: 8}",
 }
 EYE = ("model.lanes.image.adapter={rank: 2, targets: ['layers.*.mlp', q_proj], dora: true, dropout: 0.2}",
        "stages.align.learns=[{part: adapters.image, lr: 0.02}, {part: projectors.image, lr: 0.001}]")  # fmt: skip
@@ -76,12 +78,13 @@ def test_a_cut_run_ends_as_a_whole_one(name: str, tmp_path: Path, monkeypatch: p
     # What is frozen is what it was, what learns moved.
     torch.manual_seed(recipe.seed)
     start = build_pretrained(recipe.model)[0].state_dict()
-    assert all(torch.equal(start[plain], v) for n, v in one.items() if (plain := n.replace(".base_layer.", ".")) in start
-               and not n.startswith("projectors."))  # fmt: skip
-    moved = [n for n in one if "lora_B" in n and bool(one[n].any())]
-    assert len(moved) == sum("lora_B" in n for n in one)
-    assert {n.partition(".")[0] for n in moved} == {"encoders", "backbone"}
-    # Answering merges both.
+    adapters = {n for n in one if owner(n).startswith("adapter")}
+    assert {owner(n) for n in adapters} == {"adapter", "adapters.image"}
+    assert all(torch.equal(start[n.replace(".base_layer.", ".")], v) for n, v in one.items()
+               if n not in adapters and not n.startswith("projectors."))  # fmt: skip
+    assert all(bool(one[n].any()) for n in adapters if "lora_B" in n)
+    assert not any(torch.equal(start[n], one[n]) for n in adapters & set(start))
+    # Answering merges what can be merged.
     loaded = load_model(tmp_path / "whole" / "model")[0].state_dict()
     changed = {n.partition(".")[0] for n, v in loaded.items() if not torch.equal(v, start[n])}
     assert changed == {"encoders", "backbone", "projectors"}
