@@ -14,6 +14,7 @@ from sensorium.backbones.prefix import PREFIX_NAME
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
+from sensorium.core.patterns import fitting
 from sensorium.model.adapter import LORA_MARK
 from sensorium.model.config import BiasNormConfig
 from sensorium.model.layer_rates import by_layer
@@ -39,12 +40,26 @@ class Learn(Config):
     """Only the last blocks of the part (encoders and backbones)."""
     module: str | None = None
     """Only the module of this name in the part: a Q-Former's `out`, a tower's final norm."""
+    layers: tuple[str, ...] = ()
+    """Only parameters whose names fit one of these patterns (`core/patterns.py`): `layers.[4-7]`, `*norm*`;
+    several entries may divide a part among them."""
+    freeze: tuple[str, ...] = ()
+    """Of those chosen so far, not the ones that fit one of these patterns."""
     rows: tuple[int, ...] = ()
     """Only these rows of the module's matrix, counted from its end where negative: the embeddings of
     added tokens."""
     layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
     """The rate falls by this factor from block to block towards the input (`model/layer_rates.py`);
     None: one rate for all."""
+
+    @property
+    def which(self) -> str:
+        """In words, what of the part learns."""
+        chosen = [f"last {self.last_blocks} blocks" if self.last_blocks else "", self.module or "",
+                  ", ".join(self.layers)]  # fmt: skip
+        without = f"without {', '.join(self.freeze)}" if self.freeze else ""
+        rows = f"rows {', '.join(map(str, self.rows))}" if self.rows else ""
+        return "; ".join(text for text in (*chosen, without, rows) if text) or "all"
 
 
 def part_names(model: MultimodalModel) -> list[str]:
@@ -110,24 +125,19 @@ def set_learning(
         once for each of its rates.
 
     Raises:
-        ConfigError: a part is unknown, named twice, has too few blocks, or not that module.
+        ConfigError: a part is unknown, a parameter named twice, a part has too few blocks or not that module,
+            or a pattern fits nothing.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
         set_rows(parameter, None)
     groups: list[tuple[Learn, list[tuple[str, Parameter]]]] = []
     for learn in learns:
-        pairs = list(named_part(model, learn.part))
-        if learn.last_blocks is not None:
-            allowed = _last_blocks(model, learn)
-            pairs = [(name, p) for name, p in pairs if id(p) in allowed]
-        if learn.module is not None:
-            mine = {id(p) for p in _module(model, learn).parameters()}
-            pairs = [(name, p) for name, p in pairs if id(p) in mine]
-        pairs = [(name, p) for name, p in pairs if p.is_floating_point()]
+        pairs = _chosen(model, learn)
         for name, parameter in pairs:
             if parameter.requires_grad:
-                raise ConfigError(f"parameter {name} is named by two entries of 'learns'")
+                raise ConfigError(f"parameter {name} is named by two entries of 'learns'",
+                                  fix="divide the part by `layers` and `freeze`, so that each has its own")  # fmt: skip
             parameter.requires_grad_(True)
             if learn.rows:
                 _only_rows(name, parameter, learn)
@@ -137,6 +147,24 @@ def set_learning(
             part = model.get_submodule(learn.part)
             groups += by_layer(learn, pairs, part, _all_blocks(model, learn, "layer_decay"))
     return groups
+
+
+def _chosen(model: MultimodalModel, learn: Learn) -> list[tuple[str, Parameter]]:
+    """What an entry of `learns` names, in model order."""
+    pairs = list(named_part(model, learn.part))
+    if learn.last_blocks is not None:
+        allowed = _last_blocks(model, learn)
+        pairs = [(name, p) for name, p in pairs if id(p) in allowed]
+    if learn.module is not None:
+        mine = {id(p) for p in _module(model, learn).parameters()}
+        pairs = [(name, p) for name, p in pairs if id(p) in mine]
+    pairs = [(name, p) for name, p in pairs if p.is_floating_point()]
+    where = f"learns: {learn.part}"
+    if learn.layers:
+        kept = fitting(learn.layers, [name for name, _ in pairs], f"{where}: layers")
+        pairs = [(name, p) for name, p in pairs if name in kept]
+    frozen = fitting(learn.freeze, [name for name, _ in pairs], f"{where}: freeze")
+    return [(name, p) for name, p in pairs if name not in frozen]
 
 
 def _only_rows(name: str, parameter: Parameter, learn: Learn) -> None:
@@ -159,7 +187,20 @@ def _only_rows(name: str, parameter: Parameter, learn: Learn) -> None:
 
 def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     """The modules that an entry of `learns` is about: a part, its last blocks, or the
-    adapter's own layers."""
+    adapter's own layers; with patterns, those of its blocks that hold something chosen."""
+    modules = _modules(model, learn)
+    if not learn.layers and not learn.freeze:
+        return modules
+    chosen = {id(p) for _, p in _chosen(model, learn)}
+    held = lambda module: any(id(p) in chosen for p in module.parameters())  # noqa: E731
+    blocks = [block for module in modules for block in getattr(module, "trainable_blocks", list)()]
+    outside = {id(p) for block in blocks for p in block.parameters()}
+    if blocks and chosen <= outside:
+        modules = blocks
+    return [module for module in modules if held(module)]
+
+
+def _modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     if learn.part == "adapter":
         return [m for n, m in model.named_modules() if n.startswith("backbone.") and _of_adapter(n, m)]
     if learn.part.startswith("adapters."):

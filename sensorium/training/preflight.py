@@ -23,6 +23,7 @@ from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.memory import Memory, SavedTensors, memory_of, needed_bytes
 from sensorium.training.objectives.owned import beside, own_seed
+from sensorium.training.optimiser import Group, group_parameters
 from sensorium.training.precision import Precision, autocast, choose_precision
 
 # An estimate is not a measurement: only what is beyond hope is refused.
@@ -47,6 +48,8 @@ class StagePlan:
     loss: float
     rates: list[tuple[str, list[float]]]
     """Of parts whose learning rate falls from layer to layer: all of their rates, from the input on."""
+    groups: list[Group]
+    """What learns alike: the optimiser's own groups."""
 
     @property
     def warning(self) -> str | None:
@@ -69,6 +72,7 @@ class StagePlan:
             "warning": self.warning,
             "first_loss": self.loss,
             "layer_rates": dict(self.rates),
+            "groups": [group.to_json() for group in self.groups],
         }
 
 
@@ -92,10 +96,10 @@ def prepare_stage(
         ConfigError: a stage that cannot work; the message says why.
         DataError: data that is missing or malformed.
     """
-    limit = model.config.longest_row
+    longest, limit = model.config.backbone.max_positions, model.config.longest_row
     if stage.max_length > limit:
         raise ConfigError(
-            f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions"
+            f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions" + " without the prefix's" * (limit < longest)
         )
     if stage.cache_features:
         if any(s.augment is not None and s.augment.views is None for s in stage.data):
@@ -208,6 +212,7 @@ def probe_stage(
         available_mb=_available_mb(model, needed, memory),
         loss=loss,
         rates=_layer_rates(stage, groups),
+        groups=group_parameters(groups),
     )
 
 

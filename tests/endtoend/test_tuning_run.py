@@ -26,7 +26,7 @@ ADAPTERS = {
 EYE = ("model.lanes.image.adapter={rank: 2, targets: ['layers.*.mlp', q_proj], dora: true, dropout: 0.2}",
        "stages.align.learns=[{part: adapters.image, lr: 0.02}, {part: projectors.image, lr: 0.001}]")  # fmt: skip
 LLM = "stages.instruct.learns=[{part: adapter, lr: 0.02}]"
-STEPS = ("stages.align.steps=3", "stages.instruct.steps=4", "stages.instruct.pack=true", "stages.instruct.accumulate=2",
+STEPS = ("stages.align.steps=3", "stages.instruct.steps=4", "stages.instruct.max_length=400", "stages.instruct.pack=true", "stages.instruct.accumulate=2",
          "stages.align.checkpoint_every=1", "stages.instruct.checkpoint_every=1")  # fmt: skip
 
 
