@@ -17,6 +17,7 @@ from sensorium.backbones.inserting import Inserted, inserted
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
 from sensorium.backbones.prefix import Prefix, build_prefix
+from sensorium.backbones.quantised import quantise
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
@@ -30,6 +31,8 @@ class CausalLMConfig(BackboneConfig):
 
     kind: Literal["causal_lm"] = "causal_lm"
     arch: dict[str, Any]
+    quantise: Literal["nf4"] | None = None
+    """Linear layers in four bits, frozen, for an adapter to learn beside them (`backbones/quantised.py`)."""
 
     @classmethod
     def tiny(cls) -> CausalLMConfig:
@@ -109,6 +112,8 @@ class CausalLM(nn.Module):
         self.config = config
         hf_config = transformers_config(config.arch)
         self.lm: Any = self._language_model(hf_config, folder)
+        if config.quantise is not None:
+            quantise(self.lm, sourced=folder is not None)
         self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
         self.prefix_tuning: Prefix | None = None
 

@@ -28,8 +28,9 @@ from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.interop.gguf import LAYER_NAMES, TOP_NAMES
 from sensorium.interop.gguf_vocabulary import refusal, vocabulary
 from sensorium.interop.key_map import KeyMap, Rule
-from sensorium.interop.saved import load_model
+from sensorium.interop.saved import load_model, read_model_config
 from sensorium.media.resolution import FixedResolution
+from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.chat import choose_template
@@ -84,6 +85,7 @@ def export_gguf(folder: Path, out: Path, number: Number = "f16", *, llm_only: bo
     Raises:
         ConfigError: a part is none of llama.cpp's, or its tokenizer is not known there.
     """
+    refuse_quantised(read_model_config(folder), "a GGUF file", str(folder))
     model, tokenizer = load_model(folder)
     config = model.config
     if isinstance(config.adapter, AdaptionPromptConfig):

@@ -18,6 +18,7 @@ from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.saved import load_model, read_model_config, save_model
+from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
@@ -109,6 +110,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
         ConfigError: the model does not fit the family, or has adaption prompts.
     """
     config = read_model_config(folder)
+    refuse_quantised(config, "a copy in a foreign layout", str(folder))
     if config.tuning is not None and config.tuning.added:
         raise ConfigError(
             "a model with biases of its own in the LLM",

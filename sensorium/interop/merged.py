@@ -18,6 +18,7 @@ from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.saved import copy_side_files, load_model, read_model_config
 from sensorium.model.adapter import LORA_MARK
+from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdapterConfig, ModelConfig
 from sensorium.nn.pretrained import read_file
 
@@ -46,6 +47,7 @@ def merge(folder: Path, out: Path, *, forget: bool = False) -> int:
     matrices = {name: value for name, value in stored.items() if LORA_MARK in name}
     if not config.low_rank or not matrices:
         raise _refusal(config.adapter, folder)
+    refuse_quantised(config, "a merged copy", str(folder))
     state = load_model(folder)[0].state_dict()
     targets = _targets(matrices)
     # Compact, and of a storage of its own each.

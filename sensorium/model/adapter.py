@@ -27,16 +27,19 @@ MAGNITUDE = "lora_magnitude_vector"
 DEFAULT_TARGETS: tuple[str, ...] = LoraConfig().targets
 
 
-def inject_adapter(model: MultimodalModel) -> None:
+def inject_adapter(model: MultimodalModel, only: str = "") -> None:
     """Add the config's low-rank adapters; before they learn, the model's output is what it was. A model
     with adaption prompts was built with them.
+
+    Args:
+        only: the prefix of the part to add one to.
 
     Raises:
         MissingDependencyError: peft is not installed.
         ConfigError: no layer matches an adapter's targets, or one that does is tied.
     """
     for prefix, config in model.config.low_rank.items():
-        if has_lora(model, prefix):
+        if has_lora(model, prefix) or not prefix.startswith(only):
             continue
         try:
             import peft
@@ -116,8 +119,10 @@ def reset_magnitudes(model: MultimodalModel, prefix: str) -> None:
         if name.rpartition(".")[2] != MAGNITUDE:
             continue
         wrapper = _adapted(model, prefix).get_submodule(name.rpartition(".")[0])
+        from peft.utils.integrations import dequantize_module_weight
+
         with torch.no_grad():
-            weight_OI = wrapper.get_base_layer().weight + wrapper.get_delta_weight("default")
+            weight_OI = dequantize_module_weight(wrapper.get_base_layer()) + wrapper.get_delta_weight("default")
             layer["default"].weight.copy_(weight_OI.norm(dim=1))
 
 

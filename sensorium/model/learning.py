@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.backbones.prefix import PREFIX_NAME
+from sensorium.backbones.quantised import whole_size
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
@@ -274,7 +275,7 @@ def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
     for name, parameter in model.named_parameters():
         part = owner_in(model, name)
         total, learning = counts.get(part, (0, 0))
-        size = parameter.numel()
+        size = whole_size(parameter)
         moving = learning_size(parameter)
         counts[part] = (total + size, learning + moving)
     return [(part, total, learning) for part, (total, learning) in counts.items()]

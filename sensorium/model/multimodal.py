@@ -29,7 +29,7 @@ from sensorium.fusion.visual_expert import VisualExpert, VisualExpertConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.check import check_fusion
+from sensorium.model.check import check_fusion, check_quantised
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.tiles import pack_tiles
@@ -51,6 +51,7 @@ class MultimodalModel(nn.Module):
         folders = folders or {}
         _check_visual_prompts(config)
         check_fusion(config)
+        check_quantised(config)
         _check_ends(config)
         _check_details(config)
         self.config = config

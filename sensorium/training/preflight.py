@@ -15,6 +15,7 @@ from sensorium.data.config import open_sources
 from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
+from sensorium.model.check import check_quantised_run, is_quantised
 from sensorium.model.device import to_device
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
@@ -101,6 +102,8 @@ def prepare_stage(
         raise ConfigError(
             f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions" + " without the prefix's" * (limit < longest)
         )
+    if is_quantised(model.config):
+        check_quantised_run(model.device, [learn.part for learn in stage.learns])
     if stage.cache_features:
         if any(s.augment is not None and s.augment.views is None for s in stage.data):
             raise ConfigError("cache_features with pictures that are augmented anew each time",
