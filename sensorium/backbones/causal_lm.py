@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 from sensorium.backbones.adaption_prompt import GateName, add_prompts
 from sensorium.backbones.inserting import Inserted, inserted
+from sensorium.backbones.logit_quirks import logit_quirks
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
 from sensorium.backbones.prefix import Prefix, build_prefix
 from sensorium.backbones.quantised import quantise
+from sensorium.backbones.segments import can_segment, run_segments
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
+from sensorium.nn.segment_attention import layout_of
 from sensorium.nn.token_experts import LayerWork, TokenExperts
 
 
@@ -114,7 +117,7 @@ class CausalLM(nn.Module):
         self.lm: Any = self._language_model(hf_config, folder)
         if config.quantise is not None:
             quantise(self.lm, sourced=folder is not None)
-        self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
+        self.logit_scale, self.logit_softcap = logit_quirks(hf_config)
         self.prefix_tuning: Prefix | None = None
 
     def _language_model(self, hf_config: Any, folder: Path | None) -> Any:
@@ -193,6 +196,10 @@ class CausalLM(nn.Module):
 
     def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
+        plain = insert is None and batch.places_3BT is None and self.prefix_tuning is None
+        if plain and can_segment(self.lm) and not embeds_BTD.is_cuda:
+            layout = layout_of(batch.segments_BT, batch.branches_BT)
+            return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)
         return self(
             embeds_BTD,
             positions_BT=batch.positions_BT,
@@ -278,6 +285,15 @@ class CausalLM(nn.Module):
         blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=allowed.device)
         return torch.where(allowed, torch.zeros_like(blocked), blocked)
 
+    @property
+    def head(self) -> tuple[Tensor, float] | None:
+        """The matrix (V, D) that makes logits, and their scale; None: there is more to it, such as an
+        adapter, a bias or a soft cap."""
+        head = self.lm.get_output_embeddings()
+        if type(head) is not nn.Linear or head.bias is not None or self.logit_softcap is not None:
+            return None
+        return head.weight, self.logit_scale
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         logits = self.lm.get_output_embeddings()(hidden)
@@ -286,14 +302,3 @@ class CausalLM(nn.Module):
         if self.logit_softcap is not None:
             logits = torch.tanh(logits / self.logit_softcap) * self.logit_softcap
         return logits
-
-
-def _logit_quirks(config: Any) -> tuple[float, float | None]:
-    """Scale and soft cap that some families apply after the output embedding."""
-    scale = 1.0
-    if getattr(config, "logits_scaling", None):  # Granite divides
-        scale = 1.0 / float(config.logits_scaling)
-    if getattr(config, "logit_scale", None) and config.model_type.startswith("cohere"):
-        scale = float(config.logit_scale)
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and later
-    return scale, None if cap is None else float(cap)

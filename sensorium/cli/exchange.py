@@ -45,15 +45,18 @@ class ImportOptions:
 
 def import_command(source: str, out: str, options: ImportOptions, as_json: bool) -> None:
     """A foreign folder or file becomes one of ours."""
-    from sensorium.cli.main import print_json
     from sensorium.cli.training import try_it
     from sensorium.interop.hf import import_hf
     from sensorium.interop.original import import_original, is_original
     from sensorium.interop.originals.base import Beside
+    from sensorium.interop.pformer import holds_pformer, import_pformer
 
     check_target(Path(out), Path(source))
     if options.onto is not None:
         _import_adapter(source, out, options, as_json)
+        return
+    if options == ImportOptions() and holds_pformer(Path(source)):
+        _say(out, import_pformer(Path(source), Path(out)), "A teacher for stages whose objective is `aligned`", as_json)
         return
     if is_original(Path(source)):
         llm, tower = (Path(p) if p else None for p in (options.llm, options.tower))
@@ -63,11 +66,16 @@ def import_command(source: str, out: str, options: ImportOptions, as_json: bool)
                           fix="leave them out: this folder in transformers' layout is whole")  # fmt: skip
     else:
         model = import_hf(Path(source), Path(out))
-    count = sum(p.numel() for p in model.parameters())
+    _say(out, sum(p.numel() for p in model.parameters()), try_it(model.config, out), as_json)
+
+
+def _say(out: str, count: int, what: str, as_json: bool) -> None:
+    from sensorium.cli.main import print_json
+
     if as_json:
         print_json({"folder": out, "parameters": count})
     else:
-        print(f"{out}: {count:,} parameters. {try_it(model.config, out)}")
+        print(f"{out}: {count:,} parameters. {what}")
 
 
 def _import_adapter(source: str, out: str, options: ImportOptions, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from sensorium.model.learning import learning_modules
 from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
 from sensorium.training.objectives.owned import stepped
-from sensorium.training.optimiser import rate
+from sensorium.training.optimiser import rate, step_with
 from sensorium.training.precision import autocast
 from sensorium.training.preflight import StageParts, stage_precision
 from sensorium.training.truncation import CutCounter
@@ -134,18 +134,15 @@ class StageRun:
             state = loaded.state
             for key, value in losses.parts.items():
                 named[key] = named.get(key, 0.0) + value / stage.accumulate
-        for parameter in self.named.values():
-            if parameter.grad is not None:
-                parameter.grad.div_(max(1, count))
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.named.values()), stage.clip_norm))
-        loss = total / max(1, count)
+        loss, norm = total / max(1, count), math.nan
+        if math.isfinite(loss):
+            norm = step_with(self.optimiser, self.named.values(), count=count, clip_norm=stage.clip_norm)
         line: dict[str, Any] = {"loss": loss, "grad_norm": norm, "samples": samples,
                                 "tokens": tokens, **named}  # fmt: skip
         if problems:
             line["skipped_rows"] = problems
         line |= self.cuts.up_to(state)
         if math.isfinite(loss) and math.isfinite(norm):
-            self.optimiser.step()
             self.bad_in_row = 0
         else:
             line |= {"loss": None, "grad_norm": None, "skipped_update": True}

@@ -32,6 +32,7 @@ from sensorium.training.checkpoint import (
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
 from sensorium.training.feature_cache import FeatureCache
+from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
 from sensorium.training.objectives.owned import PREFIX, begin, beside, go_on_from, owned_tensors
 from sensorium.training.optimiser import (
@@ -148,6 +149,7 @@ class Trainer:
 
     def _run(self) -> list[StagePlan]:
         start = self._saved.stage if self._saved else 0
+        keep_freed_blocks()
         plans, ready = check_stages(
             self.recipe, self.model, self.processor, self.options.on_plan, self.precision
         )

@@ -23,6 +23,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.data.source import Source
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.answer_loss import answer_loss
 from sensorium.processing.processor import Processor
 from sensorium.text.chat import TemplateName
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
@@ -100,16 +101,23 @@ def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0
     """
     hidden_BTD = model(batch).hidden_BTD
     hidden_ND, targets_N = learned(hidden_BTD, batch)
+    count = len(targets_N)
+    weights_N = None
+    if batch.loss_weights_BT is not None:
+        weights_N = batch.loss_weights_BT[:, 1:][batch.learn_BT[:, 1:]]
+    head = getattr(model.backbone, "head", None)
     # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
     # logits would cost more memory than all layers together.
-    logits_NV = model.logits(hidden_ND).float()
-    losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
-    count = len(targets_N)
+    if head is not None and not smoothing:
+        weight_VD, scale = head
+        total, losses_N = answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale)
+    else:
+        logits_NV = model.logits(hidden_ND).float()
+        losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
+        total = (losses_N if weights_N is None else losses_N * weights_N).sum()
     # What is logged is not weighted, so that runs with other weights can be compared.
     parts = {"next_token": float(losses_N.detach().sum()) / max(1, count)}
-    if batch.loss_weights_BT is not None:
-        losses_N = losses_N * batch.loss_weights_BT[:, 1:][batch.learn_BT[:, 1:]]
-    return Losses(losses_N.sum(), count, parts)
+    return Losses(total, count, parts)
 
 
 def _smoothed(smoothing: float) -> Objective:

@@ -1,0 +1,118 @@
+"""The peers as sides of the comparison: transformers' `Trainer` and TRL's `SFTTrainer`, in their best legal settings.
+
+Best legal settings: rows prepared offline, grouped by length, padded to the longest of their batch, sdpa, fp32, fused AdamW, nothing
+logged or saved on the way, a heap that keeps freed blocks (set by the conductor, for all sides).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from protocol import Turns
+from shapes import SHAPES
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlavaForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
+
+RATES = {1: 1e-3, 2: 2e-5}
+SAMPLES = 8192
+
+
+def table(rows: list[dict[str, Any]]) -> Any:
+    """What the trainers see of the rows: ids, labels, lengths, and the row's number, by which the collator finds the
+    rest. Many passes, so that one run lasts as long as the comparison."""
+    from datasets import Dataset
+
+    lists = [{"input_ids": row["input_ids"].tolist(), "labels": row["labels"].tolist(),
+              "length": len(row["input_ids"]), "number": i} for i, row in enumerate(rows)]  # fmt: skip
+    return Dataset.from_list(lists * max(1, SAMPLES // len(rows)))
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Padded on the right, to the longest row."""
+    ids = pad_sequence([row["input_ids"] for row in rows], batch_first=True, padding_value=0)
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    return {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(ids.shape[1])[None] < lengths[:, None]).long(),
+        "labels": pad_sequence([row["labels"] for row in rows], batch_first=True, padding_value=-100),
+        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
+    }
+
+
+class Watch(TrainerCallback):
+    """Counts samples and real tokens of each step by what the collator saw."""
+
+    def __init__(self, turns: Turns, rows: list[dict[str, Any]]) -> None:
+        self.turns = turns
+        self.rows = rows
+        self.tokens = self.samples = 0
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [self.rows[item["number"]] for item in items]
+        self.samples += len(rows)
+        self.tokens += sum(len(row["input_ids"]) for row in rows)
+        return collate(rows)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The loader works one batch ahead, so that a turn's count is late by one batch on both ends.
+        samples, tokens, self.samples, self.tokens = self.samples, self.tokens, 0, 0
+        self.turns.did(samples=samples, tokens=tokens, loss=0.0)
+
+
+def learn(model: Any, stage: int) -> None:
+    """The projector alone, or with the language model; the tower never."""
+    model.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(True)
+    if stage == 2:
+        model.model.language_model.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--stage", type=int, required=True)
+    parser.add_argument("--peer", choices=("trainer", "trl"), required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--losses", action="store_true", help="print the losses of single rows and stop")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = LlavaForConditionalGeneration.from_pretrained(options.work / "hf", dtype=torch.float32)
+    rows = torch.load(options.work / "rows.pt", weights_only=True)
+    if options.losses:
+        with torch.no_grad():
+            print([float(model(**collate([row])).loss) for row in rows[:8]])
+        return
+    learn(model, options.stage)
+    turns = Turns()
+    watch = Watch(turns, rows)
+    settings: dict[str, Any] = dict(
+        output_dir=os.path.join(options.work, f"peer-{options.peer}"), use_cpu=True, max_steps=10**5,
+        per_device_train_batch_size=SHAPES[options.shape].batch, learning_rate=RATES[options.stage],
+        lr_scheduler_type="constant", optim="adamw_torch_fused", weight_decay=0.0, adam_beta2=0.98,
+        max_grad_norm=1.0, logging_strategy="no", save_strategy="no", report_to=[], disable_tqdm=True,
+        remove_unused_columns=False, train_sampling_strategy="group_by_length", length_column_name="length",
+        dataloader_num_workers=0, bf16=False, gradient_checkpointing=False, seed=0,
+    )  # fmt: skip
+    data = table(rows)
+    if options.peer == "trainer":
+        trainer: Any = Trainer(model=model, args=TrainingArguments(**settings), data_collator=watch,
+                               train_dataset=data, callbacks=[watch])  # fmt: skip
+    else:
+        from transformers import AutoTokenizer
+        from trl import SFTConfig, SFTTrainer
+
+        args = SFTConfig(**settings, max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
+        trainer = SFTTrainer(model=model, args=args, data_collator=watch, train_dataset=data,
+                             processing_class=AutoTokenizer.from_pretrained(options.work / "hf"),
+                             callbacks=[watch])  # fmt: skip
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main()

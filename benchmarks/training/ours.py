@@ -1,0 +1,78 @@
+"""Our trainer as one side of the comparison: steps when it is told, and says what it did."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from protocol import Turns
+from shapes import SHAPES, Shape
+
+from sensorium.interop.saved import load_model, read_model_config
+from sensorium.training.config import Recipe
+from sensorium.training.run import train_recipe
+from sensorium.training.trainer import Trainer, TrainerOptions
+
+RATES = {1: {"projectors.image": 1e-3}, 2: {"projectors.image": 2e-5, "backbone": 2e-5}}
+
+
+def recipe(shape: Shape, work: Path, stage: int, *, steps: int, levers: dict[str, Any]) -> Recipe:
+    """One stage over the samples."""
+    config = read_model_config(work / "ours")
+    return Recipe.from_dict({
+        "name": "bench",
+        "model": config.to_dict(),
+        "stages": [{
+            "name": f"stage{stage}",
+            "objective": {"kind": "instruct"},
+            "data": [{"kind": "file", "path": str(work / "data" / "samples.jsonl")}],
+            "learns": [{"part": part, "lr": lr} for part, lr in RATES[stage].items()],
+            "steps": steps,
+            "batch_size": shape.rows,
+            "max_length": shape.row_tokens,
+            "pack": True,
+            "precision": "fp32",
+            "schedule": {"shape": "constant"},
+            "cache_features": True,
+            "checkpoint_every": 10**6,
+            **levers,
+        }],
+    })  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--stage", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", nargs="*", default=[], help="levers: cache_features=false pack=false ...")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    turns = Turns()
+
+    class Told(Trainer):
+        def log(self, line: dict[str, Any]) -> None:
+            super().log(line)
+            turns.did(samples=line["samples"], tokens=line["tokens"], loss=line["loss"])
+
+    import sensorium.training.run as run
+
+    run.Trainer = Told
+    levers = {k: _value(v) for k, v in (item.split("=", 1) for item in options.set)}
+    made = recipe(SHAPES[options.shape], options.work, options.stage, steps=10**6, levers=levers)
+    folder = options.work / f"run-{options.stage}"
+    train_recipe(made, lambda: load_model(options.work / "ours"), lambda *_: None,
+                 TrainerOptions(folder=folder, cache=options.work / "features"))  # fmt: skip
+
+
+def _value(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The models and samples that all trainers of the comparison share.
+
+Weights are random, in transformers' own `LlavaForConditionalGeneration` layout; texts are made-up words of a
+tokenizer with one token a word, so that no side is measured by its tokenizer. Lengths are ragged: questions
+of 4 to 24 words, answers log-normal around 32 words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+VOCABULARY = 49_152
+SPECIALS = ("<pad>", "<s>", "</s>", "<image>")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One size of model, and how many samples make one optimiser step."""
+
+    name: str
+    picture_px: int
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    batch: int
+    """Samples a step of the peers; ours packs about as many."""
+    row_tokens: int
+    rows: int
+    """Packed rows a step of ours."""
+
+
+TINY = Shape(
+    "tiny", 128,
+    {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6,
+     "image_size": 128, "patch_size": 16},
+    {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 4,
+     "num_key_value_heads": 4},
+    batch=16, row_tokens=1024, rows=2,
+)  # fmt: skip
+SMALL = Shape(
+    "222M", 224,
+    {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+     "image_size": 224, "patch_size": 16},
+    {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+     "num_key_value_heads": 3},
+    batch=8, row_tokens=1024, rows=2,
+)  # fmt: skip
+SHAPES = {shape.name: shape for shape in (TINY, SMALL)}
+
+
+def write_model(shape: Shape, folder: Path) -> None:
+    """Random weights, their config, and the tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+    text = {"model_type": "llama", "vocab_size": VOCABULARY, "max_position_embeddings": 8192,
+            "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+            **shape.text}  # fmt: skip
+    config = LlavaConfig(
+        vision_config={"model_type": "siglip_vision_model", "vision_use_head": False, **shape.vision},
+        text_config=text,
+        image_token_index=SPECIALS.index("<image>"),
+        image_seq_length=(shape.picture_px // 16) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    words = {token: i for i, token in enumerate(SPECIALS)}
+    words |= {f"w{i}": i for i in range(len(SPECIALS), VOCABULARY)}
+    rust = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    rust.decoder = decoders.Fuse()
+    PreTrainedTokenizerFast(
+        tokenizer_object=rust, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        additional_special_tokens=["<image>"],
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def write_samples(shape: Shape, folder: Path, count: int, seed: int = 1) -> Path:
+    """Pictures as JPEG, and a JSONL file of conversations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw, pixels = random.Random(seed), np.random.default_rng(seed)
+    lines: list[str] = []
+    for i in range(count):
+        side = draw.randint(shape.picture_px // 2, shape.picture_px * 2)
+        small = pixels.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((side, shape.picture_px)).save(folder / f"{i}.jpg", quality=90)
+        question = _words(draw, draw.randint(4, 24))
+        answer = _words(draw, min(300, max(2, round(math.exp(draw.gauss(math.log(32), 0.8))))))
+        lines.append(json.dumps({"id": str(i), "messages": [
+            {"role": "user", "content": [{"type": "image", "image": f"{i}.jpg"}, {"type": "text", "text": question}]},
+            {"role": "assistant", "content": answer}]}))  # fmt: skip
+    path = folder / "samples.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _words(draw: random.Random, count: int) -> str:
+    return " ".join(f"w{draw.randint(len(SPECIALS), VOCABULARY - 1)}" for _ in range(count))

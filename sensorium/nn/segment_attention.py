@@ -1,0 +1,84 @@
+"""Causal attention of samples that lie end to end, without padding and without a mask over all pairs.
+
+Packed rows are laid behind each other as one row of real tokens. Every sample then attends to itself alone, so
+that the work is the sum of the samples' own triangles instead of whole squares of rows.
+
+Shape legend: B rows, T tokens of a row, N real tokens of all rows, H query heads, G key heads, E width of a head, L tokens of
+a sample, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sensorium.nn.attention import segment_mask
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the samples of packed rows lie among their real tokens."""
+
+    real_N: Tensor
+    """Places of the real tokens in the rows laid end to end."""
+    lengths: tuple[int, ...]
+    """Of the samples, in order; their sum is N."""
+    masks: tuple[Tensor | None, ...]
+    """Per sample (1, 1, L, L), True where allowed; None: causal."""
+    shape: tuple[int, int]
+    """Rows and tokens of the packed rows."""
+
+    def flat(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, ...) -> (1, N, ...), real tokens alone."""
+        flat = x_BTD.flatten(0, 1)
+        return (flat if len(flat) == len(self.real_N) else flat[self.real_N])[None]
+
+    def rows(self, x_1ND: Tensor) -> Tensor:
+        """(1, N, D) -> (B, T, D), zero at padding."""
+        count = self.shape[0] * self.shape[1]
+        flat = x_1ND[0]
+        if len(flat) < count:
+            flat = flat.new_zeros(count, flat.shape[1]).index_copy(0, self.real_N, flat)
+        return flat.unflatten(0, self.shape)
+
+
+def layout_of(segments_BT: Tensor, branches_BT: Tensor | None = None) -> Layout:
+    """The layout of packed rows.
+
+    Args:
+        segments_BT: which sample of its row a token belongs to, from 1; 0 is padding.
+        branches_BT: which of its sample's separate turns a token belongs to; all see 0.
+    """
+    rows, width = segments_BT.shape
+    # Samples of different rows must not look alike where they meet.
+    numbers_N = (segments_BT + torch.arange(rows, device=segments_BT.device)[:, None] * (width + 1)).flatten()
+    real_N = (segments_BT.flatten() > 0).nonzero()[:, 0]
+    _, counts = torch.unique_consecutive(numbers_N[real_N], return_counts=True)
+    lengths = tuple(counts.tolist())
+    masks: list[Tensor | None] = [None] * len(lengths)
+    if branches_BT is not None and bool(branches_BT.any()):
+        for i, branches_L in enumerate(branches_BT.flatten()[real_N].split(lengths)):
+            if bool(branches_L.any()):
+                masks[i] = segment_mask(torch.ones_like(branches_L)[None], branches_L[None])
+    return Layout(real_N, lengths, tuple(masks), (rows, width))
+
+
+def attend(
+    q_1HNE: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, layout: Layout,
+    *, scale: float | None = None, dropout: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Attention inside every sample, (1, N, H, E)."""
+    # One split and one join, whose backward passes are the same; a slice for each sample would
+    # fill a whole gradient with zeros for each.
+    parts = zip(*(x.split(layout.lengths, dim=2) for x in (q_1HNE, k_1GNE, v_1GNE)), layout.masks, strict=True)
+    mixed = [
+        F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, dropout_p=dropout,
+            enable_gqa=q.shape[1] != k.shape[1],
+        ).transpose(1, 2)
+        for q, k, v, mask in parts
+    ]  # fmt: skip
+    return torch.cat(mixed, dim=1)

@@ -1,0 +1,127 @@
+"""Packed rows sample by sample: the same states, losses and gradients as with a mask over whole rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from sensorium.backbones.causal_lm import CausalLM, CausalLMConfig
+from sensorium.backbones.segments import FAMILIES, can_segment, run_segments
+from sensorium.nn.answer_loss import answer_loss
+from sensorium.nn.segment_attention import layout_of
+
+SIZES = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+MORE: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": None},
+    "phi3": {"sliding_window": None},
+    "smollm3": {"no_rope_layers": [1, 0]},
+}
+SEGMENTS = [[1, 1, 1, 2, 2, 2, 2, 3, 0, 0], [0, 0, 1, 1, 1, 1, 1, 1, 2, 2]]
+BRANCHES = [[0, 1, 2, 0, 0, 1, 1, 0, 0, 0], [0] * 10]
+
+
+def lm_of(family: str) -> CausalLM:
+    torch.manual_seed(0)
+    return CausalLMConfig(arch={"model_type": family} | SIZES | MORE.get(family, {}), tokenizer="bytes").build()
+
+
+def positions_of(segments_BT: torch.Tensor) -> torch.Tensor:
+    places = torch.zeros_like(segments_BT)
+    for b, row in enumerate(segments_BT.tolist()):
+        for t in range(1, len(row)):
+            places[b, t] = places[b, t - 1] + 1 if row[t] == row[t - 1] else 0
+    return places
+
+
+@pytest.mark.parametrize("branched", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_samples_alone_equal_masked_rows(family: str, branched: bool) -> None:
+    lm = lm_of(family)
+    assert can_segment(lm.lm)
+    segments_BT = torch.tensor(SEGMENTS)
+    branches_BT = torch.tensor(BRANCHES) if branched else torch.zeros_like(segments_BT)
+    positions_BT = positions_of(segments_BT)
+    embeds_BTD = torch.randn(2, 10, 32, requires_grad=True)
+    real = segments_BT > 0
+    masked_BTD = lm(embeds_BTD, positions_BT=positions_BT, segments_BT=segments_BT, branches_BT=branches_BT)
+    ours_BTD = run_segments(lm.lm, embeds_BTD, positions_BT, layout_of(segments_BT, branches_BT))
+    assert torch.allclose(ours_BTD[real], masked_BTD[real], atol=1e-5)
+    assert not ours_BTD[~real].any()
+    wanted, found = (torch.autograd.grad(x[real].square().sum(), embeds_BTD)[0] for x in (masked_BTD, ours_BTD))
+    assert torch.allclose(wanted, found, atol=1e-4)
+    # Behind a packed row the model still answers as before.
+    alone_BTD = embeds_BTD[:1, :3].detach()
+    again = lm(alone_BTD, positions_BT=torch.arange(3)[None])
+    fresh = lm_of(family)(alone_BTD, positions_BT=torch.arange(3)[None])
+    assert torch.equal(again, fresh)
+
+
+def test_layers_that_reach_otherwise_are_left_to_their_masks() -> None:
+    windowed = {"sliding_window": 4, "use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}
+    for arch in ({"model_type": "mistral", "sliding_window": 4}, {"model_type": "qwen2", **windowed},
+                 {"model_type": "gpt_neox"}):  # fmt: skip
+        assert not can_segment(CausalLMConfig(arch=SIZES | arch, tokenizer="bytes").build().lm)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 3), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_layout_finds_every_sample(lengths: list[int], padding: int, left: bool) -> None:
+    numbers = [n for n, length in enumerate(lengths, start=1) for _ in range(length)]
+    row = [0] * padding + numbers if left else numbers + [0] * padding
+    layout = layout_of(torch.tensor([row, row]))
+    assert layout.lengths == tuple(lengths) * 2
+    x = torch.arange(2 * len(row)).view(2, -1, 1).float() + 1
+    real = torch.tensor([row, row])[..., None] > 0
+    assert torch.equal(layout.rows(layout.flat(x)), torch.where(real, x, 0.0))
+
+
+@given(st.integers(0, 40), st.booleans(), st.booleans(), st.floats(0.1, 3.0))
+@settings(max_examples=30, deadline=None)
+def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bool, scale: float) -> None:
+    import sensorium.nn.answer_loss as module
+
+    module.BUFFER_SCORES, kept = 7 * 23, module.BUFFER_SCORES
+    try:
+        hidden_ND = torch.randn(count, 8, requires_grad=True)
+        weight_VD = torch.randn(23, 8, requires_grad=learns)
+        targets_N = torch.randint(0, 23, (count,))
+        weights_N = torch.rand(count) if weighted else None
+        total, losses_N = answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale)
+        plain_N = F.cross_entropy(hidden_ND @ weight_VD.t() * scale, targets_N, reduction="none")
+        wanted = (plain_N if weights_N is None else plain_N * weights_N).sum()
+    finally:
+        module.BUFFER_SCORES = kept
+    assert torch.allclose(losses_N, plain_N, atol=1e-5)
+    assert torch.allclose(total, wanted, atol=1e-4)
+    inputs = [hidden_ND, weight_VD] if learns else [hidden_ND]
+    for ours, theirs in zip(torch.autograd.grad(3 * total, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_hopeless_targets_have_their_true_loss() -> None:
+    hidden_ND = torch.tensor([[200.0], [1000.0]])
+    weight_VD = torch.tensor([[1.0], [0.0], [-1.0]])
+    _, losses_N = answer_loss(hidden_ND, weight_VD, torch.tensor([2, 1]))
+    assert losses_N.tolist() == [400.0, 1000.0]
+
+
+def test_bf16_answer_loss_is_near() -> None:
+    hidden_ND, weight_VD = torch.randn(9, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets_N = torch.randint(0, 50, (9,))
+    wanted = F.cross_entropy(hidden_ND @ weight_VD.t(), targets_N, reduction="sum")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, _ = answer_loss(hidden_ND, weight_VD, targets_N)
+    assert abs(float(total - wanted)) < 0.02 * float(wanted)
+    for ours, theirs in zip(torch.autograd.grad(total, (hidden_ND, weight_VD)),
+                            torch.autograd.grad(wanted, (hidden_ND, weight_VD)), strict=True):  # fmt: skip
+        assert ours.dtype == torch.float32
+        assert torch.allclose(ours, theirs, atol=0.1)
