@@ -28,8 +28,11 @@ from sensorium.interop.start import start_from
 from sensorium.model.config import ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
+from sensorium.recipes import RECIPES
 from sensorium.recipes.sizes import adapter_size
 from sensorium.recipes.tiny import tiny_model
+from sensorium.training.run import plan_recipe
+from sensorium.training.trainer import TrainerOptions
 
 LENGTH = 4
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 90, "max_position_embeddings": 64}
@@ -213,3 +216,10 @@ def test_it_takes_places_of_the_row_and_is_counted() -> None:
     # Two layers, keys and values of two heads of width 12.
     assert adapter_size(config) == 6 * 2 * 2 * 2 * 12
     assert json.loads(json.dumps(config.to_dict()))["adapter"]["kind"] == "prefix"
+
+
+def test_rows_that_leave_no_place_for_it_are_refused_before_step_one(tmp_path: Path) -> None:
+    recipe = RECIPES.find("tiny")().override(["model.adapter={kind: prefix, length: 6}"])
+    options = TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache")
+    with pytest.raises(ConfigError, match=r"max_length 512; expected at most 506, the LLM's positions without the prefix's"):
+        plan_recipe(recipe, lambda: build_pretrained(recipe.model), options)
