@@ -188,6 +188,7 @@ def test_saved_loaded_exported_and_back(hidden: int | None, tmp_path: Path) -> N
     words = ["import", str(tmp_path / "a"), str(tmp_path / "back"), "--onto", str(tmp_path / "plain"), "--json"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.exception
+    assert json.loads(result.output)["adapters"] == ["backbone"]
     with torch.no_grad():
         torch.testing.assert_close(load(tmp_path / "back").network(batch).hidden_BTD, expected, atol=1e-6, rtol=1e-6)
 
