@@ -192,7 +192,7 @@ class Trainer:
                 self._note_learnt(stage)
         for index in range(start, len(self.recipe.stages)):
             with beside(self.model, ready[index].objective):
-                self._run_through(index, ready[index])
+                self._run_stage(index, ready[index])
                 self._owned |= owned_tensors(self.model)
         return plans
 
@@ -201,7 +201,7 @@ class Trainer:
         self.learnt |= {name for _, pairs in groups for name, _ in pairs}
         return groups
 
-    def _run_through(self, index: int, parts: StageParts) -> None:
+    def _run_stage(self, index: int, parts: StageParts) -> None:
         """A stage, with as many rewinds as it takes."""
         stage = self.recipe.stages[index]
         watch = SpikeWatch(stage.spikes, stage.accumulate, stage.name)
@@ -209,7 +209,7 @@ class Trainer:
             begin(parts.objective, self.model)
             go_on_from(self.model, self._owned)
             try:
-                return self._run_stage(index, parts, watch)
+                return self._attempt_stage(index, parts, watch)
             except RewindError:
                 self._rewind(index)
 
@@ -224,7 +224,7 @@ class Trainer:
         self._log = TrainingLog(self.options.folder, keep_bytes=self._saved.log_bytes,
                                 tensorboard=self.options.tensorboard)  # fmt: skip
 
-    def _run_stage(self, index: int, parts: StageParts, watch: SpikeWatch) -> None:
+    def _attempt_stage(self, index: int, parts: StageParts, watch: SpikeWatch) -> None:
         stage = self.recipe.stages[index]
         groups = self._note_learnt(stage)
         named: dict[str, Parameter] = {n: p for _, pairs in groups for n, p in pairs}
