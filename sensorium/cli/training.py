@@ -117,6 +117,7 @@ def print_plan(plan: Any, precision: str) -> None:
     say(f"stage {plan.name}: {plan.steps} steps over {plan.rows:,} rows, {precision}; first batch "
         f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
         f"about {plan.memory_mb:,} MB")  # fmt: skip
+    say(f"  {plan.fit.describe()}")
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")

@@ -19,6 +19,7 @@ AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, Obje
 
 
 OptimiserName = Literal["adamw", "adafactor"]
+Recompute = Literal["auto", "on", "off"]
 
 
 class ScheduleConfig(Config):
@@ -64,6 +65,9 @@ class StageConfig(Config):
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """`auto`: bf16 where this machine multiplies faster in it, else fp32."""
+    recompute: Recompute = "auto"
+    """Whether the LLM's layers run again in the backward pass instead of keeping their activations; `auto`: where
+    even single rows do not fit into memory otherwise."""
     cache_features: bool = False
     """Keep a frozen encoder's outputs on disk, so that later epochs skip it."""
     checkpoint_every: int = Field(default=200, ge=1)

@@ -57,6 +57,11 @@ class ObjectiveConfig(Config):
         """Whether it multiplies each token's loss by the `loss_weight` of its source."""
         return False
 
+    @property
+    def sums_over_rows(self) -> bool:
+        """Whether its loss of a batch is the sum of its rows' losses, each taken alone."""
+        return False
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
