@@ -200,14 +200,17 @@ def test_layouts_of_one_picture_are_kept_apart(tmp_path: Path) -> None:
     plain = [processor.encode(row) for row in rows]
     assert plain[0].media["image"].plans[0] != plain[1].media["image"].plans[0]
     expected = [features(model, one).values_ND for one in plain]
-    for known in (0, 1, 3):
+    written: list[int] = []
+    for _ in range(3):
         store = opened(model, tmp_path / "store")
         with used_by(model.network, processor, store):
             for one, row, values_ND in zip(plain, rows, expected, strict=True):
                 made = processor.encode(row)
                 alike(one, made)
                 assert torch.equal(features(model, made).values_ND, values_ND)
-        assert store.writer.written == {0: 2, 1: 1, 3: 0}[known]
+        written.append(store.writer.written)
+    # The second layout gets a key of its own as soon as the first has been written.
+    assert written in ([2, 1, 0], [3, 0, 0])
 
 
 def test_the_tower_is_part_of_the_place() -> None:
