@@ -39,7 +39,7 @@ from sensorium.training.objectives.next_token import CaptionConfig
 from sensorium.training.trainer import Trainer, TrainerOptions
 
 WAYS = ("without", "written", "found")
-VIT_TI = {"width": 192, "layers": 6, "heads": 3, "mlp_width": 768, "image_size_px": 224, "patch_size_px": 16}
+VIT_TI = {"width": 192, "layers": 6, "heads": 6, "mlp_width": 768, "image_size_px": 128, "patch_size_px": 16}
 VIT_B = {"width": 768, "layers": 12, "heads": 12, "mlp_width": 3072, "image_size_px": 224, "patch_size_px": 16}
 TOWERS: dict[str, Any] = {
     "tiny": (VitConfig, VIT_TI),
