@@ -70,14 +70,14 @@ def run_training(
     import torch
 
     from sensorium.interop.assemble import build_pretrained
-    from sensorium.interop.cache import cache_folder
+    from sensorium.interop.cache import features_folder
     from sensorium.interop.saved import save_model
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
     options = TrainerOptions(
         folder=folder,
-        cache=cache_folder() / "features",
+        cache=features_folder(),
         resume=resume,
         tensorboard=tensorboard,
         on_plan=None if quiet else print_plan,

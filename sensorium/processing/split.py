@@ -54,19 +54,27 @@ def _media_of(whole: MediaBatch, start: int, stop: int) -> MediaBatch:
     """The media that stand in some rows; they lie in the order of their rows."""
     first = sum(row < start for row in whole.rows)
     last = sum(row < stop for row in whole.rows)
-    before, mine = whole.plans[:first], whole.plans[first:last]
-    items = [sum(plan.patches.tokens if plan.patches else plan.images for plan in part) for part in (before, mine)]
-    inputs = slice(items[0], items[0] + items[1])
-    grids = [sum(1 if plan.patches else plan.images for plan in part) for part in (before, mine)]
+    mine = whole.plans[first:last]
+    begin, end = (sum(_inputs(whole, i) for i in range(stop)) for stop in (first, last))
+    grids = [sum(1 if plan.patches else plan.images for plan in part) for part in (whole.plans[:first], mine)]
     return replace(
         whole,
-        pixels_NCHW=whole.pixels_NCHW[inputs],
+        pixels_NCHW=whole.pixels_NCHW[begin:end],
         plans=mine,
         rows=tuple(row - start for row in whole.rows[first:last]),
         features=None if whole.features is None else _features_of(whole.features, grids[0], grids[1]),
         texts=whole.texts[first:last],
         details_NCHW=None if whole.details_NCHW is None else whole.details_NCHW[first:last],
+        kept=whole.kept[first:last],
     )
+
+
+def _inputs(whole: MediaBatch, index: int) -> int:
+    """The encoder's inputs of a picture: none where its features were found in a store."""
+    kept, plan = whole.kept[index] if whole.kept else None, whole.plans[index]
+    if kept is not None and kept.features is not None:
+        return 0
+    return plan.patches.tokens if plan.patches else plan.images
 
 
 def _features_of(whole: Features, first: int, count: int) -> Features:

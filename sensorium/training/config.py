@@ -69,7 +69,11 @@ class StageConfig(Config):
     """Whether the LLM's layers run again in the backward pass instead of keeping their activations; `auto`: where
     even single rows do not fit into memory otherwise."""
     cache_features: bool = False
-    """Keep a frozen encoder's outputs on disk, so that later epochs skip it."""
+    """Keep a frozen encoder's outputs on disk, so that later epochs, stages, runs and evaluations skip it."""
+    feature_store_gb: float = Field(default=16.0, gt=0)
+    """Most that the store of all runs may hold: what is longest unused goes, then no more is written."""
+    feature_format: Literal["exact", "half"] = "exact"
+    """`exact`: as the encoder computed them; `half`: rounded to fp16, on the first use too."""
     checkpoint_every: int = Field(default=200, ge=1)
     workers: int = Field(default=2, ge=1)
     on_bad_row: Literal["stop", "skip"] = "stop"

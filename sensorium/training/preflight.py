@@ -70,12 +70,6 @@ def prepare_stage(
         )
     if is_quantised(model.config):
         check_quantised_run(model.device, [learn.part for learn in stage.learns])
-    if stage.cache_features:
-        if any(s.augment is not None and s.augment.views is None for s in stage.data):
-            raise ConfigError("cache_features with pictures that are augmented anew each time",
-                              fix="set augment.views, or turn one of them off")  # fmt: skip
-        if any(learn.part.startswith(("encoders.", "adapters.")) for learn in stage.learns):
-            raise ConfigError("cache_features while an encoder learns", fix="turn it off")
     if any(s.loss_weight != 1 for s in stage.data) and not stage.objective.weighs_tokens:
         raise ConfigError(f"loss_weight of a source with objective {stage.objective.kind!r}",
                           expected="an objective whose loss is a sum over tokens: caption, instruct",

@@ -53,6 +53,11 @@ class ObjectiveConfig(Config):
         return True
 
     @property
+    def reads_pixels(self) -> bool:
+        """Whether it looks at the pictures' pixels, which are not there where features were kept."""
+        return False
+
+    @property
     def weighs_tokens(self) -> bool:
         """Whether it multiplies each token's loss by the `loss_weight` of its source."""
         return False
