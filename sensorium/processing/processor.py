@@ -17,7 +17,8 @@ from sensorium.core.batch import Example, TilePlan
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
 from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
-from sensorium.media.augment import Augmentation, augment_image, random_background
+from sensorium.media.augment import Augmentation, augment_image, augmented_shape, random_background
+from sensorium.media.header import image_shape
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, frame_text, share_prefix
@@ -51,6 +52,8 @@ class _Media:
 
     sample: Sample
     augmentation: Augmentation | None
+    decoded: bool
+    """Whether pixels are wanted; else sizes alone."""
     made: list[_Inputs] = field(default_factory=list["_Inputs"])
 
     def count(self, kind: str) -> int:
@@ -147,9 +150,32 @@ class Processor:
                 model does not take is one too, because a row of data is at fault; in a prompt
                 it is a ConfigError.
         """
+        media = _Media(sample, augmentation, decoded=True)
+        return self._example(media, max_length, answer_next=answer_next, only_last=only_last)
+
+    def measure(
+        self,
+        sample: Sample,
+        *,
+        max_length: int | None = None,
+        augmentation: Augmentation | None = None,
+        only_last: bool = False,
+    ) -> Example:
+        """The Example that `encode` makes for training, but without pixels: pictures count by the
+        sizes in their headers.
+
+        Raises:
+            DataError: as `encode`, except for what only decoding finds.
+        """
+        media = _Media(sample, augmentation, decoded=False)
+        return self._example(media, max_length, answer_next=False, only_last=only_last)
+
+    def _example(
+        self, media: _Media, max_length: int | None, *, answer_next: bool, only_last: bool
+    ) -> Example:
+        sample = media.sample
         if not answer_next:
             self._check_parts(sample)
-        media = _Media(sample, augmentation)
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
@@ -231,23 +257,27 @@ class Processor:
         if kind not in DECODED:
             raise ConfigError(f"no decoder for {kind} yet", expected="image")
         background = random_background(augmentation.rng) if augmentation else WHITE
-        image = load_image(
-            part.value, root=media.sample.root, limits=self.limits, background=background
-        )
-        if augmentation:
-            image = augment_image(image, augmentation, still=media.has_places())
+        root, image, still = media.sample.root, None, media.has_places()
+        if media.decoded:
+            image = load_image(part.value, root=root, limits=self.limits, background=background)
+            image = augment_image(image, augmentation, still=still) if augmentation else image
+            shape = image.shape
+        else:
+            shape = image_shape(part.value, root=root, limits=self.limits)
+            shape = augmented_shape(shape, augmentation, still=still) if augmentation else shape
         preprocess = lane.encoder.preprocess()
         plan: TilePlan = lane.resolution.plan(
-            image.shape, preprocess.size_px, self._tiles[kind], media.count(kind)
+            shape, preprocess.size_px, self._tiles[kind], media.count(kind)
         )
-        pixels_NCHW = _channels_first(lane.resolution.cut(image, plan, preprocess))
-        details_NCHW = None
-        if lane.detail is not None:
+        pixels_NCHW, details_NCHW = torch.empty(0, 3, 1, 1, dtype=torch.uint8), None
+        if image is not None:
+            pixels_NCHW = _channels_first(lane.resolution.cut(image, plan, preprocess))
+        if image is not None and lane.detail is not None:
             finer = lane.resolution.cut(image, plan, lane.detail.preprocess())
             details_NCHW = _channels_first(finer)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
-        frame = lane.resolution.frame(image.shape, plan, preprocess.size_px)
-        return _Inputs(plan, pixels_NCHW, text, Seen(image.shape, frame), details_NCHW)
+        frame = lane.resolution.frame(shape, plan, preprocess.size_px)
+        return _Inputs(plan, pixels_NCHW, text, Seen(shape, frame), details_NCHW)
 
     def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
         plan = inputs.plan

@@ -117,7 +117,7 @@ class StageRun:
         self.optimiser.zero_grad(set_to_none=True)
         total, count, samples, tokens = 0.0, 0, 0, 0
         named: dict[str, float] = {}
-        problems: list[str] = []
+        problems, picks = list[str](), list[int]()
         for _ in range(stage.accumulate):
             loaded = next(stream)
             batch = to_device(loaded.batch, model.device)
@@ -131,6 +131,7 @@ class StageRun:
             samples += loaded.samples
             tokens += int((batch.segments_BT > 0).sum())
             problems += loaded.problems
+            picks += loaded.picks
             state = loaded.state
             for key, value in losses.parts.items():
                 named[key] = named.get(key, 0.0) + value / stage.accumulate
@@ -141,7 +142,7 @@ class StageRun:
                                 "tokens": tokens, **named}  # fmt: skip
         if problems:
             line["skipped_rows"] = problems
-        line |= self.cuts.up_to(state)
+        line |= self.cuts.of(picks)
         if math.isfinite(loss) and math.isfinite(norm):
             self.bad_in_row = 0
         else:
