@@ -36,7 +36,11 @@ def helpers(workers: int) -> Generator[Submit]:
         yield _Later
         return
     pool = ThreadPoolExecutor(workers)
+
+    def submit(function: Callable[[A], R], argument: A, /) -> Coming[R]:
+        return pool.submit(function, argument)
+
     try:
-        yield pool.submit
+        yield submit
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

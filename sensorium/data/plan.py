@@ -43,18 +43,19 @@ class _Rooms:
         """Bit n: there are rows with room for n tokens."""
 
     def add(self, row: int, room: int) -> None:
-        if room:
-            self.rows[room].append(row)
+        found = self.rows[room]
+        if not found:
             self.bits |= 1 << room
+        found.append(row)
 
     def least(self, need: int) -> int:
         """The least room that is enough; 0: there is none."""
         enough = self.bits >> need
         return need - 1 + (enough & -enough).bit_length() if enough else 0
 
-    def take(self, room: int, place: int = -1) -> int:
+    def take(self, room: int) -> int:
         found = self.rows[room]
-        row = found.pop(place)
+        row = found.pop()
         if not found:
             self.bits ^= 1 << room
         return row
@@ -65,44 +66,48 @@ def pack_rows(sizes: Sequence[Size], limits: Limits) -> list[list[int]]:
 
     A sample that is beyond the limits by itself has a row to itself, or one without further pictures.
     """
-    tokens = [size.tokens for size in sizes]
+    tokens = [s.lengths[0] if len(s.lengths) == 1 else s.tokens for s in sizes]
     cap = limits.pictures
     rows: list[list[int]] = []
     shown: list[int] = []
     # Rows that may take pictures, and those that may not: text fills these up.
     free, closed = _Rooms(limits.tokens), _Rooms(limits.tokens)
     for index in sorted(range(len(sizes)), key=tokens.__getitem__, reverse=True):
-        need, pictures = max(1, tokens[index]), sizes[index].pictures
-        room, where = free.least(need), free
-        if cap is not None and not pictures:
-            other = closed.least(need)
-            if other and (not room or other <= room):
-                room, where = other, closed
-        if room and cap is not None and pictures > 1:
-            room, row = _with_pictures(free, need, cap - pictures, shown)
+        need, pictures, where = tokens[index] or 1, sizes[index].pictures, free
+        room = free.least(need)
+        if cap is not None:
+            if not pictures:
+                other = closed.least(need)
+                if other and (not room or other <= room):
+                    room, where = other, closed
+            elif room and pictures > 1:
+                room = _with_pictures(free, room, cap - pictures, shown)
+        if room:
+            row = where.take(room)
+            rows[row].append(index)
+            shown[row] += pictures
         else:
-            row = where.take(room) if room else -1
-        if not room:
             row, room = len(rows), limits.tokens
-            rows.append([])
-            shown.append(0)
-        rows[row].append(index)
-        shown[row] += pictures
-        (free if cap is None or shown[row] < cap else closed).add(row, max(0, room - need))
+            rows.append([index])
+            shown.append(pictures)
+        if room > need:
+            (free if cap is None or shown[row] < cap else closed).add(row, room - need)
     return rows
 
 
-def _with_pictures(rooms: _Rooms, need: int, most: int, shown: list[int]) -> tuple[int, int]:
-    """Room and number of a row, taken out, with at most so many pictures; room 0: none found."""
-    room = rooms.least(need)
+def _with_pictures(rooms: _Rooms, room: int, most: int, shown: list[int]) -> int:
+    """The least room from `room` on of a row with at most so many pictures, which is put last of those
+    with that room; 0: none found."""
     for _ in range(TRIES):
         if not room:
             break
-        for place, row in enumerate(rooms.rows[room][:TRIES]):
-            if shown[row] <= most:
-                return room, rooms.take(room, place)
+        found = rooms.rows[room]
+        for place in range(max(0, len(found) - TRIES), len(found)):
+            if shown[found[place]] <= most:
+                found.append(found.pop(place))
+                return room
         room = rooms.least(room + 1)
-    return 0, -1
+    return 0
 
 
 def group_by_length(sizes: Sequence[Size], budget: int) -> list[list[int]]:

@@ -22,7 +22,9 @@ from sensorium.data.plan import Limits, Size, group_by_length, pack_rows, padded
 ROWS = 32
 """Rows that a window fills at least, so that long and short samples find each other."""
 BATCHES = 4
-WELL_FILLED = 0.97
+WELL_FILLED = 0.99
+PATIENCE = 4
+"""Windows that a sample waits at most for a row that it fills well."""
 
 
 T = TypeVar("T", covariant=True)
@@ -86,7 +88,7 @@ class Windows:
         while True:
             start = MixtureState(counts, [pick for pick, _ in old])
             pool, problems, counts = self._fill(list(old), ahead, counts)
-            batches, left = self._plan([size for _, size in pool], len(old), pool[0][0].number)
+            batches, left = self._plan(pool)
             picks = [pick for pick, _ in pool]
             old = [pool[i] for i in sorted(left)]
             for number, rows in enumerate(batches[taken:], start=taken + 1):
@@ -147,13 +149,9 @@ class Windows:
         # A window of a small data set ends with it: no row comes again before all have come.
         return tokens >= (least if new >= sum(self.order.lengths) else rows) * unit
 
-    def _plan(self, sizes: list[Size], old: int, seed: int) -> tuple[list[list[list[int]]], set[int]]:
-        """Batches of rows of places in `sizes`, and the places left for the next window.
-
-        Args:
-            old: so many of the first were left over before; they are not again if others can be.
-        """
-        options = self.options
+    def _plan(self, pool: list[tuple[Pick, Size]]) -> tuple[list[list[list[int]]], set[int]]:
+        """Batches of rows of places in `pool`, and the places left for the next window."""
+        options, sizes = self.options, [size for _, size in pool]
         if options.token_budget is not None:
             units = group_by_length(sizes, options.token_budget)
             full = [padded_tokens([sizes[i] for i in unit]) / options.token_budget for unit in units]
@@ -164,14 +162,17 @@ class Windows:
             step = options.batch_size
         else:
             return [[[i] for i in range(len(sizes))]], set()
-        order = sorted(range(len(units)), key=lambda n: (min(units[n]) >= old, -full[n], n))
+        # What was left over again and again is not once more, if others can be.
+        late = max(pick.number for pick, _ in pool) - PATIENCE * len(pool)
+        first = [min(pool[i][0].number for i in unit) for unit in units]
+        order = sorted(range(len(units)), key=lambda n: (first[n] >= late, -full[n], n))
         drop = len(units) % step
         if not drop and len(units) > step and full[order[-1]] < WELL_FILLED:
             drop = step
         left = {i for n in order[len(order) - drop :] for i in units[n]}
         kept = [units[n] for n in order[: len(order) - drop]]
         # Longest samples stand in the first rows, and steps shall be alike.
-        random.Random(stable_int("rows", options.seed, seed)).shuffle(kept)
+        random.Random(stable_int("rows", options.seed, pool[0][0].number)).shuffle(kept)
         if options.token_budget is not None:
             return [[[i] for i in unit] for unit in kept], left
         return [kept[n : n + step] for n in range(0, len(kept), step)], left
