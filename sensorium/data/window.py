@@ -19,8 +19,8 @@ from sensorium.core.hashing import stable_int
 from sensorium.data.mixture import MixtureOrder, MixtureState, Pick
 from sensorium.data.plan import Limits, Size, group_by_length, pack_rows, padded_tokens
 
-ROWS = 32
-"""Rows that a window fills at least, so that long and short samples find each other."""
+ROWS, PICKS = 32, 256
+"""Rows that a window fills at least, and picks that it has, so that long and short samples find each other."""
 BATCHES = 4
 WELL_FILLED = 0.99
 PATIENCE = 4
@@ -147,7 +147,9 @@ class Windows:
         else:
             return picks >= options.batch_size
         # A window of a small data set ends with it: no row comes again before all have come.
-        return tokens >= (least if new >= sum(self.order.lengths) else rows) * unit
+        if new >= sum(self.order.lengths):
+            return tokens >= least * unit
+        return tokens >= rows * unit and picks >= PICKS
 
     def _plan(self, pool: list[tuple[Pick, Size]]) -> tuple[list[list[list[int]]], set[int]]:
         """Batches of rows of places in `pool`, and the places left for the next window."""
