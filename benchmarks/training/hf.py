@@ -18,19 +18,17 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
 
 RATES = {1: 1e-3, 2: 2e-5}
+SAMPLES = 8192
 
 
-class Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
-        self.column_names = list(rows[0])
+def table(rows: list[dict[str, Any]]) -> Any:
+    """What the trainers see of the rows: ids, labels, lengths, and the row's number, by which the collator finds the
+    rest. Many passes, so that one run lasts as long as the comparison."""
+    from datasets import Dataset
 
-    def __len__(self) -> int:
-        # Many passes, so that one run lasts as long as the comparison.
-        return 64 * len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index % len(self.rows)]
+    lists = [{"input_ids": row["input_ids"].tolist(), "labels": row["labels"].tolist(),
+              "length": len(row["input_ids"]), "number": i} for i, row in enumerate(rows)]  # fmt: skip
+    return Dataset.from_list(lists * max(1, SAMPLES // len(rows)))
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -48,11 +46,13 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 class Watch(TrainerCallback):
     """Counts samples and real tokens of each step by what the collator saw."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, rows: list[dict[str, Any]]) -> None:
         self.turns = turns
+        self.rows = rows
         self.tokens = self.samples = 0
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [self.rows[item["number"]] for item in items]
         self.samples += len(rows)
         self.tokens += sum(len(row["input_ids"]) for row in rows)
         return collate(rows)
@@ -90,7 +90,7 @@ def main() -> None:
         return
     learn(model, options.stage)
     turns = Turns()
-    watch = Watch(turns)
+    watch = Watch(turns, rows)
     settings: dict[str, Any] = dict(
         output_dir=os.path.join(options.work, f"peer-{options.peer}"), use_cpu=True, max_steps=10**5,
         per_device_train_batch_size=SHAPES[options.shape].batch, learning_rate=RATES[options.stage],
@@ -99,34 +99,19 @@ def main() -> None:
         remove_unused_columns=False, train_sampling_strategy="group_by_length", length_column_name="length",
         dataloader_num_workers=0, bf16=False, gradient_checkpointing=False, seed=0,
     )  # fmt: skip
-    for row in rows:
-        row["length"] = len(row["input_ids"])
-    data = Rows(rows)
+    data = table(rows)
     if options.peer == "trainer":
         trainer: Any = Trainer(model=model, args=TrainingArguments(**settings), data_collator=watch,
                                train_dataset=data, callbacks=[watch])  # fmt: skip
     else:
-        trainer = sft(model, settings, watch, rows)
+        from transformers import AutoTokenizer
+        from trl import SFTConfig, SFTTrainer
+
+        args = SFTConfig(**settings, max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
+        trainer = SFTTrainer(model=model, args=args, data_collator=watch, train_dataset=data,
+                             processing_class=AutoTokenizer.from_pretrained(options.work / "hf"),
+                             callbacks=[watch])  # fmt: skip
     trainer.train()
-
-
-def sft(model: Any, settings: dict[str, Any], watch: Watch, rows: list[dict[str, Any]]) -> Any:
-    """TRL's trainer over the same prepared rows."""
-    from datasets import Dataset
-    from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
-
-    lists = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items() if k != "pixel_values"}
-             | {"number": i} for i, row in enumerate(rows)]  # fmt: skip
-    data = Dataset.from_list(lists * 64)
-
-    def found(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return watch([rows[item["number"]] for item in items])
-
-    args = SFTConfig(**settings, max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
-    tokenizer = AutoTokenizer.from_pretrained(Path(settings["output_dir"]).parent / "hf")
-    return SFTTrainer(model=model, args=args, data_collator=found, train_dataset=data,
-                      processing_class=tokenizer, callbacks=[watch])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ OPTIONAL = {
     "tensorboard": ("TensorBoard logs", "train"),
     "pyarrow": ("Parquet and Hugging Face datasets", "data"),
     "resvg-py": ("building drawing-book", "data"),
+    "rapidocr-onnxruntime": ("--expert ocr, which reads text in pictures", "ocr"),
 }
 REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "pillow", "numpy",
             "gguf", "typer", "rich", "pyyaml", "huggingface_hub")  # fmt: skip

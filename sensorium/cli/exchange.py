@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sensorium.core.errors import ConfigError
-from sensorium.core.naming import did_you_mean
+from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.core.naming import did_you_mean, nearest
 
 NUMBERS = ("f32", "f16", "q8_0")
 
@@ -41,28 +41,58 @@ class ImportOptions:
     more: tuple[str, ...] = ()
 
 
+def find_checkpoint(source: str) -> Path:
+    """A path as it is; a hub id `owner/name` as the folder that it was fetched into.
+
+    Raises:
+        WeightsError: neither is there.
+    """
+    path = Path(source)
+    # Whoever has a folder `owner` means a path in it, and misspelt the rest.
+    hub_id = source.count("/") == 1 and path.suffix not in (".pth", ".pt", ".bin", ".safetensors")
+    if path.exists():
+        return path
+    if hub_id and not source.startswith((".", "/", "~")) and not path.parent.exists():
+        from sensorium.interop.locate import fetch_checkpoint
+
+        return fetch_checkpoint(source)
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, names)
+    raise WeightsError("no such file or folder", where=source, expected="a path, or a hub id owner/name",
+                       fix=f"did you mean {path.parent / near}?" if near else None)  # fmt: skip
+
+
 def import_command(source: str, out: str, options: ImportOptions, as_json: bool) -> None:
     """A foreign folder or file becomes one of ours."""
-    from sensorium.cli.main import print_json
     from sensorium.cli.training import try_it
     from sensorium.interop.hf import import_hf
     from sensorium.interop.original import import_original, is_original
     from sensorium.interop.originals.base import Beside
+    from sensorium.interop.pformer import holds_pformer, import_pformer
 
     check_target(Path(out), Path(source))
-    if is_original(Path(source)):
+    path = find_checkpoint(source)
+    if options == ImportOptions() and holds_pformer(path):
+        _say(out, import_pformer(path, Path(out)), "A teacher for stages whose objective is `aligned`", as_json)
+        return
+    if is_original(path):
         llm, tower = (Path(p) if p else None for p in (options.llm, options.tower))
-        model = import_original(Path(source), Path(out), Beside(llm, tower, tuple(map(Path, options.more))))
+        model = import_original(path, Path(out), Beside(llm, tower, tuple(map(Path, options.more))))
     elif options != ImportOptions():
         raise ConfigError("--llm, --tower and --with go with the original repositories' layouts", where=source,
                           fix="leave them out: this folder in transformers' layout is whole")  # fmt: skip
     else:
-        model = import_hf(Path(source), Path(out))
-    count = sum(p.numel() for p in model.parameters())
+        model = import_hf(path, Path(out))
+    _say(out, sum(p.numel() for p in model.parameters()), try_it(model.config, out), as_json)
+
+
+def _say(out: str, count: int, what: str, as_json: bool) -> None:
+    from sensorium.cli.main import print_json
+
     if as_json:
         print_json({"folder": out, "parameters": count})
     else:
-        print(f"{out}: {count:,} parameters. {try_it(model.config, out)}")
+        print(f"{out}: {count:,} parameters. {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +138,8 @@ def export_command(folder: str, out: str, options: ExportOptions, as_json: bool)
 
 def _export(source: Path, out: Path, options: ExportOptions) -> tuple[str, list[str]]:
     """The layout's name and the files that were written."""
+    from sensorium.interop.original import ORIGINAL
+
     kind = options.to or "peft"
     if options.adapter_only:
         from sensorium.interop.adapter_export import export_adapter
@@ -121,7 +153,7 @@ def _export(source: Path, out: Path, options: ExportOptions) -> tuple[str, list[
         from sensorium.interop.saved import recast
 
         recast(source, out, half=options.half)
-    elif options.to == "original":
+    elif options.to == "original" or (options.to is None and (source / ORIGINAL).exists()):
         from sensorium.interop.original_export import export_original
 
         kind = export_original(source, out)

@@ -196,7 +196,7 @@ def data_show(
 @app.command("import")
 def import_model(
     source: Annotated[
-        str, typer.Argument(help="A folder in transformers' layout, or a folder or file as its authors published it.")
+        str, typer.Argument(help="A folder in transformers' layout, a folder or file as its authors published it, or a hub id.")
     ],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     llm: Annotated[str | None, typer.Option(help="Folder of the language model it was trained on.")] = None,
@@ -217,7 +217,7 @@ def import_model(
 def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
-    to: Annotated[str | None, typer.Option(help="original, sensorium, gguf, a family of docs/exchange.md; default: its origin.")] = None,
+    to: Annotated[str | None, typer.Option(help="hf, original, sensorium, gguf, or a family of docs/exchange.md; default: the layout it came in.")] = None,
     number: Annotated[str, typer.Option(help="gguf: number format of matrices: f32, f16, q8_0.")] = "f16",
     llm_only: Annotated[bool, typer.Option(help="gguf: leave tower and projector out.")] = False,
     half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,

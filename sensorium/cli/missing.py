@@ -16,9 +16,12 @@ from sensorium.training.config import Recipe
 WEIGHTS = (FolderSource, WeightFile, WheelSource, HubSource)
 
 
-def check_data(recipe: Recipe) -> None:
+def check_data(recipe: Recipe, name: str | None = None) -> None:
     """Do the files and folders that its stages read exist? Weights that are not there are named too,
     but alone they are no error: fetching them may work.
+
+    Args:
+        name: what the command line calls the recipe, where that is a file.
 
     Raises:
         DataError: naming every path that is not there.
@@ -28,10 +31,11 @@ def check_data(recipe: Recipe) -> None:
         return
     lines = [f"  data     {line}" for line in data] + [f"  weights  {line}" for line in absent_weights(recipe)]
     example = data[0].partition(":")[0]
+    name = name or recipe.name
     raise DataError(
         f"recipe {recipe.name!r} cannot begin; not on this machine:\n" + "\n".join(lines) + "\n",
         fix=f"name your own, {example}=PATH behind the recipe's name or in a file that "
-        f"`sensorium recipe new NAME --from {recipe.name}` writes; see docs/adding.md",
+        f"`sensorium recipe new NAME --from {name}` writes; see docs/adding.md",
     )  # fmt: skip
 
 

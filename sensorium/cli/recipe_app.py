@@ -49,13 +49,16 @@ def recipe_diff(
 @recipe_app.command("new")
 def recipe_new(
     name: Annotated[str, typer.Argument(help="What to call it.")],
-    source: Annotated[str, typer.Option("--from", help="A recipe's name, NAME/tiny, or a YAML file.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="A recipe's name, NAME/tiny, or a YAML file; asked for on a terminal.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="Another encoder, by kind.")] = None,
     projector: Annotated[str | None, typer.Option(help="Another input projector, by kind.")] = None,
     out: Annotated[str | None, typer.Option(help="File to write; default NAME.yaml here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a commented YAML to edit, made from another recipe."""
+    """Write a commented YAML to edit, made from another recipe. Without --from, a terminal is asked for it and for
+    the parts."""
     from sensorium.cli.recipes import new_command
 
     new_command(name, source, {"encoder": encoder, "projector": projector}, out, as_json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sensorium.recipes.summary import Summary
+    from sensorium.training.config import Recipe
 
 # A pipe has no width; rows stay whole there.
 PIPE_COLUMNS = 250
@@ -121,18 +122,65 @@ def diff_command(first: str, second: str, as_json: bool) -> None:
         print(line)
 
 
-def new_command(name: str, source: str, parts: dict[str, str | None], out: str | None, as_json: bool) -> None:
-    """A recipe of one's own, from another."""
+def new_command(name: str, source: str | None, parts: dict[str, str | None], out: str | None, as_json: bool) -> None:
+    """A recipe of one's own, from another; what is not said is asked for, where somebody can answer.
+
+    Raises:
+        ConfigError: no other recipe is named and nobody can be asked.
+    """
     from sensorium.cli.main import print_json
     from sensorium.cli.training import find_recipe
+    from sensorium.core.errors import ConfigError
     from sensorium.recipes.new import new_recipe, write_recipe
 
     file = Path(out or f"{name}.yaml")
-    write_recipe(new_recipe(find_recipe(source, []), name, parts), file)
+    if source is not None:
+        recipe = new_recipe(find_recipe(source, []), name, parts)
+    elif somebody_there() and not as_json:
+        source, recipe = _asked(name, parts)
+    else:
+        raise ConfigError("from which recipe?", fix="name one with --from; `sensorium recipe list` shows them all")
+    write_recipe(recipe, file)
     if as_json:
         print_json({"file": str(file), "from": source})
     else:
         print(f"{file}: written. Edit it, then: sensorium train {file} --plan-only")
+
+
+def somebody_there() -> bool:
+    """Whether questions reach a terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _asked(name: str, parts: dict[str, str | None]) -> tuple[str, Recipe]:
+    """The recipe to begin with and the parts, asked for until they fit together."""
+    import typer
+
+    from sensorium.cli.training import find_recipe
+    from sensorium.core.errors import ConfigError
+    from sensorium.recipes.new import PARTS, new_recipe
+
+    while True:
+        try:
+            source: str = typer.prompt("Begin with which recipe (`sensorium recipe list`)", default="nano")
+            begun = find_recipe(source, [])
+            new_recipe(begun, name, {})
+            break
+        except ConfigError as error:
+            print(error)
+    while True:
+        chosen = dict(parts)
+        for part in [p for p in PARTS if parts.get(p) is None and len(begun.model.lanes) == 1]:
+            (lane,) = begun.model.lanes.values()
+            now = getattr(lane, part).kind
+            said: str = typer.prompt(f"{part.capitalize()}: one of {', '.join(PARTS[part])}", default=now)
+            chosen[part] = None if said == now else said
+        try:
+            return source, new_recipe(begun, name, chosen)
+        except ConfigError as error:
+            print(error)
+            if all(parts.get(p) is not None for p in PARTS):
+                raise
 
 
 def table_command(out: str | None) -> None:

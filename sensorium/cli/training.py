@@ -41,7 +41,7 @@ def train_command(
     recipe = find_recipe(name, overrides)
     if not recipe.stages:
         raise ConfigError(f"recipe {recipe.name!r} has no stages to train")
-    check_data(recipe)
+    check_data(recipe, name)
     folder = Path(out or f"runs/{recipe.name}")
     plans = run_training(recipe, folder, resume=resume, tensorboard=tensorboard,
                          plan_only=plan_only, quiet=as_json)  # fmt: skip

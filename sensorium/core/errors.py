@@ -38,7 +38,9 @@ class SensoriumError(Exception):
         if self.expected:
             text += f"; expected {self.expected}"
         if self.fix:
-            text += f". To mend it: {self.fix}"
+            # A question, and a list of lines, have an end of their own.
+            end = "" if text.endswith("\n") else " " if text.endswith("?") else ". "
+            text += f"{end}To mend it: {self.fix}"
         return text
 
     def at(self, where: str) -> SensoriumError:

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sensorium.core.atomic import atomic_folder, write_json
+from sensorium.core.atomic import atomic_folder, write_json, write_text
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
+from sensorium.interop.processor_files import grown, processor_files, with_image_token
 from sensorium.interop.saved import load_model, read_model_config, save_model
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -49,7 +50,10 @@ def _read(folder: Path) -> tuple[MultimodalModel, dict[str, str]]:
     model = MultimodalModel(with_preprocessor(_ours(family, config, folder), folder))
     key_map, theirs = family.key_map(config), read_folder(folder)
     formats = {key_map.canonical(k): str(v.dtype).removeprefix("torch.") for k, v in theirs.items()}
-    tensors = key_map.to_ours(theirs)
+    try:
+        tensors = key_map.to_ours(theirs)
+    except WeightsError as error:
+        raise error.at(str(folder)) from None
     state = model.state_dict()
     _fill_tied(tensors, state)
     missing, unknown = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
@@ -103,7 +107,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
     number formats they came in.
 
     Args:
-        family_name: needed where the model was not imported.
+        family_name: needed where the model was not imported; `hf` is the one that it came in or fits.
 
     Raises:
         ConfigError: the model does not fit the family, or has adaption prompts.
@@ -124,28 +128,54 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
             fix="load it with sensorium.load",
         )
     kept: dict[str, Any] | None = None
+    if family_name == "hf":
+        family_name = None if (folder / FOREIGN).exists() else fitting_family(config)
     if (folder / FOREIGN).exists():
         kept = json.loads((folder / FOREIGN).read_text(encoding="utf-8"))
     model, tokenizer = load_model(folder)
     formats: dict[str, str] = {}
+    beside: dict[str, Any] = {}
     if kept is not None and family_name in (None, name_of(kept["config"])):
         config = kept["config"]
         family = _family(config)
         formats = kept.get("dtypes", {})
     else:
         if family_name is None:
-            raise ConfigError("which layout?", fix=f"name one of {', '.join(FAMILIES)} with --to")
+            raise ConfigError("which layout? It was trained here and came in none", where=str(folder),
+                              fix=f"--to hf, which finds the family; or one of {', '.join(FAMILIES)}")  # fmt: skip
         family = FAMILIES.find(family_name)()
-        config = family.to_theirs(read_model_config(folder))
+        config, token = with_image_token(family.to_theirs(model.config), tokenizer)
+        beside = processor_files(config, model.config, token, tokenizer)
     with atomic_folder(out) as target:
         write_hf(model, config, family, target, formats)
         tokenizer.save(target)
+        for name, content in beside.items():
+            (write_text if isinstance(content, str) else write_json)(target / name, content)
         # Only names we know: the file came from elsewhere and may list any path.
         for name in SIDE_FILES:
             text = (kept["files"] if kept else {}).get(name)
             if isinstance(text, str):
                 (target / name).parent.mkdir(exist_ok=True)
                 (target / name).write_text(text, encoding="utf-8")
+
+
+def fitting_family(config: ModelConfig) -> str:
+    """The family whose architecture a model has.
+
+    Raises:
+        ConfigError: it has none's; the reasons of those that share its encoder and projector are named.
+    """
+    reasons: list[str] = []
+    for name in FAMILIES:
+        try:
+            FAMILIES.find(name)().to_theirs(config)
+        except ConfigError as error:
+            reasons.append(error.found.partition("layout: ")[2] or str(error))
+        else:
+            return name
+    said = "\n".join(f"  {name}: {reason}" for name, reason in zip(FAMILIES, reasons, strict=True))
+    raise ConfigError(f"this model has the architecture of no family of transformers:\n{said}\n",
+                      fix="load it with sensorium.load, or choose parts that one of them has")  # fmt: skip
 
 
 def write_hf(
@@ -174,6 +204,7 @@ def write_hf(
     theirs = family.key_map(config).to_theirs(tensors)
     wanted = formats or {}
     stored = {k: in_format(v, wanted.get(k)).contiguous() for k, v in theirs.items()}
+    stored = grown(stored, config.get("text_config", {}).get("vocab_size", 0))
     save_file(stored, target / "model.safetensors", metadata={"format": "pt"})
     write_json(target / "config.json", config)
 

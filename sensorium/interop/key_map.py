@@ -1,9 +1,9 @@
 """Key maps as data: foreign tensor names <-> ours, there and back without a change.
 
-A rule pairs two patterns; `#` stands for a number, `*` for the rest of a name. `lead` is
-how many leading dimensions of size 1 the foreign tensor has and ours lacks; `turned`, that ours is
-the other's transpose. `Join` pairs
-two foreign tensors with one of ours, rows of the first before rows of the second; `Gap` the
+A rule pairs two patterns; `#` stands for a number, `*` for the rest of a name. `lead` and `trail` are
+how many leading and trailing dimensions of size 1 the foreign tensor has and ours lacks; `turned`, that
+ours is the other's transpose; `pairs`, in how many heads its rows lie in rotary pairs, as in Meta's LLaMA, and
+ours in halves. `Join` pairs two foreign tensors with one of ours, rows of the first before rows of the second; `Gap` the
 same with zeros between; `Split` one foreign tensor with several of ours, head by head.
 """
 
@@ -27,6 +27,31 @@ class Rule:
     ours: str
     lead: int = 0
     turned: bool = False
+    trail: int = 0
+    pairs: int = 0
+
+    def to_ours(self, value: Tensor) -> Tensor:
+        """The foreign tensor in our form.
+
+        Raises:
+            WeightsError: what is to go is no dimension of size 1.
+        """
+        if self.lead or self.trail:
+            inner = value.shape[self.lead : value.ndim - self.trail]
+            if inner.numel() != value.numel():
+                raise WeightsError(f"{self.theirs} has shape {tuple(value.shape)}",
+                                   expected=f"{self.lead} dimensions of size 1 in front, {self.trail} behind")  # fmt: skip
+            value = value.reshape(inner)
+        if self.pairs:
+            value = value.unflatten(0, (self.pairs, -1, 2)).transpose(1, 2).flatten(0, 2)
+        return value.T.contiguous() if self.turned else value
+
+    def to_theirs(self, value: Tensor) -> Tensor:
+        """Our tensor in the foreign form."""
+        value = value.T.contiguous() if self.turned else value
+        if self.pairs:
+            value = value.unflatten(0, (self.pairs, 2, -1)).transpose(1, 2).flatten(0, 2)
+        return value.reshape((1,) * self.lead + tuple(value.shape) + (1,) * self.trail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +124,7 @@ class KeyMap:
                          for o, part in zip(split.ours, parts, strict=True)}  # fmt: skip
         for name, value in renamed.items():
             rule, new = _match(name, [(r, r.theirs, r.ours) for r in self.rules])
-            value = value.reshape(value.shape[rule.lead :]) if rule.lead else value
-            ours[new] = value.T.contiguous() if rule.turned else value
+            ours[new] = rule.to_ours(value)
         return ours
 
     def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,8 +154,7 @@ class KeyMap:
                 theirs[str(_filled(lead, name, split.theirs))] = _woven(parts, split)
         for name, value in left.items():
             rule, new = _match(name, [(r, r.ours, r.theirs) for r in self.rules])
-            value = value.T.contiguous() if rule.turned else value
-            theirs[new] = value.reshape((1,) * rule.lead + tuple(value.shape))
+            theirs[new] = rule.to_theirs(value)
         return theirs
 
     def their_name(self, ours: str) -> str:

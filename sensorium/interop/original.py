@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.atomic import write_json
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.assemble import completed
@@ -25,6 +27,8 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.tokenizer import Tokenizer
 
 ORIGINAL = "original.json"
+IDLE = "original.safetensors"
+"""What the layout has and no part of ours reads; there only if there is any."""
 ADAPTER = "adapter_config.json"
 PIECES = tuple(f"{name}.{end}" for name in ("mm_projector", "non_lora_trainables", "adapter_model")
                for end in ("bin", "safetensors"))  # fmt: skip
@@ -50,7 +54,7 @@ def read_original(path: Path, beside: Beside) -> MultimodalModel:
         ConfigError: its layout is not known, or has parts that we don't have.
         WeightsError: tensors are missing, left over or of other shapes; a file needs pickled code.
     """
-    model, lora, _ = _read(path, beside)
+    model, lora, *_ = _read(path, beside)
     return _merged(model, lora)
 
 
@@ -60,12 +64,14 @@ def import_original(path: Path, out: Path, beside: Beside) -> MultimodalModel:
     Raises:
         WeightsError: as for `read_original`; or there is no tokenizer with it or the language model.
     """
-    model, lora, kept = _read(path, beside)
+    model, lora, kept, idle = _read(path, beside)
     own = path if path.is_dir() else path.parent
     folder = own if (own / "tokenizer.json").exists() or beside.llm is None else beside.llm
     tokenizer = completed(Tokenizer.load(folder), model.config.backbone)
     save_model(model, tokenizer, out, learnt=set(), apart=lora)
     write_json(out / ORIGINAL, kept)
+    if idle:
+        save_file(idle, out / IDLE, metadata={"format": "pt"})
     return _merged(model, lora)
 
 
@@ -73,7 +79,7 @@ def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str,
     """What the way back needs: names, number formats and files of the tensors that were taken."""
     kept: dict[str, Any] = {"layout": name, "config": gathered.config, "tensors": {}}
     for theirs, value in sorted(raw.tensors.items()):
-        if layout.canonical(theirs) in gathered.tensors:
+        if layout.canonical(theirs) in gathered.tensors or layout.canonical(theirs) in gathered.idle:
             file, form = raw.files.get(theirs, raw.path.stem), str(value.dtype).removeprefix("torch.")
             kept["tensors"][theirs] = {"file": file, "dtype": form}
     if raw.lora is not None:
@@ -81,8 +87,10 @@ def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str,
     return kept
 
 
-def _read(path: Path, beside: Beside) -> tuple[MultimodalModel, dict[str, Tensor], dict[str, Any]]:
-    """The model, low-rank matrices by our names, and what the way back needs."""
+def _read(
+    path: Path, beside: Beside
+) -> tuple[MultimodalModel, dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
+    """The model, low-rank matrices by our names, what the way back needs, and what no part reads."""
     raw = _find(path)
     name, layout = _layout(raw)
     found = layout.gather(raw, beside)
@@ -104,7 +112,8 @@ def _read(path: Path, beside: Beside) -> tuple[MultimodalModel, dict[str, Tensor
             state[key].copy_(value)
     if lora:
         _check_lora(state, lora, found)
-    return model.eval(), lora, _kept(name, layout, raw, found)
+    idle = {k: v.contiguous() for k, v in raw.tensors.items() if layout.canonical(k) in found.idle}
+    return model.eval(), lora, _kept(name, layout, raw, found), idle
 
 
 def _find(path: Path) -> Found:
@@ -168,8 +177,9 @@ def _check(
     """
     state = model.state_dict()
     tied = {v.data_ptr() for k, v in state.items() if k in ours and v.numel()}
+    # What an adapter builds into the language model lies in no folder of one.
     missing = [k for k, v in state.items() if k not in ours and v.data_ptr() not in tied
-               and not any(k.startswith(f"{part}.") for part in beside)]  # fmt: skip
+               and (PROMPT_NAME in k or k in model.tuned or not any(k.startswith(f"{part}.") for part in beside))]  # fmt: skip
     left = [k for k in ours if k not in state]
     if missing or left:
         both = {"missing": missing, "left over": left}

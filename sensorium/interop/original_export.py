@@ -18,7 +18,7 @@ from torch import Tensor
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.hf import FOREIGN, export_hf, in_format
-from sensorium.interop.original import ADAPTER, ORIGINAL
+from sensorium.interop.original import ADAPTER, IDLE, ORIGINAL
 from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found, Original
 from sensorium.interop.saved import load_model, plain_name
@@ -51,7 +51,8 @@ def export_original(folder: Path, out: Path) -> str:
     model, tokenizer = load_model(folder)
     # What is stored has low-rank matrices apart, and what they were added to without them.
     state = model.state_dict() | read_file(folder / "model.safetensors")
-    files = _files(kept, layout, state)
+    idle = read_file(folder / IDLE) if (folder / IDLE).exists() else {}
+    files = _files(kept, layout, state, idle)
     with atomic_folder(out) as target:
         for name, tensors in files.items():
             save_file(tensors, target / f"{name}.safetensors", metadata={"format": "pt"})
@@ -64,20 +65,23 @@ def export_original(folder: Path, out: Path) -> str:
     return kept["layout"]
 
 
-def _files(kept: dict[str, Any], layout: Original, state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _files(
+    kept: dict[str, Any], layout: Original, state: dict[str, Tensor], idle: dict[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
     """The checkpoint's files, by their names without ending."""
     said: dict[str, dict[str, str]] = kept["tensors"]
-    canonical = {name: plain_name(layout.canonical(name)) for name in said}
+    canonical = {name: plain_name(layout.canonical(name)) for name in said if name not in idle}
     wanted = set(canonical.values())
     key_map = layout.key_map(wanted)
     theirs = key_map.to_theirs({k: v for k, v in state.items() if key_map.their_name(k) in wanted})
-    lost = sorted(name for name in said if canonical[name] not in theirs)
+    lost = sorted(name for name, canon in canonical.items() if canon not in theirs)
     if lost:
         raise WeightsError(f"{len(lost)} of the checkpoint's tensors are not in the model ({lost[0]})",
                            where=kept["layout"])  # fmt: skip
     files: dict[str, dict[str, Tensor]] = {}
     for name, how in said.items():
-        tensor = in_format(theirs[canonical[name]].detach().cpu(), how["dtype"]).contiguous().clone()
+        value = idle[name] if name in idle else theirs[canonical[name]].detach().cpu()
+        tensor = in_format(value, how["dtype"]).contiguous().clone()
         # The name comes from a file that may be of any origin: never a path.
         files.setdefault(Path(how["file"]).name, {})[name] = tensor
     return files

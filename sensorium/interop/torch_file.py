@@ -100,6 +100,18 @@ def read_torch(file: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in content.items()}
 
 
+def entry(file: Path, name: str) -> Any:
+    """What a file of torch has under a name beside its tensors; None: nothing, or another kind of file.
+
+    Raises:
+        WeightsError: the file is damaged, or needs pickled code.
+    """
+    if file.suffix not in TORCH_ENDINGS or not file.is_file():
+        return None
+    content = _unpickled(file)
+    return content.get(name) if isinstance(content, Mapping) else None
+
+
 def _unpickled(file: Path) -> Any:
     if not file.is_file():
         raise WeightsError("no such weights file", where=str(file))

@@ -2,7 +2,8 @@
 sentences alone, makes of the captions.
 
 Source: github.com/yiren-jian/BLIText, lavis/projects/blip-T/train/pretrain_stage{1,2}.yaml;
-training_logs/BLIP-T/training_stage0.txt, which is all there is of the first stage's settings.
+training_logs/BLIP-T/training_stage0.txt, which is all there is of the first stage's settings. The authors' P-Former
+(`pformer.pth`, imported) may teach in place of ours: `teacher_folder` of the two objectives `aligned`.
 """
 
 from __future__ import annotations

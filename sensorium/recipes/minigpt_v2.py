@@ -33,7 +33,7 @@ def minigpt_v2() -> Recipe:
                 "writing boxes and task words into the text of rows; the files hold them already",
             ),
             differs=(
-                "EVA-CLIP-g comes from an imported BLIP-2 (`start=FOLDER`), its positions stretched from 224 pixels",
+                "EVA-CLIP-g, from an imported BLIP-2 (`start=FOLDER`) and stretched, has its last norm trained; not so there",
                 "of the first two stages, all is quoted from memory of the paper; sets mixed by size",
                 "the third stage's batch is 24 rows of all its sets, not one set's own on each GPU",
                 "pictures are squeezed to a square, not cropped at random",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from bpe import byte_level
+from original_layouts import IMAGE
 from test_originals import assert_equal_answers
 from typer.testing import CliRunner
 
@@ -56,6 +57,9 @@ def test_merged_in_transformers_layout(tmp_path: Path) -> None:
     export_hf(tmp_path / "m", tmp_path / "hf", "llava")
     theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "hf").eval()
     assert not any("lora" in name for name in theirs.state_dict())
+    # The vocabulary's new `<image>`; these prompts are ids, and mark pictures by another.
+    assert theirs.config.image_token_id == len(byte_level())
+    theirs.config.image_token_id = IMAGE
     assert_equal_answers(model, theirs)
 
 

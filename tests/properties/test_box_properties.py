@@ -141,3 +141,28 @@ def test_long_output_parses_in_time(name: str, piece: str) -> None:
     for start in ("<object>", "<p>a</p>", "<phrase>a</phrase>", "<ref>a</ref>", "{", "[", "[[", "<box>("):
         check(name, start + piece * 20_000)
     assert time.process_time() - began < 4
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("way", [way for way in RESOLUTIONS if way != "crop"])
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4000), st.integers(1, 4000), boxes(), st.sampled_from([14, 224, 336]))
+def test_what_is_written_of_a_frame_leads_back_to_the_picture(
+    way: str, name: str, height: int, width: int, unit: Box, size: int
+) -> None:
+    """The whole way: pixels of the picture, the frame of its resolution, text, and back."""
+    resolution, pictures = RESOLUTIONS[way]
+    shape, style = MediaShape(height, width), find_box_format(name)
+    if way == "native" and max(height, width) > 200 * min(height, width):
+        return
+    frame = resolution.frame(shape, resolution.plan(shape, size, Grid(2, 2), pictures), size)
+    box = unit.moved((width, 0), (height, 0))
+    there = frame.to_unit(frame.forward(box))
+    (read,) = style.parse(style.write([there])).boxes
+    back = frame.backward(frame.from_unit(read))
+    # A step of the text is a part of the frame; the format's largest number may lie a step below its end.
+    step = style.quantum if name == "kosmos2" else style.quantum / 2
+    step = max(step, 1 - style.largest)
+    reach = (step * frame.width_px / frame.scale_x, step * frame.height_px / frame.scale_y) * 2
+    for number, wanted, most in zip(back.numbers, box.numbers, reach, strict=True):
+        assert number == pytest.approx(wanted, abs=most + 1e-6 * max(height, width), rel=0)

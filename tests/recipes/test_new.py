@@ -62,6 +62,22 @@ def test_what_cannot_be_is_named(words: list[str], said: str, tmp_path: Path) ->
     assert not (tmp_path / "x.yaml").exists()
 
 
+def test_on_a_terminal_it_asks_until_the_parts_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.yaml"
+    words = ["recipe", "new", "mine", "--out", str(file)]
+    nobody = CliRunner().invoke(app, words)
+    assert "name one with --from" in str(nobody.exception)
+    monkeypatch.setattr("sensorium.cli.recipes.somebody_there", lambda: True)
+    # A wrong recipe; a right one; its encoder, a projector that is none; the same encoder, a right one.
+    said = CliRunner().invoke(app, words, input="tinny\ntiny\n\nliner\n\nlinear\n")
+    assert said.exit_code == 0, said.exception
+    assert "did you mean 'tiny'" in said.output
+    assert "did you mean 'linear'" in said.output
+    recipe = Recipe.load(file)
+    assert recipe.model.lane("image").projector.kind == "linear"
+    assert recipe.model.lane("image").encoder.kind == "vit"
+
+
 # A new projector, one file and one line ----------------------------------------------------------
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding.md"

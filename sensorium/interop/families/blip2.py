@@ -34,6 +34,9 @@ ATTENTION = (
 class Blip2:
     """EVA-CLIP-g, Q-Former, OPT, another causal language model or T5."""
 
+    reads = False
+    """Whether its Q-Former reads the question."""
+
     def to_ours(self, config: Mapping[str, Any]) -> ModelConfig:
         vision = VISION_DEFAULTS | dict(config.get("vision_config") or {})
         former = QFORMER_DEFAULTS | dict(config.get("qformer_config") or {})
@@ -72,6 +75,8 @@ class Blip2:
             raise refuse_export("blip-2", "the encoder is not BLIP-2's")
         if not isinstance(lane.projector, QFormerConfig):
             raise refuse_export("blip-2", "the projector is not a Q-Former")
+        if (lane.projector.words is not None) != self.reads:
+            raise refuse_export("blip-2", "its Q-Former reads the question, which is InstructBLIP's (--to instructblip)")
         tower, former = lane.encoder, lane.projector
         return {
             "architectures": ["Blip2ForConditionalGeneration"],

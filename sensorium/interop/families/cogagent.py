@@ -65,7 +65,8 @@ class CogAgent:
         if lane is None or not isinstance(fusion, VisualExpertDetailConfig):
             raise refuse_export("cogagent", "it needs one image lane and fusion visual_expert_detail")
         _check(lane, fusion, config)
-        written = CogVlm().to_theirs(config) | NAMES
+        alone = {"lanes": {"image": lane.model_copy(update={"detail": None})}}
+        written = CogVlm().to_theirs(config.model_copy(update=alone)) | NAMES
         detail: Any = lane.detail
         return {**written, "cross_hidden_size": detail.width, "cross_image_size": detail.image_size_px,
                 "cross_compute_hidden_size": fusion.heads * fusion.head_dim}  # fmt: skip

@@ -74,6 +74,8 @@ class CogVlm:
         text, lane = lm_arch("cogvlm", config), config.lanes.get("image")
         if lane is None or not isinstance(config.fusion, VisualExpertConfig):
             raise refuse_export("cogvlm", "it needs one image lane and fusion visual_expert")
+        if lane.detail is not None:
+            raise refuse_export("cogvlm", "a second encoder sees its pictures finer, which is CogAgent's (--to cogagent)")
         tower, glu = lane.encoder, lane.projector
         if not isinstance(tower, Eva2Config) or tower.gated or tower.norm != "behind":
             raise refuse_export("cogvlm", "the encoder is not EVA2-CLIP-E")

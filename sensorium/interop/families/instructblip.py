@@ -30,6 +30,8 @@ class InstructBlip(Blip2):
             }
         )
 
+    reads = True
+
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         lane = config.lanes.get("image")
         former = lane.projector if lane else None

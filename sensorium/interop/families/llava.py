@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sensorium.interop.families.base import refuse_export
 from sensorium.interop.families.llava_parts import assembled, exported_lane, key_map, tower
 from sensorium.interop.key_map import KeyMap
 from sensorium.media.resolution import FixedResolution
@@ -18,7 +19,9 @@ class Llava:
         return assembled(config, tower(config), FixedResolution(fit="crop"), own_tie=True)
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
-        _, parts = exported_lane("llava", config)
+        lane, parts = exported_lane("llava", config)
+        if not isinstance(lane.resolution, FixedResolution):
+            raise refuse_export("llava", "it sees pictures whole, as one square, and these are cut into tiles")
         return {
             "architectures": ["LlavaForConditionalGeneration"],
             "model_type": "llava",

@@ -43,8 +43,10 @@ class Qwen2Vl:
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         lane, text = exported(self.name, config, f"{self.name}_text")
         encoder, projector = lane.encoder, lane.projector
-        if not isinstance(encoder, Qwen2VitConfig) or encoder.mlp_width % encoder.width:
+        if not isinstance(encoder, Qwen2VitConfig):
             raise refuse_export(self.name, "its encoder is not a qwen2_vit")
+        if encoder.mlp_width % encoder.width:
+            raise refuse_export(self.name, f"its encoder's mlp_width {encoder.mlp_width} is no multiple of its width")
         if not isinstance(projector, PatchMergerConfig):
             raise refuse_export(self.name, "its projector is not a patch_merger")
         vision = {

@@ -6,6 +6,8 @@ ORIGINALS = NameTable(
     "original layout",
     {
         "llava_repository": "sensorium.interop.originals.llava_repository:LlavaRepository",
+        "llama_adapter": "sensorium.interop.originals.llama_adapter:LlamaAdapter",
+        "minigpt_v2": "sensorium.interop.originals.minigpt_v2:MiniGptV2",
         "lavis": "sensorium.interop.originals.lavis:Lavis",
         "openflamingo": "sensorium.interop.originals.openflamingo:OpenFlamingo",
         "mplug_owl": "sensorium.interop.originals.mplug_owl:MplugOwl",

@@ -40,6 +40,8 @@ class Found:
     """Where low-rank matrices are among the tensors."""
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     """Each tensor's file, without its ending; shards count as one, `model`."""
+    idle: frozenset[str] = frozenset()
+    """Canonical names of tensors that no part reads, and that go back as they came."""
 
 
 class Original(Protocol):

@@ -67,7 +67,7 @@ class Lavis:
         arch = text_arch(read_json(llm_folder(beside, path) / "config.json"))
         reads_first = arch.get("model_type") == "t5"
         lane = LaneConfig(
-            encoder=_tower(tensors), projector=_qformer(tensors, path),
+            encoder=tower_config(tensors), projector=_qformer(tensors, path),
             resolution=FixedResolution(fit="stretch"),
         )  # fmt: skip
         return ModelConfig(
@@ -126,7 +126,8 @@ def of_eva_vit_g(name: str) -> bool:
     return not name.startswith(UNUSED) and not (name.startswith("blocks.") and int(number) >= LAYERS)
 
 
-def _tower(tensors: dict[str, Tensor]) -> Blip2VitConfig:
+def tower_config(tensors: dict[str, Tensor]) -> Blip2VitConfig:
+    """The tower that tensors by LAVIS' names are of."""
     patches, places = tensors[f"{EYE}patch_embed.proj.weight"], tensors[f"{EYE}pos_embed"]
     side = round((places.shape[1] - 1) ** 0.5)
     return Blip2VitConfig(

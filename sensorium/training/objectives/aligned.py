@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -22,6 +23,7 @@ from sensorium.core.config import kinds
 from sensorium.core.errors import DataError
 from sensorium.data.source import Source
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.pretrained import load_part
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives import OBJECTIVES
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
@@ -39,6 +41,8 @@ class AlignedConfig(ObjectiveConfig):
     kind: Literal["aligned"] = "aligned"
     objective: Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)] = CaptionConfig()
     teacher: PFormerConfig = PFormerConfig()
+    teacher_folder: str | None = None
+    """An imported `pformer.pth` of the authors' instead; what a stage of sentences taught is then not asked."""
     weight: float = 10.0
     """Of the mean squared distance beside the other losses."""
 
@@ -68,7 +72,10 @@ class Aligned:
         self.reader = CaptionReader(processor, config.teacher.words, config.teacher.longest)
         self.module = nn.ModuleDict()
         self.teacher = PFormer(config.teacher, teacher_queries(model), model.config.backbone.d_model)
-        self.module["teacher"] = self.teacher
+        if config.teacher_folder is not None:
+            load_part(self.teacher, Path(config.teacher_folder), "teacher.")
+        # A child called as that of the stage before would take over its tensors.
+        self.module["teacher" if config.teacher_folder is None else "given"] = self.teacher
         owned = own_module(inner)
         if owned is not None:
             self.module["inner"] = owned
