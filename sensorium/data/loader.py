@@ -1,7 +1,7 @@
 """The training loader: planned picks -> Examples -> Batches, ahead of the model.
 
 Threads measure and decode in parallel; the plan (`data/window.py`) does not depend on how many there
-are. Every rank makes the whole plan and decodes its own share of each batch, every so-manieth row. A row
+are. Every rank makes the whole plan and decodes its own share of the rows of each batch. A row
 that turns out bad when it is decoded leaves a gap, so that the plan stays the same for all.
 """
 
