@@ -15,6 +15,7 @@ from typing import Any
 
 OPTIONAL = {
     "peft": ("adapters (LoRA)", "train"),
+    "bitsandbytes": ("language models in four bits (QLoRA)", "quantised"),
     "matplotlib": ("loss curves", "train"),
     "tensorboard": ("TensorBoard logs", "train"),
     "pyarrow": ("Parquet and Hugging Face datasets", "data"),

@@ -204,13 +204,14 @@ def import_model(
     more: Annotated[
         list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from; may be repeated.")
     ] = None,
+    onto: Annotated[str | None, typer.Option(help="For an adapter in peft's layout: the model it goes onto.")] = None,
     as_json: Json = False,
 ) -> None:
     """Bring in a checkpoint in transformers' layout or in its authors' own (docs/exchange.md lists both).
     Pickled code is never run."""
     from sensorium.cli.exchange import ImportOptions, import_command
 
-    import_command(source, out, ImportOptions(llm, tower, tuple(more or ())), as_json)
+    import_command(source, out, ImportOptions(llm, tower, tuple(more or ()), onto), as_json)
 
 
 @app.command()
@@ -229,6 +230,32 @@ def export(
     from sensorium.cli.exchange import ExportOptions, export_command
 
     export_command(folder, out, ExportOptions(to, half, number, llm_only, adapter_only), as_json)
+
+
+@app.command()
+def merge(
+    folder: Annotated[str, typer.Argument(help="A Sensorium model with low-rank adapters: name or folder.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    forget: Annotated[bool, typer.Option(help="Do not keep what `unmerge` needs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make low-rank adapters (LoRA, DoRA) part of the weights: the same answers, nothing beside them."""
+    from sensorium.cli.merging import merge_command
+
+    merge_command(folder, out, forget, as_json)
+
+
+@app.command()
+def unmerge(
+    folder: Annotated[str, typer.Argument(help="A model that `merge` wrote.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    base: Annotated[bool, typer.Option(help="The model without its adapters.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Give back the weights as they were before `merge`, bit for bit, and the adapters apart."""
+    from sensorium.cli.merging import unmerge_command
+
+    unmerge_command(folder, out, base, as_json)
 
 
 @app.command()

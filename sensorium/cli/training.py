@@ -120,6 +120,13 @@ def print_plan(plan: Any, precision: str) -> None:
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")
+    say(f"  {'what learns':<58} {'lr':>9} {'decay':>7}")
+    for group in plan.groups:
+        row = group.to_json()
+        # One line for all of them follows.
+        if group.learn.layer_decay is None:
+            what = f"{row['part']}, {row['which']}: {row['parameters']:,} in {row['kind']}"
+            say(f"  {what:<58} {row['lr']:>9.2e} {row['weight_decay']:>7g}")
     for part, rates in plan.rates:
         say(f"  {part}: learning rates from {rates[0]:.2e} at the input to {rates[-1]:.2e}, "
             f"{len(rates)} of them")  # fmt: skip

@@ -29,8 +29,8 @@ from sensorium.fusion.visual_expert import VisualExpert, VisualExpertConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.check import check_fusion
-from sensorium.model.config import AdaptionPromptConfig, ModelConfig
+from sensorium.model.check import check_fusion, check_quantised
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.tiles import pack_tiles
 
@@ -51,6 +51,7 @@ class MultimodalModel(nn.Module):
         folders = folders or {}
         _check_visual_prompts(config)
         check_fusion(config)
+        check_quantised(config)
         _check_ends(config)
         _check_details(config)
         self.config = config
@@ -101,6 +102,11 @@ class MultimodalModel(nn.Module):
         prompts, tuning = self.config.adapter, self.config.tuning
         if isinstance(prompts, AdaptionPromptConfig):
             self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
+        if isinstance(prompts, PrefixConfig):
+            if not isinstance(self.backbone, CausalLM):
+                raise ConfigError(f"a prefix for a backbone of kind {self.config.backbone.kind}", expected="causal_lm",
+                                  where="model.adapter", fix="use adapter: {kind: lora}")  # fmt: skip
+            self.backbone.add_prefix(prompts.length, prompts.hidden)
         if tuning is None:
             return frozenset()
         names = add_biases(self.backbone, tuning.added, norms=tuning.norms)

@@ -137,7 +137,8 @@ class Recipe(Config):
         """A misspelt part is found before weights are fetched for it."""
         kinds_of = [f"{head}.{kind}" for kind in self.model.lanes for head in LANE_PARTS]
         details = [f"encoders.{of_detail(kind)}" for kind, lane in self.model.lanes.items() if lane.detail]
-        known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details]
+        adapters = [f"adapters.{kind}" for kind, lane in self.model.lanes.items() if lane.adapter]
+        known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters]
         for stage in self.stages:
             for learn in stage.learns:
                 if learn.part not in known:

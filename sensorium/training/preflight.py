@@ -15,6 +15,7 @@ from sensorium.data.config import open_sources
 from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
+from sensorium.model.check import check_quantised_run, is_quantised
 from sensorium.model.device import to_device
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
@@ -25,6 +26,7 @@ from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.memory import Memory, SavedTensors, memory_of, needed_bytes
 from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.owned import beside, own_seed
+from sensorium.training.optimiser import Group, group_parameters
 from sensorium.training.precision import Precision, autocast, choose_precision
 
 # An estimate is not a measurement: only what is beyond hope is refused.
@@ -51,6 +53,8 @@ class StagePlan:
     loss: float
     rates: list[tuple[str, list[float]]]
     """Of parts whose learning rate falls from layer to layer: all of their rates, from the input on."""
+    groups: list[Group]
+    """What learns alike: the optimiser's own groups."""
 
     @property
     def warning(self) -> str | None:
@@ -73,6 +77,7 @@ class StagePlan:
             "warning": self.warning,
             "first_loss": self.loss,
             "layer_rates": dict(self.rates),
+            "groups": [group.to_json() for group in self.groups],
         }
 
 
@@ -96,16 +101,18 @@ def prepare_stage(
         ConfigError: a stage that cannot work; the message says why.
         DataError: data that is missing or malformed.
     """
-    limit = model.config.backbone.max_positions
+    longest, limit = model.config.backbone.max_positions, model.config.longest_row
     if stage.max_length > limit:
         raise ConfigError(
-            f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions"
+            f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions" + " without the prefix's" * (limit < longest)
         )
+    if is_quantised(model.config):
+        check_quantised_run(model.device, [learn.part for learn in stage.learns])
     if stage.cache_features:
         if any(s.augment is not None and s.augment.views is None for s in stage.data):
             raise ConfigError("cache_features with pictures that are augmented anew each time",
                               fix="set augment.views, or turn one of them off")  # fmt: skip
-        if any(learn.part.startswith("encoders.") for learn in stage.learns):
+        if any(learn.part.startswith(("encoders.", "adapters.")) for learn in stage.learns):
             raise ConfigError("cache_features while an encoder learns", fix="turn it off")
     if any(s.loss_weight != 1 for s in stage.data) and not stage.objective.weighs_tokens:
         raise ConfigError(f"loss_weight of a source with objective {stage.objective.kind!r}",
@@ -202,7 +209,7 @@ def probe_stage(
             "no token of the first batch is learned",
             expected="assistant messages in the data",
         )
-    needs_media = any(x.part.startswith(("projectors", "encoders")) for x in stage.learns)
+    needs_media = any(x.part.startswith(("projectors", "encoders", "adapters.")) for x in stage.learns)
     if needs_media and not batch.media and not any(_has_media(s) for s in parts.sources):
         raise ConfigError(
             "a projector or encoder learns, but the data holds no media",
@@ -227,6 +234,7 @@ def probe_stage(
         available_mb=_available_mb(model, needed, memory),
         loss=loss,
         rates=_layer_rates(stage, groups),
+        groups=group_parameters(groups),
     )
 
 
