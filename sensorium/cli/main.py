@@ -46,6 +46,7 @@ Experts = Annotated[
 ]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
+CacheFeatures = Annotated[bool, typer.Option("--cache-features", help="Keep what the encoder makes of pictures, and use what training or an evaluation kept (`sensorium cache`).")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
@@ -63,12 +64,13 @@ def ask(
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
 
-    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()))
+    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features)
     ask_command(picture, question, options, as_json)
 
 
@@ -80,11 +82,12 @@ def chat(
     max_tokens: MaxTokens = 128,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
 ) -> None:
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions, chat_command
 
-    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ())))
+    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features))
 
 
 @app.command()
@@ -129,12 +132,14 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
-    from sensorium.cli.evaluating import eval_command
+    from sensorium.cli.evaluating import EvalOptions, eval_command
 
-    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [])
+    options = EvalOptions(model, device, limit, out, tuple(expert or ()), cache_features)
+    eval_command(benchmarks or [], options, as_json)
 
 
 @app.command()
@@ -256,6 +261,17 @@ def unmerge(
     from sensorium.cli.merging import unmerge_command
 
     unmerge_command(folder, out, base, as_json)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option(help="Remove everything that no living process is writing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What the feature store holds: outputs of frozen encoders, kept by `cache_features`."""
+    from sensorium.cli.cache import cache_command
+
+    cache_command(clear, as_json)
 
 
 @app.command()

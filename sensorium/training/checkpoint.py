@@ -66,7 +66,10 @@ class Checkpoint:
     finished: bool = False
     bad_in_row: int = 0
     """See `Position`."""
+    plan: list[int] = field(default_factory=list[int])
+    """`MixtureState.plan()`; checkpoints of version 0.1 have none."""
     spikes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """See `SpikeWatch`."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = KEEP) -> None:
@@ -85,6 +88,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = KEEP) -
             "stage": checkpoint.stage,
             "step": checkpoint.step,
             "counts": checkpoint.counts,
+            "plan": checkpoint.plan,
             "log_bytes": checkpoint.log_bytes,
             "precision": checkpoint.precision,
             "finished": checkpoint.finished,
@@ -164,6 +168,7 @@ def _read(folder: Path) -> Checkpoint:
         # Checkpoints of version 0.1 do not say.
         bad_in_row=state.get("bad_in_row", 0),
         spikes=state.get("spikes", {}),
+        plan=list(state.get("plan", [])),
     )
 
 

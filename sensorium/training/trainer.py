@@ -22,6 +22,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.picture_size import pictures_of
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
+from sensorium.training.begun import as_read_today, stages_begun, up_to
 from sensorium.training.checkpoint import (
     Checkpoint,
     Position,
@@ -32,7 +33,7 @@ from sensorium.training.checkpoint import (
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
 from sensorium.training.disk import check_disk
-from sensorium.training.feature_cache import FeatureCache
+from sensorium.training.feature_use import features_kept
 from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
 from sensorium.training.objectives.owned import PREFIX, begin, beside, go_on_from, owned_tensors
@@ -123,8 +124,8 @@ class Trainer:
                 fix="add --resume to go on with it, or choose another folder with --out",
             )
         # A stage that has not begun may still be changed: what came before does not depend on it.
-        begun = _begun(saved)
-        if _as_read_today(saved.recipe, begun) != _up_to(self.recipe.to_dict(), begun):
+        begun = stages_begun(saved)
+        if as_read_today(saved.recipe, begun) != up_to(self.recipe.to_dict(), begun):
             raise CheckpointError(
                 "the checkpoint belongs to another recipe",
                 expected=f"the same model, seed and first {begun} stages",
@@ -174,7 +175,7 @@ class Trainer:
             self.recipe, self.model, self.processor, self.options.on_plan, self.precision
         )
         self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
-        begun = _begun(self._saved) if self._saved else 0
+        begun = stages_begun(self._saved) if self._saved else 0
         if self._saved is not None and self._saved.data[:begun] != self._data[:begun]:
             raise CheckpointError(
                 f"the data changed since the checkpoint: rows and steps were "
@@ -235,7 +236,7 @@ class Trainer:
         if self._saved is not None and self._saved.stage == index:
             step = self._saved.step
             # At a boundary nothing has been picked, whatever sources the stage now has.
-            state = MixtureState(self._saved.counts) if step else state
+            state = MixtureState.saved(self._saved.counts, self._saved.plan) if step else state
             restore_optimiser(optimiser, named, self._saved.optimiser)
             restore_rng(self._saved.rng)
             run.bad_in_row = self._saved.bad_in_row
@@ -245,13 +246,16 @@ class Trainer:
         elif watch.rewinds and index == 0:
             self.save(Position(0, 0, state), optimiser, named, finished=False)
         self._saved = None
-        cache = FeatureCache(self.model, self.options.cache) if stage.cache_features else None
         loader = Loader(
             parts.sources, parts.order, parts.processor, loader_options(stage),
-            transform=run.cuts.watching(cache),
+            transform=run.cuts.watching(None),
         )  # fmt: skip
-        with (progress(f"{stage.name}", parts.steps) as meter, pictures_of(self.model, stage.picture_px),
-              watch_signals(self.stop)):  # fmt: skip
+        with (
+            progress(f"{stage.name}", parts.steps) as meter,
+            pictures_of(self.model, stage.picture_px),
+            features_kept(stage, self.model, parts, self.options.cache, self.precision),
+            watch_signals(self.stop),
+        ):
             run.train(loader, state, step, meter)
 
     def _restore_weights(self, saved: Checkpoint) -> None:
@@ -275,7 +279,8 @@ class Trainer:
             Checkpoint(
                 stage=position.stage,
                 step=position.step,
-                counts=position.state.counts,
+                counts=list(position.state.counts),
+                plan=position.state.plan(),
                 bad_in_row=position.bad_in_row,
                 spikes=position.spikes,
                 log_bytes=self._log.size(),
@@ -294,27 +299,3 @@ class Trainer:
         """Append a line to the log, if all that was saved so far is safe."""
         self.saver.check()
         self._log.write(line)
-
-
-def _begun(saved: Checkpoint) -> int:
-    """How many stages the run has entered."""
-    return saved.stage + (1 if saved.step else 0)
-
-
-def _as_read_today(recipe: dict[str, Any], stages: int) -> dict[str, Any]:
-    """A saved recipe up to a stage, with the defaults of options that it is too old to have."""
-    saved = _up_to(recipe, stages)
-    try:
-        return _up_to(Recipe.from_dict({"name": "saved", **saved}).to_dict(), stages)
-    except ConfigError:
-        # It has what today's recipes have not; so no recipe of today is equal to it.
-        return saved
-
-
-def _up_to(recipe: dict[str, Any], stages: int) -> dict[str, Any]:
-    """What a run's state after so many stages depends on."""
-    return {
-        "model": recipe["model"],
-        "seed": recipe.get("seed"),
-        "stages": recipe["stages"][:stages],
-    }

@@ -126,8 +126,13 @@ def test_a_crash_between_any_two_renames(renames: int, tmp_path: Path, monkeypat
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint", checkpoint(1))
-    with pytest.raises(OSError, match="full"), rotating_folder(tmp_path / "checkpoint", 2) as target:
-        (target / "half").write_text("x")
-        raise OSError("full")
+
+    def fail() -> None:
+        with rotating_folder(tmp_path / "checkpoint", 2) as target:
+            (target / "half").write_text("x")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert [x.name for x in tmp_path.iterdir()] == ["checkpoint"]
     assert step_of(tmp_path / "checkpoint") == 1
