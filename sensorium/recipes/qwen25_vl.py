@@ -42,9 +42,9 @@ def qwen25_vl(size: Literal["3b", "7b"] = "7b") -> Recipe:
         ),
         model=ModelConfig(lanes={"image": qwen.native_lane(Qwen25VitConfig(), PatchMergerConfig(norm="rms"))},
                           backbone=backbone, template="qwen2_vl"),
-        stages=(qwen.stage("vision", pages, (qwen.IMAGE, qwen.PROJECTOR), max_length=8192),
-                qwen.stage("all", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=8192),
-                qwen.stage("long", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=32768),
+        stages=(qwen.stage("vision", pages, (qwen.IMAGE, qwen.PROJECTOR), max_length=8192, pack=True),
+                qwen.stage("all", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=8192, pack=True),
+                qwen.stage("long", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=32768, pack=True),
                 qwen.stage("instruct", InstructConfig(), (qwen.PROJECTOR, qwen.BACKBONE), max_length=32768)),
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ PUBLISHED = Published(
         "the contrast is among one batch on one machine; `accumulate` does not widen it",
         "one size of pictures; the original: 40 billion pairs at 256 pixels, 5 billion at the last size, at a "
         "hundredth of the rate and without decay",
-        "rate, decay and warm-up are quoted from memory",
+        "rate, decay and warm-up are SigLIP 2's (arXiv:2502.14786, section 2.1); its own paper's text gives none",
     ),
 )
 # The class's default ids of begin and end are CLIP's, beyond this vocabulary.
