@@ -135,6 +135,18 @@ class TilePlan:
         return Grid(*self.map_size(tile))
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A picture as a feature store knows it: by a hash of its content and of all that is done to it before the
+    encoder, and with its size then. `features` are those of its tiles, where they were found."""
+
+    key: bytes
+    shape: MediaShape
+    plan: str
+    """`repr` of the TilePlan that it was cut by."""
+    features: Features | None = None
+
+
 @dataclass(slots=True)
 class MediaBatch:
     """Encoder inputs of one kind for a whole batch.
@@ -144,7 +156,8 @@ class MediaBatch:
     batch it stands in) have one entry for each picture, in slot order. `features`, where present, are the encoder's
     outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
     what each is looked at for, where the projector reads it. `details_NCHW` are the same pictures
-    for a lane's second encoder.
+    for a lane's second encoder. `kept` is empty or has an entry for each picture: None where no store is to know
+    it; a picture whose features were found there has no pixels in `pixels_NCHW`.
     """
 
     pixels_NCHW: Tensor
@@ -153,6 +166,7 @@ class MediaBatch:
     features: Features | None = None
     texts: tuple[tuple[int, ...], ...] = ()
     details_NCHW: Tensor | None = None
+    kept: tuple[Kept | None, ...] = ()
 
     @property
     def patches(self) -> tuple[Grid, ...] | None:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageEnhance, ImageOps
 
+from sensorium.core.hashing import stable_int
 from sensorium.media.image import WHITE, Image
 
 
@@ -21,6 +22,16 @@ class Augmentation:
 
     rng: random.Random
     mirror: bool = False
+    seed: int | None = None
+    """Of one of few views: what `rng` was seeded with, by which a feature store knows the view."""
+
+    def of_picture(self, number: int) -> Augmentation:
+        """The one of a Sample's picture, counted from 0. A view of each picture is drawn by itself, so that
+        it does not matter whether the pictures in front were decoded."""
+        if self.seed is None:
+            return self
+        seed = stable_int("picture", self.seed, number) if number else self.seed
+        return Augmentation(random.Random(seed), self.mirror, self.seed)
 
 
 def random_background(rng: random.Random) -> tuple[int, int, int]:

@@ -51,6 +51,28 @@ class Image:
         return sha256_bytes(f"{height}x{width}".encode() + self.pixels_HWC.tobytes())
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A picture's file, read and not decoded yet; `where` names it in errors."""
+
+    content: bytes
+    where: str
+
+
+def read_encoded(source: Any, *, root: Path | None, limits: ImageLimits) -> Encoded | None:
+    """The encoded bytes of a path or of bytes; None of what is decoded already.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    if isinstance(source, str | Path):
+        path = _resolve(Path(source), root)
+        return Encoded(_read(path, limits), repr(str(path))[1:-1])
+    if isinstance(source, bytes | bytearray | memoryview):
+        return Encoded(bytes(source), "image bytes")
+    return None
+
+
 def load_image(
     source: Any,
     *,
@@ -71,11 +93,9 @@ def load_image(
     limits = limits or ImageLimits()
     if isinstance(source, Image):
         return source
-    if isinstance(source, str | Path):
-        path = _resolve(Path(source), root)
-        return _decode(_read(path, limits), limits, background, where=repr(str(path))[1:-1])
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(bytes(source), limits, background, where="image bytes")
+    encoded = source if isinstance(source, Encoded) else read_encoded(source, root=root, limits=limits)
+    if encoded is not None:
+        return _decode(encoded.content, limits, background, where=encoded.where)
     if isinstance(source, PILImage.Image):
         _check_size(source.size, limits, "PIL image")
         with _damage_named("PIL image", limits):

@@ -5,11 +5,12 @@ Shape legend: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from sensorium.core.batch import Batch, Example, Features, MediaBatch
+from sensorium.core.batch import Batch, Example, Features, Kept, MediaBatch
+from sensorium.processing.finish import join_pixels
 
 
 def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = False) -> Batch:
@@ -109,12 +110,19 @@ def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:
     details = [media.details_NCHW for _, media in found if media.details_NCHW is not None]
     return MediaBatch(
         details_NCHW=torch.cat(details) if details else None,
-        pixels_NCHW=torch.cat([media.pixels_NCHW for _, media in found]),
+        pixels_NCHW=join_pixels([media.pixels_NCHW for _, media in found]),
         plans=tuple(plan for _, media in found for plan in media.plans),
         rows=tuple(row for row, media in found for _ in media.plans),
         features=features,
         texts=tuple(text for _, media in found for text in media.texts),
+        kept=_kept(media for _, media in found),
     )
+
+
+def _kept(found: Iterable[MediaBatch]) -> tuple[Kept | None, ...]:
+    """What a feature store knows of each picture, None of those that were made without one."""
+    kept = [one for media in found for one in media.kept or (None,) * len(media.plans)]
+    return tuple(kept) if any(kept) else ()
 
 
 def pack(examples: Sequence[Example], max_length: int, max_rows: int) -> tuple[list[list[Example]], int]:

@@ -19,6 +19,7 @@ AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, Obje
 
 
 OptimiserName = Literal["adamw", "adafactor"]
+Recompute = Literal["auto", "on", "off"]
 
 
 class ScheduleConfig(Config):
@@ -64,8 +65,15 @@ class StageConfig(Config):
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """`auto`: bf16 where this machine multiplies faster in it, else fp32."""
+    recompute: Recompute = "auto"
+    """Whether the LLM's layers run again in the backward pass instead of keeping their activations; `auto`: where
+    even single rows do not fit into memory otherwise."""
     cache_features: bool = False
-    """Keep a frozen encoder's outputs on disk, so that later epochs skip it."""
+    """Keep a frozen encoder's outputs on disk, so that later epochs, stages, runs and evaluations skip it."""
+    feature_store_gb: float = Field(default=16.0, gt=0)
+    """Most that the store of all runs may hold: what is longest unused goes, then no more is written."""
+    feature_format: Literal["exact", "half"] = "exact"
+    """`exact`: as the encoder computed them; `half`: rounded to fp16, on the first use too."""
     checkpoint_every: int = Field(default=200, ge=1)
     workers: int = Field(default=2, ge=1)
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -119,7 +127,8 @@ class Recipe(Config):
         """A misspelt part is found before weights are fetched for it."""
         kinds_of = [f"{head}.{kind}" for kind in self.model.lanes for head in LANE_PARTS]
         details = [f"encoders.{of_detail(kind)}" for kind, lane in self.model.lanes.items() if lane.detail]
-        known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details]
+        adapters = [f"adapters.{kind}" for kind, lane in self.model.lanes.items() if lane.adapter]
+        known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters]
         for stage in self.stages:
             for learn in stage.learns:
                 if learn.part not in known:

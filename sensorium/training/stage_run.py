@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Parameter
 
+from sensorium.core.batch import Batch
 from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
+from sensorium.model.recompute import recomputing
+from sensorium.processing.split import split_rows
 from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
+from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
-from sensorium.training.precision import autocast
+from sensorium.training.precision import Precision, autocast
 from sensorium.training.preflight import StageParts, stage_precision
 from sensorium.training.truncation import CutCounter
 
@@ -70,7 +74,8 @@ class StageRun:
             for module in learning_modules(model, learn):
                 module.train()
         # Closed whatever happens: an open stream's threads would outlive a failed run.
-        with closing(loader.batches(state)) as stream:
+        recompute = self.parts.fit is not None and self.parts.fit.recompute
+        with recomputing(model, recompute), closing(loader.batches(state)) as stream:
             while step < steps:
                 state = self._logged_step(stream, state, step)
                 step += 1
@@ -120,20 +125,19 @@ class StageRun:
         problems: list[str] = []
         for _ in range(stage.accumulate):
             loaded = next(stream)
-            batch = to_device(loaded.batch, model.device)
-            with autocast(precision, model.device):
-                losses = self.parts.objective(model, batch)
-            # A batch of text rows alone has nothing to teach a projector.
-            if losses.total.requires_grad:
-                losses.total.backward()
-            total += float(losses.total.detach())
-            count += losses.count
+            losses = self._passes(to_device(loaded.batch, model.device), precision)
+            total += sum(float(each.total.detach()) for each in losses)
+            counted = sum(each.count for each in losses)
+            count += counted
             samples += loaded.samples
-            tokens += int((batch.segments_BT > 0).sum())
+            tokens += int((loaded.batch.segments_BT > 0).sum())
             problems += loaded.problems
             state = loaded.state
-            for key, value in losses.parts.items():
-                named[key] = named.get(key, 0.0) + value / stage.accumulate
+            for each in losses:
+                # Means over targets; of a batch in one pass, its own.
+                share = each.count / max(1, counted) if len(losses) > 1 else 1.0
+                for key, value in each.parts.items():
+                    named[key] = named.get(key, 0.0) + value * share / stage.accumulate
         loss, norm = total / max(1, count), math.nan
         if math.isfinite(loss):
             norm = step_with(self.optimiser, self.named.values(), count=count, clip_norm=stage.clip_norm)
@@ -150,6 +154,19 @@ class StageRun:
             self.bad_in_row += 1
         stepped(self.parts.objective, model)
         return line, state
+
+    def _passes(self, batch: Batch, precision: Precision) -> list[Losses]:
+        """Forward and backward passes over a batch, in as many parts as memory asks for."""
+        model, fit = self.trainer.model, self.parts.fit
+        found: list[Losses] = []
+        for part in [batch] if fit is None or fit.passes == 1 else split_rows(batch, fit.rows):
+            with autocast(precision, model.device):
+                losses = self.parts.objective(model, part)
+            # A batch of text rows alone has nothing to teach a projector.
+            if losses.total.requires_grad:
+                losses.total.backward()
+            found.append(losses)
+        return found
 
     def _stop_if_lost(self) -> None:
         if self.bad_in_row >= MAX_BAD_STEPS:

@@ -31,7 +31,7 @@ from sensorium.training.checkpoint import (
 )
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
-from sensorium.training.feature_cache import FeatureCache
+from sensorium.training.feature_use import features_kept
 from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
 from sensorium.training.objectives.owned import PREFIX, begin, beside, go_on_from, owned_tensors
@@ -198,12 +198,15 @@ class Trainer:
             if self._saved.finished:
                 return
         self._saved = None
-        cache = FeatureCache(self.model, self.options.cache) if stage.cache_features else None
         loader = Loader(
             parts.sources, parts.order, parts.processor, loader_options(stage),
-            transform=run.cuts.watching(cache),
+            transform=run.cuts.watching(None),
         )  # fmt: skip
-        with progress(f"{stage.name}", parts.steps) as meter, pictures_of(self.model, stage.picture_px):
+        with (
+            progress(f"{stage.name}", parts.steps) as meter,
+            pictures_of(self.model, stage.picture_px),
+            features_kept(stage, self.model, parts, self.options.cache, self.precision),
+        ):
             run.train(loader, state, step, meter)
 
     def _restore_weights(self, saved: Checkpoint) -> None:
