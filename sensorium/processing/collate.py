@@ -71,6 +71,7 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = 
         places_3BT=places,
         padded_left=pad_left and any(sum(len(e) for e in row) < length for row in rows),
         loss_weights_BT=_loss_weights(rows, segments),
+        loss_count=_loss_count(rows),
     )
 
 
@@ -91,6 +92,12 @@ def _loss_weights(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) 
         for number, example in enumerate(row, start=1):
             weights_T[segments_T == number] = example.loss_weight
     return weights_BT
+
+
+def _loss_count(rows: Sequence[Sequence[Example]]) -> int | None:
+    """Samples that are learned from; None where tokens count."""
+    counts = [e.loss_count for row in rows for e in row if e.loss_count is not None]
+    return round(sum(counts)) if counts else None
 
 
 def _held(example: Example) -> torch.Tensor:
@@ -123,26 +130,3 @@ def _kept(found: Iterable[MediaBatch]) -> tuple[Kept | None, ...]:
     """What a feature store knows of each picture, None of those that were made without one."""
     kept = [one for media in found for one in media.kept or (None,) * len(media.plans)]
     return tuple(kept) if any(kept) else ()
-
-
-def pack(examples: Sequence[Example], max_length: int, max_rows: int) -> tuple[list[list[Example]], int]:
-    """Fill rows in order until the next Example fits nowhere.
-
-    Returns:
-        The rows, and how many Examples they hold; the rest opens the next batch, so the
-        position in the data stream is one number.
-    """
-    rows: list[list[Example]] = []
-    used: list[int] = []
-    for count, example in enumerate(examples):
-        need = len(example)
-        spot = next((i for i, n in enumerate(used) if n + need <= max_length), None)
-        if spot is not None:
-            rows[spot].append(example)
-            used[spot] += need
-        elif len(rows) < max_rows:
-            rows.append([example])
-            used.append(need)
-        else:
-            return rows, count
-    return rows, len(examples)

@@ -16,7 +16,13 @@ from torch import Tensor
 from sensorium.core.batch import Grid, Kept, MediaShape, TilePlan
 from sensorium.core.parts import LaneShape
 from sensorium.core.shelf import Shelf
-from sensorium.media.augment import Augmentation, augment_image, random_background
+from sensorium.media.augment import (
+    Augmentation,
+    augment_image,
+    augmented_shape,
+    random_background,
+)
+from sensorium.media.header import image_shape
 from sensorium.media.image import BLACK, WHITE, Encoded, Image, load_image, read_encoded
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.picture_key import lane_mark, layout_key, picture_key, view_mark
@@ -74,6 +80,21 @@ class Pictures:
         if kept is not None:
             kept = Kept(kept.key, image.shape, repr(plan))
         return Prepared(image.shape, plan, pixels_NCHW, details_NCHW, kept)
+
+    def measure(self, source: Any, root: Path | None, view: View) -> Prepared:
+        """What `prepare` makes of a picture, without encoder inputs: its size is read from its header.
+
+        Raises:
+            MediaError: it cannot be read, or its header is damaged.
+        """
+        augmentation = view.augmentation
+        if augmentation:
+            # Drawn first in `prepare`, too.
+            random_background(augmentation.rng)
+        shape = image_shape(source, root=root, limits=self.limits)
+        shape = augmented_shape(shape, augmentation, still=view.still) if augmentation else shape
+        none_NCHW = torch.empty((0, 3, 1, 1), dtype=torch.uint8)
+        return Prepared(shape, self._plan(shape, view), none_NCHW, None, None)
 
     def _plan(self, shape: MediaShape, view: View) -> TilePlan:
         size_px = self.lane.encoder.preprocess().size_px

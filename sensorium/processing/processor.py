@@ -43,6 +43,8 @@ class _Media:
 
     sample: Sample
     augmentation: Augmentation | None
+    decoded: bool
+    """Whether pixels are wanted; else sizes alone."""
     made: list[_Inputs] = field(default_factory=list["_Inputs"])
 
     def count(self, kind: str) -> int:
@@ -144,9 +146,32 @@ class Processor:
                 model does not take is one too, because a row of data is at fault; in a prompt
                 it is a ConfigError.
         """
+        media = _Media(sample, augmentation, decoded=True)
+        return self._example(media, max_length, answer_next=answer_next, only_last=only_last)
+
+    def measure(
+        self,
+        sample: Sample,
+        *,
+        max_length: int | None = None,
+        augmentation: Augmentation | None = None,
+        only_last: bool = False,
+    ) -> Example:
+        """The Example that `encode` makes for training, but without pixels: pictures count by the
+        sizes in their headers.
+
+        Raises:
+            DataError: as `encode`, except for what only decoding finds.
+        """
+        media = _Media(sample, augmentation, decoded=False)
+        return self._example(media, max_length, answer_next=False, only_last=only_last)
+
+    def _example(
+        self, media: _Media, max_length: int | None, *, answer_next: bool, only_last: bool
+    ) -> Example:
+        sample = media.sample
         if not answer_next:
             self._check_parts(sample)
-        media = _Media(sample, augmentation)
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
@@ -230,7 +255,11 @@ class Processor:
         if augmentation:
             augmentation = augmentation.of_picture(len(media.made))
         view = View(augmentation, media.has_places(), media.count(kind))
-        made = self._pictures[kind].prepare(part.value, media.sample.root, view, self.shelf)
+        pictures, root = self._pictures[kind], media.sample.root
+        if media.decoded:
+            made = pictures.prepare(part.value, root, view, self.shelf)
+        else:
+            made = pictures.measure(part.value, root, view)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
         frame = lane.resolution.frame(made.shape, made.plan, lane.encoder.preprocess().size_px)
         return _Inputs(made, text, Seen(made.shape, frame))

@@ -22,7 +22,10 @@ def split_rows(batch: Batch, rows: int) -> Iterator[Batch]:
 
 
 def rows_of(batch: Batch, start: int, stop: int) -> Batch:
-    """The rows from `start` up to `stop` with their media. Columns that are padding in all of them stay."""
+    """The rows from `start` up to `stop` with their media. Columns that are padding in all of them stay.
+
+    `loss_count` goes with the first row: over all parts it is what it was.
+    """
     media = {kind: part for kind, whole in batch.media.items() if (part := _media_of(whole, start, stop)).plans}
     earlier = sum(row < start for whole in batch.media.values() for row in whole.rows)
     index_BT = batch.media_index_BT[start:stop]
@@ -42,6 +45,7 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
         ids=batch.ids[names[0] : names[1]],
         places_3BT=None if batch.places_3BT is None else batch.places_3BT[:, start:stop],
         loss_weights_BT=None if batch.loss_weights_BT is None else batch.loss_weights_BT[start:stop],
+        loss_count=batch.loss_count if batch.loss_count is None or start == 0 else 0,
     )
 
 

@@ -56,6 +56,13 @@ class StageConfig(Config):
     picture_px: int | None = Field(default=None, ge=1)
     """Side of the pictures in this stage; None: the model's own."""
     pack: bool = False
+    max_pictures_per_row: int | None = Field(default=None, ge=1)
+    """Of packed rows; None: as many as fit."""
+    token_budget: int | None = Field(default=None, ge=8)
+    """Without packing: samples of like length make a batch, as many as have so many tokens, padding
+    included, whatever `batch_size` says."""
+    loss_per: Literal["token", "sample"] = "token"
+    """`sample`: every conversation weighs the same, however many tokens of it are learned."""
     schedule: ScheduleConfig = ScheduleConfig()
     optimiser: OptimiserName = "adamw"
     """`adafactor`: without momentum, and with sums of rows and columns in place of second moments; its
@@ -75,7 +82,8 @@ class StageConfig(Config):
     feature_format: Literal["exact", "half"] = "exact"
     """`exact`: as the encoder computed them; `half`: rounded to fp16, on the first use too."""
     checkpoint_every: int = Field(default=200, ge=1)
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=0)
+    """Threads that read data; 0: none of their own."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     seed: int = 0
 
@@ -83,6 +91,16 @@ class StageConfig(Config):
     def _one_length(self) -> StageConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"stage {self.name!r} needs either steps or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_packing(self) -> StageConfig:
+        if self.pack and self.token_budget is not None:
+            raise ValueError(f"stage {self.name!r}: token_budget is for pack: false; packed rows have max_length")
+        if not self.pack and self.max_pictures_per_row is not None:
+            raise ValueError(f"stage {self.name!r}: max_pictures_per_row is for pack: true")
+        if self.token_budget is not None and self.token_budget < self.max_length:
+            raise ValueError(f"stage {self.name!r}: token_budget {self.token_budget} is below max_length {self.max_length}")
         return self
 
 

@@ -22,6 +22,7 @@ from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.picture_size import pictures_of
 from sensorium.model.recompute import can_recompute
+from sensorium.processing.answers import encode_rows
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.fitting import Fit, Need, choose_fit
@@ -32,6 +33,7 @@ from sensorium.training.memory import (
     memory_of,
     state_bytes,
 )
+from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.owned import beside, own_seed
 from sensorium.training.optimiser import group_parameters
 from sensorium.training.plan import StagePlan
@@ -39,6 +41,8 @@ from sensorium.training.precision import Precision, autocast, choose_precision
 
 # An estimate is not a measurement: only what is beyond hope is refused.
 HOPELESS = 2
+# Rows of each source whose lengths tell how many samples a batch holds, and how full that is.
+MEASURED, FILL = 64, 0.98
 
 
 @dataclass(slots=True)
@@ -74,6 +78,10 @@ def prepare_stage(
         raise ConfigError(f"loss_weight of a source with objective {stage.objective.kind!r}",
                           expected="an objective whose loss is a sum over tokens: caption, instruct",
                           where=f"stages.{stage.name}.data", fix="leave loss_weight out")  # fmt: skip
+    if stage.loss_per == "sample" and not stage.objective.weighs_tokens:
+        raise ConfigError(f"loss_per: sample with objective {stage.objective.kind!r}",
+                          expected="an objective whose loss is a sum over tokens: caption, instruct",
+                          where=f"stages.{stage.name}.loss_per", fix="leave loss_per out")  # fmt: skip
     sources, weights = open_sources(stage.data)
     order = MixtureOrder([len(s) for s in sources], weights, stage.seed)
     template = stage.objective.template
@@ -88,28 +96,34 @@ def prepare_stage(
         mine.splits_answers = True
     with own_seed(stage.seed):
         objective = stage.objective.build(model, mine, sources)
+    if stage.loss_per == "sample":
+        objective = PerSample(objective)
     samples = sum(len(s) for s in sources)
     steps = stage.steps
     if steps is None:
-        per_step = stage.batch_size * stage.accumulate * (_samples_a_row(stage, sources, mine))
+        per_step = _samples_a_batch(stage, sources, mine) * stage.accumulate
         steps = max(1, round((stage.epochs or 0) * samples / per_step))
     return StageParts(sources, order, mine, objective, steps)
 
 
-def _samples_a_row(stage: StageConfig, sources: list[Source], processor: Processor) -> float:
-    """How many samples fit a packed row, judged by the first few of each source."""
-    if not stage.pack:
-        return 1.0
-    lengths: list[int] = []
+def _samples_a_batch(stage: StageConfig, sources: list[Source], processor: Processor) -> float:
+    """How many samples a batch holds, judged by the lengths of some of each source."""
+    if not stage.pack and stage.token_budget is None:
+        return stage.batch_size
+    lengths: list[float] = []
     for source in sources:
-        for i in range(min(8, len(source))):
+        found: list[int] = []
+        for i in range(0, len(source), max(1, len(source) // MEASURED)):
             try:
-                lengths.append(len(processor.encode(source[i], max_length=stage.max_length)))
+                found.append(sum(len(e) for e in encode_rows(
+                    processor, source[i], max_length=stage.max_length, decode=False)))  # fmt: skip
             except DataError:
                 continue  # Named, or skipped and listed, when training comes to this row.
+        lengths += [sum(found) / len(found)] * len(source) if found else []
     if not lengths:
-        return 1.0
-    return max(1.0, stage.max_length / (sum(lengths) / len(lengths)) * 0.9)
+        return stage.batch_size
+    room = stage.token_budget or stage.batch_size * stage.max_length
+    return max(1.0, room / (sum(lengths) / len(lengths)) * FILL)
 
 
 def loader_options(stage: StageConfig) -> LoaderOptions:
@@ -118,6 +132,9 @@ def loader_options(stage: StageConfig) -> LoaderOptions:
         batch_size=stage.batch_size,
         max_length=stage.max_length,
         pack=stage.pack,
+        max_pictures_per_row=stage.max_pictures_per_row,
+        token_budget=stage.token_budget,
+        loss_per=stage.loss_per,
         workers=stage.workers,
         seed=stage.seed,
         augment=tuple(source.augment for source in stage.data),
@@ -143,6 +160,8 @@ def probe_stage(
     loader = Loader(parts.sources, parts.order, parts.processor, loader_options(stage))
     stream = loader.batches(parts.order.start())
     loaded = next(stream)
+    while not loaded.samples:  # All of its rows were bad, which training will say.
+        loaded = next(stream)
     stream.close()  # pyright: ignore[reportAttributeAccessIssue]
     batch = to_device(loaded.batch, model.device)
     if stage.objective.runs_llm and not bool(batch.learn_BT.any()):

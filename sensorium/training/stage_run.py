@@ -122,20 +122,18 @@ class StageRun:
         self.optimiser.zero_grad(set_to_none=True)
         total, count, samples, tokens = 0.0, 0, 0, 0
         named: dict[str, float] = {}
-        problems: list[str] = []
+        problems, picks = list[str](), list[int]()
         for _ in range(stage.accumulate):
             loaded = next(stream)
             losses = self._passes(to_device(loaded.batch, model.device), precision)
-            total += sum(float(each.total.detach()) for each in losses)
-            counted = sum(each.count for each in losses)
-            count += counted
+            total += sum(float(each.total.detach()) for each, _ in losses)
+            count += sum(each.count for each, _ in losses)
             samples += loaded.samples
             tokens += int((loaded.batch.segments_BT > 0).sum())
             problems += loaded.problems
+            picks += loaded.picks
             state = loaded.state
-            for each in losses:
-                # Means over targets; of a batch in one pass, its own.
-                share = each.count / max(1, counted) if len(losses) > 1 else 1.0
+            for each, share in losses:
                 for key, value in each.parts.items():
                     named[key] = named.get(key, 0.0) + value * share / stage.accumulate
         loss, norm = total / max(1, count), math.nan
@@ -145,7 +143,7 @@ class StageRun:
                                 "tokens": tokens, **named}  # fmt: skip
         if problems:
             line["skipped_rows"] = problems
-        line |= self.cuts.up_to(state)
+        line |= self.cuts.of(picks)
         if math.isfinite(loss) and math.isfinite(norm):
             self.bad_in_row = 0
         else:
@@ -155,17 +153,20 @@ class StageRun:
         stepped(self.parts.objective, model)
         return line, state
 
-    def _passes(self, batch: Batch, precision: Precision) -> list[Losses]:
-        """Forward and backward passes over a batch, in as many parts as memory asks for."""
+    def _passes(self, batch: Batch, precision: Precision) -> list[tuple[Losses, float]]:
+        """Forward and backward passes over a batch, in as many parts as memory asks for, and each one's share of
+        the learned tokens, over which what is logged are means."""
         model, fit = self.trainer.model, self.parts.fit
-        found: list[Losses] = []
-        for part in [batch] if fit is None or fit.passes == 1 else split_rows(batch, fit.rows):
+        found: list[tuple[Losses, float]] = []
+        whole = [batch] if fit is None or fit.passes == 1 else list(split_rows(batch, fit.rows))
+        learned = [int(part.learn_BT.sum()) for part in whole]
+        for part, tokens in zip(whole, learned, strict=True):
             with autocast(precision, model.device):
                 losses = self.parts.objective(model, part)
             # A batch of text rows alone has nothing to teach a projector.
             if losses.total.requires_grad:
                 losses.total.backward()
-            found.append(losses)
+            found.append((losses, tokens / max(1, sum(learned)) if len(whole) > 1 else 1.0))
         return found
 
     def _stop_if_lost(self) -> None:

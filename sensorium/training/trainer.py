@@ -191,7 +191,7 @@ class Trainer:
         if self._saved is not None and self._saved.stage == index:
             step = self._saved.step
             # At a boundary nothing has been picked, whatever sources the stage now has.
-            state = MixtureState(self._saved.counts) if step else state
+            state = MixtureState.saved(self._saved.counts, self._saved.plan) if step else state
             restore_optimiser(optimiser, named, self._saved.optimiser)
             restore_rng(self._saved.rng)
             run.bad_in_row = self._saved.bad_in_row
@@ -232,6 +232,7 @@ class Trainer:
                 stage=position.stage,
                 step=position.step,
                 counts=position.state.counts,
+                plan=position.state.plan(),
                 bad_in_row=position.bad_in_row,
                 log_bytes=self._log.size(),
                 precision=self.precision,
