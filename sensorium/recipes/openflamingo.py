@@ -19,7 +19,6 @@ DIFFERS = (
     "a batch is what one GPU sees in the script; the number of GPUs is not in it, and steps follow from 60M pages",
     "both sets share a batch; weighted losses are averaged over the tokens of both, not set by set",
     "no end of text behind the last chunk", "norms and gates do not decay",
-    "the size of the vocabulary is quoted from memory",
 )  # fmt: skip
 
 
