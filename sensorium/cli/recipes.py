@@ -131,7 +131,7 @@ def new_command(name: str, source: str | None, parts: dict[str, str | None], out
     from sensorium.cli.main import print_json
     from sensorium.cli.training import find_recipe
     from sensorium.core.errors import ConfigError
-    from sensorium.recipes.new import new_recipe, write_recipe
+    from sensorium.recipes.new import doubts, new_recipe, write_recipe
 
     file = Path(out or f"{name}.yaml")
     if source is not None:
@@ -142,8 +142,10 @@ def new_command(name: str, source: str | None, parts: dict[str, str | None], out
         raise ConfigError("from which recipe?", fix="name one with --from; `sensorium recipe list` shows them all")
     write_recipe(recipe, file)
     if as_json:
-        print_json({"file": str(file), "from": source})
+        print_json({"file": str(file), "from": source, "doubts": doubts(recipe)})
     else:
+        for doubt in doubts(recipe):
+            print(f"note: {doubt}", file=sys.stderr)
         print(f"{file}: written. Edit it, then: sensorium train {file} --plan-only")
 
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def find_recipe(name: str, overrides: list[str]) -> Any:
-    """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form."""
+    """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form.
+
+    Raises:
+        ConfigError: there is none, or its parts do not fit together.
+    """
+    from sensorium.model.check import check_model
     from sensorium.recipes import RECIPES, TINY_FORMS
     from sensorium.training.config import Recipe
 
@@ -27,7 +32,9 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
         recipe = TINY_FORMS.find(whole)()
     else:
         recipe = RECIPES.find(name)()
-    return recipe.override(overrides)
+    recipe = recipe.override(overrides)
+    check_model(recipe.model)
+    return recipe
 
 
 def train_command(

@@ -13,6 +13,7 @@ from sensorium.core.naming import of_detail
 from sensorium.core.parts import BackboneConfig
 from sensorium.encoders.fused import FusedConfig
 from sensorium.interop.locate import locate
+from sensorium.model.check import check_model
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.byte_tokenizer import byte_tokenizer
@@ -77,8 +78,9 @@ def build_pretrained(
 
     Raises:
         WeightsError: the backbone has no source, so that there is no tokenizer either.
-        ConfigError: with the added tokens the tokenizer has more than the embedding.
+        ConfigError: parts that do not fit together; with the added tokens the tokenizer has more than the embedding.
     """
+    check_model(config)
     folders = part_folders(config)
     tokenizer = completed(_tokenizer(config, folders, tokenizer_folder), config.backbone)
     tokenizer.reader = tokenizer.reader or reader or _reader(config)

@@ -1,15 +1,43 @@
-"""Which fusion goes with which backbone, where they need each other."""
+"""Which parts go together: refused here, by config alone, is all that could not be built or run."""
 
 from __future__ import annotations
 
+from sensorium.backbones.adaption_prompt import FAMILIES as PROMPT_FAMILIES
+from sensorium.backbones.adaption_prompt import check_prompts
+from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.backbones.cross_lm import BlipTextBackbone
+from sensorium.backbones.cross_seq2seq import CrossSeq2SeqConfig
 from sensorium.backbones.cross_tower import CrossTowerConfig
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
+from sensorium.backbones.token_experts import check_experts
 from sensorium.core.errors import ConfigError
+from sensorium.fusion import FUSIONS
 from sensorium.fusion.apart import ApartConfig
 from sensorium.fusion.cross_attention import CrossAttentionConfig
 from sensorium.fusion.match import MatchConfig
+from sensorium.fusion.splice import SpliceConfig
+from sensorium.fusion.visual_expert import VisualExpertConfig
+from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
+from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.config import ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig
+from sensorium.model.fitting import check_lane
+
+
+def check_model(config: ModelConfig) -> None:
+    """Do the parts fit together? Asked before weights are looked for.
+
+    Raises:
+        ConfigError: what does not, and the nearest that would.
+    """
+    check_fusion(config)
+    _check_visual_prompts(config)
+    for kind, lane in config.lanes.items():
+        check_lane(kind, lane, config.backbone)
+    _check_adapter(config)
+    _check_inside(config)
+    _check_ends(config)
+    _check_details(config)
 
 
 def check_fusion(config: ModelConfig) -> None:
@@ -59,8 +87,148 @@ def check_apart(config: ModelConfig) -> None:
 
 
 def _unlike(config: ModelConfig, expected: str) -> ConfigError:
+    fitting = [name for name in FUSIONS if _meets(config, name)]
     return ConfigError(
         f"fusion {config.fusion.kind} with backbone {config.backbone.kind}",
         expected=expected,
         where="model.fusion",
+        fix=f"with this backbone: {', '.join(fitting)}",
     )
+
+
+def _meets(config: ModelConfig, fusion: str) -> bool:
+    """Whether the backbone and a fusion of this kind are of one sort."""
+    kind = FUSIONS.find(fusion)
+    if isinstance(config.backbone, CrossTowerConfig):
+        return kind is MatchConfig
+    if isinstance(config.backbone, BlipTextBackbone):
+        return kind is CrossAttentionConfig
+    if config.text_frame is not None:
+        return kind is ApartConfig
+    if isinstance(config.backbone, Seq2SeqLMConfig):
+        return kind is SpliceConfig
+    return kind not in (MatchConfig, CrossAttentionConfig, ApartConfig)
+
+
+def _check_adapter(config: ModelConfig) -> None:
+    """Adaption prompts want attention of a kind that they know, and no second weights beside it.
+
+    Raises:
+        ConfigError: the LLM's is another, or a visual expert hooks into the same layers.
+    """
+    adapter, backbone = config.adapter, config.backbone
+    if not isinstance(adapter, AdaptionPromptConfig):
+        return
+    if isinstance(config.fusion, VisualExpertConfig):
+        raise ConfigError(
+            f"adaption prompts with fusion {config.fusion.kind}, which runs the same layers by other weights",
+            where="model.adapter",
+            fix="nearest: adapter: {kind: lora}, or fusion: {kind: splice} or {kind: visual_prompt}",
+        )
+    if not isinstance(backbone, CausalLMConfig):
+        raise ConfigError(
+            f"adaption prompts with backbone {backbone.kind}",
+            expected=f"causal_lm of type {', '.join(PROMPT_FAMILIES)}",
+            where="model.adapter",
+            fix="nearest: adapter: {kind: lora}",
+        )
+    check_prompts(str(backbone.arch.get("model_type")), backbone.num_layers, adapter.layers)
+
+
+def _check_inside(config: ModelConfig) -> None:
+    """What enters inside the LLM's layers, or gives them second weights, wants layers that it knows.
+
+    Raises:
+        ConfigError: the LLM is an encoder-decoder, counts places in two dimensions, or is of another family.
+    """
+    fusion, backbone = config.fusion, config.backbone
+    if isinstance(fusion, VisualExpertConfig) and isinstance(backbone, CausalLMConfig):
+        check_experts(transformers_config(backbone.arch))
+    if isinstance(backbone, CrossSeq2SeqConfig):
+        backbone.check()
+    if isinstance(backbone, Seq2SeqLMConfig) and not isinstance(fusion, SpliceConfig):
+        raise ConfigError(f"fusion {fusion.kind} with an encoder-decoder", where="model.fusion",
+                          fix="nearest: fusion: {kind: splice}, or a decoder-only language model")  # fmt: skip
+    if backbone.mrope and not fusion.fills_slots:
+        raise ConfigError(
+            f"fusion {fusion.kind} with a language model that gives pictures places in two dimensions (M-RoPE)",
+            expected="a fusion whose tokens stand in the text: splice",
+            where="model.fusion",
+            fix="nearest: fusion: {kind: splice}, or the plain qwen2 in place of "
+            f"{getattr(backbone, 'arch', {}).get('model_type')}",
+        )
+
+
+def _check_ends(config: ModelConfig) -> None:
+    """A visual expert knows whether projectors put learned tokens around a picture.
+
+    Raises:
+        ConfigError: what it believes is not so.
+    """
+    if not isinstance(config.fusion, VisualExpertConfig):
+        return
+    for kind, lane in config.lanes.items():
+        ends = bool(getattr(lane.projector, "ends", False))
+        if ends != config.fusion.ends:
+            raise ConfigError(
+                f"fusion visual_expert with ends: {str(config.fusion.ends).lower()}",
+                expected=f"ends: {str(ends).lower()}, as the projector has it",
+                where=f"model.lanes.{kind}.projector",
+            )
+
+
+def _check_details(config: ModelConfig) -> None:
+    """Second encoders and the fusion that reads them come together, one input for each picture.
+
+    Raises:
+        ConfigError: one is there without the other, encoders differ in width, or there are tiles.
+    """
+    wanted = isinstance(config.fusion, VisualExpertDetailConfig)
+    widths: set[int] = set()
+    for kind, lane in config.lanes.items():
+        where = f"model.lanes.{kind}.detail"
+        if (lane.detail is not None) != wanted:
+            raise ConfigError(
+                f"fusion {config.fusion.kind} with{'' if lane.detail else 'out'} a second encoder",
+                where=where,
+                fix="use a detail encoder and fusion: {kind: visual_expert_detail} together",
+            )
+        if lane.detail is not None:
+            widths.add(lane.detail.out_dim)
+            if not isinstance(lane.resolution, FixedResolution):
+                raise ConfigError(f"a second encoder with resolution {lane.resolution.kind}",
+                                  expected="fixed: one input for each picture", where=where)  # fmt: skip
+    if len(widths) > 1:
+        raise ConfigError(f"second encoders of widths {sorted(widths)}", expected="one width",
+                          where="model.lanes")  # fmt: skip
+
+
+def _check_visual_prompts(config: ModelConfig) -> None:
+    """Where media add to adaption prompts: there are some, of as many vectors as features.
+
+    Raises:
+        ConfigError: the model has no prompts, or a medium another number of features.
+    """
+    if not isinstance(config.fusion, VisualPromptConfig):
+        return
+    if not isinstance(config.adapter, AdaptionPromptConfig):
+        raise ConfigError(
+            "fusion visual_prompt in a model without adaption prompts",
+            where="model.adapter",
+            fix="set adapter: {kind: adaption_prompt}",
+        )
+    for kind, lane in config.lanes.items():
+        tokens = lane.tile_grid().tokens
+        if not isinstance(lane.resolution, FixedResolution):
+            raise ConfigError(
+                f"resolution {lane.resolution.kind} with fusion visual_prompt",
+                expected="fixed: every medium adds the same number of features",
+                where=f"model.lanes.{kind}.resolution",
+            )
+        if tokens not in (1, config.adapter.length):
+            raise ConfigError(
+                f"{tokens} features of {kind} for prompts of {config.adapter.length} vectors",
+                expected=f"1 or {config.adapter.length}",
+                where=f"model.lanes.{kind}",
+                fix="choose a pooled feature, or a projector with as many queries",
+            )

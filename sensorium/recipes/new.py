@@ -16,6 +16,7 @@ from sensorium.encoders import ENCODERS
 from sensorium.fusion import FUSIONS
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media import RESOLUTIONS
+from sensorium.model.check import check_model
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
 from sensorium.training.objectives import OBJECTIVES
@@ -70,10 +71,21 @@ def new_recipe(source: Recipe, name: str, parts: Mapping[str, str | None]) -> Re
         (lane,) = values["model"]["lanes"].values()
         lane[part] = config.from_dict({"kind": kind}, where=f"{part} {kind}").to_dict()
     recipe = Recipe.from_dict(values, where=name)
-    for lane in recipe.model.lanes.values():
-        # What a pair of parts refuses, it refuses here and not in training.
-        lane.tile_grid()
+    # What parts refuse of each other, they refuse here and not in training.
+    check_model(recipe.model)
     return recipe
+
+
+def doubts(recipe: Recipe) -> list[str]:
+    """What can be trained and will hardly be meant: encoders that begin at random and never learn."""
+    taught = {learn.part for stage in recipe.stages for learn in stage.learns}
+    return [
+        f"encoders.{kind} ({lane.encoder.kind}) has no weights, and no stage teaches it: it would stay random. "
+        f"Name weights under model.lanes.{kind}.encoder, or let it learn"
+        for kind, lane in recipe.model.lanes.items()
+        if not lane.encoder.weights and not getattr(lane.encoder, "first", None)
+        and recipe.start is None and recipe.stages and f"encoders.{kind}" not in taught
+    ]  # fmt: skip
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:

@@ -37,7 +37,11 @@ def test_new_on_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     words = ["recipe", "new", "mine", "--from", "tiny", "--out", str(file)]
     result = CliRunner().invoke(app, [*words, "--projector", "linear", "--json"])
-    assert json.loads(result.output) == {"file": str(file), "from": "tiny"}, result.exception
+    assert json.loads(result.output) == {
+        "file": str(file), "from": "tiny",
+        "doubts": ["encoders.image (vit) has no weights, and no stage teaches it: it would stay random. "
+                   "Name weights under model.lanes.image.encoder, or let it learn"],
+    }, result.exception
     recipe = Recipe.load(file)
     assert (recipe.name, recipe.model.lane("image").projector.kind) == ("mine", "linear")
     before = file.read_bytes()
@@ -53,7 +57,9 @@ def test_new_on_the_command_line(tmp_path: Path) -> None:
      (["mine", "--from", "llava15"], "did you mean 'llava-1.5'"),
      (["nano", "--from", "tiny"], "'nano' is a recipe that ships"),
      (["a/b", "--from", "tiny"], "a recipe called 'a/b'"),
-     (["mine", "--from", "instructblip", "--projector", "group_concat"], "groups of 4")],
+     (["mine", "--from", "instructblip", "--projector", "group_concat"], "feature: patch with projector group_concat"),
+     (["mine", "--from", "llava-next", "--projector", "qformer"], "nearest for encoder clip: projector linear, mlp"),
+     (["mine", "--from", "qwen2-vl", "--encoder", "clip"], "an encoder of kind qwen2_vit")],
 )  # fmt: skip
 def test_what_cannot_be_is_named(words: list[str], said: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["recipe", "new", *words, "--out", str(tmp_path / "x.yaml")])
