@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from sensorium.backbones.adaption_prompt import GateName, add_prompts
+from sensorium.backbones.arch_file import with_arch
 from sensorium.backbones.inserting import Inserted, inserted
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
@@ -31,6 +33,12 @@ class CausalLMConfig(BackboneConfig):
 
     kind: Literal["causal_lm"] = "causal_lm"
     arch: dict[str, Any]
+    """Left out: that of the folder of `weights`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arch_of_folder(cls, values: Any) -> Any:
+        return with_arch(values)
 
     @classmethod
     def tiny(cls) -> CausalLMConfig:

@@ -76,12 +76,14 @@ def run_training(
     """Train a recipe into a folder; prints each stage's plan."""
     import torch
 
-    from sensorium.interop.assemble import build_pretrained
+    from sensorium.interop.assemble import build_pretrained, reads_bytes
     from sensorium.interop.cache import cache_folder
     from sensorium.interop.saved import save_model
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
+    if reads_bytes(recipe.model) and not quiet:
+        print("no weights and no tokenizer are named for the LLM: it starts at random and reads bytes", file=sys.stderr)
     options = TrainerOptions(
         folder=folder,
         cache=cache_folder() / "features",
