@@ -22,6 +22,7 @@ from sensorium.backbones.segments import can_segment, run_segments
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
+from sensorium.core.naming import nearest
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
 from sensorium.nn.segment_attention import layout_of
@@ -98,12 +99,16 @@ def transformers_config(arch: dict[str, Any]) -> Any:
     Raises:
         ConfigError: no model type is named or transformers does not know it.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     values = {k: v for k, v in arch.items() if k not in ("auto_map", "transformers_version")}
     model_type = values.pop("model_type", None)
     if not isinstance(model_type, str):
         raise ConfigError("backbone config names no 'model_type'")
+    if model_type not in CONFIG_MAPPING:
+        near = nearest(model_type, CONFIG_MAPPING)
+        raise ConfigError(f"transformers knows no model of type {model_type!r}", where="model_type",
+                          fix=f"did you mean {near!r}?" if near else "see the language model's own config.json")  # fmt: skip
     try:
         return AutoConfig.for_model(model_type, **values)
     except ValueError as error:

@@ -89,9 +89,10 @@ def show_command(name: str, overrides: list[str], drawn: bool, as_json: bool) ->
     recipe = find_recipe(name, overrides)
     drawing = ""
     if drawn:
+        from sensorium.cli.prompt import prompt_lines
         from sensorium.recipes.drawing import draw
 
-        drawing = draw(recipe)
+        drawing = draw(recipe) + "\n" + "\n".join(prompt_lines(recipe)) + "\n"
     if as_json:
         print_json({**recipe.to_dict(), "graph": drawing} if drawn else recipe.to_dict())
         return
@@ -115,6 +116,8 @@ def diff_command(first: str, second: str, as_json: bool) -> None:
             for d in found
         ])  # fmt: skip
         return
+    if not found:
+        print("no difference")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for difference in found:
         line = f"{difference.key}: {difference.first!r} | {difference.second!r}"
