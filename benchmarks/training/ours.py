@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import torch
 from protocol import Turns
 from shapes import SHAPES, Shape
 
+from sensorium.data.loader import make_example
+from sensorium.data.source import JsonlSource
 from sensorium.interop.saved import load_model, read_model_config
+from sensorium.processing.collate import collate
+from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe
+from sensorium.training.objectives.next_token import next_token_losses
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import Trainer, TrainerOptions
 
@@ -48,10 +54,17 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--stage", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="*", default=[], help="levers: cache_features=false pack=false ...")
+    parser.add_argument("--set", nargs="*", default=[], help="cache_features=false pack=false ... +plain_loss ...")
+    parser.add_argument("--run", default="run", help="name of the run's folder")
+    parser.add_argument("--losses", action="store_true", help="print the losses of single rows and stop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.losses:
+        print(row_losses(options.work))
+        return
     turns = Turns()
+    for name in (item[1:] for item in options.set if item.startswith("+")):
+        OFF[name]()
 
     class Told(Trainer):
         def log(self, line: dict[str, Any]) -> None:
@@ -63,9 +76,44 @@ def main() -> None:
     run.Trainer = Told
     levers = {k: _value(v) for k, v in (item.split("=", 1) for item in options.set)}
     made = recipe(SHAPES[options.shape], options.work, options.stage, steps=10**6, levers=levers)
-    folder = options.work / f"run-{options.stage}"
+    folder = options.work / f"{options.run}-{options.stage}"
+    shutil.rmtree(folder, ignore_errors=True)
     train_recipe(made, lambda: load_model(options.work / "ours"), lambda *_: None,
                  TrainerOptions(folder=folder, cache=options.work / "features"))  # fmt: skip
+
+
+def row_losses(work: Path) -> list[float]:
+    """Mean loss of the first rows, each alone."""
+    model, tokenizer = load_model(work / "ours")
+    processor, source = Processor(model.config, tokenizer), JsonlSource(work / "data" / "samples.jsonl")
+    found: list[float] = []
+    for i in range(8):
+        batch = collate([[make_example(processor, source[i], "")]], tokenizer.pad_id)
+        with torch.no_grad():
+            losses = next_token_losses(model, batch)
+        found.append(float(losses.total) / losses.count)
+    return found
+
+
+def _dense_mask() -> None:
+    import sensorium.backbones.causal_lm as module
+
+    module.can_segment = lambda lm: False
+
+
+def _plain_loss() -> None:
+    from sensorium.backbones.causal_lm import CausalLM
+
+    CausalLM.head = property(lambda self: None)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _unfused() -> None:
+    whole = torch.optim.AdamW
+    torch.optim.AdamW = lambda made, betas, fused: whole(made, betas=betas, foreach=False)  # pyright: ignore
+
+
+OFF = {"dense_mask": _dense_mask, "plain_loss": _plain_loss, "unfused": _unfused}
+"""What has no setting, because nobody would want it off: for the table of levers alone."""
 
 
 def _value(text: str) -> Any:

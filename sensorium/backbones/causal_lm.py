@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from sensorium.backbones.adaption_prompt import GateName, add_prompts
 from sensorium.backbones.arch_file import with_arch
 from sensorium.backbones.inserting import Inserted, inserted
+from sensorium.backbones.logit_quirks import logit_quirks
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
+from sensorium.backbones.prefix import Prefix, build_prefix
+from sensorium.backbones.quantised import quantise
 from sensorium.backbones.segments import can_segment, run_segments
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
@@ -35,6 +38,8 @@ class CausalLMConfig(BackboneConfig):
     kind: Literal["causal_lm"] = "causal_lm"
     arch: dict[str, Any]
     """Left out: that of the folder of `weights`."""
+    quantise: Literal["nf4"] | None = None
+    """Linear layers in four bits, frozen, for an adapter to learn beside them (`backbones/quantised.py`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +128,10 @@ class CausalLM(nn.Module):
         self.config = config
         hf_config = transformers_config(config.arch)
         self.lm: Any = self._language_model(hf_config, folder)
-        self.logit_scale, self.logit_softcap = _logit_quirks(hf_config)
+        if config.quantise is not None:
+            quantise(self.lm, sourced=folder is not None)
+        self.logit_scale, self.logit_softcap = logit_quirks(hf_config)
+        self.prefix_tuning: Prefix | None = None
 
     def _language_model(self, hf_config: Any, folder: Path | None) -> Any:
         """The transformers model, with the weights in `folder` or random ones."""
@@ -172,6 +180,14 @@ class CausalLM(nn.Module):
         """
         add_prompts(self.lm.config.model_type, self.decoder_layers(), layers, length, gate)
 
+    def add_prefix(self, length: int, hidden: int | None) -> None:
+        """Put learned keys and values in front of every row.
+
+        Raises:
+            ConfigError: the language model cannot have them.
+        """
+        self.prefix_tuning = build_prefix(self.lm.config, length, hidden, self.embedding.weight)
+
     def layers_for_experts(self) -> list[nn.Module]:
         """The decoder layers, whose linear layers get experts.
 
@@ -193,7 +209,8 @@ class CausalLM(nn.Module):
 
     def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
-        if insert is None and batch.places_3BT is None and can_segment(self.lm) and not embeds_BTD.is_cuda:
+        plain = insert is None and batch.places_3BT is None and self.prefix_tuning is None
+        if plain and can_segment(self.lm) and not embeds_BTD.is_cuda:
             layout = layout_of(batch.segments_BT, batch.branches_BT)
             return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)
         return self(
@@ -246,6 +263,11 @@ class CausalLM(nn.Module):
         if places_3BT is not None:
             # In transformers' order: what masks go by, then what queries and keys are turned by.
             position_ids = torch.cat([positions_BT[None], places_3BT])
+        if self.prefix_tuning is not None:
+            position_ids = position_ids + self.prefix_tuning.length
+            cache = self.prefix_tuning.filled(cache, embeds_BTD)
+            if segments_BT is None and mask is not None:
+                mask = self.prefix_tuning.in_front(mask)
         with inserted(insert, self.lm, self.decoder_layers):
             return self._decode(embeds_BTD, position_ids, mask, cache)
 
@@ -262,6 +284,8 @@ class CausalLM(nn.Module):
         """One mask, or one for each type of layer where a decoder mixes several."""
         config = self.lm.config.get_text_config()
         found = packed_mask(config, segments_BT, positions_BT, branches_BT)
+        if self.prefix_tuning is not None:
+            found = {kind: self.prefix_tuning.in_front(allowed) for kind, allowed in found.items()}
         masks = {kind: self._native(allowed) for kind, allowed in found.items()}
         # Decoders of one type throughout take the mask itself, not all of them a dict.
         return masks if len(masks) > 1 else next(iter(masks.values()))
@@ -291,14 +315,3 @@ class CausalLM(nn.Module):
         if self.logit_softcap is not None:
             logits = torch.tanh(logits / self.logit_softcap) * self.logit_softcap
         return logits
-
-
-def _logit_quirks(config: Any) -> tuple[float, float | None]:
-    """Scale and soft cap that some families apply after the output embedding."""
-    scale = 1.0
-    if getattr(config, "logits_scaling", None):  # Granite divides
-        scale = 1.0 / float(config.logits_scaling)
-    if getattr(config, "logit_scale", None) and config.model_type.startswith("cohere"):
-        scale = float(config.logit_scale)
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and later
-    return scale, None if cap is None else float(cap)

@@ -24,6 +24,8 @@ class AnswerOptions:
     """0 answers greedily."""
     experts: tuple[str, ...] = ()
     """Who tells of pictures, which the model then does not see."""
+    cache_features: bool = False
+    """Keep what the encoder makes of pictures on disk."""
 
 
 class Answerer:
@@ -44,6 +46,8 @@ class Answerer:
         self._sampling = Sampling(temperature=options.temperature)
         configs = parse_experts(options.experts)
         self.loaded = load(options.model, options.device)
+        if options.cache_features:
+            self.loaded.keep_features()
         config = self.loaded.network.config
         if config.text_frame is not None:
             raise ConfigError(

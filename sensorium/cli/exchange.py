@@ -39,6 +39,8 @@ class ImportOptions:
     llm: str | None = None
     tower: str | None = None
     more: tuple[str, ...] = ()
+    onto: str | None = None
+    """For an adapter alone: the model it goes onto."""
 
 
 def find_checkpoint(source: str) -> Path:
@@ -72,6 +74,9 @@ def import_command(source: str, out: str, options: ImportOptions, as_json: bool)
 
     check_target(Path(out), Path(source))
     path = find_checkpoint(source)
+    if options.onto is not None:
+        _import_adapter(path, out, options, as_json)
+        return
     if options == ImportOptions() and holds_pformer(path):
         _say(out, import_pformer(path, Path(out)), "A teacher for stages whose objective is `aligned`", as_json)
         return
@@ -93,6 +98,27 @@ def _say(out: str, count: int, what: str, as_json: bool) -> None:
         print_json({"folder": out, "parameters": count})
     else:
         print(f"{out}: {count:,} parameters. {what}")
+
+
+def _import_adapter(path: Path, out: str, options: ImportOptions, as_json: bool) -> None:
+    """An adapter in peft's layout goes onto a model of ours."""
+    from sensorium.api import find_model
+    from sensorium.cli.main import print_json
+    from sensorium.cli.training import try_it
+    from sensorium.interop.adapter_import import import_adapter
+
+    if options != ImportOptions(onto=options.onto):
+        raise ConfigError("--onto goes without --llm, --tower and --with", where=str(path))
+    onto = find_model(str(options.onto))
+    check_target(Path(out), onto)
+    config = import_adapter(path, onto, Path(out))
+    places = [prefix.removesuffix(".") for prefix in config.low_rank]
+    # A prefix stands in front of the LLM.
+    places += ["backbone"] if config.adapter is not None and "backbone" not in places else []
+    if as_json:
+        print_json({"folder": out, "adapters": places})
+    else:
+        print(f"{out}: {onto} with an adapter on {', '.join(places)}. {try_it(config, out)}")
 
 
 @dataclass(frozen=True, slots=True)

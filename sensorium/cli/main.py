@@ -46,6 +46,7 @@ Experts = Annotated[
 ]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
+CacheFeatures = Annotated[bool, typer.Option("--cache-features", help="Keep what the encoder makes of pictures, and use what training or an evaluation kept (`sensorium cache`).")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
@@ -63,12 +64,13 @@ def ask(
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
 
-    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()))
+    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features)
     ask_command(picture, question, options, as_json)
 
 
@@ -80,11 +82,12 @@ def chat(
     max_tokens: MaxTokens = 128,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
 ) -> None:
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions, chat_command
 
-    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ())))
+    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features))
 
 
 @app.command()
@@ -129,12 +132,14 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
-    from sensorium.cli.evaluating import eval_command
+    from sensorium.cli.evaluating import EvalOptions, eval_command
 
-    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [])
+    options = EvalOptions(model, device, limit, out, tuple(expert or ()), cache_features)
+    eval_command(benchmarks or [], options, as_json)
 
 
 @app.command()
@@ -204,13 +209,14 @@ def import_model(
     more: Annotated[
         list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from; may be repeated.")
     ] = None,
+    onto: Annotated[str | None, typer.Option(help="For an adapter in peft's layout: the model it goes onto.")] = None,
     as_json: Json = False,
 ) -> None:
     """Bring in a checkpoint in transformers' layout or in its authors' own (docs/exchange.md lists both).
     Pickled code is never run."""
     from sensorium.cli.exchange import ImportOptions, import_command
 
-    import_command(source, out, ImportOptions(llm, tower, tuple(more or ())), as_json)
+    import_command(source, out, ImportOptions(llm, tower, tuple(more or ()), onto), as_json)
 
 
 @app.command()
@@ -229,6 +235,43 @@ def export(
     from sensorium.cli.exchange import ExportOptions, export_command
 
     export_command(folder, out, ExportOptions(to, half, number, llm_only, adapter_only), as_json)
+
+
+@app.command()
+def merge(
+    folder: Annotated[str, typer.Argument(help="A Sensorium model with low-rank adapters: name or folder.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    forget: Annotated[bool, typer.Option(help="Do not keep what `unmerge` needs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make low-rank adapters (LoRA, DoRA) part of the weights: the same answers, nothing beside them."""
+    from sensorium.cli.merging import merge_command
+
+    merge_command(folder, out, forget, as_json)
+
+
+@app.command()
+def unmerge(
+    folder: Annotated[str, typer.Argument(help="A model that `merge` wrote.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    base: Annotated[bool, typer.Option(help="The model without its adapters.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Give back the weights as they were before `merge`, bit for bit, and the adapters apart."""
+    from sensorium.cli.merging import unmerge_command
+
+    unmerge_command(folder, out, base, as_json)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option(help="Remove everything that no living process is writing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What the feature store holds: outputs of frozen encoders, kept by `cache_features`."""
+    from sensorium.cli.cache import cache_command
+
+    cache_command(clear, as_json)
 
 
 @app.command()

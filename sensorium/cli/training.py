@@ -77,7 +77,7 @@ def run_training(
     import torch
 
     from sensorium.interop.assemble import build_pretrained, reads_bytes
-    from sensorium.interop.cache import cache_folder
+    from sensorium.interop.cache import features_folder
     from sensorium.interop.saved import save_model
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
@@ -86,7 +86,7 @@ def run_training(
         print("no weights and no tokenizer are named for the LLM: it starts at random and reads bytes", file=sys.stderr)
     options = TrainerOptions(
         folder=folder,
-        cache=cache_folder() / "features",
+        cache=features_folder(),
         resume=resume,
         tensorboard=tensorboard,
         on_plan=None if quiet else print_plan,
@@ -126,9 +126,17 @@ def print_plan(plan: Any, precision: str) -> None:
     say(f"stage {plan.name}: {plan.steps} steps over {plan.rows:,} rows, {precision}; first batch "
         f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
         f"about {plan.memory_mb:,} MB")  # fmt: skip
+    say(f"  {plan.fit.describe()}")
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")
+    say(f"  {'what learns':<58} {'lr':>9} {'decay':>7}")
+    for group in plan.groups:
+        row = group.to_json()
+        # One line for all of them follows.
+        if group.learn.layer_decay is None:
+            what = f"{row['part']}, {row['which']}: {row['parameters']:,} in {row['kind']}"
+            say(f"  {what:<58} {row['lr']:>9.2e} {row['weight_decay']:>7g}")
     for part, rates in plan.rates:
         say(f"  {part}: learning rates from {rates[0]:.2e} at the input to {rates[-1]:.2e}, "
             f"{len(rates)} of them")  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sensorium.backbones.llama_steps import LlamaSteps, LlamaWeights, can_step
+from sensorium.backbones.prefix import PREFIX_NAME
 from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
@@ -55,6 +56,8 @@ class Engine:
         self.model = model.eval()
         self.processor = processor
         lm = model.backbone.lm
+        # The fused steps know nothing of a prefix.
+        plain_steps = plain_steps or getattr(model.backbone, PREFIX_NAME, None) is not None
         self._fast = LlamaWeights(lm) if not plain_steps and can_step(lm) else None
 
     def respond(
@@ -157,7 +160,7 @@ class Engine:
         """
         if self.model.config.text_frame is not None:
             raise no_words()
-        limit = self.model.config.backbone.max_positions
+        limit = self.model.config.longest_row
         longest = max(len(p) for p in prompts)
         if longest + max_tokens > limit:
             raise DataError(

@@ -28,9 +28,10 @@ from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.interop.gguf import LAYER_NAMES, TOP_NAMES
 from sensorium.interop.gguf_vocabulary import refusal, vocabulary
 from sensorium.interop.key_map import KeyMap, Rule
-from sensorium.interop.saved import load_model
+from sensorium.interop.saved import load_model, read_model_config
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig
+from sensorium.model.check import refuse_quantised
+from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.chat import choose_template
 from sensorium.text.jinja import as_jinja
@@ -84,10 +85,13 @@ def export_gguf(folder: Path, out: Path, number: Number = "f16", *, llm_only: bo
     Raises:
         ConfigError: a part is none of llama.cpp's, or its tokenizer is not known there.
     """
+    refuse_quantised(read_model_config(folder), "a GGUF file", str(folder))
     model, tokenizer = load_model(folder)
     config = model.config
     if isinstance(config.adapter, AdaptionPromptConfig):
         raise refusal("it has adaption prompts", "no adapter, or LoRA, which is merged")
+    if isinstance(config.adapter, PrefixConfig):
+        raise refusal("it has a prefix", "no adapter, or LoRA, which is merged")
     if config.tuning is not None and config.tuning.added:
         raise refusal("its LLM has biases of its own", "no adapter, or LoRA, which is merged")
     arch = llm_architecture(config)

@@ -19,7 +19,8 @@ from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.processor_files import grown, processor_files, with_image_token
 from sensorium.interop.saved import load_model, read_model_config, save_model
-from sensorium.model.config import AdaptionPromptConfig, ModelConfig
+from sensorium.model.check import refuse_quantised
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
 from sensorium.text.reader import FOLDER as READER
@@ -113,6 +114,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
         ConfigError: the model does not fit the family, or has adaption prompts.
     """
     config = read_model_config(folder)
+    refuse_quantised(config, "a copy in a foreign layout", str(folder))
     if config.tuning is not None and config.tuning.added:
         raise ConfigError(
             "a model with biases of its own in the LLM",
@@ -120,9 +122,9 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
             where=str(folder),
             fix="load it with sensorium.load",
         )
-    if isinstance(config.adapter, AdaptionPromptConfig):
+    if isinstance(config.adapter, AdaptionPromptConfig | PrefixConfig):
         raise ConfigError(
-            "a model with adaption prompts",
+            f"a model with {'adaption prompts' if isinstance(config.adapter, AdaptionPromptConfig) else 'a prefix'}",
             expected="no adapter, or LoRA, which is merged: foreign layouts have no place for prompts",
             where=str(folder),
             fix="load it with sensorium.load",

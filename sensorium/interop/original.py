@@ -13,6 +13,7 @@ from torch import Tensor
 from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.core.atomic import write_json
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.interop.adapter_import import read_lora
 from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.key_map import KeyMap
@@ -20,9 +21,8 @@ from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found, Original, read_json
 from sensorium.interop.saved import plain_name, save_model
 from sensorium.interop.torch_file import has_weights, read_checkpoint
-from sensorium.model.adapter import merge_into
+from sensorium.model.adapter import LORA_MARK, merge_into
 from sensorium.model.config import LoraConfig
-from sensorium.model.learning import LORA_MARK
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.tokenizer import Tokenizer
 
@@ -33,11 +33,6 @@ ADAPTER = "adapter_config.json"
 PIECES = tuple(f"{name}.{end}" for name in ("mm_projector", "non_lora_trainables", "adapter_model")
                for end in ("bin", "safetensors"))  # fmt: skip
 """What training leaves in a folder that holds no whole model."""
-PLAIN_LORA = {"bias": "none", "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
-              "modules_to_save": None, "fan_in_fan_out": False}  # fmt: skip
-"""Values of adapter_config.json; others mean more than a product of two matrices."""
-
-
 def is_original(path: Path) -> bool:
     """Whether this is to be read here, and not a folder in transformers' layout."""
     if not path.is_dir():
@@ -144,13 +139,10 @@ def _lora(folder: Path) -> LoraConfig:
     values = read_json(file)
     if "r" not in values or "lora_alpha" not in values:
         raise WeightsError("low-rank matrices and no r and lora_alpha for them", where=str(file))
-    more = sorted(k for k, plain in PLAIN_LORA.items() if values.get(k) not in (plain, None, [], {}))
-    if more:
-        raise WeightsError(f"an adapter with {', '.join(more)}", expected="plain low-rank matrices",
-                           where=str(file))  # fmt: skip
-    rank, alpha = int(values["r"]), float(values["lora_alpha"])
-    # rsLoRA divides by the root of the rank.
-    return LoraConfig(rank=rank, alpha=alpha * rank**0.5 if values.get("use_rslora") else alpha)
+    lora = read_lora(values, str(file))
+    if lora.dora:
+        raise WeightsError("an adapter with use_dora", expected="plain low-rank matrices", where=str(file))
+    return lora
 
 
 def _layout(found: Found) -> tuple[str, Original]:

@@ -18,9 +18,10 @@ import sensorium
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
-from sensorium.model.adapter import merge_into
-from sensorium.model.config import LoraConfig, ModelConfig
-from sensorium.model.learning import LORA_MARK, own_names
+from sensorium.model.adapter import LORA_MARK, inject_adapter, merge_all
+from sensorium.model.check import is_quantised
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import own_names
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
 from sensorium.text.reader import Reader
@@ -89,7 +90,8 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
-    """Read a model folder; low-rank adapters are merged into the LLM, adaption prompts stay.
+    """Read a model folder; low-rank adapters are merged into the LLM, adaption prompts stay. Beside a
+    quantised LLM, low-rank adapters stay, too.
 
     Raises:
         WeightsError: a file is missing, damaged, or does not fit the config.
@@ -118,11 +120,22 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
                     where=str(folder),
                 )
             state[name].copy_(value)
+    if is_quantised(config):
+        _put_beside(model, adapter)
     if adapter:
-        if not isinstance(config.adapter, LoraConfig):
-            raise WeightsError("low-rank matrices without a LoRA config", where=str(folder))
-        merge_into(state, adapter, config.adapter)
+        merge_all(state, adapter, config, str(folder))
     return model.eval(), tokenizer
+
+
+def _put_beside(model: MultimodalModel, adapter: dict[str, Tensor]) -> None:
+    """Let the LLM keep its low-rank adapter apart, and take it out of what is to be merged."""
+    mine = {name: adapter.pop(name) for name in list(adapter) if name.startswith("backbone.")}
+    if mine:
+        inject_adapter(model, "backbone.")
+        here = {plain_name(name): value for name, value in model.state_dict().items()}
+        with torch.no_grad():
+            for name, value in mine.items():
+                here[name].copy_(value)
 
 
 def tied_names(folder: Path) -> dict[str, str]:
@@ -161,9 +174,15 @@ def recast(folder: Path, out: Path, *, half: bool) -> None:
             target / "model.safetensors",
             metadata={"format": "pt"},
         )
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "foreign.json"):
-            if (folder / name).exists():
-                (target / name).write_bytes((folder / name).read_bytes())
-        reader = Reader.find(folder)
-        if reader:
-            reader.save(target)
+        (target / "config.json").write_bytes((folder / "config.json").read_bytes())
+        copy_side_files(folder, target)
+
+
+def copy_side_files(folder: Path, target: Path) -> None:
+    """Copy what lies in a model folder beside its config and its weights."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "foreign.json"):
+        if (folder / name).exists():
+            (target / name).write_bytes((folder / name).read_bytes())
+    reader = Reader.find(folder)
+    if reader:
+        reader.save(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,9 @@ from sensorium.core.errors import WeightsError
 from sensorium.interop.locate import locate
 from sensorium.interop.saved import plain_name, read_model_config, tied_names
 from sensorium.interop.text_half import fill_from_bert, has_bert
-from sensorium.model.adapter import has_lora, merge_into
-from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
-from sensorium.model.learning import LORA_MARK, own_names, owner
+from sensorium.model.adapter import LORA_MARK, MAGNITUDE, has_lora, merge_all, reset_magnitudes
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
+from sensorium.model.learning import own_names, owner
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.positions import TABLES, refitted
 from sensorium.nn.pretrained import read_file
@@ -59,13 +60,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
     resized = _refit_positions(stored, {plain: state[name] for plain, name in by_plain.items()})
     unfit = _lost_prompts(saved, model.config, folder)
-    if adapter and saved.backbone != model.config.backbone:
-        # It was trained beside other weights.
-        unfit.add("adapter" if has_lora(model) else "backbone")
-        adapter = {}
-    elif adapter and has_lora(model) and saved.adapter == model.config.adapter:
-        stored |= adapter
-        adapter = {}
+    unfit |= _low_rank(adapter, stored, saved, model)
     unfit |= {_part(n) for n, v in stored.items()
               if n not in by_plain or state[by_plain[n]].shape != v.shape}  # fmt: skip
     here = set(stored) | set(tied_names(folder))
@@ -74,13 +69,11 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     unfit |= {_part(n) for n in own_names(model) - born if plain_name(n) not in here}
     taken = {by_plain[n]: v for n, v in stored.items() if unfit.isdisjoint({owner(n), _part(n)})}
     if adapter:
-        if not isinstance(saved.adapter, LoraConfig):
-            raise WeightsError("low-rank matrices without a LoRA config", where=str(folder))
         targets = {by_plain[n.partition(".lora_")[0] + ".weight"] for n in adapter}
         # Onto the saved model's own weights, where it has some.
         merged = {plain_name(name): (taken if name in taken else state)[name].to(state[name].dtype)
                   for name in targets}  # fmt: skip
-        merge_into(merged, adapter, saved.adapter)
+        merge_all(merged, adapter, saved, str(folder))
         taken |= {by_plain[n]: value for n, value in merged.items()}
     if not taken:
         raise WeightsError(
@@ -90,12 +83,49 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
             fix="start from a model with the same encoder, projector or LLM, or leave `start` out",
         )
     _copy(state, taken)
+    for prefix, lora in model.config.low_rank.items():
+        if lora.dora and not any(n.startswith(prefix) and MAGNITUDE in n for n in taken):
+            reset_magnitudes(model, prefix)
     filled: set[str] = set()
     for part in sorted(unfit):
         if part.endswith(TEXT) and _whole(part) not in unfit:
             filled |= _from_reader(model, part.removesuffix(TEXT), state)
     return Started(set(taken) | filled, _new(unfit - {_part(n) for n in filled}, state),
                    [n for n in resized if by_plain[n] in taken])  # fmt: skip
+
+
+def _low_rank(
+    adapter: dict[str, Tensor], stored: dict[str, Tensor], saved: ModelConfig, model: MultimodalModel
+) -> set[str]:
+    """Sort a saved model's low-rank matrices: what this one has a place for moves to `stored`, and what is
+    to be merged is left in `adapter`.
+
+    Returns:
+        Parts that do not fit: adapters that were trained beside other weights, or what they stood in.
+    """
+    unfit: set[str] = set()
+    for prefix, lora in saved.low_rank.items():
+        mine = {name: adapter[name] for name in adapter if name.startswith(prefix)}
+        if not mine:
+            continue
+        here = has_lora(model, prefix)
+        if _beside(saved, prefix) != _beside(model.config, prefix):
+            unfit.add(owner(min(mine)) if here else prefix.removesuffix("."))
+        elif here and model.config.low_rank[prefix] == lora:
+            stored |= mine
+        else:
+            continue
+        for name in mine:
+            del adapter[name]
+    return unfit
+
+
+def _beside(config: ModelConfig, prefix: str) -> Any:
+    """The config of the weights that an adapter stands beside."""
+    head, _, kind = prefix.removesuffix(".").partition(".")
+    if head == "backbone":
+        return config.backbone
+    return config.lanes[kind].encoder if kind in config.lanes else None
 
 
 def _from_reader(model: MultimodalModel, projector: str, state: dict[str, Tensor]) -> set[str]:
@@ -181,13 +211,15 @@ def _lost_prompts(saved: ModelConfig, mine: ModelConfig, folder: Path) -> set[st
             where=str(folder),
             fix="give the recipe the same adapter, or leave `start` out",
         )
-    if not isinstance(saved.adapter, AdaptionPromptConfig):
+    if not isinstance(saved.adapter, AdaptionPromptConfig | PrefixConfig):
         return set()
     if saved.backbone != mine.backbone:
         return {"adapter"}
+    is_prompts = isinstance(saved.adapter, AdaptionPromptConfig)
     if saved.adapter != mine.adapter:
         raise WeightsError(
-            "the saved model's adaption prompts have no place in this one, and cannot be merged",
+            f"the saved model's {'adaption prompts have' if is_prompts else 'prefix has'} no place in this one, "
+            "and cannot be merged",
             expected=f"model.adapter={saved.adapter.to_dict()}",
             where=str(folder),
             fix="give the recipe the same adapter, or leave `start` out",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sensorium.backbones.adaption_prompt import FAMILIES as PROMPT_FAMILIES
-from sensorium.backbones.adaption_prompt import check_prompts
-from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
+from collections.abc import Collection
+
+import torch
+
 from sensorium.backbones.cross_lm import BlipTextBackbone
-from sensorium.backbones.cross_seq2seq import CrossSeq2SeqConfig
 from sensorium.backbones.cross_tower import CrossTowerConfig
+from sensorium.backbones.quantised import DEVICES
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
-from sensorium.backbones.token_experts import check_experts
 from sensorium.core.errors import ConfigError
 from sensorium.fusion import FUSIONS
 from sensorium.fusion.apart import ApartConfig
@@ -20,8 +20,9 @@ from sensorium.fusion.visual_expert import VisualExpertConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.config import AdaptionPromptConfig, ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig, PrefixConfig
 from sensorium.model.fitting import check_lane
+from sensorium.model.inside import check_adapter, check_inside
 
 
 def check_model(config: ModelConfig) -> None:
@@ -34,10 +35,62 @@ def check_model(config: ModelConfig) -> None:
     _check_visual_prompts(config)
     for kind, lane in config.lanes.items():
         check_lane(kind, lane, config.backbone)
-    _check_adapter(config)
-    _check_inside(config)
+    check_quantised(config)
+    check_adapter(config)
+    check_inside(config)
     _check_ends(config)
     _check_details(config)
+
+
+def check_quantised(config: ModelConfig) -> None:
+    """What goes with a backbone in four bits.
+
+    Raises:
+        ConfigError: an adapter or a fusion needs its weights as numbers.
+    """
+    if not is_quantised(config):
+        return
+    found = [(config.adapter, "model.adapter", "lora or prefix", LoraConfig | PrefixConfig),
+             (config.fusion, "model.fusion", "another fusion", None)]  # fmt: skip
+    for part, where, expected, fits in found:
+        bad = isinstance(part, VisualExpertConfig) if fits is None else part is not None and not isinstance(part, fits)
+        if part is not None and bad:
+            raise ConfigError(f"{part.kind} with a quantised backbone, whose weights it would have to read",
+                              expected=expected, where=where, fix="leave backbone.quantise out")  # fmt: skip
+
+
+def is_quantised(config: ModelConfig) -> bool:
+    """Whether the language model's weights are in four bits."""
+    return getattr(config.backbone, "quantise", None) is not None
+
+
+def check_quantised_run(device: torch.device, learns: Collection[str]) -> None:
+    """Whether a quantised language model can run there, while these parts learn.
+
+    Raises:
+        ConfigError: naming the device or the part.
+    """
+    if device.type not in DEVICES:
+        raise ConfigError(f"a quantised language model on {device.type}", expected=f"one of {', '.join(DEVICES)}",
+                          where="model.backbone.quantise", fix="run on the CPU, or leave quantise out")  # fmt: skip
+    if "backbone" in learns:
+        raise ConfigError("the backbone learns, and is quantised", expected="part adapter: lora or prefix",
+                          where="learns", fix="let an adapter learn, or leave backbone.quantise out")  # fmt: skip
+
+
+def refuse_quantised(config: ModelConfig, what: str, where: str) -> None:
+    """Refuse what needs the language model's weights as numbers.
+
+    Raises:
+        ConfigError: they are in four bits.
+    """
+    if is_quantised(config):
+        raise ConfigError(
+            f"{what} of a model whose language model is quantised",
+            expected="weights as numbers: what is read back from four bits is not what the source holds",
+            where=where,
+            fix="export the adapter with --adapter-only; put it onto a model without backbone.quantise with import --onto",
+        )
 
 
 def check_fusion(config: ModelConfig) -> None:
@@ -108,55 +161,6 @@ def _meets(config: ModelConfig, fusion: str) -> bool:
     if isinstance(config.backbone, Seq2SeqLMConfig):
         return kind is SpliceConfig
     return kind not in (MatchConfig, CrossAttentionConfig, ApartConfig)
-
-
-def _check_adapter(config: ModelConfig) -> None:
-    """Adaption prompts want attention of a kind that they know, and no second weights beside it.
-
-    Raises:
-        ConfigError: the LLM's is another, or a visual expert hooks into the same layers.
-    """
-    adapter, backbone = config.adapter, config.backbone
-    if not isinstance(adapter, AdaptionPromptConfig):
-        return
-    if isinstance(config.fusion, VisualExpertConfig):
-        raise ConfigError(
-            f"adaption prompts with fusion {config.fusion.kind}, which runs the same layers by other weights",
-            where="model.adapter",
-            fix="nearest: adapter: {kind: lora}, or fusion: {kind: splice} or {kind: visual_prompt}",
-        )
-    if not isinstance(backbone, CausalLMConfig):
-        raise ConfigError(
-            f"adaption prompts with backbone {backbone.kind}",
-            expected=f"causal_lm of type {', '.join(PROMPT_FAMILIES)}",
-            where="model.adapter",
-            fix="nearest: adapter: {kind: lora}",
-        )
-    check_prompts(str(backbone.arch.get("model_type")), backbone.num_layers, adapter.layers)
-
-
-def _check_inside(config: ModelConfig) -> None:
-    """What enters inside the LLM's layers, or gives them second weights, wants layers that it knows.
-
-    Raises:
-        ConfigError: the LLM is an encoder-decoder, counts places in two dimensions, or is of another family.
-    """
-    fusion, backbone = config.fusion, config.backbone
-    if isinstance(fusion, VisualExpertConfig) and isinstance(backbone, CausalLMConfig):
-        check_experts(transformers_config(backbone.arch))
-    if isinstance(backbone, CrossSeq2SeqConfig):
-        backbone.check()
-    if isinstance(backbone, Seq2SeqLMConfig) and not isinstance(fusion, SpliceConfig):
-        raise ConfigError(f"fusion {fusion.kind} with an encoder-decoder", where="model.fusion",
-                          fix="nearest: fusion: {kind: splice}, or a decoder-only language model")  # fmt: skip
-    if backbone.mrope and not fusion.fills_slots:
-        raise ConfigError(
-            f"fusion {fusion.kind} with a language model that gives pictures places in two dimensions (M-RoPE)",
-            expected="a fusion whose tokens stand in the text: splice",
-            where="model.fusion",
-            fix="nearest: fusion: {kind: splice}, or the plain qwen2 in place of "
-            f"{getattr(backbone, 'arch', {}).get('model_type')}",
-        )
 
 
 def _check_ends(config: ModelConfig) -> None:

@@ -38,6 +38,43 @@ AnyFusion = Annotated[SerializeAsAny[FusionConfig], kinds(FUSIONS, FusionConfig)
 AnyResolution = Annotated[SerializeAsAny[ResolutionConfig], kinds(RESOLUTIONS, ResolutionConfig)]
 
 
+class AdapterConfig(PartConfig):
+    """A small part that learns inside a frozen LLM; `model/adapter.py` says what becomes of it."""
+
+
+class LoraConfig(AdapterConfig):
+    """A low-rank adapter on linear layers (arXiv:2106.09685), through peft."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, ge=1)
+    alpha: float = 32.0
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Patterns over the names of linear layers (`core/patterns.py`): `q_proj`, `layers.[8-15].mlp`, `*` for
+    all but the scores over the vocabulary. Of the default's names a model may lack some."""
+    dora: bool = False
+    """The length of each output's weights learns apart from their direction (DoRA, arXiv:2402.09353)."""
+    rslora: bool = False
+    """Divide by the root of the rank, not by the rank (arXiv:2312.03732)."""
+
+    @property
+    def scale(self) -> float:
+        """Factor on the low-rank product."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    @classmethod
+    def tiny(cls) -> LoraConfig:
+        return cls(rank=2, alpha=4.0)
+
+
 class LaneConfig(Config):
     """One modality's way into the LLM."""
 
@@ -48,6 +85,8 @@ class LaneConfig(Config):
     """Turn tokens into averages of word embeddings."""
     detail: AnyEncoder | None = None
     """A second encoder of the same picture, whose features enter inside the LLM's layers."""
+    adapter: LoraConfig | None = None
+    """A low-rank adapter on the encoder, the part `adapters.KIND`."""
 
     @model_validator(mode="after")
     def _patches_fit(self) -> LaneConfig:
@@ -76,32 +115,6 @@ def _native_encoders() -> list[str]:
     """Those that take pictures of any size."""
     plain = EncoderConfig.native_patch_px
     return [name for name in ENCODERS if ENCODERS.find(name).native_patch_px is not plain]
-
-
-class AdapterConfig(PartConfig):
-    """A small part that learns inside a frozen LLM; `model/adapter.py` says what becomes of it."""
-
-
-class LoraConfig(AdapterConfig):
-    """A low-rank adapter on the LLM's linear layers (arXiv:2106.09685), through peft."""
-
-    kind: Literal["lora"] = "lora"
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-
-    @classmethod
-    def tiny(cls) -> LoraConfig:
-        return cls(rank=2, alpha=4.0)
 
 
 class BiasNormConfig(AdapterConfig):
@@ -138,12 +151,27 @@ class AdaptionPromptConfig(AdapterConfig):
         return cls(layers=1, length=3)
 
 
+class PrefixConfig(AdapterConfig):
+    """Learned keys and values that every layer of the LLM attends to (prefix tuning, arXiv:2101.00190)."""
+
+    kind: Literal["prefix"] = "prefix"
+    length: int = Field(default=20, ge=1)
+    """Vectors in front of every row; they take places of the LLM's longest row."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of the layers that the vectors come from; None: they learn themselves."""
+
+    @classmethod
+    def tiny(cls) -> PrefixConfig:
+        return cls(length=3)
+
+
 ADAPTERS = NameTable(
     "adapter",
     {
         "lora": "sensorium.model.config:LoraConfig",
         "adaption_prompt": "sensorium.model.config:AdaptionPromptConfig",
         "bias_norm": "sensorium.model.config:BiasNormConfig",
+        "prefix": "sensorium.model.config:PrefixConfig",
     },
 )
 # Configs from before there were kinds name none.
@@ -175,6 +203,18 @@ class ModelConfig(Config):
         if isinstance(self.adapter, AdaptionPromptConfig):
             return self.adapter.tuning
         return self.adapter if isinstance(self.adapter, BiasNormConfig) else None
+
+    @property
+    def low_rank(self) -> dict[str, LoraConfig]:
+        """Low-rank adapters, by the prefix of what they stand in: `backbone.`, `encoders.image.`."""
+        found = {f"encoders.{kind}.": lane.adapter for kind, lane in self.lanes.items() if lane.adapter}
+        return found | ({"backbone.": self.adapter} if isinstance(self.adapter, LoraConfig) else {})
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens that a row may have: the LLM's positions, without those of a prefix."""
+        taken = self.adapter.length if isinstance(self.adapter, PrefixConfig) else 0
+        return self.backbone.max_positions - taken
 
     @property
     def text_frame(self) -> TextFrame | None:

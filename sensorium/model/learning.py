@@ -10,15 +10,18 @@ from torch import nn
 from torch.nn import Parameter
 
 from sensorium.backbones.llama_steps import PROMPT_NAME
+from sensorium.backbones.prefix import PREFIX_NAME
+from sensorium.backbones.quantised import whole_size
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean, of_detail
+from sensorium.core.patterns import fitting
+from sensorium.model.adapter import LORA_MARK
 from sensorium.model.config import BiasNormConfig
 from sensorium.model.layer_rates import by_layer
 from sensorium.model.learning_rows import learning_size, set_rows
 from sensorium.model.multimodal import MultimodalModel
 
-LORA_MARK = "lora_"
 PROMPT_MARK = f".{PROMPT_NAME}."
 OBJECTIVE = "objective"
 """The part that a stage's objective adds to the model while the stage runs."""
@@ -30,20 +33,34 @@ class Learn(Config):
     """One part that learns in a stage, with its own learning rate."""
 
     part: str
-    """`encoders.image`, `projectors.image`, `lookups.image`, `newlines.image`, `fusion`,
-    `backbone`, `adapter`, `tuning`; `objective` for what the stage's objective owns."""
+    """`encoders.image`, `adapters.image` (the encoder's), `projectors.image`, `lookups.image`,
+    `newlines.image`, `fusion`, `backbone`, `adapter` (the LLM's), `tuning`; `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
     last_blocks: int | None = None
     """Only the last blocks of the part (encoders and backbones)."""
     module: str | None = None
     """Only the module of this name in the part: a Q-Former's `out`, a tower's final norm."""
+    layers: tuple[str, ...] = ()
+    """Only parameters whose names fit one of these patterns (`core/patterns.py`): `layers.[4-7]`, `*norm*`;
+    several entries may divide a part among them."""
+    freeze: tuple[str, ...] = ()
+    """Of those chosen so far, not the ones that fit one of these patterns."""
     rows: tuple[int, ...] = ()
     """Only these rows of the module's matrix, counted from its end where negative: the embeddings of
     added tokens."""
     layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
     """The rate falls by this factor from block to block towards the input (`model/layer_rates.py`);
     None: one rate for all."""
+
+    @property
+    def which(self) -> str:
+        """In words, what of the part learns."""
+        chosen = [f"last {self.last_blocks} blocks" if self.last_blocks else "", self.module or "",
+                  ", ".join(self.layers)]  # fmt: skip
+        without = f"without {', '.join(self.freeze)}" if self.freeze else ""
+        rows = f"rows {', '.join(map(str, self.rows))}" if self.rows else ""
+        return "; ".join(text for text in (*chosen, without, rows) if text) or "all"
 
 
 def part_names(model: MultimodalModel) -> list[str]:
@@ -55,6 +72,7 @@ def part_names(model: MultimodalModel) -> list[str]:
     if any(True for _ in model.fusion.parameters()):
         names.append("fusion")
     names.append("backbone")
+    names += [f"adapters.{kind}" for kind, lane in model.config.lanes.items() if lane.adapter]
     if model.config.adapter is not None:
         names.append("adapter")
     if model.tuned and tuning_part(model) == TUNING:
@@ -89,9 +107,11 @@ def tuning_part(model: MultimodalModel) -> str:
 
 def owner(name: str) -> str:
     head, _, rest = name.partition(".")
+    if head == "encoders" and LORA_MARK in name:
+        return f"adapters.{rest.partition('.')[0]}"
     if head in ("encoders", "projectors", "lookups", "newlines"):
         return f"{head}.{rest.partition('.')[0]}"
-    if head == "backbone" and (LORA_MARK in name or PROMPT_MARK in name):
+    if head == "backbone" and (LORA_MARK in name or PROMPT_MARK in name or rest.startswith(PREFIX_NAME)):
         return "adapter"
     return head
 
@@ -106,24 +126,19 @@ def set_learning(
         once for each of its rates.
 
     Raises:
-        ConfigError: a part is unknown, named twice, has too few blocks, or not that module.
+        ConfigError: a part is unknown, a parameter named twice, a part has too few blocks or not that module,
+            or a pattern fits nothing.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
         set_rows(parameter, None)
     groups: list[tuple[Learn, list[tuple[str, Parameter]]]] = []
     for learn in learns:
-        pairs = list(named_part(model, learn.part))
-        if learn.last_blocks is not None:
-            allowed = _last_blocks(model, learn)
-            pairs = [(name, p) for name, p in pairs if id(p) in allowed]
-        if learn.module is not None:
-            mine = {id(p) for p in _module(model, learn).parameters()}
-            pairs = [(name, p) for name, p in pairs if id(p) in mine]
-        pairs = [(name, p) for name, p in pairs if p.is_floating_point()]
+        pairs = _chosen(model, learn)
         for name, parameter in pairs:
             if parameter.requires_grad:
-                raise ConfigError(f"parameter {name} is named by two entries of 'learns'")
+                raise ConfigError(f"parameter {name} is named by two entries of 'learns'",
+                                  fix="divide the part by `layers` and `freeze`, so that each has its own")  # fmt: skip
             parameter.requires_grad_(True)
             if learn.rows:
                 _only_rows(name, parameter, learn)
@@ -133,6 +148,24 @@ def set_learning(
             part = model.get_submodule(learn.part)
             groups += by_layer(learn, pairs, part, _all_blocks(model, learn, "layer_decay"))
     return groups
+
+
+def _chosen(model: MultimodalModel, learn: Learn) -> list[tuple[str, Parameter]]:
+    """What an entry of `learns` names, in model order."""
+    pairs = list(named_part(model, learn.part))
+    if learn.last_blocks is not None:
+        allowed = _last_blocks(model, learn)
+        pairs = [(name, p) for name, p in pairs if id(p) in allowed]
+    if learn.module is not None:
+        mine = {id(p) for p in _module(model, learn).parameters()}
+        pairs = [(name, p) for name, p in pairs if id(p) in mine]
+    pairs = [(name, p) for name, p in pairs if p.is_floating_point()]
+    where = f"learns: {learn.part}"
+    if learn.layers:
+        kept = fitting(learn.layers, [name for name, _ in pairs], f"{where}: layers")
+        pairs = [(name, p) for name, p in pairs if name in kept]
+    frozen = fitting(learn.freeze, [name for name, _ in pairs], f"{where}: freeze")
+    return [(name, p) for name, p in pairs if name not in frozen]
 
 
 def _only_rows(name: str, parameter: Parameter, learn: Learn) -> None:
@@ -155,9 +188,25 @@ def _only_rows(name: str, parameter: Parameter, learn: Learn) -> None:
 
 def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     """The modules that an entry of `learns` is about: a part, its last blocks, or the
-    adapter's own layers."""
+    adapter's own layers; with patterns, those of its blocks that hold something chosen."""
+    modules = _modules(model, learn)
+    if not learn.layers and not learn.freeze:
+        return modules
+    chosen = {id(p) for _, p in _chosen(model, learn)}
+    held = lambda module: any(id(p) in chosen for p in module.parameters())  # noqa: E731
+    blocks = [block for module in modules for block in getattr(module, "trainable_blocks", list)()]
+    outside = {id(p) for block in blocks for p in block.parameters()}
+    if blocks and chosen <= outside:
+        modules = blocks
+    return [module for module in modules if held(module)]
+
+
+def _modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     if learn.part == "adapter":
-        return [m for n, m in model.named_modules() if _of_adapter(n.rpartition(".")[2])]
+        return [m for n, m in model.named_modules() if n.startswith("backbone.") and _of_adapter(n, m)]
+    if learn.part.startswith("adapters."):
+        inside = f"encoders.{learn.part.partition('.')[2]}."
+        return [m for n, m in model.named_modules() if n.startswith(inside) and _of_adapter(n, m)]
     if learn.last_blocks is not None:
         return _blocks(model, learn)
     if learn.module is not None:
@@ -165,8 +214,9 @@ def learning_modules(model: MultimodalModel, learn: Learn) -> list[nn.Module]:
     return [m for n, m in model.named_modules() if n == learn.part]
 
 
-def _of_adapter(module: str) -> bool:
-    return module.startswith(LORA_MARK) or module == PROMPT_NAME
+def _of_adapter(name: str, module: nn.Module) -> bool:
+    """A layer with low-rank matrices, as a whole, because it asks itself whether its dropout acts; prompts; a prefix."""
+    return hasattr(module, "lora_A") or name.rpartition(".")[2] in (PROMPT_NAME, PREFIX_NAME)
 
 
 def _module(model: MultimodalModel, learn: Learn) -> nn.Module:
@@ -212,7 +262,7 @@ def _all_blocks(model: MultimodalModel, learn: Learn, option: str) -> list[nn.Mo
         ConfigError: the part has none.
     """
     get_blocks = None
-    if learn.part not in ("adapter", TUNING, OBJECTIVE):
+    if learn.part not in ("adapter", TUNING, OBJECTIVE) and not learn.part.startswith("adapters."):
         get_blocks = getattr(model.get_submodule(learn.part), "trainable_blocks", None)
     if get_blocks is None:
         raise ConfigError(f"part {learn.part!r} has no blocks", fix=f"leave out {option}")
@@ -225,7 +275,7 @@ def count_parameters(model: MultimodalModel) -> list[tuple[str, int, int]]:
     for name, parameter in model.named_parameters():
         part = owner_in(model, name)
         total, learning = counts.get(part, (0, 0))
-        size = parameter.numel()
+        size = whole_size(parameter)
         moving = learning_size(parameter)
         counts[part] = (total + size, learning + moving)
     return [(part, total, learning) for part, (total, learning) in counts.items()]
@@ -242,7 +292,7 @@ def own_names(model: MultimodalModel) -> set[str]:
     own = _vocabulary(model) if model.config.backbone.added_tokens else set[str]()
     names = set(model.state_dict())
     return {n for n in names
-            if n in own or n in model.tuned or owner(n) == "adapter" or not n.startswith(tuple(sourced))}  # fmt: skip
+            if n in own or n in model.tuned or owner(n).startswith("adapter") or not n.startswith(tuple(sourced))}  # fmt: skip
 
 
 def _vocabulary(model: MultimodalModel) -> set[str]:

@@ -21,6 +21,7 @@ from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import of_detail
+from sensorium.core.shelf import Shelf
 from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
@@ -28,7 +29,8 @@ from sensorium.fusion.splice import Splice
 from sensorium.fusion.visual_expert import VisualExpert
 from sensorium.fusion.visual_prompt import VisualPrompt
 from sensorium.model.check import check_model
-from sensorium.model.config import AdaptionPromptConfig, ModelConfig
+from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
+from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.tiles import pack_tiles
 
@@ -49,6 +51,8 @@ class MultimodalModel(nn.Module):
         folders = folders or {}
         check_model(config)
         self.config = config
+        self.shelf: Shelf | None = None
+        """Where the features that frozen encoders make are kept, if anywhere."""
         self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
         self.tuned = self._adapt()
         """Biases and norms of the LLM that are the adapter's, by their names in the model."""
@@ -96,6 +100,11 @@ class MultimodalModel(nn.Module):
         prompts, tuning = self.config.adapter, self.config.tuning
         if isinstance(prompts, AdaptionPromptConfig):
             self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)
+        if isinstance(prompts, PrefixConfig):
+            if not isinstance(self.backbone, CausalLM):
+                raise ConfigError(f"a prefix for a backbone of kind {self.config.backbone.kind}", expected="causal_lm",
+                                  where="model.adapter", fix="use adapter: {kind: lora}")  # fmt: skip
+            self.backbone.add_prefix(prompts.length, prompts.hidden)
         if tuning is None:
             return frozenset()
         names = add_biases(self.backbone, tuning.added, norms=tuning.norms)
@@ -125,9 +134,9 @@ class MultimodalModel(nn.Module):
         """Encoder features of all inputs, tiles included."""
         if media.features is not None:
             return media.features
-        if media.patches is None:
-            return self.encoders[kind](media.pixels_NCHW)
-        return self.encoders[kind](media.pixels_NCHW, media.patches)
+        if any(media.kept):
+            return encode_kept(self.encoders[kind], kind, media, self.shelf)
+        return run_encoder(self.encoders[kind], media)
 
     def projected(self, kind: str, media: MediaBatch) -> Features:
         """Projector outputs of all inputs, tiles included."""

@@ -16,27 +16,32 @@ def encode_rows(
     *,
     max_length: int | None = None,
     augmentation: Augmentation | None = None,
+    decode: bool = True,
 ) -> list[Example]:
     """The Examples of a Sample: one; or, where the Processor splits answers, one for each answer that
     begins within `max_length`, with what stands in front of it to be read.
 
+    Args:
+        decode: False: without pixels (`Processor.measure`).
+
     Raises:
         DataError: as `Processor.encode`.
     """
+    encode = processor.encode if decode else processor.measure
     if not processor.splits_answers:
-        return [processor.encode(sample, max_length=max_length, augmentation=augmentation)]
+        return [encode(sample, max_length=max_length, augmentation=augmentation)]
     parts = [messages[: end + 1] for messages in sample.conversations()
              for end, message in enumerate(messages) if message.role == "assistant"]  # fmt: skip
     made: list[Example] = []
     for messages in parts or [sample.messages]:
         one = replace(sample, messages=messages, separate_turns=False)
-        example = processor.encode(one, augmentation=augmentation, only_last=True)
+        example = encode(one, augmentation=augmentation, only_last=True)
         if max_length is not None and len(example) > max_length:
             if made and example.learn.index(True) >= max_length:
                 # Its question alone teaches nothing; an answer in front of it was in time.
                 made[-1].truncated_tokens += sum(example.learn)
                 continue
-            example = processor.encode(
+            example = encode(
                 one, max_length=max_length, augmentation=augmentation, only_last=True
             )
         made.append(example)

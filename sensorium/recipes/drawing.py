@@ -21,6 +21,7 @@ from sensorium.model.config import (
     LaneConfig,
     LoraConfig,
     ModelConfig,
+    PrefixConfig,
 )
 from sensorium.recipes.sizes import adapter_size, part_sizes, tokens_text
 from sensorium.recipes.summary import llm_name
@@ -104,6 +105,8 @@ def _adapter(adapter: AdapterConfig) -> str:
         return f"LoRA of rank {adapter.rank}"
     if isinstance(adapter, AdaptionPromptConfig):
         return f"prompts of {adapter.length} in the last {adapter.layers} layers"
+    if isinstance(adapter, PrefixConfig):
+        return f"{adapter.length} keys and values in front, in every layer"
     if isinstance(adapter, BiasNormConfig):
         return "biases and norms of the LLM" if adapter.norms else "biases of the LLM"
     return adapter.kind

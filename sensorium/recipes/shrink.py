@@ -46,7 +46,7 @@ PROJECTORS = {
 DETAIL = tiny_shape(width=16, layers=2, heads=2, mlp_width=24, image_size_px=64, weights=())
 FUSION = {"heads": 4, "head_dim": 12, "mlp_width": 96}
 ADAPTERS = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
-            "bias_norm": {}, "adaption_prompt": {"layers": 1, "length": 3}}  # fmt: skip
+            "bias_norm": {}, "adaption_prompt": {"layers": 1, "length": 3}, "prefix": {"length": 3}}  # fmt: skip
 # Of objectives that own modules or read by a vocabulary of their own.
 TEACHER = {"layers": 1, "width": 32, "heads": 4, "mlp_width": 48, "words": 512}
 OBJECTIVES: dict[str, dict[str, Any]] = {

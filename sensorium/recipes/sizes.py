@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from sensorium.core.batch import Grid
 from sensorium.media.native import NativeResolution
+from sensorium.model.adapter import target_names
 from sensorium.model.config import (
     AdaptionPromptConfig,
     BiasNormConfig,
     LaneConfig,
     LoraConfig,
     ModelConfig,
+    PrefixConfig,
 )
 from sensorium.model.learning import count_parameters
 from sensorium.model.multimodal import MultimodalModel
@@ -43,13 +44,11 @@ def tokens_text(lane: LaneConfig) -> str:
 
 def adapter_size(config: ModelConfig) -> int:
     """Parameters of the adapter while it learns; of a low-rank one rank times inputs and outputs."""
-    if isinstance(config.adapter, AdaptionPromptConfig | BiasNormConfig):
+    if isinstance(config.adapter, AdaptionPromptConfig | BiasNormConfig | PrefixConfig):
         return part_sizes(config)["adapter"]
     if not isinstance(config.adapter, LoraConfig):
         return 0
-    layers = [
-        module
-        for name, module in on_meta(config).backbone.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.adapter.targets
-    ]
-    return config.adapter.rank * sum(m.in_features + m.out_features for m in layers)
+    lm = on_meta(config).backbone.lm
+    layers = [lm.get_submodule(name) for name in target_names(lm, config.adapter, "model.adapter")]
+    lengths = sum(m.out_features for m in layers) if config.adapter.dora else 0
+    return config.adapter.rank * sum(m.in_features + m.out_features for m in layers) + lengths

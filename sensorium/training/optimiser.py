@@ -4,28 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from sensorium.model.learning import Learn
+from sensorium.model.learning_rows import learning_size
 from sensorium.training.config import OptimiserName, ScheduleConfig
+
+Groups = list[tuple[Learn, list[tuple[str, Parameter]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parameters that learn alike."""
+
+    learn: Learn
+    matrices: bool
+    parameters: list[Parameter]
+
+    @property
+    def weight_decay(self) -> float:
+        """Vectors never decay."""
+        return self.learn.weight_decay if self.matrices else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """A row of the table that is shown before step one."""
+        return {
+            "part": self.learn.part,
+            "which": self.learn.which,
+            "kind": "matrices" if self.matrices else "vectors",
+            "parameters": sum(learning_size(p) for p in self.parameters),
+            "lr": self.learn.lr,
+            "weight_decay": self.weight_decay,
+        }
+
+
+def group_parameters(groups: Groups) -> list[Group]:
+    """Of each entry of `learns` the matrices, then the vectors."""
+    made = [Group(learn, matrices, [p for _, p in pairs if (p.ndim > 1) == matrices])
+            for learn, pairs in groups for matrices in (True, False)]  # fmt: skip
+    return [group for group in made if group.parameters]
 
 
 def build_optimiser(
-    groups: list[tuple[Learn, list[tuple[str, Parameter]]]], betas: tuple[float, float],
-    kind: OptimiserName = "adamw",
-) -> torch.optim.Optimizer:  # fmt: skip
-    """One parameter group for each entry of `learns`; vectors never decay."""
-    made: list[dict[str, object]] = []
-    for learn, pairs in groups:
-        for decays in (True, False):
-            chosen = [p for _, p in pairs if (p.ndim > 1) == decays]
-            if chosen:
-                decay = learn.weight_decay if decays else 0.0
-                made.append({"params": chosen, "lr": learn.lr, "peak": learn.lr,
-                             "weight_decay": decay})  # fmt: skip
+    groups: Groups, betas: tuple[float, float], kind: OptimiserName = "adamw"
+) -> torch.optim.Optimizer:
+    """One parameter group for each of `group_parameters`."""
+    made: list[dict[str, object]] = [
+        {"params": group.parameters, "lr": group.learn.lr, "peak": group.learn.lr, "weight_decay": group.weight_decay}
+        for group in group_parameters(groups)
+    ]
     if kind == "adafactor":
         return torch.optim.Adafactor(made, foreach=False)  # pyright: ignore[reportArgumentType]
     return torch.optim.AdamW(made, betas=betas, fused=True)  # pyright: ignore[reportArgumentType]

@@ -49,6 +49,10 @@ class CaptionConfig(ObjectiveConfig):
     def weighs_tokens(self) -> bool:
         return True
 
+    @property
+    def sums_over_rows(self) -> bool:
+        return True
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
@@ -75,6 +79,10 @@ class InstructConfig(ObjectiveConfig):
 
     @property
     def weighs_tokens(self) -> bool:
+        return True
+
+    @property
+    def sums_over_rows(self) -> bool:
         return True
 
     def build(

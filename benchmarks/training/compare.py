@@ -1,0 +1,180 @@
+"""Training speed beside transformers' `Trainer` and TRL's `SFTTrainer`, on identical weights, samples and tokens.
+
+    python benchmarks/training/compare.py [--shapes tiny 222M] [--stages 1 2] [--rounds 5] [--levers]
+
+The peers are installed into an environment of their own (`peers.txt`). Before anything is timed the losses of single rows must
+agree to 1e-4. Sides then take turns on the same threads; what counts is the median of the rounds' ratios. The first epoch,
+in which the feature store is filled, is not timed here (`benchmarks/feature_store.py` does). Results go to `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from calibrate import bandwidth_gbs, gemm_gflops, least_flops
+from conductor import HERE, Side, play, ratio
+from rows import write_rows
+from shapes import SHAPES, Shape, write_model, write_samples
+
+from sensorium.interop.hf import import_hf
+
+SAMPLES = {"tiny": 2000, "222M": 96}
+TURN = {"tiny": {"ours": 96, "trainer": 64, "trl": 64}, "222M": {"ours": 16, "trainer": 8, "trl": 8}}
+LEVERS = {
+    "all on": [],
+    "no packing": ["pack=false", "batch_size={batch}"],
+    "tower every step": ["cache_features=false"],
+    "mask over rows": ["+dense_mask"],
+    "plain loss": ["+plain_loss"],
+    "AdamW unfused": ["+unfused"],
+}
+
+
+def prepare(shape: Shape, work: Path) -> None:
+    """Weights, samples and rows; once."""
+    if (work / "rows.pt").exists():
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    write_model(shape, work / "hf")
+    write_samples(shape, work / "data", SAMPLES[shape.name])
+    import_hf(work / "hf", work / "ours")
+    write_rows(work)
+
+
+def peers_python(folder: Path) -> str:
+    """The peers' own environment, installed on first use."""
+    python = folder / "bin" / "python"
+    if not (folder / ".installed").exists():
+        print(f"installing the peers into {folder} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check",
+                        "-r", str(HERE / "peers.txt")], check=True)  # fmt: skip
+        (folder / ".installed").touch()
+    return str(python)
+
+
+def losses_agree(shape: Shape, work: Path, python: str) -> float:
+    """The largest difference between losses of single rows.
+
+    Exits where it is above 1e-4: then the sides would not do the same work.
+    """
+    common = ["--work", str(work), "--shape", shape.name, "--stage", "2", "--losses"]
+    found = [json.loads(subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+             for command in ([sys.executable, "ours.py", *common], [python, "hf.py", "--peer", "trainer", *common])]  # fmt: skip
+    worst = max(abs(a - b) for a, b in zip(*found, strict=True))
+    if worst > 1e-4:
+        sys.exit(f"losses of single rows differ by {worst:.2e}: {found}")
+    return worst
+
+
+def sides_of(shape: Shape, stage: int, work: Path, python: str, options: argparse.Namespace) -> list[Side]:
+    common = ["--work", str(work), "--shape", shape.name, "--stage", str(stage), "--threads", str(options.threads)]
+    made = [Side("ours", [sys.executable, "ours.py", *common], options.threads, work / "ours.log")]
+    made += [Side(peer, [python, "hf.py", "--peer", peer, *common], options.threads, work / f"{peer}.log")
+             for peer in options.peers]  # fmt: skip
+    return made
+
+
+def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One shape in one stage."""
+    print(f"{shape.name}, stage {stage}", flush=True)
+    sides = sides_of(shape, stage, work, python, options)
+    for side in sides:
+        side.start()
+    # A whole epoch fills the feature store, and a packed row more reads it back.
+    sides[0].turn(SAMPLES[shape.name] + 64, counted=False)
+    play(sides, options.rounds, TURN[shape.name])
+    for side in sides:
+        side.stop()
+    ours, *peers = sides
+    gemm = gemm_gflops(shape)
+    return {
+        "rates": {side.name: side.rates for side in sides},
+        "peak_mb": {side.name: side.peak_mb for side in sides},
+        "ratio": {f"ours/{peer.name}": ratio(ours, peer) for peer in peers},
+        "gemm_gflops": gemm,
+        "share_of_limit": round(ours.rates["tokens_per_s"] * flops_per_token(shape, stage, work) / gemm / 1e9, 3),
+    }
+
+
+def flops_per_token(shape: Shape, stage: int, work: Path) -> float:
+    rows = torch.load(work / "rows.pt", weights_only=True)
+    lengths = [len(row["input_ids"]) for row in rows]
+    answers = sum(int((row["labels"] >= 0).sum()) for row in rows)
+    return least_flops(shape, stage, sum(lengths), answers, sum(n * n for n in lengths)) / sum(lengths)
+
+
+def levers(shape: Shape, stage: int, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Ours with one lever off at a time, as a share of its speed with all on."""
+    made: list[Side] = []
+    for name, settings in LEVERS.items():
+        command = [sys.executable, "ours.py", "--work", str(work), "--shape", shape.name, "--stage", str(stage),
+                   "--threads", str(options.threads), "--run", name.replace(" ", "_")]  # fmt: skip
+        chosen = [text.format(batch=shape.batch) for text in settings]
+        made.append(Side(name, [*command, "--set", *chosen] if chosen else command, options.threads, work / "lever.log"))
+    for side in made:
+        side.start()
+        side.turn(SAMPLES[shape.name] + 64 if side.name == "all on" else 16, counted=False)
+    play(made, options.rounds, dict.fromkeys(LEVERS, TURN[shape.name]["ours"] // 2))
+    for side in made:
+        side.stop()
+    return {side.name: {**ratio(side, made[0]), "peak_mb": side.peak_mb} for side in made}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--stages", nargs="+", type=int, choices=(1, 2), default=[1, 2])
+    parser.add_argument("--peers", nargs="*", choices=("trainer", "trl"), default=["trainer", "trl"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--levers", action="store_true", help="also what each lever gives, of ours alone")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--out", type=Path, default=HERE.parent / "results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    python = peers_python(options.work.resolve() / "peers") if options.peers else ""
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(), "processor": processor(), "threads": options.threads,
+        "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": {},
+    }  # fmt: skip
+    for name in options.shapes:
+        shape, work = SHAPES[name], options.work.resolve() / name
+        prepare(shape, work)
+        found: dict[str, Any] = {}
+        if options.peers:
+            found["loss_difference"] = losses_agree(shape, work, python)
+        for stage in options.stages:
+            found[f"stage {stage}"] = compare(shape, stage, work, python, options)
+            if options.levers:
+                found[f"stage {stage}"]["levers"] = levers(shape, stage, work, options)
+        result["shapes"][name] = found
+        # Written as it grows: an hour of measuring is not lost to what comes later.
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / f"training-{slug(result['processor'])}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def slug(name: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+if __name__ == "__main__":
+    main()

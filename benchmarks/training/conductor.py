@@ -1,0 +1,90 @@
+"""Sides as processes that take turns, so that a slow minute of the machine falls on all of them alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+# On every side: the heap keeps freed blocks (glibc), and torch runs on the threads it is told.
+HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
+
+
+@dataclass
+class Side:
+    """One trainer in a process of its own."""
+
+    name: str
+    command: list[str]
+    threads: int
+    log: Path
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    process: Any = None
+    peak_mb: int = 0
+
+    def start(self) -> None:
+        """Start, and wait until its first step, which is not counted, is done."""
+        count = str(self.threads)
+        env = {**os.environ, **HEAP, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen(self.command, cwd=HERE, env=env, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=self.log.open("w"))  # fmt: skip
+        self._read()
+
+    def turn(self, samples: int, *, counted: bool = True) -> dict[str, Any]:
+        """Let it train on so many samples."""
+        self.process.stdin.write(f"go {samples}\n")
+        self.process.stdin.flush()
+        done = self._read()
+        if counted:
+            self.turns.append(done)
+        return done
+
+    def _read(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            tail = "\n".join(self.log.read_text().splitlines()[-15:])
+            sys.exit(f"{self.name} stopped before its turn was over; the end of {self.log}:\n{tail}")
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        self.peak_mb = int(status.split("VmHWM:")[1].split()[0]) // 1024
+        return json.loads(line)
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Of all turns together."""
+        seconds = sum(turn["seconds"] for turn in self.turns)
+        return {f"{what}_per_s": round(sum(turn[what] for turn in self.turns) / seconds, 3)
+                for what in ("samples", "tokens")}  # fmt: skip
+
+
+def play(sides: Sequence[Side], rounds: int, samples: Mapping[str, int]) -> None:
+    """Rounds in which every side has one turn, in an order that rotates."""
+    for number in range(rounds):
+        for place in range(len(sides)):
+            side = sides[(number + place) % len(sides)]
+            done = side.turn(samples[side.name])
+            print(f"  round {number + 1}  {side.name:8s} {done['samples'] / done['seconds']:8.2f} samples/s "
+                  f"{done['tokens'] / done['seconds']:9.0f} tokens/s", flush=True)  # fmt: skip
+
+
+def ratio(ours: Side, peer: Side) -> dict[str, float]:
+    """Median of the rounds' ratios of tokens a second, and a 95 % bootstrap interval of that median.
+
+    Tokens, not samples: a turn's samples are other ones on each side, and longer ones are more work.
+    """
+    pairs = [(a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"])
+             for a, b in zip(ours.turns, peer.turns, strict=True)]  # fmt: skip
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(pairs, k=len(pairs))) for _ in range(2000))
+    return {"median": round(statistics.median(pairs), 3), "low": round(medians[50], 3), "high": round(medians[1949], 3)}
