@@ -49,7 +49,7 @@ def variant(size: str, where: str, backbone: CausalLMConfig, every: int, embeddi
     return Recipe(
         name=f"openflamingo-{size}", model=parts.openflamingo_model(backbone, every=every), stages=(pretrain,),
         description=f"I+T→T, interleaved: CLIP-L/224, resampler of 64, cross-attention in {where}",
-        published=Published(paper="2308.01390", differs=DIFFERS),
+        published=Published(paper="2308.01390", recorded="open_flamingo", differs=DIFFERS),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ def qwen_vl() -> Recipe:
         description="I+box+T→T,box: OpenCLIP-bigG/448, 256 queries with positions, Qwen-7B",
         published=Published(
             paper="2308.12966",
+            recorded="Qwen-VL-Chat",
             missing=(
                 "queries scaled and rotary base stretched beyond 2,048 tokens, when it answers",
             ),
