@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def find_recipe(name: str, overrides: list[str]) -> Any:
-    """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form."""
+    """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form.
+
+    Raises:
+        ConfigError: there is none, or its parts do not fit together.
+    """
+    from sensorium.model.check import check_model
     from sensorium.recipes import RECIPES, TINY_FORMS
     from sensorium.training.config import Recipe
 
@@ -27,7 +32,9 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
         recipe = TINY_FORMS.find(whole)()
     else:
         recipe = RECIPES.find(name)()
-    return recipe.override(overrides)
+    recipe = recipe.override(overrides)
+    check_model(recipe.model)
+    return recipe
 
 
 def train_command(
@@ -69,12 +76,14 @@ def run_training(
     """Train a recipe into a folder; prints each stage's plan."""
     import torch
 
-    from sensorium.interop.assemble import build_pretrained
+    from sensorium.interop.assemble import build_pretrained, reads_bytes
     from sensorium.interop.cache import features_folder
     from sensorium.interop.saved import save_model
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
+    if reads_bytes(recipe.model) and not quiet:
+        print("no weights and no tokenizer are named for the LLM: it starts at random and reads bytes", file=sys.stderr)
     options = TrainerOptions(
         folder=folder,
         cache=features_folder(),
