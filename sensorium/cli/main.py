@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from sensorium.cli.recipe_app import Json, recipe_app
-from sensorium.core.errors import SensoriumError
+from sensorium.core.errors import SensoriumError, StoppedError
 
 # transformers obeys this too: weights load in bars of its own otherwise, in the midst of ours.
 # Downloads keep theirs on a terminal (interop/locate.py).
@@ -286,6 +286,9 @@ def main() -> None:
     """Run, and turn errors a user can mend into one line and an exit code."""
     try:
         app()
+    except StoppedError as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
     except SensoriumError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -71,6 +71,54 @@ def atomic_folder(path: Path) -> Generator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def rotating_folder(path: Path, keep: int) -> Generator[Path]:
+    """Like `atomic_folder`, but what was at `path` becomes `path.1`, what was there `path.2`, and so on.
+
+    Whatever moment a crash comes at, one of `versions(path)` is whole, and the first of them is the newest; only
+    what is beyond `keep` of them is deleted, and only once the new one is safe.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(0o666 & ~UMASK)
+            _sync_file(file)
+        temporary.chmod(0o777 & ~UMASK)
+        _sync_folder(temporary)
+        if path.exists():
+            free = next(n for n in range(1, 1 << 30) if not _version(path, n).exists())
+            for n in range(free, 1, -1):
+                _version(path, n - 1).rename(_version(path, n))
+            path.rename(_version(path, 1))
+        temporary.rename(path)
+        _sync_folder(path.parent)
+        for old in versions(path):
+            if old != path and int(old.suffix[1:]) >= keep:
+                _remove(old)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def versions(path: Path) -> list[Path]:
+    """The folders that `rotating_folder` left, newest first."""
+    numbered = [x for x in path.parent.glob(f"{path.name}.*") if x.suffix[1:].isdigit()]
+    return [path] * path.exists() + sorted(numbered, key=lambda x: int(x.suffix[1:]))
+
+
+def _version(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder under a name that nobody takes for a whole one, should a crash leave half of it."""
+    doomed = folder.with_name(f".{folder.name}.old.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def recover_folder(path: Path) -> None:
     """Finish a replacement that a crash cut between its two renames."""
     aside = _aside(path)

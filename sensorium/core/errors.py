@@ -93,3 +93,10 @@ class MissingDependencyError(SensoriumError):
     """An optional package that this operation needs is not installed."""
 
     exit_code = 8
+
+
+class StoppedError(SensoriumError):
+    """A signal asked a run to stop, and it has: all that it did is saved."""
+
+    exit_code = 128 + 15
+    """Schedulers know a program by it that a SIGTERM ended; 130 stands for Ctrl-C."""

@@ -1,22 +1,33 @@
-"""Checkpoints: weights, optimiser, data position, random numbers, in one atomic folder."""
+"""Checkpoints: weights, optimiser, data position, random numbers, in one atomic folder.
+
+`checkpoint` is the newest, `checkpoint.1` the one before. `state.json` holds the SHA-256 of every other file and of
+itself: a checkpoint is taken as a whole or not at all.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sensorium.core.atomic import atomic_folder, recover_folder, write_json
-from sensorium.core.errors import CheckpointError
+from sensorium.core.atomic import recover_folder, rotating_folder, versions, write_json
+from sensorium.core.errors import CheckpointError, WeightsError
+from sensorium.core.hashing import sha256_bytes, sha256_file
 from sensorium.data.mixture import MixtureState
 from sensorium.nn.pretrained import read_file
+from sensorium.training.disk import naming
+from sensorium.training.tensor_file import write_tensors
 
-FORMAT = 1
+FORMAT = 2
+UNHASHED = 1
+"""The format before hashes."""
+KEEP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class Position:
     """After the last batch."""
     bad_in_row: int = 0
     """Steps, up to the last one, whose loss or gradient was not finite."""
+    spikes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """See `SpikeWatch`."""
 
 
 @dataclass(slots=True)
@@ -55,69 +68,122 @@ class Checkpoint:
     """See `Position`."""
     plan: list[int] = field(default_factory=list[int])
     """`MixtureState.plan()`; checkpoints of version 0.1 have none."""
+    spikes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """See `SpikeWatch`."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint in `folder`, atomically."""
-    with atomic_folder(folder) as target:
-        save_file(_whole(checkpoint.weights), target / "weights.safetensors")
-        save_file(_whole(checkpoint.optimiser), target / "optimiser.safetensors")
-        save_file(checkpoint.rng, target / "rng.safetensors")
-        write_json(
-            target / "state.json",
-            {
-                "format": FORMAT,
-                "stage": checkpoint.stage,
-                "step": checkpoint.step,
-                "counts": checkpoint.counts,
-                "plan": checkpoint.plan,
-                "log_bytes": checkpoint.log_bytes,
-                "precision": checkpoint.precision,
-                "finished": checkpoint.finished,
-                "bad_in_row": checkpoint.bad_in_row,
-                "data": checkpoint.data,
-                "recipe": checkpoint.recipe,
-            },
-        )
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = KEEP) -> None:
+    """Make this the newest checkpoint, atomically.
+
+    Args:
+        keep: how many stay, this one included.
+
+    Raises:
+        OSError: it could not be written, and names the file; the ones before it are untouched.
+    """
+    with rotating_folder(folder, keep) as target:
+        files = {"weights": checkpoint.weights, "optimiser": checkpoint.optimiser, "rng": checkpoint.rng}
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "stage": checkpoint.stage,
+            "step": checkpoint.step,
+            "counts": checkpoint.counts,
+            "plan": checkpoint.plan,
+            "log_bytes": checkpoint.log_bytes,
+            "precision": checkpoint.precision,
+            "finished": checkpoint.finished,
+            "bad_in_row": checkpoint.bad_in_row,
+            "spikes": checkpoint.spikes,
+            "data": checkpoint.data,
+            "recipe": checkpoint.recipe,
+            "sha256": {name: write_tensors(target / f"{name}.safetensors", t) for name, t in files.items()},
+        }
+        with naming(target / "state.json"):
+            write_json(target / "state.json", state | {"own_sha256": _digest(state)})
 
 
-def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in tensors.items()}
+def _digest(state: dict[str, Any]) -> str:
+    return sha256_bytes(json.dumps(state, sort_keys=True).encode())
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint in `folder`, or None where none was ever written.
+    """The newest whole checkpoint, or None where none was ever written.
+
+    A damaged one is named, and put aside as `checkpoint.damaged`, where no later one takes its place in the row.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: there are some, and none of them is whole.
     """
     recover_folder(folder)
-    if not folder.exists():
-        return None
+    damage: list[tuple[Path, CheckpointError]] = []
+    for path in versions(folder):
+        try:
+            found = _read(path)
+        except CheckpointError as error:
+            damage.append((path, error))
+            continue
+        for bad, error in damage:
+            print(f"{error.at('damaged checkpoint')}; the one before it, {path.name}, is used", file=sys.stderr)
+            aside = folder.with_name(f"{folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            bad.rename(aside)
+        return found
+    if damage:
+        raise damage[0][1]
+    return None
+
+
+def _read(folder: Path) -> Checkpoint:
+    """One checkpoint, checked.
+
+    Raises:
+        CheckpointError: it is damaged, or of a format that is not known.
+    """
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"state.json is not readable: {error}", where=str(folder)) from None
-    if state.get("format") != FORMAT:
+    if state.get("format") not in (FORMAT, UNHASHED):
         raise CheckpointError(
             f"checkpoint format {state.get('format')!r}", expected=str(FORMAT), where=str(folder)
         )
+    if state["format"] != UNHASHED:
+        _check_hashes(folder, state)
+    try:
+        weights, optimiser, rng = (read_file(folder / f"{x}.safetensors") for x in ("weights", "optimiser", "rng"))
+    except WeightsError as error:
+        raise CheckpointError(error.found, where=error.where) from None
     return Checkpoint(
         stage=state["stage"],
         step=state["step"],
         counts=list(state["counts"]),
         log_bytes=state["log_bytes"],
         precision=state["precision"],
-        weights=read_file(folder / "weights.safetensors"),
-        optimiser=read_file(folder / "optimiser.safetensors"),
-        rng=read_file(folder / "rng.safetensors"),
+        weights=weights,
+        optimiser=optimiser,
+        rng=rng,
         recipe=state["recipe"],
         data=state["data"],
         finished=state["finished"],
         # Checkpoints of version 0.1 do not say.
         bad_in_row=state.get("bad_in_row", 0),
+        spikes=state.get("spikes", {}),
         plan=list(state.get("plan", [])),
     )
+
+
+def _check_hashes(folder: Path, state: dict[str, Any]) -> None:
+    own = state.pop("own_sha256", None)
+    if own != _digest(state):
+        raise CheckpointError("state.json was altered: its hash differs", where=str(folder))
+    for name, expected in state["sha256"].items():
+        path = folder / f"{name}.safetensors"
+        try:
+            found = sha256_file(path)
+        except OSError as error:
+            raise CheckpointError(f"is not readable: {error}", where=str(path)) from None
+        if found != expected:
+            raise CheckpointError(f"SHA-256 is {found[:16]}…", expected=f"{expected[:16]}…", where=str(path))
 
 
 def read_rng() -> dict[str, Tensor]:

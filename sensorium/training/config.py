@@ -13,6 +13,7 @@ from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
 from sensorium.training.objectives import OBJECTIVES
 from sensorium.training.objectives.base import ObjectiveConfig
+from sensorium.training.spikes import SpikeConfig
 
 LANE_PARTS = ("encoders", "projectors", "lookups", "newlines")
 AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)]
@@ -85,6 +86,8 @@ class StageConfig(Config):
     workers: int = Field(default=2, ge=0)
     """Threads that read data; 0: none of their own."""
     on_bad_row: Literal["stop", "skip"] = "stop"
+    spikes: SpikeConfig | None = None
+    """What to do where the loss jumps; None: nothing."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -134,6 +137,8 @@ class Recipe(Config):
     a new map into it."""
     stages: tuple[StageConfig, ...] = ()
     seed: int = 0
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """The last ones of a run; where the newest is damaged, the one before takes its place."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Recipe:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import CheckpointError, MissingDependencyError
+from sensorium.training.disk import disk_error, naming
 
 
 class TrainingLog:
@@ -31,8 +32,12 @@ class TrainingLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
-        self._stream.write((json.dumps(line) + "\n").encode())
-        self._stream.flush()
+        text = (json.dumps(line) + "\n").encode()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            raise disk_error(error, self.path, len(text)) from None
         self._global_step += 1
         if self._board is not None:
             for key, value in line.items():
@@ -40,9 +45,13 @@ class TrainingLog:
                     self._board.add_scalar(f"{line['stage']}/{key}", value, self._global_step)
 
     def size(self) -> int:
-        """Bytes written so far, safe on disk."""
-        os.fsync(self._stream.fileno())
+        """Bytes written so far."""
         return self._stream.tell()
+
+    def sync(self) -> None:
+        """Have what was written safe on disk."""
+        with naming(self.path):
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         self._stream.close()

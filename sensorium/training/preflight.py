@@ -4,7 +4,7 @@ what will happen, or why it cannot.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from sensorium.model.recompute import can_recompute
 from sensorium.processing.answers import encode_rows
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
+from sensorium.training.disk import bytes_of
 from sensorium.training.fitting import Fit, Need, choose_fit
 from sensorium.training.memory import (
     Memory,
@@ -34,7 +35,7 @@ from sensorium.training.memory import (
     state_bytes,
 )
 from sensorium.training.objectives.counting import PerSample
-from sensorium.training.objectives.owned import beside, own_seed
+from sensorium.training.objectives.owned import PREFIX, beside, own_seed
 from sensorium.training.optimiser import group_parameters
 from sensorium.training.plan import StagePlan
 from sensorium.training.precision import Precision, autocast, choose_precision
@@ -245,6 +246,25 @@ def check_stages(
         if on_plan is not None:
             on_plan(plans[-1], chosen)
     return plans, ready
+
+
+def largest_checkpoint(
+    recipe: Recipe, model: MultimodalModel, ready: list[StageParts], kept: Collection[str]
+) -> int:
+    """Bytes of the largest checkpoint that the stages will write.
+
+    Args:
+        kept: names of the tensors that are saved whatever learns.
+    """
+    names, largest = set(kept), 0
+    for stage, parts in zip(recipe.stages, ready, strict=True):
+        with beside(model, parts.objective):
+            learning = {n: p for _, pairs in set_learning(model, stage.learns) for n, p in pairs}
+            names |= set(learning)
+            held = [v for n, v in model.state_dict().items() if n in names or n.startswith(PREFIX)]
+            moments = 0 if stage.optimiser == "adafactor" else 2
+            largest = max(largest, bytes_of(held) + moments * bytes_of(learning.values()))
+    return largest
 
 
 def stage_precision(

@@ -26,6 +26,7 @@ from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
 from sensorium.training.precision import Precision, autocast
 from sensorium.training.preflight import StageParts, stage_precision
+from sensorium.training.spikes import SpikeWatch
 from sensorium.training.truncation import CutCounter
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class StageRun:
         self.bad_in_row = 0
         self.cuts = CutCounter(stage.name, stage.max_length)
         self.last: dict[str, Any] = {}
+        self.watch = SpikeWatch(None, stage.accumulate, stage.name)
 
     def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
         """Steps until the stage is done, with checkpoints on the way.
@@ -65,7 +67,8 @@ class StageRun:
             step: optimiser steps already done in this stage.
 
         Raises:
-            NumericsError: loss or gradient was not finite several steps in a row.
+            NumericsError: loss or gradient was not finite several steps in a row, or spiked too often.
+            StoppedError: a signal came; the step it came in is saved.
         """
         model, stage, steps = self.trainer.model, self.stage, self.parts.steps
         # Dropout acts only in what learns; a frozen part behaves as it will in service.
@@ -81,8 +84,12 @@ class StageRun:
                 step += 1
                 self._stop_if_lost()
                 self._show(meter, step)
-                if step % stage.checkpoint_every == 0 and step < steps:
+                stopped = self.trainer.stop.number is not None
+                if step < steps and (stopped or step % stage.checkpoint_every == 0):
                     self._save(step, state, finished=False)
+                if step < steps and stopped:
+                    self.trainer.saver.wait()
+                    self.trainer.stop.leave(f"stage {stage.name}, step {step} of {steps}")
         if self.index == len(self.trainer.recipe.stages) - 1:
             self._save(step, state, finished=True)
             return
@@ -99,10 +106,14 @@ class StageRun:
         factor = rate(self.stage.schedule, step, self.parts.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
-        line, state = self._step(stream, state)
+        line, state = self._step(stream, self.watch.pass_over(stream, state))
         line |= {"stage": self.stage.name, "step": step + 1, "lr_factor": factor,
                  "seconds": round(time.monotonic() - started, 4)}  # fmt: skip
-        self.trainer.log(line)
+        self.watch.add_to(line)
+        try:
+            self.watch.look(line)
+        finally:
+            self.trainer.log(line)
         self.last = line
         return state
 
@@ -112,7 +123,7 @@ class StageRun:
         meter.update(step, f"{shown}  {line['samples'] / line['seconds']:.1f} samples/s")
 
     def _save(self, step: int, state: MixtureState, *, finished: bool) -> None:
-        position = Position(self.index, step, state, self.bad_in_row)
+        position = Position(self.index, step, state, self.bad_in_row, self.watch.state())
         self.trainer.save(position, self.optimiser, self.named, finished=finished)
 
     def _step(self, stream: Any, state: MixtureState) -> tuple[dict[str, Any], MixtureState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,17 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.picture_size import pictures_of
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
+from sensorium.training.begun import as_read_today, stages_begun, up_to
 from sensorium.training.checkpoint import (
     Checkpoint,
     Position,
     load_checkpoint,
     read_rng,
     restore_rng,
-    save_checkpoint,
 )
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
+from sensorium.training.disk import check_disk
 from sensorium.training.feature_use import features_kept
 from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
@@ -45,8 +47,13 @@ from sensorium.training.preflight import (
     StageParts,
     StagePlan,
     check_stages,
+    largest_checkpoint,
     loader_options,
 )
+from sensorium.training.saving import Saver
+from sensorium.training.signals import StopRequest, watch_signals
+from sensorium.training.skipped import write_skipped
+from sensorium.training.spikes import RewindError, SpikeWatch
 from sensorium.training.stage_run import StageRun
 
 
@@ -102,6 +109,8 @@ class Trainer:
         self.precision: Precision = self._choose_precision()
         keep = self._saved.log_bytes if self._saved else 0
         self._log = TrainingLog(options.folder, keep_bytes=keep, tensorboard=options.tensorboard)
+        self.saver = Saver(options.folder / "checkpoint", recipe.keep_checkpoints, lambda: self._log.sync())
+        self.stop = StopRequest()
 
     def _load(self) -> Checkpoint | None:
         folder = self.options.folder / "checkpoint"
@@ -115,8 +124,8 @@ class Trainer:
                 fix="add --resume to go on with it, or choose another folder with --out",
             )
         # A stage that has not begun may still be changed: what came before does not depend on it.
-        begun = _begun(saved)
-        if _as_read_today(saved.recipe, begun) != _up_to(self.recipe.to_dict(), begun):
+        begun = stages_begun(saved)
+        if as_read_today(saved.recipe, begun) != up_to(self.recipe.to_dict(), begun):
             raise CheckpointError(
                 "the checkpoint belongs to another recipe",
                 expected=f"the same model, seed and first {begun} stages",
@@ -141,11 +150,23 @@ class Trainer:
             SensoriumError: before step one for anything that can be known then.
         """
         try:
-            return self._run()
-        finally:
-            # A run that stops early needs its curve most.
-            self._log.close()
-            draw_curve(read_log(self._log.path), self.options.folder / "loss.png")
+            plans = self._run()
+            self.saver.wait()
+        except BaseException:
+            # What is half written is not left to chance; the error that ends the run is told, not a later one.
+            self.saver.settle()
+            with suppress(OSError, CheckpointError):
+                self._report()
+            raise
+        self._report()
+        return plans
+
+    def _report(self) -> None:
+        """A run that stops early needs its curve most."""
+        with closing(self._log):
+            lines = read_log(self._log.path)
+            write_skipped(lines, self.options.folder)
+            draw_curve(lines, self.options.folder / "loss.png")
 
     def _run(self) -> list[StagePlan]:
         start = self._saved.stage if self._saved else 0
@@ -154,7 +175,7 @@ class Trainer:
             self.recipe, self.model, self.processor, self.options.on_plan, self.precision
         )
         self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
-        begun = _begun(self._saved) if self._saved else 0
+        begun = stages_begun(self._saved) if self._saved else 0
         if self._saved is not None and self._saved.data[:begun] != self._data[:begun]:
             raise CheckpointError(
                 f"the data changed since the checkpoint: rows and steps were "
@@ -162,6 +183,8 @@ class Trainer:
                 where=str(self.options.folder),
                 fix="put the data back as it was, or start in another folder",
             )
+        check_disk(self.saver.folder, largest_checkpoint(self.recipe, self.model, ready, self._own | self.learnt),
+                   self.recipe.keep_checkpoints)  # fmt: skip
         torch.manual_seed(self.recipe.seed)
         if self._saved is not None:
             self._restore_weights(self._saved)
@@ -170,8 +193,6 @@ class Trainer:
                 self._note_learnt(stage)
         for index in range(start, len(self.recipe.stages)):
             with beside(self.model, ready[index].objective):
-                begin(ready[index].objective, self.model)
-                go_on_from(self.model, self._owned)
                 self._run_stage(index, ready[index])
                 self._owned |= owned_tensors(self.model)
         return plans
@@ -182,11 +203,35 @@ class Trainer:
         return groups
 
     def _run_stage(self, index: int, parts: StageParts) -> None:
+        """A stage, with as many rewinds as it takes."""
+        stage = self.recipe.stages[index]
+        watch = SpikeWatch(stage.spikes, stage.accumulate, stage.name)
+        while True:
+            begin(parts.objective, self.model)
+            go_on_from(self.model, self._owned)
+            try:
+                return self._attempt_stage(index, parts, watch)
+            except RewindError:
+                self._rewind(index)
+
+    def _rewind(self, index: int) -> None:
+        """Take back what the stage did since the last checkpoint, the log's lines too."""
+        self.saver.wait()
+        self._saved = load_checkpoint(self.saver.folder)
+        if self._saved is None or self._saved.stage != index:
+            raise CheckpointError("no checkpoint of this stage to rewind to", where=str(self.saver.folder))
+        self._restore_weights(self._saved)
+        self._log.close()
+        self._log = TrainingLog(self.options.folder, keep_bytes=self._saved.log_bytes,
+                                tensorboard=self.options.tensorboard)  # fmt: skip
+
+    def _attempt_stage(self, index: int, parts: StageParts, watch: SpikeWatch) -> None:
         stage = self.recipe.stages[index]
         groups = self._note_learnt(stage)
         named: dict[str, Parameter] = {n: p for _, pairs in groups for n, p in pairs}
         optimiser = build_optimiser(groups, stage.betas, stage.optimiser)
         run = StageRun(self, stage, index, parts, optimiser, named)
+        run.watch = watch
         state, step = parts.order.start(), 0
         if self._saved is not None and self._saved.stage == index:
             step = self._saved.step
@@ -195,8 +240,11 @@ class Trainer:
             restore_optimiser(optimiser, named, self._saved.optimiser)
             restore_rng(self._saved.rng)
             run.bad_in_row = self._saved.bad_in_row
+            watch.restore(self._saved.spikes)
             if self._saved.finished:
                 return
+        elif watch.rewinds and index == 0:
+            self.save(Position(0, 0, state), optimiser, named, finished=False)
         self._saved = None
         loader = Loader(
             parts.sources, parts.order, parts.processor, loader_options(stage),
@@ -206,6 +254,7 @@ class Trainer:
             progress(f"{stage.name}", parts.steps) as meter,
             pictures_of(self.model, stage.picture_px),
             features_kept(stage, self.model, parts, self.options.cache, self.precision),
+            watch_signals(self.stop),
         ):
             run.train(loader, state, step, meter)
 
@@ -223,20 +272,20 @@ class Trainer:
     def save(
         self, position: Position, optimiser: Any, named: dict[str, Parameter], *, finished: bool
     ) -> None:
-        """Write a checkpoint."""
+        """Copy the run's state, and begin to write it as a checkpoint."""
         tensors = self.model.state_dict()
         names = (self._own | self.learnt) & set(tensors)
-        save_checkpoint(
-            self.options.folder / "checkpoint",
+        self.saver.save(
             Checkpoint(
                 stage=position.stage,
                 step=position.step,
-                counts=position.state.counts,
+                counts=list(position.state.counts),
                 plan=position.state.plan(),
                 bad_in_row=position.bad_in_row,
+                spikes=position.spikes,
                 log_bytes=self._log.size(),
                 precision=self.precision,
-                weights={n: tensors[n].detach().cpu().clone() for n in sorted(names)}
+                weights={n: tensors[n].detach().to("cpu", copy=True) for n in sorted(names)}
                 | self._owned | owned_tensors(self.model),
                 optimiser=optimiser_tensors(optimiser, {id(p): n for n, p in named.items()}),
                 rng=read_rng(),
@@ -247,29 +296,6 @@ class Trainer:
         )
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append a line to the log."""
+        """Append a line to the log, if all that was saved so far is safe."""
+        self.saver.check()
         self._log.write(line)
-
-
-def _begun(saved: Checkpoint) -> int:
-    """How many stages the run has entered."""
-    return saved.stage + (1 if saved.step else 0)
-
-
-def _as_read_today(recipe: dict[str, Any], stages: int) -> dict[str, Any]:
-    """A saved recipe up to a stage, with the defaults of options that it is too old to have."""
-    saved = _up_to(recipe, stages)
-    try:
-        return _up_to(Recipe.from_dict({"name": "saved", **saved}).to_dict(), stages)
-    except ConfigError:
-        # It has what today's recipes have not; so no recipe of today is equal to it.
-        return saved
-
-
-def _up_to(recipe: dict[str, Any], stages: int) -> dict[str, Any]:
-    """What a run's state after so many stages depends on."""
-    return {
-        "model": recipe["model"],
-        "seed": recipe.get("seed"),
-        "stages": recipe["stages"][:stages],
-    }
