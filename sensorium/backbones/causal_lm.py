@@ -93,8 +93,9 @@ def transformers_config(arch: dict[str, Any]) -> Any:
     """The transformers config object for `arch`.
 
     Raises:
-        ConfigError: no model type is named or transformers does not know it.
+        ConfigError: no model type is named, transformers does not know it, or a value does not fit.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     values = {k: v for k, v in arch.items() if k not in ("auto_map", "transformers_version")}
@@ -103,8 +104,8 @@ def transformers_config(arch: dict[str, Any]) -> Any:
         raise ConfigError("backbone config names no 'model_type'")
     try:
         return AutoConfig.for_model(model_type, **values)
-    except ValueError as error:
-        raise ConfigError(f"transformers cannot build {model_type!r}: {error}") from None
+    except (ValueError, KeyError, StrictDataclassError) as error:
+        raise ConfigError(f"transformers cannot build {model_type!r}: {error}", where="backbone.arch") from None
 
 
 class CausalLM(nn.Module):

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def find_recipe(name: str, overrides: list[str]) -> Any:
-    """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form."""
+    """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form.
+
+    Raises:
+        ConfigError: there is none, or a key or value of it is wrong, those of the language model's `arch` included.
+    """
+    from sensorium.model.arch_keys import check_arch
     from sensorium.recipes import RECIPES, TINY_FORMS
     from sensorium.training.config import Recipe
 
@@ -27,7 +32,10 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
         recipe = TINY_FORMS.find(whole)()
     else:
         recipe = RECIPES.find(name)()
-    return recipe.override(overrides)
+    changed = recipe.override(overrides)
+    if name.endswith((".yaml", ".yml")) or overrides:
+        check_arch(changed.model.backbone)
+    return changed
 
 
 def train_command(
