@@ -24,6 +24,8 @@ class AnswerOptions:
     """0 answers greedily."""
     experts: tuple[str, ...] = ()
     """Who tells of pictures, which the model then does not see."""
+    beams: int = 1
+    """More than 1: a search with so many beams."""
 
 
 class Answerer:
@@ -41,7 +43,7 @@ class Answerer:
         from sensorium.inference.sampling import Sampling
 
         # Before the weights are read: a wrong option should not cost that time.
-        self._sampling = Sampling(temperature=options.temperature)
+        self._sampling = Sampling(temperature=options.temperature, beams=options.beams)
         configs = parse_experts(options.experts)
         self.loaded = load(options.model, options.device)
         config = self.loaded.network.config
@@ -62,12 +64,14 @@ class Answerer:
         self._max_tokens = options.max_tokens
 
     def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
-        """The answer in pieces."""
+        """The answer in pieces; that of a search with beams in one, because only its end tells."""
         asked: Any = messages
         if self._panel is not None:
             from sensorium.core.sample import parse_messages
 
             asked = self._panel.told(parse_messages(messages), None)
+        if self._sampling.beams > 1:
+            return iter([self.loaded.respond(asked, max_tokens=self._max_tokens, sampling=self._sampling)])
         return self.loaded.respond(asked, max_tokens=self._max_tokens, stream=True, sampling=self._sampling)
 
 
@@ -105,9 +109,16 @@ def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bo
 
 
 def chat_command(picture: str | None, options: AnswerOptions) -> None:
-    """A conversation in the terminal."""
+    """A conversation in the terminal.
+
+    Raises:
+        ConfigError: a search with beams, beside what `Answerer` raises.
+    """
     from sensorium.media.image import load_image
 
+    if options.beams > 1:
+        raise ConfigError(f"a conversation with {options.beams} beams, whose answers come piece by piece",
+                          where="chat", fix="sensorium ask --beams N answers one question")  # fmt: skip
     answerer = Answerer(options)
     messages: list[dict[str, Any]] = []
     pending: list[dict[str, Any]] = []

@@ -71,19 +71,22 @@ def told_by(responder: Any, experts: Sequence[str]) -> Any:
 
 def eval_command(
     model: str, device: str, names: Sequence[str], limit: int | None, out: str, as_json: bool,
-    experts: Sequence[str] = (),
+    experts: Sequence[str] = (), beams: int = 1,
 ) -> None:  # fmt: skip
     """Run, print a table, write results.json and report.html."""
     from sensorium.api import load
     from sensorium.cli.main import print_json
     from sensorium.evaluation.report import write_report
+    from sensorium.inference.sampling import Sampling
 
+    sampling = Sampling(beams=beams)
     benchmarks = parse_benchmarks(names, limit)
     parse_experts(experts)  # Before the weights are read: a wrong name should not cost that time.
     loaded = load(model, device)
     if not names and loaded.network.config.text_frame is not None:
         benchmarks = parse_benchmarks(CHOICES, limit)
-    results = run_benchmarks(benchmarks, told_by(loaded.responder, experts))
+    responder = loaded.answering(sampling) if beams > 1 else loaded.responder
+    results = run_benchmarks(benchmarks, told_by(responder, experts))
     folder = Path(out)
     write_results(folder / "results.json", model, results)
     write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")

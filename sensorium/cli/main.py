@@ -46,6 +46,7 @@ Experts = Annotated[
 ]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
+Beams = Annotated[int, typer.Option(help="More than 1: search with so many beams for the likeliest answer; without temperature.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
@@ -62,13 +63,14 @@ def ask(
     device: Device = "auto",
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+    beams: Beams = 1,
     expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
 
-    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()))
+    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams)
     ask_command(picture, question, options, as_json)
 
 
@@ -128,13 +130,14 @@ def evaluate(
     device: Device = "auto",
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
+    beams: Beams = 1,
     expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
     from sensorium.cli.evaluating import eval_command
 
-    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [])
+    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [], beams)
 
 
 @app.command()
