@@ -63,13 +63,16 @@ class Answerer:
             self._panel = Panel.of(configs)
         self._max_tokens = options.max_tokens
 
+    def told(self, messages: list[dict[str, Any]]) -> Any:
+        """The conversation as the model is asked it: as it is, or with what the experts tell."""
+        from sensorium.core.sample import parse_messages
+
+        parsed = parse_messages(messages)
+        return parsed if self._panel is None else self._panel.told(parsed, None)
+
     def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
         """The answer in pieces; that of a search with beams in one, because only its end tells."""
-        asked: Any = messages
-        if self._panel is not None:
-            from sensorium.core.sample import parse_messages
-
-            asked = self._panel.told(parse_messages(messages), None)
+        asked = self.told(messages)
         if self._sampling.beams > 1:
             return iter([self.loaded.respond(asked, max_tokens=self._max_tokens, sampling=self._sampling)])
         return self.loaded.respond(asked, max_tokens=self._max_tokens, stream=True, sampling=self._sampling)

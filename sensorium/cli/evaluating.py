@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +70,55 @@ def told_by(responder: Any, experts: Sequence[str]) -> Any:
     return Told(responder, Panel.of(parse_experts(experts)))
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a model answers benchmarks; its own way where nothing is set."""
+
+    beams: int = 1
+    """More than 1: a search with so many."""
+    rank: int = 0
+    """More than 0: the likeliest of a question's listed answers, of which so many are read whole."""
+
+    def check(self) -> None:
+        """Whether it makes sense; called before weights are read.
+
+        Raises:
+            ConfigError: a number out of range, or both at once.
+        """
+        from sensorium.inference.sampling import Sampling
+
+        Sampling(beams=self.beams)
+        if self.rank < 0 or (self.rank and self.beams > 1):
+            raise ConfigError(f"--rank {self.rank} with --beams {self.beams}",
+                              expected="--rank of 1 or more alone, or --beams alone")  # fmt: skip
+
+    def responder(self, loaded: Any) -> Any:
+        """The model answering in this manner."""
+        from sensorium.inference.ranking import Ranker, Ranking
+        from sensorium.inference.sampling import Sampling
+
+        if self.rank:
+            return Ranker(loaded.engine, Ranking(kept=self.rank))
+        return loaded.answering(Sampling(beams=self.beams)) if self.beams > 1 else loaded.responder
+
+
 def eval_command(
     model: str, device: str, names: Sequence[str], limit: int | None, out: str, as_json: bool,
-    experts: Sequence[str] = (), beams: int = 1,
+    experts: Sequence[str] = (), manner: Manner | None = None,
 ) -> None:  # fmt: skip
     """Run, print a table, write results.json and report.html."""
     from sensorium.api import load
     from sensorium.cli.main import print_json
     from sensorium.evaluation.report import write_report
-    from sensorium.inference.sampling import Sampling
 
-    sampling = Sampling(beams=beams)
+    manner = manner or Manner()
+    manner.check()
     benchmarks = parse_benchmarks(names, limit)
     parse_experts(experts)  # Before the weights are read: a wrong name should not cost that time.
     loaded = load(model, device)
     if not names and loaded.network.config.text_frame is not None:
         benchmarks = parse_benchmarks(CHOICES, limit)
-    responder = loaded.answering(sampling) if beams > 1 else loaded.responder
-    results = run_benchmarks(benchmarks, told_by(responder, experts))
+    results = run_benchmarks(benchmarks, told_by(manner.responder(loaded), experts))
     folder = Path(out)
     write_results(folder / "results.json", model, results)
     write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")

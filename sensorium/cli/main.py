@@ -64,13 +64,19 @@ def ask(
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     beams: Beams = 1,
+    choices: Annotated[str | None, typer.Option(help="A file of answers, one a line or a JSON list: print the likeliest of them.")] = None,
     expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
+    from sensorium.cli.choosing import choose_command
+    from sensorium.core.choices import read_choices
 
     options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams)
+    if choices is not None:
+        choose_command(picture, question, options, read_choices(choices), as_json)
+        return
     ask_command(picture, question, options, as_json)
 
 
@@ -131,13 +137,14 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
     beams: Beams = 1,
+    rank: Annotated[int, typer.Option(help="Choose among a question's listed answers, of which so many (BLIP: 128) are read whole; 0: write.")] = 0,
     expert: Experts = None,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
-    from sensorium.cli.evaluating import eval_command
+    from sensorium.cli.evaluating import Manner, eval_command
 
-    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [], beams)
+    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [], Manner(beams, rank))
 
 
 @app.command()

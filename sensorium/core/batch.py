@@ -189,6 +189,8 @@ class Example:
     """The tokens that stand at the position of the one before, as places in the lists."""
     loss_weight: float = 1.0
     """What the loss of its tokens is multiplied by."""
+    share: float = 1.0
+    """The part of its question that it is: one of n answers is 1 / n."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -203,7 +205,8 @@ class Batch:
     0 is what all tokens behind it in its Example see. `places_3BT` (M-RoPE: time, row, column) take
     the place of `positions_BT` in the LLM's rotation of queries and keys; masks go by the latter.
     `padded_left` says whether any row has padding in front.
-    `loss_weights_BT` multiply the losses of tokens; None: all weigh 1.
+    `loss_weights_BT` multiply the losses of tokens; None: all weigh 1. `questions` counts Examples,
+    those of one question with several answers once.
     """
 
     input_ids_BT: Tensor
@@ -219,6 +222,7 @@ class Batch:
     places_3BT: Tensor | None = None
     padded_left: bool = False
     loss_weights_BT: Tensor | None = None
+    questions: float = 0.0
 
     def last_positions(self) -> Tensor:
         """(B,) the position behind which an answer to each row goes on; rows end together."""

@@ -106,7 +106,7 @@ class Loader:
             )
             if self.options.loss_weights:
                 weight = self.options.loss_weights[pick.source]
-                made = [replace(e, loss_weight=weight) for e in made]
+                made = [replace(e, loss_weight=e.loss_weight * weight) for e in made]
             return made if self.transform is None else [self.transform(e, pick) for e in made]
         except SensoriumError as error:
             raise error.at(where) from None
@@ -166,5 +166,17 @@ class Loader:
             return collate([[e] for e in examples], pad_id), len(ready)
         rows, count = pack(examples, self.options.max_length, self.options.batch_size)
         # Complete only when one more Example fitted nowhere; it stays for the next batch.
-        return (collate(rows, pad_id), count) if count < len(examples) else None
+        if count == len(examples):
+            return None
+        # What one pick became stays together: the state behind a batch is that behind a whole pick.
+        picks = taken = 0
+        while taken + len(ready[picks][1]) <= count:
+            taken += len(ready[picks][1])
+            picks += 1
+        if not picks:
+            made = ready[0][1]
+            rows, picks = pack(made, self.options.max_length, len(made))[0], 1
+        elif taken < count:
+            rows = pack(examples[:taken], self.options.max_length, self.options.batch_size)[0]
+        return collate(rows, pad_id), picks
 

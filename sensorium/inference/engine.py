@@ -109,7 +109,7 @@ class Engine:
     @torch.inference_mode()
     def _search(self, prompts: Sequence[Example], max_tokens: int, beams: int) -> list[list[int]]:
         """Every prompt stands in as many rows as it has beams; only their caches change places."""
-        self._check(prompts, max_tokens)
+        self.check(prompts, max_tokens)
         repeated = [[prompt] for prompt in prompts for _ in range(beams)]
         batch = collate(repeated, self.processor.tokenizer.pad_id, pad_left=True)
         rows, first_RV = self._prefill(batch, max_tokens, fast=False)
@@ -153,7 +153,7 @@ class Engine:
         """Extend `answers` by one token a turn until all are done."""
         if not prompts:
             return
-        self._check(prompts, max_tokens)
+        self.check(prompts, max_tokens)
         sampler = Sampler(sampling, self.model.device)
         batch = collate([[p] for p in prompts], self.processor.tokenizer.pad_id, pad_left=True)
         rows, logits_BV = self._prefill(batch, max_tokens)
@@ -169,7 +169,7 @@ class Engine:
                 return
             logits_BV = self._step(rows, chosen)
 
-    def _check(self, prompts: Sequence[Example], max_tokens: int) -> None:
+    def check(self, prompts: Sequence[Example], max_tokens: int) -> None:
         """Whether the model writes, and has room.
 
         Raises:

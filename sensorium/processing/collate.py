@@ -70,6 +70,7 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = 
         places_3BT=places,
         padded_left=pad_left and any(sum(len(e) for e in row) < length for row in rows),
         loss_weights_BT=_loss_weights(rows, segments),
+        questions=sum(example.share for row in rows for example in row),
     )
 
 

@@ -96,6 +96,8 @@ class Processor:
         self._required: list[Callable[[Example], None]] = []
         self.splits_answers = False
         """Whether every answer of a Sample becomes an Example of its own (`processing/answers.py`)."""
+        self.weighs_answers = True
+        """Whether the several answers of a question are learned, each with its weight."""
 
     def with_template(self, name: str) -> Processor:
         """The same Processor with another chat template, and without requirements."""

@@ -126,6 +126,7 @@ def prepare_stage(
             raise ConfigError("packed rows for an encoder-decoder", expected="one sample a row",
                               where=f"stages.{stage.name}.pack", fix="pack: false")  # fmt: skip
         mine.splits_answers = True
+    mine.weighs_answers = stage.objective.weighs_tokens
     with own_seed(stage.seed):
         objective = stage.objective.build(model, mine, sources)
     samples = sum(len(s) for s in sources)

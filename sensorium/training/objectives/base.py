@@ -21,7 +21,7 @@ class Losses:
     batches weigh every target alike."""
 
     total: Tensor
-    count: int
+    count: float
     parts: dict[str, float]
 
 
