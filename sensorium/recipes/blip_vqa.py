@@ -28,7 +28,9 @@ def blip_vqa() -> Recipe:
         published=Published(
             paper="2201.12086",
             oracle="BlipForQuestionAnswering",
-            differs=(*DIFFERS, "questions begin with [ENC], in imported checkpoints with [CLS]"),
+            differs=(*DIFFERS, "questions keep their punctuation",
+                     "`--rank 128` compares plain likelihoods, the original its smoothed losses (`Ranking.smoothing`)",
+                     "questions begin with [ENC], in imported checkpoints with [CLS]"),
         ),
         model=seeing(480, CrossSeq2SeqConfig(**text(MARKS[1])), "blip_vqa"),
         stages=(tune("vqa", InstructConfig(smoothing=SMOOTHING, per="question"), data, lr=2e-5,
