@@ -1,11 +1,12 @@
 # `make demo`: from a clean clone to a trained, measured, answering model.
-# `make test`: the whole suite. Both make the environment they need.
+# `make test`: the whole suite. `make bench`: training speed beside its peers, about an hour on an idle machine.
+# All make the environment they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -25,6 +26,9 @@ test: $(STAMP)
 check: $(STAMP)
 	@$(BIN)/ruff check sensorium tests benchmarks
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/training/compare.py --levers
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

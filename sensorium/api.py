@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from sensorium.features.store import FeatureStore
 
 SHIPPED = {"nano": Path(__file__).parent / "assets" / "nano"}
 
@@ -57,6 +61,34 @@ class Model:
     def answering(self, sampling: Sampling) -> Responder:
         """What writes answers with these settings; it refuses to if the model only compares."""
         return Answering(self.engine, sampling)
+
+    def keep_features(self, folder: Path | None = None, *, limit_gb: float = 16.0) -> FeatureStore | None:
+        """From now on, keep what frozen encoders make of pictures on disk, and find there what training or
+        an earlier evaluation of the same tower left; answers stay the same.
+
+        Args:
+            folder: where the store lies; None: where training has it.
+            limit_gb: the most that it may hold.
+
+        Returns:
+            The store, which may be closed; it closes itself at the end of the program. None: the model's
+            lanes cannot use one, and standard error says why.
+
+        Raises:
+            OSError: the folder cannot be read or made.
+        """
+        from sensorium.features.store import FeatureStore, StoreOptions, storable
+        from sensorium.interop.cache import features_folder
+
+        kinds, reasons = storable(self.network)
+        for reason in reasons:
+            print(f"features are not kept: {reason}", file=sys.stderr)
+        if not kinds:
+            return None
+        options = StoreOptions(folder or features_folder(), limit_gb)
+        store = FeatureStore(self.network, kinds, options)
+        self.network.shelf = self.processor.shelf = store
+        return store
 
     @property
     def space(self) -> JointSpace:

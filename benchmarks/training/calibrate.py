@@ -22,15 +22,18 @@ def best_seconds(run: Callable[[], object], tries: int = 7) -> float:
 def gemm_gflops(shape: Shape, tokens: int = 2048) -> float:
     """Rate of the layers' matrix products, forward and both backward ones, at the model's own shapes."""
     width, inner = shape.text["hidden_size"], shape.text["intermediate_size"]
-    flops, seconds = 0.0, 0.0
-    for rows, columns in ((width, width), (width, inner), (inner, width)):
-        x, w, g = torch.randn(tokens, rows), torch.randn(columns, rows), torch.randn(tokens, columns)
-        out, dx, dw = torch.empty(tokens, columns), torch.empty(tokens, rows), torch.empty(columns, rows)
-        for run in (lambda: torch.mm(x, w.t(), out=out), lambda: torch.mm(g, w, out=dx),
-                    lambda: torch.mm(g.t(), x, out=dw)):  # fmt: skip
-            seconds += best_seconds(run)
-            flops += 2 * tokens * rows * columns
+    pairs = ((width, width), (width, inner), (inner, width))
+    seconds = sum(_product_seconds(tokens, *pair) for pair in pairs)
+    flops = sum(3 * 2 * tokens * rows * columns for rows, columns in pairs)
     return round(flops / seconds / 1e9, 1)
+
+
+def _product_seconds(tokens: int, rows: int, columns: int) -> float:
+    """A linear layer's three products."""
+    x, w, g = torch.randn(tokens, rows), torch.randn(columns, rows), torch.randn(tokens, columns)
+    out, dx, dw = torch.empty(tokens, columns), torch.empty(tokens, rows), torch.empty(columns, rows)
+    return (best_seconds(lambda: torch.mm(x, w.t(), out=out)) + best_seconds(lambda: torch.mm(g, w, out=dx))
+            + best_seconds(lambda: torch.mm(g.t(), x, out=dw)))  # fmt: skip
 
 
 def bandwidth_gbs() -> float:

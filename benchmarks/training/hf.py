@@ -91,14 +91,14 @@ def main() -> None:
     learn(model, options.stage)
     turns = Turns()
     watch = Watch(turns, rows)
-    settings: dict[str, Any] = dict(
-        output_dir=os.path.join(options.work, f"peer-{options.peer}"), use_cpu=True, max_steps=10**5,
-        per_device_train_batch_size=SHAPES[options.shape].batch, learning_rate=RATES[options.stage],
-        lr_scheduler_type="constant", optim="adamw_torch_fused", weight_decay=0.0, adam_beta2=0.98,
-        max_grad_norm=1.0, logging_strategy="no", save_strategy="no", report_to=[], disable_tqdm=True,
-        remove_unused_columns=False, train_sampling_strategy="group_by_length", length_column_name="length",
-        dataloader_num_workers=0, bf16=False, gradient_checkpointing=False, seed=0,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "output_dir": os.path.join(options.work, f"peer-{options.peer}"), "use_cpu": True, "max_steps": 10**5,
+        "per_device_train_batch_size": SHAPES[options.shape].batch, "learning_rate": RATES[options.stage],
+        "lr_scheduler_type": "constant", "optim": "adamw_torch_fused", "weight_decay": 0.0, "adam_beta2": 0.98,
+        "max_grad_norm": 1.0, "logging_strategy": "no", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
+        "remove_unused_columns": False, "train_sampling_strategy": "group_by_length", "length_column_name": "length",
+        "dataloader_num_workers": 0, "bf16": False, "gradient_checkpointing": False, "seed": 0,
+    }  # fmt: skip
     data = table(rows)
     if options.peer == "trainer":
         trainer: Any = Trainer(model=model, args=TrainingArguments(**settings), data_collator=watch,

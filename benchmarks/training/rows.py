@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from sensorium.data.loader import make_example
 from sensorium.data.source import JsonlSource
 from sensorium.interop.saved import load_model

@@ -26,6 +26,8 @@ class AnswerOptions:
     """Who tells of pictures, which the model then does not see."""
     beams: int = 1
     """More than 1: a search with so many beams."""
+    cache_features: bool = False
+    """Keep what the encoder makes of pictures on disk."""
 
 
 class Answerer:
@@ -46,6 +48,8 @@ class Answerer:
         self._sampling = Sampling(temperature=options.temperature, beams=options.beams)
         configs = parse_experts(options.experts)
         self.loaded = load(options.model, options.device)
+        if options.cache_features:
+            self.loaded.keep_features()
         config = self.loaded.network.config
         if config.text_frame is not None:
             raise ConfigError(

@@ -35,7 +35,7 @@ def doctor_command(as_json: bool) -> None:
     """Print findings; exit with 1 when something necessary is missing."""
     from sensorium.cli.main import print_json
 
-    findings = [*_machine(), *_packages(), *_accelerator(), *_tools(), *_weights(), *_pictures()]
+    findings = [*_machine(), *_packages(), *_accelerator(), *_tools(), *_weights(), *_pictures(), *_features()]
     if as_json:
         print_json(findings)
     else:
@@ -158,3 +158,14 @@ def _pictures() -> list[dict[str, str]]:
         out.append(_finding(what, "built") if built else
                    _finding(what, "not built", "option", f"sensorium data build {name}"))  # fmt: skip
     return out
+
+
+def _features() -> list[dict[str, str]]:
+    try:
+        from sensorium.features.room import usage
+        from sensorium.interop.cache import features_folder
+    except (ImportError, OSError):
+        return []  # What is missing is a finding of its own above.
+    towers = usage(features_folder())
+    size = sum(one.size_bytes for one in towers) / 2**20
+    return [_finding("feature store", f"{size:,.0f} MiB of {len(towers)} towers in {features_folder()}")]

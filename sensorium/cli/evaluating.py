@@ -102,30 +102,43 @@ class Manner:
         return loaded.answering(Sampling(beams=self.beams)) if self.beams > 1 else loaded.responder
 
 
-def eval_command(
-    model: str, device: str, names: Sequence[str], limit: int | None, out: str, as_json: bool,
-    experts: Sequence[str] = (), manner: Manner | None = None,
-) -> None:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """Which model is measured, where, and on how much."""
+
+    model: str
+    device: str
+    limit: int | None
+    """Questions a benchmark, at most."""
+    out: str
+    """Folder for results and report."""
+    experts: tuple[str, ...] = ()
+    cache_features: bool = False
+    manner: Manner = Manner()
+
+
+def eval_command(names: Sequence[str], options: EvalOptions, as_json: bool) -> None:
     """Run, print a table, write results.json and report.html."""
     from sensorium.api import load
     from sensorium.cli.main import print_json
     from sensorium.evaluation.report import write_report
 
-    manner = manner or Manner()
-    manner.check()
-    benchmarks = parse_benchmarks(names, limit)
-    parse_experts(experts)  # Before the weights are read: a wrong name should not cost that time.
-    loaded = load(model, device)
+    options.manner.check()
+    benchmarks = parse_benchmarks(names, options.limit)
+    parse_experts(options.experts)  # Before the weights are read: a wrong name should not cost that time.
+    loaded = load(options.model, options.device)
+    if options.cache_features:
+        loaded.keep_features()
     if not names and loaded.network.config.text_frame is not None:
-        benchmarks = parse_benchmarks(CHOICES, limit)
-    results = run_benchmarks(benchmarks, told_by(manner.responder(loaded), experts))
-    folder = Path(out)
-    write_results(folder / "results.json", model, results)
-    write_report(f"{model}: evaluation", [(model, results)], folder / "report.html")
+        benchmarks = parse_benchmarks(CHOICES, options.limit)
+    results = run_benchmarks(benchmarks, told_by(options.manner.responder(loaded), options.experts))
+    folder = Path(options.out)
+    write_results(folder / "results.json", options.model, results)
+    write_report(f"{options.model}: evaluation", [(options.model, results)], folder / "report.html")
     if as_json:
-        print_json(summary(model, results))
+        print_json(summary(options.model, results))
         return
-    print_table(summary(model, results))
+    print_table(summary(options.model, results))
     print(f"\nAnswers and pictures: {folder / 'report.html'}")
 
 

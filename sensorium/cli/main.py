@@ -47,6 +47,7 @@ Experts = Annotated[
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
 Beams = Annotated[int, typer.Option(help="More than 1: search with so many beams for the likeliest answer; without temperature.")]
+CacheFeatures = Annotated[bool, typer.Option("--cache-features", help="Keep what the encoder makes of pictures, and use what training or an evaluation kept (`sensorium cache`).")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
@@ -66,6 +67,7 @@ def ask(
     beams: Beams = 1,
     choices: Annotated[str | None, typer.Option(help="A file of answers, one a line or a JSON list: print the likeliest of them.")] = None,
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
@@ -73,7 +75,7 @@ def ask(
     from sensorium.cli.choosing import choose_command
     from sensorium.core.choices import read_choices
 
-    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams)
+    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams, cache_features)
     if choices is not None:
         choose_command(picture, question, options, read_choices(choices), as_json)
         return
@@ -88,11 +90,12 @@ def chat(
     max_tokens: MaxTokens = 128,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
 ) -> None:
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions, chat_command
 
-    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ())))
+    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features))
 
 
 @app.command()
@@ -139,12 +142,14 @@ def evaluate(
     beams: Beams = 1,
     rank: Annotated[int, typer.Option(help="Choose among a question's listed answers, of which so many (BLIP: 128) are read whole; 0: write.")] = 0,
     expert: Experts = None,
+    cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
-    from sensorium.cli.evaluating import Manner, eval_command
+    from sensorium.cli.evaluating import EvalOptions, Manner, eval_command
 
-    eval_command(model, device, benchmarks or [], limit, out, as_json, expert or [], Manner(beams, rank))
+    options = EvalOptions(model, device, limit, out, tuple(expert or ()), cache_features, Manner(beams, rank))
+    eval_command(benchmarks or [], options, as_json)
 
 
 @app.command()
@@ -266,6 +271,17 @@ def unmerge(
     from sensorium.cli.merging import unmerge_command
 
     unmerge_command(folder, out, base, as_json)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option(help="Remove everything that no living process is writing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What the feature store holds: outputs of frozen encoders, kept by `cache_features`."""
+    from sensorium.cli.cache import cache_command
+
+    cache_command(clear, as_json)
 
 
 @app.command()

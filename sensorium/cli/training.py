@@ -78,14 +78,14 @@ def run_training(
     import torch
 
     from sensorium.interop.assemble import build_pretrained
-    from sensorium.interop.cache import cache_folder
+    from sensorium.interop.cache import features_folder
     from sensorium.interop.saved import save_model
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
     options = TrainerOptions(
         folder=folder,
-        cache=cache_folder() / "features",
+        cache=features_folder(),
         resume=resume,
         tensorboard=tensorboard,
         on_plan=None if quiet else print_plan,
@@ -125,6 +125,7 @@ def print_plan(plan: Any, precision: str) -> None:
     say(f"stage {plan.name}: {plan.steps} steps over {plan.rows:,} rows, {precision}; first batch "
         f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
         f"about {plan.memory_mb:,} MB")  # fmt: skip
+    say(f"  {plan.fit.describe()}")
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")

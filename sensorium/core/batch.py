@@ -135,6 +135,18 @@ class TilePlan:
         return Grid(*self.map_size(tile))
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A picture as a feature store knows it: by a hash of its content and of all that is done to it before the
+    encoder, and with its size then. `features` are those of its tiles, where they were found."""
+
+    key: bytes
+    shape: MediaShape
+    plan: str
+    """`repr` of the TilePlan that it was cut by."""
+    features: Features | None = None
+
+
 @dataclass(slots=True)
 class MediaBatch:
     """Encoder inputs of one kind for a whole batch.
@@ -144,7 +156,8 @@ class MediaBatch:
     batch it stands in) have one entry for each picture, in slot order. `features`, where present, are the encoder's
     outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
     what each is looked at for, where the projector reads it. `details_NCHW` are the same pictures
-    for a lane's second encoder.
+    for a lane's second encoder. `kept` is empty or has an entry for each picture: None where no store is to know
+    it; a picture whose features were found there has no pixels in `pixels_NCHW`.
     """
 
     pixels_NCHW: Tensor
@@ -153,6 +166,7 @@ class MediaBatch:
     features: Features | None = None
     texts: tuple[tuple[int, ...], ...] = ()
     details_NCHW: Tensor | None = None
+    kept: tuple[Kept | None, ...] = ()
 
     @property
     def patches(self) -> tuple[Grid, ...] | None:
@@ -189,8 +203,8 @@ class Example:
     """The tokens that stand at the position of the one before, as places in the lists."""
     loss_weight: float = 1.0
     """What the loss of its tokens is multiplied by."""
-    share: float = 1.0
-    """The part of its question that it is: one of n answers is 1 / n."""
+    loss_count: float | None = None
+    """Its share of one Sample, where losses count per sample or question; None: per token."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -205,8 +219,8 @@ class Batch:
     0 is what all tokens behind it in its Example see. `places_3BT` (M-RoPE: time, row, column) take
     the place of `positions_BT` in the LLM's rotation of queries and keys; masks go by the latter.
     `padded_left` says whether any row has padding in front.
-    `loss_weights_BT` multiply the losses of tokens; None: all weigh 1. `questions` counts Examples,
-    those of one question with several answers once.
+    `loss_weights_BT` multiply the losses of tokens; None: all weigh 1. `loss_count` is what their sum
+    is divided by; None: the number of learned tokens.
     """
 
     input_ids_BT: Tensor
@@ -222,7 +236,7 @@ class Batch:
     places_3BT: Tensor | None = None
     padded_left: bool = False
     loss_weights_BT: Tensor | None = None
-    questions: float = 0.0
+    loss_count: int | None = None
 
     def last_positions(self) -> Tensor:
         """(B,) the position behind which an answer to each row goes on; rows end together."""

@@ -25,4 +25,5 @@ class AugmentConfig(Config):
         """The augmentation of one pick."""
         # With views, the row and the pass over the source decide; otherwise every pick differs.
         key = (pick.number,) if self.views is None else (pick.source, pick.row, pick.epoch % self.views)
-        return Augmentation(random.Random(stable_int("augment", seed, *key)), self.mirror)
+        number = stable_int("augment", seed, *key)
+        return Augmentation(random.Random(number), self.mirror, None if self.views is None else number)

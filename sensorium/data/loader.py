@@ -1,26 +1,29 @@
-"""The training loader: picks -> Examples -> packed Batches, ahead of the model.
+"""The training loader: planned picks -> Examples -> Batches, ahead of the model.
 
-Threads decode and tokenise in parallel; results are consumed in the order of the picks,
-so the batches do not depend on how many there are. A batch's state is the mixture state
-after its last sample: restoring it continues with the next sample.
+Threads measure and decode in parallel; the plan (`data/window.py`) does not depend on how many there
+are. Every rank makes the whole plan and decodes its own share of the rows of each batch. A row
+that turns out bad when it is decoded leaves a gap, so that the plan stays the same for all.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError, SensoriumError
 from sensorium.core.sample import Sample
 from sensorium.data.augmenting import AugmentConfig
+from sensorium.data.inline import Submit, helpers
 from sensorium.data.mixture import MixtureOrder, MixtureState, Pick
+from sensorium.data.plan import Size
 from sensorium.data.source import Source, place_of, read_row
+from sensorium.data.window import Coming, Planned, PlanOptions, Windows
 from sensorium.media.augment import Augmentation
 from sensorium.processing.answers import encode_rows
-from sensorium.processing.collate import collate, pack
+from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 
 
@@ -49,10 +52,15 @@ class LoaderOptions:
     """How batches are made."""
 
     batch_size: int
-    """Samples a batch where rows are not packed; at most this many rows where they are."""
+    """Samples a batch where rows are not packed, rows where they are; of all ranks together."""
     max_length: int
     pack: bool = False
+    max_pictures_per_row: int | None = None
+    token_budget: int | None = None
+    """Rows times the longest of them: what a batch may have at most, in place of `batch_size`."""
+    loss_per: Literal["token", "sample", "question"] = "token"
     workers: int = 2
+    """Threads; 0: the calling thread."""
     seed: int = 0
     augment: Sequence[AugmentConfig | None] = ()
     """Per source: how pictures are augmented."""
@@ -60,16 +68,25 @@ class LoaderOptions:
     """Per source: what its tokens' losses are multiplied by; none: 1 for all."""
     skip_bad: bool = False
     """Report a bad row and go on instead of stopping."""
+    rank: int = 0
+    world_size: int = 1
+    """The rows of a batch are dealt out to so many ranks; this is one of them."""
 
 
 @dataclass(slots=True)
 class LoadedBatch:
-    """A batch and the state to resume after it."""
+    """A batch and the state to resume after it.
+
+    Where a rank's share of the rows is empty, or all of them are bad, the batch is a row of padding
+    from which nothing is learned, and `samples` is 0: every rank makes as many batches.
+    """
 
     batch: Batch
     state: MixtureState
     samples: int
     problems: list[str]
+    picks: list[int] = field(default_factory=list[int])
+    """Numbers of the picks in it."""
 
 
 class Loader:
@@ -95,21 +112,45 @@ class Loader:
         Raises:
             DataError: the row cannot be used.
         """
+        made = self._encode(pick, decode=True)
+        options = self.options
+        weight = options.loss_weights[pick.source] if options.loss_weights else 1.0
+        if options.loss_per == "sample":
+            made = per_sample(made, weight)
+        elif weight != 1:
+            made = [replace(e, loss_weight=e.loss_weight * weight) for e in made]
+        if options.loss_per == "question":
+            made = [replace(e, loss_count=1 / len(made)) for e in made]
+        if self.transform is None:
+            return made
+        try:
+            return [self.transform(e, pick) for e in made]
+        except SensoriumError as error:
+            source = self.sources[pick.source]
+            raise error.at(place_of(source, pick.row)) from None
+
+    def size(self, pick: Pick) -> Size:
+        """What a pick takes, without decoding.
+
+        Raises:
+            DataError: the row cannot be used.
+        """
+        made = self._encode(pick, decode=False)
+        pictures = max(sum(len(m.plans) for m in e.media.values()) for e in made)
+        return Size(tuple(len(e) for e in made), pictures)
+
+    def _encode(self, pick: Pick, *, decode: bool) -> list[Example]:
         source = self.sources[pick.source]
         config = self.options.augment[pick.source] if self.options.augment else None
         augmentation = None if config is None else config.of(self.options.seed, pick)
-        where = place_of(source, pick.row)
         sample = read_row(source, pick.row)
         try:
-            made = encode_rows(
-                self.processor, sample, max_length=self.options.max_length, augmentation=augmentation
-            )
-            if self.options.loss_weights:
-                weight = self.options.loss_weights[pick.source]
-                made = [replace(e, loss_weight=e.loss_weight * weight) for e in made]
-            return made if self.transform is None else [self.transform(e, pick) for e in made]
+            return encode_rows(
+                self.processor, sample, max_length=self.options.max_length,
+                augmentation=augmentation, decode=decode,
+            )  # fmt: skip
         except SensoriumError as error:
-            raise error.at(where) from None
+            raise error.at(place_of(source, pick.row)) from None
 
     def batches(self, state: MixtureState) -> Generator[LoadedBatch]:
         """Batches from `state` on; `state` itself is not changed.
@@ -120,63 +161,73 @@ class Loader:
         Raises:
             DataError: a row cannot be used and `skip_bad` is off.
         """
-        ahead = state.copy()
-        waiting: deque[tuple[MixtureState, Future[list[Example]]]] = deque()
-        depth = max(4, 2 * self.options.batch_size)
-        ready: list[tuple[MixtureState, list[Example]]] = []
-        problems: list[str] = []
-        bad_in_row = 0
-        with ThreadPoolExecutor(max(1, self.options.workers)) as pool:
-            try:
-                while True:
-                    while len(waiting) < depth:
-                        pick = self.order.next(ahead)
-                        waiting.append((ahead.copy(), pool.submit(self.examples, pick)))
-                    after, future = waiting.popleft()
-                    try:
-                        ready.append((after, future.result()))
+        options, bad_in_row = self.options, 0
+        with helpers(options.workers) as submit:
+            for planned, coming in self._decoding(state, submit):
+                problems, picks = list(planned.problems), list[int]()
+                rows: list[list[Example]] = []
+                for row in coming:
+                    examples: list[Example] = []
+                    for pick, one in row:
+                        try:
+                            made = one.result()
+                        except DataError as error:
+                            if not options.skip_bad:
+                                raise
+                            problems.append(str(error))
+                            bad_in_row += 1
+                            if bad_in_row > sum(self.order.lengths):
+                                raise DataError(
+                                    f"every row of the mixture is bad; the last: {error}"
+                                ) from None
+                            continue
                         bad_in_row = 0
-                    except DataError as error:
-                        if not self.options.skip_bad:
-                            raise
-                        problems.append(str(error))
-                        bad_in_row += 1
-                        if bad_in_row > sum(self.order.lengths):
-                            raise DataError(
-                                f"every row of the mixture is bad; the last: {error}"
-                            ) from None
-                        continue
-                    made = self._try_batch(ready)
-                    if made is None:
-                        continue
-                    batch, count = made
-                    yield LoadedBatch(batch, ready[count - 1][0], count, problems)
-                    ready, problems = ready[count:], []
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                        picks.append(pick.number)
+                        examples += made
+                    rows += [examples] if options.pack else [[e] for e in examples]
+                rows = [row for row in rows if row] or [[self._nothing()]]
+                batch = collate(rows, self.processor.tokenizer.pad_id)
+                yield LoadedBatch(batch, planned.state, len(picks), problems, picks)
 
-    def _try_batch(
-        self, ready: Sequence[tuple[MixtureState, list[Example]]]
-    ) -> tuple[Batch, int] | None:
-        examples = [example for _, made in ready for example in made]
-        pad_id = self.processor.tokenizer.pad_id
-        if not self.options.pack:
-            if len(ready) < self.options.batch_size:
-                return None
-            return collate([[e] for e in examples], pad_id), len(ready)
-        rows, count = pack(examples, self.options.max_length, self.options.batch_size)
-        # Complete only when one more Example fitted nowhere; it stays for the next batch.
-        if count == len(examples):
-            return None
-        # What one pick became stays together: the state behind a batch is that behind a whole pick.
-        picks = taken = 0
-        while taken + len(ready[picks][1]) <= count:
-            taken += len(ready[picks][1])
-            picks += 1
-        if not picks:
-            made = ready[0][1]
-            rows, picks = pack(made, self.options.max_length, len(made))[0], 1
-        elif taken < count:
-            rows = pack(examples[:taken], self.options.max_length, self.options.batch_size)[0]
-        return collate(rows, pad_id), picks
+    def _decoding(
+        self, state: MixtureState, submit: Submit
+    ) -> Generator[tuple[Planned, list[list[tuple[Pick, Coming[list[Example]]]]]]]:
+        """Planned batches whose rows are being decoded, this rank's alone; one more is under way."""
+        options = self.options
+        plan = PlanOptions(
+            options.batch_size, options.max_length, options.pack, options.max_pictures_per_row,
+            options.token_budget, options.seed, options.skip_bad,
+        )  # fmt: skip
+        windows = Windows(self.order, plan, lambda pick: submit(self.size, pick))
+        waiting: deque[tuple[Planned, list[list[tuple[Pick, Coming[list[Example]]]]]]] = deque()
+        stop: DataError | None = None
+        stream = windows.batches(state)
+        while stop is None or waiting:
+            while stop is None and len(waiting) < (2 if options.workers else 1):
+                try:
+                    planned = next(stream)
+                except DataError as error:
+                    # Batches in front of it are whole.
+                    stop = error
+                    break
+                mine = planned.rows[options.rank :: options.world_size]
+                coming = [[(pick, submit(self.examples, pick)) for pick in row] for row in mine]
+                waiting.append((planned, coming))
+            if waiting:
+                yield waiting.popleft()
+        raise stop
 
+    def _nothing(self) -> Example:
+        pad = self.processor.tokenizer.pad_id
+        places = [(0, 0, 0), (1, 1, 1)] if self.processor.config.backbone.mrope else []
+        count = None if self.options.loss_per == "token" else 0.0
+        return Example([pad, pad], [False, False], media_index=[0, 0], places=places, loss_count=count)
+
+
+def per_sample(made: Sequence[Example], weight: float) -> list[Example]:
+    """The Examples of one Sample with `weight` shared evenly by all tokens that are learned."""
+    # Of a row's first token nothing is learned: there is nothing in front of it.
+    learned = [sum(example.learn[1:]) for example in made]
+    total = sum(learned)
+    return [replace(e, loss_weight=e.loss_weight * weight / max(1, total), loss_count=n / max(1, total))
+            for e, n in zip(made, learned, strict=True)]  # fmt: skip

@@ -27,12 +27,30 @@ class Pick:
 
 @dataclass(slots=True)
 class MixtureState:
-    """How often each source was picked so far."""
+    """How often each source was picked so far; where batches are planned in windows
+    (`data/window.py`), before the window."""
 
     counts: list[int] = field(default_factory=list[int])
+    carried: list[Pick] = field(default_factory=list[Pick])
+    """Picked before the window, and left for it."""
+    taken: int = 0
+    """Batches of the window that were taken."""
 
     def copy(self) -> MixtureState:
-        return MixtureState(list(self.counts))
+        return MixtureState(list(self.counts), list(self.carried), self.taken)
+
+    def plan(self) -> list[int]:
+        """What counts do not say, as numbers to be saved; nothing between windows without rest."""
+        if not self.taken and not self.carried:
+            return []
+        return [self.taken, *(n for p in self.carried for n in (p.source, p.row, p.epoch, p.number))]
+
+    @classmethod
+    def saved(cls, counts: list[int], plan: list[int]) -> MixtureState:
+        """A state of its counts and its `plan()`."""
+        rest = plan[1:]
+        carried = [Pick(*rest[i : i + 4]) for i in range(0, len(rest), 4)]
+        return cls(list(counts), carried, plan[0] if plan else 0)
 
 
 class MixtureOrder:

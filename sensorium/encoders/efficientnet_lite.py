@@ -47,6 +47,9 @@ VARIANTS = {
 STEM_WIDTH, HEAD_WIDTH, NORM_EPS = 32, 1280, 1e-3
 LEVEL_STRIDE = {"stride8": 8, "stride16": 16, "stride32": 32, "head": 32}
 LEVEL_STAGE = {"stride8": 2, "stride16": 4, "stride32": 6, "head": 6}
+PIECE = 4
+"""Pictures that a CPU takes at once: its maps stay in the cache, and from 16 on other kernels, which round otherwise,
+would make a picture's features depend on how many are beside it."""
 
 
 class EfficientNetLiteConfig(EncoderConfig):
@@ -162,6 +165,13 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixels_NCHW: Tensor) -> Features:
         """(N, 3, S, S) uint8 -> features of the asked levels on the coarsest grid."""
+        if pixels_NCHW.device.type == "cpu" and len(pixels_NCHW) > PIECE:
+            pieces = [self._features(piece_NCHW) for piece_NCHW in pixels_NCHW.split(PIECE)]
+            values_ND = torch.cat([piece.values_ND for piece in pieces])
+            return Features(values_ND, tuple(grid for piece in pieces for grid in piece.grids))
+        return self._features(pixels_NCHW)
+
+    def _features(self, pixels_NCHW: Tensor) -> Features:
         # The layout in which a CPU's convolutions are fastest (benchmarks/tower_speed.py).
         x_NCHW = self.normalise(pixels_NCHW).contiguous(memory_format=torch.channels_last)
         x_NCHW = self.stem(x_NCHW)

@@ -113,7 +113,7 @@ class Ranker:
         """The prompt with what the encoders make of its media, so that each is encoded once."""
         model = self.engine.model
         made = {kind: model.encode(kind, one) for kind, one in media_to_device(prompt.media, model.device).items()}
-        media = {kind: replace(one, pixels_NCHW=one.pixels_NCHW[:0], features=made[kind])
+        media = {kind: replace(one, pixels_NCHW=one.pixels_NCHW[:0], features=made[kind], kept=())
                  for kind, one in prompt.media.items()}  # fmt: skip
         return replace(prompt, media=media)
 

@@ -13,3 +13,8 @@ def cache_folder() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sensorium"
+
+
+def features_folder() -> Path:
+    """Where the feature store lies."""
+    return cache_folder() / "features"

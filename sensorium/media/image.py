@@ -51,6 +51,28 @@ class Image:
         return sha256_bytes(f"{height}x{width}".encode() + self.pixels_HWC.tobytes())
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A picture's file, read and not decoded yet; `where` names it in errors."""
+
+    content: bytes
+    where: str
+
+
+def read_encoded(source: Any, *, root: Path | None, limits: ImageLimits) -> Encoded | None:
+    """The encoded bytes of a path or of bytes; None of what is decoded already.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    if isinstance(source, str | Path):
+        path = resolve_path(Path(source), root)
+        return Encoded(_read(path, limits), repr(str(path))[1:-1])
+    if isinstance(source, bytes | bytearray | memoryview):
+        return Encoded(bytes(source), "image bytes")
+    return None
+
+
 def load_image(
     source: Any,
     *,
@@ -71,14 +93,12 @@ def load_image(
     limits = limits or ImageLimits()
     if isinstance(source, Image):
         return source
-    if isinstance(source, str | Path):
-        path = _resolve(Path(source), root)
-        return _decode(_read(path, limits), limits, background, where=repr(str(path))[1:-1])
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(bytes(source), limits, background, where="image bytes")
+    encoded = source if isinstance(source, Encoded) else read_encoded(source, root=root, limits=limits)
+    if encoded is not None:
+        return _decode(encoded.content, limits, background, where=encoded.where)
     if isinstance(source, PILImage.Image):
-        _check_size(source.size, limits, "PIL image")
-        with _damage_named("PIL image", limits):
+        check_size(source.size, limits, "PIL image")
+        with damage_named("PIL image", limits):
             # Pillow reads the pixels of an opened file only now.
             return _to_rgb(source, background)
     if isinstance(source, np.ndarray):
@@ -88,7 +108,7 @@ def load_image(
     )
 
 
-def _resolve(path: Path, root: Path | None) -> Path:
+def resolve_path(path: Path, root: Path | None) -> Path:
     """The file that a data row means: absolute paths as they are, relative ones inside
     `root`, out of which they may not climb."""
     if "\0" in str(path):
@@ -131,18 +151,18 @@ def _decode(
 ) -> Image:
     if not content:
         raise MediaError("the file is empty (0 bytes)", where=where)
-    with _damage_named(where, limits):
+    with damage_named(where, limits):
         with warnings.catch_warnings():
             # Pillow's own bomb warning has one fixed limit; ours is checked below.
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
             picture = PILImage.open(io.BytesIO(content), formats=FORMATS)
-            _check_size(picture.size, limits, where)
+            check_size(picture.size, limits, where)
             picture.load()
         return _to_rgb(picture, background)
 
 
 @contextmanager
-def _damage_named(where: str, limits: ImageLimits) -> Generator[None]:
+def damage_named(where: str, limits: ImageLimits) -> Generator[None]:
     """Whatever Pillow raises while it decodes becomes a MediaError."""
     try:
         yield
@@ -167,7 +187,7 @@ def _damage_named(where: str, limits: ImageLimits) -> Generator[None]:
         raise MediaError(f"damaged picture: {error}", where=where) from None
 
 
-def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
+def check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise MediaError(f"picture is {width}x{height} pixels", where=where)
@@ -216,7 +236,7 @@ def _from_array(
         )
     if array.size == 0:
         raise MediaError(f"image array has shape {array.shape}", expected="at least one pixel")
-    _check_size((array.shape[1], array.shape[0]), limits, "image array")
+    check_size((array.shape[1], array.shape[0]), limits, "image array")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise MediaError("float image array has values outside [0, 1]")

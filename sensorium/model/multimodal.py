@@ -21,6 +21,7 @@ from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import of_detail
+from sensorium.core.shelf import Shelf
 from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
@@ -31,6 +32,7 @@ from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.check import check_fusion, check_quantised
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
+from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.tiles import pack_tiles
 
@@ -55,6 +57,8 @@ class MultimodalModel(nn.Module):
         _check_ends(config)
         _check_details(config)
         self.config = config
+        self.shelf: Shelf | None = None
+        """Where the features that frozen encoders make are kept, if anywhere."""
         self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
         self.tuned = self._adapt()
         """Biases and norms of the LLM that are the adapter's, by their names in the model."""
@@ -136,9 +140,9 @@ class MultimodalModel(nn.Module):
         """Encoder features of all inputs, tiles included."""
         if media.features is not None:
             return media.features
-        if media.patches is None:
-            return self.encoders[kind](media.pixels_NCHW)
-        return self.encoders[kind](media.pixels_NCHW, media.patches)
+        if any(media.kept):
+            return encode_kept(self.encoders[kind], kind, media, self.shelf)
+        return run_encoder(self.encoders[kind], media)
 
     def projected(self, kind: str, media: MediaBatch) -> Features:
         """Projector outputs of all inputs, tiles included."""

@@ -5,11 +5,12 @@ Shape legend: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from sensorium.core.batch import Batch, Example, Features, MediaBatch
+from sensorium.core.batch import Batch, Example, Features, Kept, MediaBatch
+from sensorium.processing.finish import join_pixels
 
 
 def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = False) -> Batch:
@@ -70,7 +71,7 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = 
         places_3BT=places,
         padded_left=pad_left and any(sum(len(e) for e in row) < length for row in rows),
         loss_weights_BT=_loss_weights(rows, segments),
-        questions=sum(example.share for row in rows for example in row),
+        loss_count=_loss_count(rows),
     )
 
 
@@ -93,6 +94,12 @@ def _loss_weights(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) 
     return weights_BT
 
 
+def _loss_count(rows: Sequence[Sequence[Example]]) -> int | None:
+    """Samples that are learned from; None where tokens count."""
+    counts = [e.loss_count for row in rows for e in row if e.loss_count is not None]
+    return round(sum(counts)) if counts else None
+
+
 def _held(example: Example) -> torch.Tensor:
     """Of each token, how many up to it have not moved on."""
     stays_T = torch.zeros(len(example), dtype=torch.long)
@@ -110,32 +117,16 @@ def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:
     details = [media.details_NCHW for _, media in found if media.details_NCHW is not None]
     return MediaBatch(
         details_NCHW=torch.cat(details) if details else None,
-        pixels_NCHW=torch.cat([media.pixels_NCHW for _, media in found]),
+        pixels_NCHW=join_pixels([media.pixels_NCHW for _, media in found]),
         plans=tuple(plan for _, media in found for plan in media.plans),
         rows=tuple(row for row, media in found for _ in media.plans),
         features=features,
         texts=tuple(text for _, media in found for text in media.texts),
+        kept=_kept(media for _, media in found),
     )
 
 
-def pack(examples: Sequence[Example], max_length: int, max_rows: int) -> tuple[list[list[Example]], int]:
-    """Fill rows in order until the next Example fits nowhere.
-
-    Returns:
-        The rows, and how many Examples they hold; the rest opens the next batch, so the
-        position in the data stream is one number.
-    """
-    rows: list[list[Example]] = []
-    used: list[int] = []
-    for count, example in enumerate(examples):
-        need = len(example)
-        spot = next((i for i, n in enumerate(used) if n + need <= max_length), None)
-        if spot is not None:
-            rows[spot].append(example)
-            used[spot] += need
-        elif len(rows) < max_rows:
-            rows.append([example])
-            used.append(need)
-        else:
-            return rows, count
-    return rows, len(examples)
+def _kept(found: Iterable[MediaBatch]) -> tuple[Kept | None, ...]:
+    """What a feature store knows of each picture, None of those that were made without one."""
+    kept = [one for media in found for one in media.kept or (None,) * len(media.plans)]
+    return tuple(kept) if any(kept) else ()

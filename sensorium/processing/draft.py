@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sensorium.core.batch import Grid, TilePlan
+from sensorium.core.batch import Grid, Kept, TilePlan
 from sensorium.core.errors import DataError
 from sensorium.core.parts import TextFrame
 
@@ -24,6 +24,8 @@ class Draft:
     pixels: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
     details: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
     """The same media for a lane's second encoder."""
+    kept: dict[str, list[Kept | None]] = field(default_factory=dict[str, "list[Kept | None]"])
+    """What a feature store knows of each medium."""
     plans: dict[str, list[TilePlan]] = field(default_factory=dict[str, list[TilePlan]])
     texts: dict[str, list[tuple[int, ...]]] = field(default_factory=dict[str, list[tuple[int, ...]]])
     """What each medium is looked at for, where the projector reads it."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from sensorium.core.batch import Example, MediaBatch
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
 from sensorium.processing.draft import Draft
 from sensorium.processing.mrope import three_places
+
+
+def join_pixels(found: Sequence[Tensor]) -> Tensor:
+    """Encoder inputs end to end; a picture whose features were found in a store has none."""
+    return torch.cat([pixels for pixels in found if len(pixels)] or [found[0]])
 
 
 def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) -> Example:
@@ -47,10 +55,11 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
             continue
         details = draft.details.get(kind)
         media[kind] = MediaBatch(
-            torch.cat(draft.pixels[kind][:count]),
+            join_pixels(draft.pixels[kind][:count]),
             tuple(draft.plans[kind][:count]),
             texts=tuple(draft.texts.get(kind, ())[:count]),
             details_NCHW=torch.cat(details[:count]) if details else None,
+            kept=tuple(draft.kept.get(kind, ())[:count]),
         )
         positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
         slots[kind] = positions if fusion.fills_slots else []

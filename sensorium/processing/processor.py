@@ -1,7 +1,4 @@
-"""The Processor: Sample -> Example. The same one trains, evaluates and serves.
-
-Shape legend: N encoder inputs, H/W pixels, C channels.
-"""
+"""The Processor: Sample -> Example. The same one trains, evaluates and serves."""
 
 from __future__ import annotations
 
@@ -9,19 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from sensorium.core.batch import Example, TilePlan
+from sensorium.core.batch import Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
 from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
-from sensorium.media.augment import Augmentation, augment_image, random_background
-from sensorium.media.image import WHITE, load_image
+from sensorium.core.shelf import Shelf
+from sensorium.media.augment import Augmentation
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, frame_text, share_prefix
 from sensorium.processing.finish import finish
+from sensorium.processing.pictures import Pictures, Prepared, View
 from sensorium.processing.places import Seen, place_pieces
 from sensorium.processing.question import read_question
 from sensorium.text.bare import bare_text
@@ -35,14 +29,12 @@ DECODED = ("image",)
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """A medium's layout, its encoder inputs (N, C, H, W), what its projector reads, and where
-    places in it lie for the model."""
+    """A medium made ready for its encoder, what its projector reads, and where places in it lie for
+    the model."""
 
-    plan: TilePlan
-    pixels_NCHW: Tensor
+    made: Prepared
     text: tuple[int, ...] | None
     seen: Seen
-    details_NCHW: Tensor | None
 
 
 @dataclass(slots=True)
@@ -51,6 +43,8 @@ class _Media:
 
     sample: Sample
     augmentation: Augmentation | None
+    decoded: bool
+    """Whether pixels are wanted; else sizes alone."""
     made: list[_Inputs] = field(default_factory=list["_Inputs"])
 
     def count(self, kind: str) -> int:
@@ -98,10 +92,15 @@ class Processor:
         """Whether every answer of a Sample becomes an Example of its own (`processing/answers.py`)."""
         self.weighs_answers = True
         """Whether the several answers of a question are learned, each with its weight."""
+        self.shelf: Shelf | None = None
+        """Where features of pictures may be found; such pictures are not decoded."""
+        self._pictures = {kind: Pictures(kind, lane, self.limits) for kind, lane in config.lanes.items()}
 
     def with_template(self, name: str) -> Processor:
         """The same Processor with another chat template, and without requirements."""
-        return Processor(self.config, self.tokenizer, template=name, limits=self.limits)
+        other = Processor(self.config, self.tokenizer, template=name, limits=self.limits)
+        other.shelf = self.shelf
+        return other
 
     def require(self, check: Callable[[Example], None]) -> None:
         """Have every further Example checked: what a stage's objective cannot use is then an
@@ -149,9 +148,32 @@ class Processor:
                 model does not take is one too, because a row of data is at fault; in a prompt
                 it is a ConfigError.
         """
+        media = _Media(sample, augmentation, decoded=True)
+        return self._example(media, max_length, answer_next=answer_next, only_last=only_last)
+
+    def measure(
+        self,
+        sample: Sample,
+        *,
+        max_length: int | None = None,
+        augmentation: Augmentation | None = None,
+        only_last: bool = False,
+    ) -> Example:
+        """The Example that `encode` makes for training, but without pixels: pictures count by the
+        sizes in their headers.
+
+        Raises:
+            DataError: as `encode`, except for what only decoding finds.
+        """
+        media = _Media(sample, augmentation, decoded=False)
+        return self._example(media, max_length, answer_next=False, only_last=only_last)
+
+    def _example(
+        self, media: _Media, max_length: int | None, *, answer_next: bool, only_last: bool
+    ) -> Example:
+        sample = media.sample
         if not answer_next:
             self._check_parts(sample)
-        media = _Media(sample, augmentation)
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
@@ -232,32 +254,27 @@ class Processor:
         lane = self.config.lane(kind)
         if kind not in DECODED:
             raise ConfigError(f"no decoder for {kind} yet", expected="image")
-        background = random_background(augmentation.rng) if augmentation else WHITE
-        image = load_image(
-            part.value, root=media.sample.root, limits=self.limits, background=background
-        )
         if augmentation:
-            image = augment_image(image, augmentation, still=media.has_places())
-        preprocess = lane.encoder.preprocess()
-        plan: TilePlan = lane.resolution.plan(
-            image.shape, preprocess.size_px, self._tiles[kind], media.count(kind)
-        )
-        pixels_NCHW = _channels_first(lane.resolution.cut(image, plan, preprocess))
-        details_NCHW = None
-        if lane.detail is not None:
-            finer = lane.resolution.cut(image, plan, lane.detail.preprocess())
-            details_NCHW = _channels_first(finer)
+            augmentation = augmentation.of_picture(len(media.made))
+        view = View(augmentation, media.has_places(), media.count(kind))
+        pictures, root = self._pictures[kind], media.sample.root
+        if media.decoded:
+            made = pictures.prepare(part.value, root, view, self.shelf)
+        else:
+            made = pictures.measure(part.value, root, view)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
-        frame = lane.resolution.frame(image.shape, plan, preprocess.size_px)
-        return _Inputs(plan, pixels_NCHW, text, Seen(image.shape, frame), details_NCHW)
+        frame = lane.resolution.frame(made.shape, made.plan, lane.encoder.preprocess().size_px)
+        return _Inputs(made, text, Seen(made.shape, frame))
 
     def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
-        plan = inputs.plan
+        made, plan = inputs.made, inputs.made.plan
         tile = self.config.lane(kind).tile_grid(plan.patches) if plan.patches else self._tiles[kind]
-        draft.pixels.setdefault(kind, []).append(inputs.pixels_NCHW)
+        draft.pixels.setdefault(kind, []).append(made.pixels_NCHW)
         draft.plans.setdefault(kind, []).append(plan)
-        if inputs.details_NCHW is not None:
-            draft.details.setdefault(kind, []).append(inputs.details_NCHW)
+        if self.shelf is not None:
+            draft.kept.setdefault(kind, []).append(made.kept)
+        if made.details_NCHW is not None:
+            draft.details.setdefault(kind, []).append(made.details_NCHW)
         if inputs.text is not None:
             draft.texts.setdefault(kind, []).append(inputs.text)
         start = len(draft.ids)
@@ -275,7 +292,3 @@ class Processor:
                 placeholders, start = placeholders[1:], len(draft.ids)
         draft.spans.append((kind, start, start + len(placeholders)))
         draft.put(placeholders, learn=False)
-
-
-def _channels_first(inputs_NHWC: np.ndarray) -> Tensor:
-    return torch.from_numpy(inputs_NHWC).permute(0, 3, 1, 2)

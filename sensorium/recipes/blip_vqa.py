@@ -33,8 +33,8 @@ def blip_vqa() -> Recipe:
                      "questions begin with [ENC], in imported checkpoints with [CLS]"),
         ),
         model=seeing(480, CrossSeq2SeqConfig(**text(MARKS[1])), "blip_vqa"),
-        stages=(tune("vqa", InstructConfig(smoothing=SMOOTHING, per="question"), data, lr=2e-5,
-                     epochs=10, batch_size=256, max_length=64),),
+        stages=(tune("vqa", InstructConfig(smoothing=SMOOTHING), data, lr=2e-5,
+                     epochs=10, batch_size=256, max_length=64, loss_per="question"),),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Checkpoint:
     finished: bool = False
     bad_in_row: int = 0
     """See `Position`."""
+    plan: list[int] = field(default_factory=list[int])
+    """`MixtureState.plan()`; checkpoints of version 0.1 have none."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -68,6 +70,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
                 "stage": checkpoint.stage,
                 "step": checkpoint.step,
                 "counts": checkpoint.counts,
+                "plan": checkpoint.plan,
                 "log_bytes": checkpoint.log_bytes,
                 "precision": checkpoint.precision,
                 "finished": checkpoint.finished,
@@ -113,6 +116,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         finished=state["finished"],
         # Checkpoints of version 0.1 do not say.
         bad_in_row=state.get("bad_in_row", 0),
+        plan=list(state.get("plan", [])),
     )
 
 

@@ -19,6 +19,7 @@ AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, Obje
 
 
 OptimiserName = Literal["adamw", "adafactor"]
+Recompute = Literal["auto", "on", "off"]
 
 
 class ScheduleConfig(Config):
@@ -55,6 +56,14 @@ class StageConfig(Config):
     picture_px: int | None = Field(default=None, ge=1)
     """Side of the pictures in this stage; None: the model's own."""
     pack: bool = False
+    max_pictures_per_row: int | None = Field(default=None, ge=1)
+    """Of packed rows; None: as many as fit."""
+    token_budget: int | None = Field(default=None, ge=8)
+    """Without packing: samples of like length make a batch, as many as have so many tokens, padding
+    included, whatever `batch_size` says."""
+    loss_per: Literal["token", "sample", "question"] = "token"
+    """`sample`: every conversation weighs the same, however many tokens of it are learned. `question`: the sum
+    over its tokens, of several answers each times its weight, is divided by the number of conversations (BLIP's VQA)."""
     schedule: ScheduleConfig = ScheduleConfig()
     optimiser: OptimiserName = "adamw"
     """`adafactor`: without momentum, and with sums of rows and columns in place of second moments; its
@@ -64,10 +73,18 @@ class StageConfig(Config):
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """`auto`: bf16 where this machine multiplies faster in it, else fp32."""
+    recompute: Recompute = "auto"
+    """Whether the LLM's layers run again in the backward pass instead of keeping their activations; `auto`: where
+    even single rows do not fit into memory otherwise."""
     cache_features: bool = False
-    """Keep a frozen encoder's outputs on disk, so that later epochs skip it."""
+    """Keep a frozen encoder's outputs on disk, so that later epochs, stages, runs and evaluations skip it."""
+    feature_store_gb: float = Field(default=16.0, gt=0)
+    """Most that the store of all runs may hold: what is longest unused goes, then no more is written."""
+    feature_format: Literal["exact", "half"] = "exact"
+    """`exact`: as the encoder computed them; `half`: rounded to fp16, on the first use too."""
     checkpoint_every: int = Field(default=200, ge=1)
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=0)
+    """Threads that read data; 0: none of their own."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     seed: int = 0
 
@@ -75,6 +92,16 @@ class StageConfig(Config):
     def _one_length(self) -> StageConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"stage {self.name!r} needs either steps or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_packing(self) -> StageConfig:
+        if self.pack and self.token_budget is not None:
+            raise ValueError(f"stage {self.name!r}: token_budget is for pack: false; packed rows have max_length")
+        if not self.pack and self.max_pictures_per_row is not None:
+            raise ValueError(f"stage {self.name!r}: max_pictures_per_row is for pack: true")
+        if self.token_budget is not None and self.token_budget < self.max_length:
+            raise ValueError(f"stage {self.name!r}: token_budget {self.token_budget} is below max_length {self.max_length}")
         return self
 
 

@@ -62,17 +62,21 @@ def _refuse(nothing: None) -> Tensor:
     raise RuntimeError("a backward pass inside SavedTensors, which keeps nothing for it")
 
 
-def needed_bytes(model: nn.Module, learning: int, saved: SavedTensors, *, moments: int = 2) -> int:
-    """What a step needs at its peak, about.
-
-    The sum of the weights in their own formats; a gradient and the optimiser's `moments`
-    (Adam: two; Adafactor: next to none) in fp32 for each of the `learning` parameters; what autograd keeps of one batch, as measured; and
-    twice the largest such tensor for what both passes hold in passing, such as logits and
-    their gradient. Not in it: batches with longer rows than the measured one, the masks of
-    dropout, pictures waiting in the loader, and torch itself (0.3 to 0.5 GB).
-    """
+def state_bytes(model: nn.Module, learning: int, *, moments: int = 2) -> int:
+    """What a stage holds whatever its batches are: the weights in their own formats, a gradient and the optimiser's
+    `moments` (Adam: two; Adafactor: next to none) in fp32 for each of the `learning` parameters."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return weights + learning * 4 * (1 + moments) + saved.total + 2 * saved.largest
+    return weights + learning * 4 * (1 + moments)
+
+
+def activation_bytes(saved: SavedTensors) -> int:
+    """What a step needs on top, about: what autograd keeps of one batch, as measured, and twice the largest such
+    tensor for what both passes hold in passing, such as logits and their gradient.
+
+    Not in it: batches with longer rows than the measured one, the masks of dropout, pictures waiting in the
+    loader, and torch itself (0.3 to 0.5 GB).
+    """
+    return saved.total + 2 * saved.largest
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError, SensoriumError
 from sensorium.data.config import open_sources
 from sensorium.data.loader import Loader, LoaderOptions
@@ -20,61 +21,28 @@ from sensorium.model.device import to_device
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.picture_size import pictures_of
+from sensorium.model.recompute import can_recompute
+from sensorium.processing.answers import encode_rows
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
-from sensorium.training.memory import Memory, SavedTensors, memory_of, needed_bytes
+from sensorium.training.fitting import Fit, Need, choose_fit
+from sensorium.training.memory import (
+    Memory,
+    SavedTensors,
+    activation_bytes,
+    memory_of,
+    state_bytes,
+)
+from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.owned import beside, own_seed
-from sensorium.training.optimiser import Group, group_parameters
+from sensorium.training.optimiser import group_parameters
+from sensorium.training.plan import StagePlan
 from sensorium.training.precision import Precision, autocast, choose_precision
 
 # An estimate is not a measurement: only what is beyond hope is refused.
 HOPELESS = 2
-
-
-@dataclass(slots=True)
-class StagePlan:
-    """What a stage will do."""
-
-    name: str
-    steps: int
-    rows: int
-    parts: list[tuple[str, int, int]]
-    tokens: int
-    """In the probed batch."""
-    samples: int
-    memory_mb: int
-    """At the peak of a step; see `memory.needed_bytes`."""
-    available_mb: int | None
-    """For this program, what it holds already included."""
-    loss: float
-    rates: list[tuple[str, list[float]]]
-    """Of parts whose learning rate falls from layer to layer: all of their rates, from the input on."""
-    groups: list[Group]
-    """What learns alike: the optimiser's own groups."""
-
-    @property
-    def warning(self) -> str | None:
-        """Why the stage may not fit."""
-        if self.available_mb is None or self.memory_mb <= self.available_mb:
-            return None
-        return (f"stage {self.name} needs about {self.memory_mb:,} MB and {self.available_mb:,} MB "
-                "are available: lower batch_size or max_length, or end other programs")  # fmt: skip
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "stage": self.name,
-            "steps": self.steps,
-            "rows": self.rows,
-            "parts": [{"part": p, "parameters": n, "learning": k} for p, n, k in self.parts],
-            "batch_tokens": self.tokens,
-            "batch_samples": self.samples,
-            "memory_mb": self.memory_mb,
-            "memory_available_mb": self.available_mb,
-            "warning": self.warning,
-            "first_loss": self.loss,
-            "layer_rates": dict(self.rates),
-            "groups": [group.to_json() for group in self.groups],
-        }
+# Rows of each source whose lengths tell how many samples a batch holds, and how full that is.
+MEASURED, FILL = 64, 0.98
 
 
 @dataclass(slots=True)
@@ -86,6 +54,8 @@ class StageParts:
     processor: Processor
     objective: Any
     steps: int
+    fit: Fit | None = None
+    """How each batch goes through the model; known when the stage has been probed."""
 
 
 def prepare_stage(
@@ -104,16 +74,14 @@ def prepare_stage(
         )
     if is_quantised(model.config):
         check_quantised_run(model.device, [learn.part for learn in stage.learns])
-    if stage.cache_features:
-        if any(s.augment is not None and s.augment.views is None for s in stage.data):
-            raise ConfigError("cache_features with pictures that are augmented anew each time",
-                              fix="set augment.views, or turn one of them off")  # fmt: skip
-        if any(learn.part.startswith(("encoders.", "adapters.")) for learn in stage.learns):
-            raise ConfigError("cache_features while an encoder learns", fix="turn it off")
     if any(s.loss_weight != 1 for s in stage.data) and not stage.objective.weighs_tokens:
         raise ConfigError(f"loss_weight of a source with objective {stage.objective.kind!r}",
                           expected="an objective whose loss is a sum over tokens: caption, instruct",
                           where=f"stages.{stage.name}.data", fix="leave loss_weight out")  # fmt: skip
+    if stage.loss_per != "token" and not stage.objective.weighs_tokens:
+        raise ConfigError(f"loss_per: {stage.loss_per} with objective {stage.objective.kind!r}",
+                          expected="an objective whose loss is a sum over tokens: caption, instruct",
+                          where=f"stages.{stage.name}.loss_per", fix="leave loss_per out")  # fmt: skip
     sources, weights = open_sources(stage.data)
     order = MixtureOrder([len(s) for s in sources], weights, stage.seed)
     template = stage.objective.template
@@ -129,28 +97,34 @@ def prepare_stage(
     mine.weighs_answers = stage.objective.weighs_tokens
     with own_seed(stage.seed):
         objective = stage.objective.build(model, mine, sources)
+    if stage.loss_per != "token":
+        objective = PerSample(objective)
     samples = sum(len(s) for s in sources)
     steps = stage.steps
     if steps is None:
-        per_step = stage.batch_size * stage.accumulate * (_samples_a_row(stage, sources, mine))
+        per_step = _samples_a_batch(stage, sources, mine) * stage.accumulate
         steps = max(1, round((stage.epochs or 0) * samples / per_step))
     return StageParts(sources, order, mine, objective, steps)
 
 
-def _samples_a_row(stage: StageConfig, sources: list[Source], processor: Processor) -> float:
-    """How many samples fit a packed row, judged by the first few of each source."""
-    if not stage.pack:
-        return 1.0
-    lengths: list[int] = []
+def _samples_a_batch(stage: StageConfig, sources: list[Source], processor: Processor) -> float:
+    """How many samples a batch holds, judged by the lengths of some of each source."""
+    if not stage.pack and stage.token_budget is None:
+        return stage.batch_size
+    lengths: list[float] = []
     for source in sources:
-        for i in range(min(8, len(source))):
+        found: list[int] = []
+        for i in range(0, len(source), max(1, len(source) // MEASURED)):
             try:
-                lengths.append(len(processor.encode(source[i], max_length=stage.max_length)))
+                found.append(sum(len(e) for e in encode_rows(
+                    processor, source[i], max_length=stage.max_length, decode=False)))  # fmt: skip
             except DataError:
                 continue  # Named, or skipped and listed, when training comes to this row.
+        lengths += [sum(found) / len(found)] * len(source) if found else []
     if not lengths:
-        return 1.0
-    return max(1.0, stage.max_length / (sum(lengths) / len(lengths)) * 0.9)
+        return stage.batch_size
+    room = stage.token_budget or stage.batch_size * stage.max_length
+    return max(1.0, room / (sum(lengths) / len(lengths)) * FILL)
 
 
 def loader_options(stage: StageConfig) -> LoaderOptions:
@@ -159,6 +133,9 @@ def loader_options(stage: StageConfig) -> LoaderOptions:
         batch_size=stage.batch_size,
         max_length=stage.max_length,
         pack=stage.pack,
+        max_pictures_per_row=stage.max_pictures_per_row,
+        token_budget=stage.token_budget,
+        loss_per=stage.loss_per,
         workers=stage.workers,
         seed=stage.seed,
         augment=tuple(source.augment for source in stage.data),
@@ -184,6 +161,8 @@ def probe_stage(
     loader = Loader(parts.sources, parts.order, parts.processor, loader_options(stage))
     stream = loader.batches(parts.order.start())
     loaded = next(stream)
+    while not loaded.samples:  # All of its rows were bad, which training will say.
+        loaded = next(stream)
     stream.close()  # pyright: ignore[reportAttributeAccessIssue]
     batch = to_device(loaded.batch, model.device)
     if stage.objective.runs_llm and not bool(batch.learn_BT.any()):
@@ -203,8 +182,9 @@ def probe_stage(
     except SensoriumError as error:
         raise error.at("first batch") from None
     loss = float(losses.total.detach()) / max(1, losses.count)
-    moments = 0 if stage.optimiser == "adafactor" else 2
-    needed, memory = needed_bytes(model, learning, saved, moments=moments), memory_of(model.device)
+    memory = memory_of(model.device)
+    fit = _fit(stage, model, batch, state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2),
+               activation_bytes(saved), memory)  # fmt: skip
     return StagePlan(
         name=stage.name,
         steps=parts.steps,
@@ -212,12 +192,24 @@ def probe_stage(
         parts=count_parameters(model),
         tokens=int((batch.segments_BT > 0).sum()),
         samples=loaded.samples,
-        memory_mb=round(needed / 2**20),
-        available_mb=_available_mb(model, needed, memory),
+        fit=fit,
+        available_mb=_available_mb(model, fit.needed, memory),
         loss=loss,
         rates=_layer_rates(stage, groups),
         groups=group_parameters(groups),
     )
+
+
+def _fit(
+    stage: StageConfig, model: MultimodalModel, batch: Batch, state: int, activations: int, memory: Memory | None
+) -> Fit:
+    """How the stage's batches go through the model, judged by one of them."""
+    layers, rows = model.config.backbone.num_layers, len(batch.input_ids_BT)
+    inputs = layers * batch.input_ids_BT.numel() * model.config.backbone.d_model * 4
+    return choose_fit(
+        Need(state, activations, layers, inputs), rows, None if memory is None else memory.total,
+        asked=stage.recompute, can_split=stage.objective.sums_over_rows, can_recompute=can_recompute(model),
+    )  # fmt: skip
 
 
 def _layer_rates(stage: StageConfig, groups: list[tuple[Learn, Any]]) -> list[tuple[str, list[float]]]:
@@ -249,6 +241,7 @@ def check_stages(
                     plans.append(probe_stage(stage, parts, model, chosen))
         except SensoriumError as error:
             raise error.at(f"stage {stage.name}") from None
+        parts.fit = plans[-1].fit
         ready.append(parts)
         if on_plan is not None:
             on_plan(plans[-1], chosen)

@@ -14,7 +14,8 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe
-from sensorium.training.preflight import StagePlan, check_stages
+from sensorium.training.plan import StagePlan
+from sensorium.training.preflight import check_stages
 from sensorium.training.trainer import Trainer, TrainerOptions, started
 
 Build = Callable[[], tuple[MultimodalModel, Tokenizer]]

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Parameter
 
+from sensorium.core.batch import Batch
 from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
+from sensorium.model.recompute import recomputing
+from sensorium.processing.split import split_rows
 from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
+from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
-from sensorium.training.precision import autocast
+from sensorium.training.precision import Precision, autocast
 from sensorium.training.preflight import StageParts, stage_precision
 from sensorium.training.truncation import CutCounter
 
@@ -70,7 +74,8 @@ class StageRun:
             for module in learning_modules(model, learn):
                 module.train()
         # Closed whatever happens: an open stream's threads would outlive a failed run.
-        with closing(loader.batches(state)) as stream:
+        recompute = self.parts.fit is not None and self.parts.fit.recompute
+        with recomputing(model, recompute), closing(loader.batches(state)) as stream:
             while step < steps:
                 state = self._logged_step(stream, state, step)
                 step += 1
@@ -117,23 +122,20 @@ class StageRun:
         self.optimiser.zero_grad(set_to_none=True)
         total, count, samples, tokens = 0.0, 0, 0, 0
         named: dict[str, float] = {}
-        problems: list[str] = []
+        problems, picks = list[str](), list[int]()
         for _ in range(stage.accumulate):
             loaded = next(stream)
-            batch = to_device(loaded.batch, model.device)
-            with autocast(precision, model.device):
-                losses = self.parts.objective(model, batch)
-            # A batch of text rows alone has nothing to teach a projector.
-            if losses.total.requires_grad:
-                losses.total.backward()
-            total += float(losses.total.detach())
-            count += losses.count
+            losses = self._passes(to_device(loaded.batch, model.device), precision)
+            total += sum(float(each.total.detach()) for each, _ in losses)
+            count += sum(each.count for each, _ in losses)
             samples += loaded.samples
-            tokens += int((batch.segments_BT > 0).sum())
+            tokens += int((loaded.batch.segments_BT > 0).sum())
             problems += loaded.problems
+            picks += loaded.picks
             state = loaded.state
-            for key, value in losses.parts.items():
-                named[key] = named.get(key, 0.0) + value / stage.accumulate
+            for each, share in losses:
+                for key, value in each.parts.items():
+                    named[key] = named.get(key, 0.0) + value * share / stage.accumulate
         loss, norm = total / max(1, count), math.nan
         if math.isfinite(loss):
             norm = step_with(self.optimiser, self.named.values(), count=count, clip_norm=stage.clip_norm)
@@ -141,7 +143,7 @@ class StageRun:
                                 "tokens": tokens, **named}  # fmt: skip
         if problems:
             line["skipped_rows"] = problems
-        line |= self.cuts.up_to(state)
+        line |= self.cuts.of(picks)
         if math.isfinite(loss) and math.isfinite(norm):
             self.bad_in_row = 0
         else:
@@ -150,6 +152,22 @@ class StageRun:
             self.bad_in_row += 1
         stepped(self.parts.objective, model)
         return line, state
+
+    def _passes(self, batch: Batch, precision: Precision) -> list[tuple[Losses, float]]:
+        """Forward and backward passes over a batch, in as many parts as memory asks for, and each one's share of
+        the learned tokens, over which what is logged are means."""
+        model, fit = self.trainer.model, self.parts.fit
+        found: list[tuple[Losses, float]] = []
+        whole = [batch] if fit is None or fit.passes == 1 else list(split_rows(batch, fit.rows))
+        learned = [int(part.learn_BT.sum()) for part in whole]
+        for part, tokens in zip(whole, learned, strict=True):
+            with autocast(precision, model.device):
+                losses = self.parts.objective(model, part)
+            # A batch of text rows alone has nothing to teach a projector.
+            if losses.total.requires_grad:
+                losses.total.backward()
+            found.append((losses, tokens / max(1, sum(learned)) if len(whole) > 1 else 1.0))
+        return found
 
     def _stop_if_lost(self) -> None:
         if self.bad_in_row >= MAX_BAD_STEPS:

@@ -31,7 +31,7 @@ from sensorium.training.checkpoint import (
 )
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
-from sensorium.training.feature_cache import FeatureCache
+from sensorium.training.feature_use import features_kept
 from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
 from sensorium.training.objectives.owned import PREFIX, begin, beside, go_on_from, owned_tensors
@@ -191,19 +191,22 @@ class Trainer:
         if self._saved is not None and self._saved.stage == index:
             step = self._saved.step
             # At a boundary nothing has been picked, whatever sources the stage now has.
-            state = MixtureState(self._saved.counts) if step else state
+            state = MixtureState.saved(self._saved.counts, self._saved.plan) if step else state
             restore_optimiser(optimiser, named, self._saved.optimiser)
             restore_rng(self._saved.rng)
             run.bad_in_row = self._saved.bad_in_row
             if self._saved.finished:
                 return
         self._saved = None
-        cache = FeatureCache(self.model, self.options.cache) if stage.cache_features else None
         loader = Loader(
             parts.sources, parts.order, parts.processor, loader_options(stage),
-            transform=run.cuts.watching(cache),
+            transform=run.cuts.watching(None),
         )  # fmt: skip
-        with progress(f"{stage.name}", parts.steps) as meter, pictures_of(self.model, stage.picture_px):
+        with (
+            progress(f"{stage.name}", parts.steps) as meter,
+            pictures_of(self.model, stage.picture_px),
+            features_kept(stage, self.model, parts, self.options.cache, self.precision),
+        ):
             run.train(loader, state, step, meter)
 
     def _restore_weights(self, saved: Checkpoint) -> None:
@@ -229,6 +232,7 @@ class Trainer:
                 stage=position.stage,
                 step=position.step,
                 counts=position.state.counts,
+                plan=position.state.plan(),
                 bad_in_row=position.bad_in_row,
                 log_bytes=self._log.size(),
                 precision=self.precision,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sensorium.core.batch import Example
-from sensorium.data.mixture import MixtureState, Pick
+from sensorium.data.mixture import Pick
 
 Transform = Callable[[Example, Pick], Example]
 
@@ -38,12 +38,11 @@ class CutCounter:
 
         return watch
 
-    def up_to(self, state: MixtureState) -> dict[str, int]:
-        """What was cut since the last call in the picks before `state`: a part of the log's
-        line, empty where nothing was."""
-        picked = sum(state.counts)
+    def of(self, numbers: Iterable[int]) -> dict[str, int]:
+        """What was cut in the picks of these numbers: a part of the log's line, empty where
+        nothing was."""
         with self._lock:
-            tokens = [self._cut.pop(n) for n in sorted(self._cut) if n < picked]
+            tokens = [self._cut.pop(n) for n in numbers if n in self._cut]
         if not tokens:
             return {}
         if not self._said:

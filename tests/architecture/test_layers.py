@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"core", "nn", "media", "text", *PARTS},
     "processing": {"core", "media", "text"},
     "data": {"core", "media", "text", "processing", "experts"},
-    "training": {"core", "nn", "text", "processing", "model", "data", "input_projectors"},
+    "features": {"core", "model", "processing"},
+    "training": {"core", "features", "nn", "text", "processing", "model", "data", "input_projectors"},
     "inference": {"core", "nn", "text", "processing", "model", "backbones"},
     "evaluation": {"core", "media", "data"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     # A recipe names its resolution strategy as a model's config does.
     "recipes": {"core", "media", "model", "data", "training", "experts", *PARTS},
     "cli": {"*"},
-    "api": {"core", "inference", "interop", "model", "processing", "text"},
+    "api": {"core", "features", "inference", "interop", "model", "processing", "text"},
 }
 
 

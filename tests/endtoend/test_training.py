@@ -98,6 +98,33 @@ def test_kill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     assert run >= 4
 
 
+def test_a_packed_run_stopped_within_a_window_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint says which batches of the window were taken and what was left for it."""
+    recipe = tiny("stages.align.pack=true", "stages.align.batch_size=2", "stages.align.steps=14",
+                  "stages.instruct.steps=1", "stages.align.workers=0", "stages.align.max_length=128")  # fmt: skip
+    train(recipe, tmp_path / "a")
+    real, plans = Trainer.log, list[list[int]]()
+
+    def stopping(self: Trainer, line: dict[str, Any]) -> None:
+        real(self, line)
+        if line["step"] in (3, 7, 11) and line["stage"] == "align" and line["step"] not in stops:
+            stops.append(line["step"])
+            raise InterruptedError
+
+    stops: list[int] = []
+    monkeypatch.setattr(Trainer, "log", stopping)
+    for begun in (False, True, True):
+        with pytest.raises(InterruptedError):
+            train(recipe, tmp_path / "b", resume=begun)
+        saved = json.loads((tmp_path / "b" / "checkpoint" / "state.json").read_text())
+        plans.append(saved["plan"])
+    assert all(plan[0] for plan in plans)
+    train(recipe, tmp_path / "b", resume=True)
+    same_run(tmp_path / "a", tmp_path / "b")
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     train(tiny(), tmp_path / "a")
     before = curve(tmp_path / "a"), weights(tmp_path / "a")
@@ -147,7 +174,7 @@ def test_batches_do_not_depend_on_workers(workers: int, tmp_path: Path) -> None:
 def test_cached_features_change_nothing_on_second_use(tmp_path: Path) -> None:
     recipe = tiny("stages.align.cache_features=true", "stages.instruct.cache_features=true")
     train(recipe, tmp_path / "first")
-    assert list((tmp_path / "cache").rglob("*.safetensors"))
+    assert list((tmp_path / "cache").rglob("*.bin"))
     train(recipe, tmp_path / "second")
     same_run(tmp_path / "first", tmp_path / "second")
 

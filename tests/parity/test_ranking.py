@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sensorium.inference.ranking import Ranker, Ranking
 from sensorium.interop.hf import read_hf
+from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.next_token import InstructConfig
 
 CHOICES = [[30, 31, 0], [40, 0], [50, 51, 52, 0], [40, 41, 0], [60, 0], [30, 0], [61, 62, 63, 64, 0], [7, 8, 0]]
@@ -75,13 +76,13 @@ def test_the_loss_of_several_answers_is_theirs(tmp_path: Path) -> None:
         for answer, weight in zip(several, shares, strict=True):
             expected += weight * float(losses(theirs, question, picture, answer, 0.1)) / len(QUESTIONS)
             one = example(question + answer, picture, learned=len(answer))
-            one.loss_weight, one.share = weight, 1 / len(several)
+            one.loss_weight, one.loss_count = weight, 1 / len(several)
             made.append(one)
-    objective = InstructConfig(smoothing=0.1, per="question").build(ours, SimpleNamespace(), [])  # type: ignore[arg-type]
+    word = InstructConfig(smoothing=0.1).build(ours, SimpleNamespace(), [])  # type: ignore[arg-type]
+    objective = PerSample(word)
     with torch.no_grad():
         found = objective(ours, batch_of(*made))
-    assert found.count == pytest.approx(3)
+    assert found.count == 3
     assert float(found.total) / found.count == pytest.approx(expected, rel=1e-5)
-    word = InstructConfig(smoothing=0.1).build(ours, SimpleNamespace(), [])  # type: ignore[arg-type]
     with torch.no_grad():
         assert word(ours, batch_of(*made)).count == sum(len(a) for several in answers for a in several)

@@ -52,14 +52,19 @@ def test_a_frozen_part_keeps_nothing() -> None:
 def test_a_tower_that_learns_needs_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than its gradients and moments: its activations count."""
     seen: list[tuple[int, int]] = []
-    real = preflight.needed_bytes
+    state, activations = preflight.state_bytes, preflight.activation_bytes
 
-    def noted(model: nn.Module, learning: int, saved: SavedTensors, *, moments: int) -> int:
-        needed = real(model, learning, saved)
-        seen.append((learning, needed))
+    def noted_state(model: nn.Module, learning: int, *, moments: int) -> int:
+        seen.append((learning, state(model, learning)))
+        return seen[-1][1]
+
+    def noted_activations(saved: SavedTensors) -> int:
+        needed = activations(saved)
+        seen[-1] = (seen[-1][0], seen[-1][1] + needed)
         return needed
 
-    monkeypatch.setattr(preflight, "needed_bytes", noted)
+    monkeypatch.setattr(preflight, "state_bytes", noted_state)
+    monkeypatch.setattr(preflight, "activation_bytes", noted_activations)
     tower = "stages.align.learns=[{part: encoders.image, lr: 0.1}, {part: projectors.image, lr: 0.1}]"
     plan(tmp_path)
     plan(tmp_path, tower)
@@ -73,7 +78,8 @@ def test_too_little_memory_is_said_and_far_too_little_refused(
 ) -> None:
     assert all(p.available_mb and p.warning is None for p in plan(tmp_path))
     monkeypatch.setattr(preflight, "memory_of", lambda device: Memory(1 << 40, 0))
-    monkeypatch.setattr(preflight, "needed_bytes", lambda *_, moments: 5000 << 20)
+    monkeypatch.setattr(preflight, "state_bytes", lambda *_, moments: 5000 << 20)
+    monkeypatch.setattr(preflight, "activation_bytes", lambda *_: 0)
     short = plan(tmp_path)[0]
     assert short.warning is not None
     assert "needs about 5,000 MB" in short.warning

@@ -1,9 +1,6 @@
-"""Pictures at their own size: packed patches, windows, places in three rows, cached features."""
+"""Pictures at their own size: packed patches, windows, places in three rows."""
 
 from __future__ import annotations
-
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +9,9 @@ from PIL import Image
 from test_model import make
 
 from sensorium.api import Model
-from sensorium.core.batch import Example, Grid, MediaBatch, MediaShape, TilePlan
+from sensorium.core.batch import Example, Grid, MediaShape
 from sensorium.core.errors import AlignmentError, ConfigError, DataError
 from sensorium.core.sample import Sample, parse_sample
-from sensorium.data.mixture import Pick
 from sensorium.encoders import ENCODERS
 from sensorium.encoders.native_vit import NativeVit, NativeVitConfig, to_patches
 from sensorium.encoders.vit import VitConfig
@@ -25,7 +21,6 @@ from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.nn.packed_attention import attend_in_groups, whole_pictures, windows
 from sensorium.processing.processor import Processor
-from sensorium.training.feature_cache import FeatureCache
 
 GRIDS = (Grid(4, 6), Grid(2, 2), Grid(4, 6), Grid(6, 2), Grid(10, 4))
 TOWERS = [n for n in ENCODERS if issubclass(ENCODERS.find(n), NativeVitConfig)]
@@ -200,21 +195,3 @@ def test_pixel_limits_must_leave_room() -> None:
 def test_strips_are_refused_as_rows() -> None:
     with pytest.raises(DataError, match="200 times"):
         NativeResolution().size(MediaShape(1, 201))
-
-
-def test_cached_features_know_how_patches_lie(tmp_path: Path) -> None:
-    """Equal bytes in two layouts are two entries; what comes from the disk is what was computed."""
-    model = make("native").network
-    cache = FeatureCache(model, tmp_path)
-    pixels = patches((Grid(2, 8),))
-    made: list[torch.Tensor] = []
-    for grid in (Grid(2, 8), Grid(4, 4), Grid(2, 8)):
-        media = MediaBatch(pixels, (TilePlan(patches=grid),))
-        example = Example([1], [False], {"image": [0]}, {"image": replace(media)}, [1])
-        found = cache(example, Pick(0, 0, 0, 0)).media["image"].features
-        assert found is not None
-        assert found.grids == (grid,)
-        made.append(found.values_ND)
-    assert torch.equal(made[0], made[2])
-    assert not torch.equal(made[0], made[1])
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sensorium.core.batch import Example
-from sensorium.data.mixture import MixtureState, Pick
+from sensorium.data.mixture import Pick
 from sensorium.training.curve import draw_curve
 from sensorium.training.log import TrainingLog
 from sensorium.training.truncation import CutCounter
@@ -95,10 +95,10 @@ def test_cuts_are_counted_at_the_step_that_trains_on_them(capsys: pytest.Capture
         example = Example([1], [True], truncated_tokens=10 * number if number in (1, 2, 5) else 0)
         assert watch(example, Pick(0, 0, 0, number)) is example
     assert seen == [5, 0, 2, 1, 4, 3]
-    assert cuts.up_to(MixtureState([1, 0])) == {}
-    assert cuts.up_to(MixtureState([2, 1])) == {"truncated_samples": 2, "truncated_tokens": 30}
-    assert cuts.up_to(MixtureState([2, 2])) == {}
-    assert cuts.up_to(MixtureState([3, 3])) == {"truncated_samples": 1, "truncated_tokens": 50}
+    assert cuts.of([0]) == {}
+    assert cuts.of([1, 2]) == {"truncated_samples": 2, "truncated_tokens": 30}
+    assert cuts.of([3]) == {}
+    assert cuts.of([4, 5]) == {"truncated_samples": 1, "truncated_tokens": 50}
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "max_length 64" in said

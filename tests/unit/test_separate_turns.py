@@ -26,7 +26,7 @@ from sensorium.data.formats import open_path
 from sensorium.data.source import ListSource
 from sensorium.evaluation.benchmarks.vqa_file import VqaFile
 from sensorium.media.augment import Augmentation
-from sensorium.processing import processor as processor_module
+from sensorium.processing import pictures as pictures_module
 from sensorium.processing.collate import collate
 from sensorium.training.objectives.next_token import next_token_losses
 from sensorium.training.objectives.vocabulary import learned_texts
@@ -169,13 +169,13 @@ def test_tails_behind_the_prefix_are_the_pairs_alone(
 
 def test_a_picture_is_decoded_and_augmented_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    real = processor_module.load_image
+    real = pictures_module.load_image
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(processor_module, "load_image", counted)
+    monkeypatch.setattr(pictures_module, "load_image", counted)
     sample = talk(*PAIRS, media=2)
 
     def augmented(sample: Sample) -> Tensor:

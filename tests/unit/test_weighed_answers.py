@@ -13,11 +13,12 @@ import torch
 from sensorium.api import load
 from sensorium.core.errors import DataError
 from sensorium.core.sample import Sample, WeighedAnswer, parse_sample
-from sensorium.data.loader import Loader, LoaderOptions
+from sensorium.data.loader import Loader, LoaderOptions, per_sample
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import JsonlSource
 from sensorium.evaluation.benchmarks.vqa_file import VqaFile
 from sensorium.processing.answers import encode_rows
+from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.next_token import InstructConfig
 
 ASKED = [{"role": "user", "content": "Which colour?"}]
@@ -71,13 +72,12 @@ def test_each_answer_is_an_example(splits: bool) -> None:
     made = encode_rows(processor, found)
     assert len(made) == 3 + splits
     assert [e.loss_weight for e in made[splits:]] == pytest.approx([0.6, 0.2, 0.2])
-    assert [e.share for e in made[splits:]] == [1 / 3] * 3
     for example, answer in zip(made[splits:], found.answers, strict=True):
         messages = [*earlier, *ASKED, {"role": "assistant", "content": answer.text}]
         alone = encode_rows(processor, parse_sample({"messages": messages}))[-1]
         assert (example.input_ids, example.learn) == (alone.input_ids, alone.learn)
     if splits:
-        assert (made[0].loss_weight, made[0].share) == (1, 1)
+        assert made[0].loss_weight == 1
 
 
 def test_an_objective_that_weighs_nothing_takes_one_answer() -> None:
@@ -95,20 +95,24 @@ def test_batches_keep_the_answers_of_a_question_together(pack: bool, tmp_path: P
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     model = load("nano", "cpu")
     source = JsonlSource(tmp_path / "rows.jsonl", None)
-    options = LoaderOptions(batch_size=2, max_length=64, pack=pack, workers=2, seed=0, loss_weights=(0.5,))
+    options = LoaderOptions(batch_size=2, max_length=64, pack=pack, workers=2, seed=0,
+                            loss_per="question", loss_weights=(0.5,))  # fmt: skip
     loader = Loader([source], MixtureOrder([3], [1.0], 0), model.processor, options)
-    objective = InstructConfig(per="question").build(model.network, SimpleNamespace(), [])  # type: ignore[arg-type]
-    stream, found, seen, picks = loader.batches(loader.order.start()), 0.0, 0.0, 0
+    objective = PerSample(InstructConfig().build(model.network, SimpleNamespace(), []))  # type: ignore[arg-type]
+    order, state = loader.order, loader.order.start()
+    ahead = [order.next(state) for _ in range(40)]
+    taken: list[Any] = []
+    stream, found, seen, picks = loader.batches(order.start()), 0.0, 0.0, 0
     while picks < 6:
         loaded = next(stream)
         with torch.no_grad():
             losses = objective(model.network, loaded.batch)
         assert losses.count == pytest.approx(loaded.samples)
+        taken += [ahead[number] for number in loaded.picks]
         found, seen, picks = found + float(losses.total), seen + losses.count, picks + loaded.samples
     stream.close()
-    order, state, expected = loader.order, loader.order.start(), 0.0
-    for _ in range(picks):
-        row = source[order.next(state).row]
+    expected = 0.0
+    for row in (source[pick.row] for pick in taken):
         for answer in row.answers:
             scored = model.logits([*[m.to_json() for m in row.messages[:-1]],
                                    {"role": "assistant", "content": answer.text}])  # fmt: skip
@@ -117,6 +121,12 @@ def test_batches_keep_the_answers_of_a_question_together(pack: bool, tmp_path: P
             expected += 0.5 * answer.weight * float(each[learn].sum())
     assert found == pytest.approx(expected, rel=1e-4)
     assert seen == pytest.approx(picks)
+
+
+def test_where_samples_weigh_the_same_the_shares_of_answers_stay() -> None:
+    made = encode_rows(load("nano", "cpu").processor, sample(SAID))
+    words = sum(sum(e.learn) for e in made)
+    assert [e.loss_weight for e in per_sample(made, 2.0)] == pytest.approx([2 * w / words for w in (0.6, 0.2, 0.2)])
 
 
 def test_an_evaluation_accepts_all_of_them(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Losses:
     batches weigh every target alike."""
 
     total: Tensor
-    count: float
+    count: int
     parts: dict[str, float]
 
 
@@ -53,8 +53,18 @@ class ObjectiveConfig(Config):
         return True
 
     @property
+    def reads_pixels(self) -> bool:
+        """Whether it looks at the pictures' pixels, which are not there where features were kept."""
+        return False
+
+    @property
     def weighs_tokens(self) -> bool:
         """Whether it multiplies each token's loss by the `loss_weight` of its source."""
+        return False
+
+    @property
+    def sums_over_rows(self) -> bool:
+        """Whether its loss of a batch is the sum of its rows' losses, each taken alone."""
         return False
 
     def build(

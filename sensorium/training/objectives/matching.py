@@ -50,6 +50,10 @@ class MatchingConfig(ObjectiveConfig):
     def template(self) -> str | None:
         return "pair"
 
+    @property
+    def reads_pixels(self) -> bool:
+        return self.captions_share
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:

@@ -49,6 +49,10 @@ class CaptionConfig(ObjectiveConfig):
     def weighs_tokens(self) -> bool:
         return True
 
+    @property
+    def sums_over_rows(self) -> bool:
+        return True
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
@@ -72,21 +76,20 @@ class InstructConfig(ObjectiveConfig):
     (`VocabularyLookup.noised`)."""
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each target that is spread over the whole vocabulary."""
-    per: Literal["word", "question"] = "word"
-    """What the sum of losses is divided by. `question`: by questions, of which one may have several answers."""
 
     @property
     def weighs_tokens(self) -> bool:
         return True
 
+    @property
+    def sums_over_rows(self) -> bool:
+        return True
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
-        if self.word_noise and (self.smoothing or self.per == "question"):
-            raise ConfigError("smoothing, or a loss per question, with word_noise", expected="word_noise alone",
-                              where="objective")  # fmt: skip
-        if self.per == "question":
-            return partial(_per_question, self.smoothing)
+        if self.word_noise and self.smoothing:
+            raise ConfigError("smoothing with word_noise", expected="one of them", where="objective.smoothing")
         if not self.word_noise:
             return _smoothed(self.smoothing)
         if not any(lane.lookup and lane.lookup.ranked for lane in model.config.lanes.values()):
@@ -127,12 +130,6 @@ def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0
 
 def _smoothed(smoothing: float) -> Objective:
     return partial(next_token_losses, smoothing=smoothing) if smoothing else next_token_losses
-
-
-def _per_question(smoothing: float, model: MultimodalModel, batch: Batch) -> Losses:
-    """The same sum, divided by the questions of the batch."""
-    losses = next_token_losses(model, batch, smoothing)
-    return Losses(losses.total, batch.questions, losses.parts)
 
 
 def _behind_a_prefix(closing: int, model: MultimodalModel, batch: Batch) -> Losses:

@@ -1,0 +1,1 @@
+"""The feature store: outputs of frozen encoders, computed once and kept on disk."""

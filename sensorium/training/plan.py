@@ -1,0 +1,63 @@
+"""What a stage will do, as it is printed before step one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sensorium.training.fitting import Fit
+from sensorium.training.optimiser import Group
+
+
+@dataclass(slots=True)
+class StagePlan:
+    """What a stage will do."""
+
+    name: str
+    steps: int
+    rows: int
+    parts: list[tuple[str, int, int]]
+    tokens: int
+    """In the probed batch."""
+    samples: int
+    fit: Fit
+    """How each batch goes through the model, and what that needs."""
+    available_mb: int | None
+    """For this program, what it holds already included."""
+    loss: float
+    rates: list[tuple[str, list[float]]]
+    """Of parts whose learning rate falls from layer to layer: all of their rates, from the input on."""
+    groups: list[Group]
+    """What learns alike: the optimiser's own groups."""
+
+    @property
+    def memory_mb(self) -> int:
+        """At the peak of a step; see `memory.activation_bytes`."""
+        return round(self.fit.needed / 2**20)
+
+    @property
+    def warning(self) -> str | None:
+        """Why the stage may not fit."""
+        if self.available_mb is None or self.memory_mb <= self.available_mb:
+            return None
+        return (f"stage {self.name} needs about {self.memory_mb:,} MB and {self.available_mb:,} MB "
+                "are available: lower batch_size or max_length, or end other programs")  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "steps": self.steps,
+            "rows": self.rows,
+            "parts": [{"part": p, "parameters": n, "learning": k} for p, n, k in self.parts],
+            "batch_tokens": self.tokens,
+            "batch_samples": self.samples,
+            "memory_mb": self.memory_mb,
+            "memory_available_mb": self.available_mb,
+            "passes": self.fit.passes,
+            "rows_a_pass": self.fit.rows,
+            "recompute": self.fit.recompute,
+            "warning": self.warning,
+            "first_loss": self.loss,
+            "layer_rates": dict(self.rates),
+            "groups": [group.to_json() for group in self.groups],
+        }
