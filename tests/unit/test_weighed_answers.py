@@ -111,15 +111,15 @@ def test_batches_keep_the_answers_of_a_question_together(pack: bool, tmp_path: P
         taken += [ahead[number] for number in loaded.picks]
         found, seen, picks = found + float(losses.total), seen + losses.count, picks + loaded.samples
     stream.close()
-    expected = 0.0
-    for row in (source[pick.row] for pick in taken):
+    expected = [0.0, 0.0, 0.0]
+    for number, row in enumerate(source[i] for i in range(3)):
         for answer in row.answers:
             scored = model.logits([*[m.to_json() for m in row.messages[:-1]],
                                    {"role": "assistant", "content": answer.text}])  # fmt: skip
             ids, learn = torch.tensor(scored.token_ids), torch.tensor(scored.learn)[1:]
             each = torch.nn.functional.cross_entropy(scored.logits_TV[:-1], ids[1:], reduction="none")
-            expected += 0.5 * answer.weight * float(each[learn].sum())
-    assert found == pytest.approx(expected, rel=1e-4)
+            expected[number] += 0.5 * answer.weight * float(each[learn].sum())
+    assert found == pytest.approx(sum(expected[pick.row] for pick in taken), rel=1e-4)
     assert seen == pytest.approx(picks)
 
 
