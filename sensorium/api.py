@@ -238,14 +238,18 @@ def find_model(name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return path / "model" if (path / "model" / "config.json").exists() else path
-    if text.count("/") == 1 and not text.startswith((".", "/", "runs/")):
+    # Whoever has a folder `owner` means a path in it, and misspelt the rest.
+    if text.count("/") == 1 and not text.startswith((".", "/", "~", "runs/")) and not path.parent.is_dir():
         from sensorium.core.weights import HubSource
         from sensorium.interop.locate import locate
 
         found = locate((HubSource(id=text),))
         if found is not None:
             return found
-    near = nearest(text, SHIPPED)
+    near = nearest(text, SHIPPED) if "/" not in text else None
+    if near is None and path.parent.is_dir():
+        beside = nearest(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
+        near = beside and str(path.parent / beside)
     raise WeightsError(
         f"no model {text!r}",
         expected="a shipped name, a folder, or a hub id owner/name",

@@ -103,6 +103,19 @@ def add_prompts(
     Raises:
         ConfigError: the LLM's attention is of another kind, or it has fewer layers.
     """
+    check_prompts(family, len(found), layers)
+    for layer in found[-layers:]:
+        attention = layer.self_attn
+        attention.add_module(PROMPT_NAME, AdaptionPrompt(attention, length, gate))
+        attention.register_forward_hook(_add_prompt, with_kwargs=True)
+
+
+def check_prompts(family: str, depth: int, layers: int) -> None:
+    """Can each of the last `layers` of an LLM of this model type and depth have a prompt?
+
+    Raises:
+        ConfigError: its attention is of another kind, or it has fewer layers.
+    """
     if family not in FAMILIES:
         raise ConfigError(
             f"adaption prompts for a language model of type {family!r}",
@@ -110,16 +123,12 @@ def add_prompts(
             where="model.adapter",
             fix="use another language model, or adapter: {kind: lora}",
         )
-    if layers > len(found):
+    if layers > depth:
         raise ConfigError(
-            f"prompts for {layers} layers of a language model that has {len(found)}",
-            expected=f"1 to {len(found)}",
+            f"prompts for {layers} layers of a language model that has {depth}",
+            expected=f"1 to {depth}",
             where="model.adapter.layers",
         )
-    for layer in found[-layers:]:
-        attention = layer.self_attn
-        attention.add_module(PROMPT_NAME, AdaptionPrompt(attention, length, gate))
-        attention.register_forward_hook(_add_prompt, with_kwargs=True)
 
 
 def _add_prompt(

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from sensorium.backbones.adaption_prompt import GateName, add_prompts
+from sensorium.backbones.arch_file import with_arch
 from sensorium.backbones.inserting import Inserted, inserted
 from sensorium.backbones.logit_quirks import logit_quirks
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
@@ -23,6 +25,7 @@ from sensorium.backbones.segments import can_segment, run_segments
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
+from sensorium.core.naming import nearest
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
 from sensorium.nn.segment_attention import layout_of
@@ -34,8 +37,14 @@ class CausalLMConfig(BackboneConfig):
 
     kind: Literal["causal_lm"] = "causal_lm"
     arch: dict[str, Any]
+    """Left out: that of the folder of `weights`."""
     quantise: Literal["nf4"] | None = None
     """Linear layers in four bits, frozen, for an adapter to learn beside them (`backbones/quantised.py`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arch_of_folder(cls, values: Any) -> Any:
+        return with_arch(values)
 
     @classmethod
     def tiny(cls) -> CausalLMConfig:
@@ -96,12 +105,16 @@ def transformers_config(arch: dict[str, Any]) -> Any:
         ConfigError: no model type is named, transformers does not know it, or a value does not fit.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     values = {k: v for k, v in arch.items() if k not in ("auto_map", "transformers_version")}
     model_type = values.pop("model_type", None)
     if not isinstance(model_type, str):
         raise ConfigError("backbone config names no 'model_type'")
+    if model_type not in CONFIG_MAPPING:
+        near = nearest(model_type, CONFIG_MAPPING)
+        raise ConfigError(f"transformers knows no model of type {model_type!r}", where="model_type",
+                          fix=f"did you mean {near!r}?" if near else "see the language model's own config.json")  # fmt: skip
     try:
         return AutoConfig.for_model(model_type, **values)
     except (ValueError, KeyError, StrictDataclassError) as error:

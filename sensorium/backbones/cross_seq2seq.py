@@ -35,6 +35,19 @@ class CrossSeq2SeqConfig(BlipTextBackbone):
     def one_answer(self) -> bool:
         return True
 
+    def check(self) -> None:
+        """Refuse media that are not as wide as the text.
+
+        Raises:
+            ConfigError: both widths.
+        """
+        if self.d_media != self.d_model:
+            raise ConfigError(
+                f"media of width {self.d_media} beside a text of width {self.d_model}",
+                expected="one width, because both BERTs have the same sizes, and one attends to the other",
+                where="backbone.arch.encoder_hidden_size",
+            )
+
     def build(self, folder: Path | None = None) -> CrossSeq2Seq:
         return CrossSeq2Seq(self, folder)
 
@@ -62,12 +75,7 @@ class CrossSeq2Seq(Seq2SeqLM):
         """
         nn.Module.__init__(self)
         self.config = config
-        if config.d_media != config.d_model:
-            raise ConfigError(
-                f"media of width {config.d_media} beside a text of width {config.d_model}",
-                expected="one width, because both BERTs have the same sizes, and one attends to the other",
-                where="backbone.arch.encoder_hidden_size",
-            )
+        config.check()
         self.lm: Any = Pair(transformers_config(config.arch))
         if folder is not None:
             for name, module in self.lm.named_children():

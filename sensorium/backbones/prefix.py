@@ -84,11 +84,8 @@ class Prefix(nn.Module):
         return torch.cat([mask.new_ones(*mask.shape[:-1], self.length), mask], dim=-1)
 
 
-def build_prefix(config: Any, length: int, hidden: int | None, like: Tensor) -> Prefix:
-    """A prefix for a language model.
-
-    Args:
-        config: of the transformers model.
+def check_prefix(config: Any) -> None:
+    """Can a language model of this transformers config have a prefix?
 
     Raises:
         ConfigError: its layers do not all read the whole cache.
@@ -101,4 +98,16 @@ def build_prefix(config: Any, length: int, hidden: int | None, like: Tensor) -> 
             where="model.adapter",
             fix="use another language model, or adapter: {kind: lora}",
         )
+
+
+def build_prefix(config: Any, length: int, hidden: int | None, like: Tensor) -> Prefix:
+    """A prefix for a language model.
+
+    Args:
+        config: of the transformers model.
+
+    Raises:
+        ConfigError: its layers do not all read the whole cache.
+    """
+    check_prefix(config)
     return Prefix(config, length, hidden, like)

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
+from sensorium.backbones.arch_file import with_arch
 from sensorium.backbones.causal_lm import transformers_config
 from sensorium.backbones.inserting import Inserted
 from sensorium.core.batch import Batch
@@ -37,6 +39,12 @@ class Seq2SeqLMConfig(BackboneConfig):
 
     kind: Literal["seq2seq_lm"] = "seq2seq_lm"
     arch: dict[str, Any]
+    """Left out: that of the folder of `weights`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arch_of_folder(cls, values: Any) -> Any:
+        return with_arch(values)
 
     @classmethod
     def tiny(cls) -> Seq2SeqLMConfig:

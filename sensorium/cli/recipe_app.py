@@ -54,6 +54,11 @@ def recipe_new(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Another encoder, by kind.")] = None,
     projector: Annotated[str | None, typer.Option(help="Another input projector, by kind.")] = None,
+    fusion: Annotated[str | None, typer.Option(help="Another fusion, by kind.")] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(help="Another LLM: a family (llama, opt, qwen2, ...) or a recipe that has it, a folder, or a hub id."),
+    ] = None,
     out: Annotated[str | None, typer.Option(help="File to write; default NAME.yaml here.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +66,8 @@ def recipe_new(
     the parts."""
     from sensorium.cli.recipes import new_command
 
-    new_command(name, source, {"encoder": encoder, "projector": projector}, out, as_json)
+    parts = {"encoder": encoder, "projector": projector, "fusion": fusion, "llm": llm}
+    new_command(name, source, parts, out, as_json)
 
 
 @recipe_app.command("table")

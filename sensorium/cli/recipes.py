@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sensorium.recipes.summary import Summary
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # A pipe has no width; rows stay whole there.
 PIPE_COLUMNS = 250
 TITLES = ("name", "in→out", "parts", "stages", "trained parts", "oracle", "status")
+KEPT = "as it is"
 WRAPPED = ("parts", "trained parts")
 
 
@@ -88,9 +89,10 @@ def show_command(name: str, overrides: list[str], drawn: bool, as_json: bool) ->
     recipe = find_recipe(name, overrides)
     drawing = ""
     if drawn:
+        from sensorium.cli.prompt import prompt_lines
         from sensorium.recipes.drawing import draw
 
-        drawing = draw(recipe)
+        drawing = draw(recipe) + "\n" + "\n".join(prompt_lines(recipe)) + "\n"
     if as_json:
         print_json({**recipe.to_dict(), "graph": drawing} if drawn else recipe.to_dict())
         return
@@ -114,6 +116,8 @@ def diff_command(first: str, second: str, as_json: bool) -> None:
             for d in found
         ])  # fmt: skip
         return
+    if not found:
+        print("no difference")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for difference in found:
         line = f"{difference.key}: {difference.first!r} | {difference.second!r}"
@@ -131,20 +135,54 @@ def new_command(name: str, source: str | None, parts: dict[str, str | None], out
     from sensorium.cli.main import print_json
     from sensorium.cli.training import find_recipe
     from sensorium.core.errors import ConfigError
-    from sensorium.recipes.new import new_recipe, write_recipe
+    from sensorium.recipes.new import doubts, write_recipe
 
     file = Path(out or f"{name}.yaml")
     if source is not None:
-        recipe = new_recipe(find_recipe(source, []), name, parts)
+        recipe = _made(find_recipe(source, []), name, parts)
     elif somebody_there() and not as_json:
         source, recipe = _asked(name, parts)
     else:
         raise ConfigError("from which recipe?", fix="name one with --from; `sensorium recipe list` shows them all")
     write_recipe(recipe, file)
     if as_json:
-        print_json({"file": str(file), "from": source})
+        print_json({"file": str(file), "from": source, "doubts": doubts(recipe)})
     else:
+        for doubt in doubts(recipe):
+            print(f"note: {doubt}", file=sys.stderr)
         print(f"{file}: written. Edit it, then: sensorium train {file} --plan-only")
+
+
+def _made(source: Recipe, name: str, parts: dict[str, str | None]) -> Recipe:
+    """The new recipe; `llm` of the parts is looked for among recipes, folders and on the hub."""
+    from sensorium.recipes.new import new_recipe
+
+    kinds = {part: kind for part, kind in parts.items() if part != "llm"}
+    said = parts.get("llm")
+    return new_recipe(source, name, kinds, _llm(said) if said else None)
+
+
+def _llm(said: str) -> dict[str, Any]:
+    """What a model's config says of the LLM.
+
+    Raises:
+        ConfigError: it is no family, recipe or folder, and no hub id either.
+    """
+    from sensorium.core.errors import ConfigError
+    from sensorium.core.naming import did_you_mean
+    from sensorium.interop.llm import folder_llm, hub_llm
+    from sensorium.recipes import RECIPES
+    from sensorium.recipes.new import llm_families, recipes_llm
+
+    known = recipes_llm(said)
+    if known is not None:
+        return known
+    if not Path(said).is_dir() and said.count("/") != 1:
+        names = [*llm_families(), *RECIPES]
+        raise ConfigError(f"no LLM {said!r}", expected="a family, a recipe that has it, a folder, or a hub id",
+                          fix=did_you_mean(said, names))  # fmt: skip
+    backbone = folder_llm(Path(said)) if Path(said).is_dir() else hub_llm(said)
+    return {"backbone": backbone.to_dict(), "template": "auto", "placeholder_token": None}
 
 
 def somebody_there() -> bool:
@@ -157,7 +195,7 @@ def _asked(name: str, parts: dict[str, str | None]) -> tuple[str, Recipe]:
     import typer
 
     from sensorium.cli.training import find_recipe
-    from sensorium.core.errors import ConfigError
+    from sensorium.core.errors import ConfigError, WeightsError
     from sensorium.recipes.new import PARTS, new_recipe
 
     while True:
@@ -170,16 +208,21 @@ def _asked(name: str, parts: dict[str, str | None]) -> tuple[str, Recipe]:
             print(error)
     while True:
         chosen = dict(parts)
-        for part in [p for p in PARTS if parts.get(p) is None and len(begun.model.lanes) == 1]:
-            (lane,) = begun.model.lanes.values()
-            now = getattr(lane, part).kind
+        for part in [p for p in PARTS if parts.get(p) is None]:
+            if part != "fusion" and len(begun.model.lanes) != 1:
+                continue
+            node = begun.model if part == "fusion" else next(iter(begun.model.lanes.values()))
+            now = getattr(node, part).kind
             said: str = typer.prompt(f"{part.capitalize()}: one of {', '.join(PARTS[part])}", default=now)
             chosen[part] = None if said == now else said
+        if parts.get("llm") is None:
+            said = typer.prompt("LLM: a family, a recipe that has it, a folder, or a hub id", default=KEPT)
+            chosen["llm"] = None if said == KEPT else said
         try:
-            return source, new_recipe(begun, name, chosen)
-        except ConfigError as error:
+            return source, _made(begun, name, chosen)
+        except (ConfigError, WeightsError) as error:
             print(error)
-            if all(parts.get(p) is not None for p in PARTS):
+            if all(parts.get(p) is not None for p in (*PARTS, "llm")):
                 raise
 
 

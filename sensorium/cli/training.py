@@ -17,9 +17,11 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
     """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form.
 
     Raises:
-        ConfigError: there is none, or a key or value of it is wrong, those of the language model's `arch` included.
+        ConfigError: there is none, its parts do not fit together, or a key or value is wrong, those of the
+            language model's `arch` included.
     """
     from sensorium.model.arch_keys import check_arch
+    from sensorium.model.check import check_model
     from sensorium.recipes import RECIPES, TINY_FORMS
     from sensorium.training.config import Recipe
 
@@ -32,10 +34,11 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
         recipe = TINY_FORMS.find(whole)()
     else:
         recipe = RECIPES.find(name)()
-    changed = recipe.override(overrides)
+    recipe = recipe.override(overrides)
+    check_model(recipe.model)
     if name.endswith((".yaml", ".yml")) or overrides:
-        check_arch(changed.model.backbone)
-    return changed
+        check_arch(recipe.model.backbone)
+    return recipe
 
 
 def train_command(
@@ -77,12 +80,14 @@ def run_training(
     """Train a recipe into a folder; prints each stage's plan."""
     import torch
 
-    from sensorium.interop.assemble import build_pretrained
+    from sensorium.interop.assemble import build_pretrained, reads_bytes
     from sensorium.interop.cache import features_folder
     from sensorium.interop.saved import save_model
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
+    if reads_bytes(recipe.model) and not quiet:
+        print("no weights and no tokenizer are named for the LLM: it starts at random and reads bytes", file=sys.stderr)
     options = TrainerOptions(
         folder=folder,
         cache=features_folder(),

@@ -57,14 +57,16 @@ class Config(BaseModel):
     def override(self, assignments: Iterable[str]) -> Self:
         """The same tree with `dotted.key=value` assignments applied.
 
-        Values are YAML; list items are addressed by index or by their `name`.
+        Values are YAML; list items are addressed by index or by their `name`. Another `kind` drops the keys of
+        the old one; those of the new one may be assigned beside it, in any order.
 
         Raises:
             ConfigError: a key does not exist (the nearest one is named) or a value
                 does not fit.
         """
         values = self.to_dict()
-        for assignment in assignments:
+        # Kinds first: they decide which keys there are.
+        for assignment in sorted(assignments, key=_turn):
             _assign(values, assignment)
         return type(self).from_dict(values, where="override")
 
@@ -122,6 +124,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], values)
 
 
+def _turn(assignment: str) -> tuple[bool, int]:
+    """Outer kinds before inner ones, and all kinds before the rest."""
+    path = assignment.partition("=")[0].strip()
+    return (False, path.count(".")) if path.endswith(".kind") else (True, 0)
+
+
+class _NewKind(dict[str, Any]):
+    """A node whose keys are its kind's, which validation knows, and not the old ones."""
+
+
 def _assign(values: dict[str, Any], assignment: str) -> None:
     path, equals, text = assignment.partition("=")
     if not equals:
@@ -133,11 +145,26 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         index = _index(node, key, where)
         if depth == len(keys) - 1:
             try:
-                node[index] = yaml.safe_load(text)
+                value = yaml.safe_load(text)
             except yaml.YAMLError as error:
                 raise ConfigError(f"value {text!r} is not YAML: {error}", where=path) from None
+            if key == "kind" and node[index] != value and depth > 0:
+                node = _replaced(values, keys[:depth])
+            node[index] = value
+        elif isinstance(node, _NewKind):
+            node = node.setdefault(index, _NewKind())
         else:
             node = node[index]
+
+
+def _replaced(values: dict[str, Any], keys: list[str]) -> _NewKind:
+    """An empty node in the place that the keys lead to."""
+    node: Any = values
+    for key in keys[:-1]:
+        node = node[_index(node, key, "")]
+    fresh = _NewKind()
+    node[_index(node, keys[-1], "")] = fresh
+    return fresh
 
 
 def _index(node: Any, key: str, where: str) -> Any:
@@ -157,7 +184,7 @@ def _index(node: Any, key: str, where: str) -> Any:
         raise ConfigError(f"no item {key!r} in {where}", fix=did_you_mean(key, known))
     fields = as_mapping(node)
     if fields is not None:
-        if key in fields:
+        if key in fields or isinstance(node, _NewKind):
             return key
         raise ConfigError(f"unknown key {key!r} in {where}", fix=did_you_mean(key, fields))
     raise ConfigError(f"{where} is the value {node!r} and has no key {key!r}")

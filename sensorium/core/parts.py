@@ -70,6 +70,13 @@ class EncoderConfig(PartConfig):
             fix="choose an encoder whose positions can be stretched: clip, blip2_vit, eva2, qwen_vit, vit_22b",
         )
 
+    def check(self) -> None:
+        """Refuse choices that do not fit together, before the module is built.
+
+        Raises:
+            ConfigError: naming them.
+        """
+
     def num_tokens(self, shape: MediaShape) -> int:
         """Features for one medium of this shape; image towers resize, so it is constant."""
         del shape

@@ -29,15 +29,18 @@ class Dinov2Config(TowerConfig):
     def tiny(cls) -> Dinov2Config:
         return cls(**tiny_shape(mlp_width=64))
 
-    def build_tower(self, folder: Path | None) -> nn.Module:
-        from transformers import Dinov2Config as HfConfig
-        from transformers import Dinov2Model
-
+    def check(self) -> None:
+        super().check()
         if self.mlp_width % self.width:
             raise ConfigError(
                 f"mlp_width {self.mlp_width} for width {self.width}",
                 expected="a whole multiple of the width in DINOv2",
             )
+
+    def build_tower(self, folder: Path | None) -> nn.Module:
+        from transformers import Dinov2Config as HfConfig
+        from transformers import Dinov2Model
+
         return from_config(
             Dinov2Model,
             HfConfig(

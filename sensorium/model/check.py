@@ -1,4 +1,4 @@
-"""Which fusion goes with which backbone, where they need each other."""
+"""Which parts go together: refused here, by config alone, is all that could not be built or run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,37 @@ import torch
 from sensorium.backbones.cross_lm import BlipTextBackbone
 from sensorium.backbones.cross_tower import CrossTowerConfig
 from sensorium.backbones.quantised import DEVICES
+from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.errors import ConfigError
+from sensorium.fusion import FUSIONS
 from sensorium.fusion.apart import ApartConfig
 from sensorium.fusion.cross_attention import CrossAttentionConfig
 from sensorium.fusion.match import MatchConfig
+from sensorium.fusion.splice import SpliceConfig
 from sensorium.fusion.visual_expert import VisualExpertConfig
+from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
+from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.config import LoraConfig, ModelConfig, PrefixConfig
+from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig, PrefixConfig
+from sensorium.model.fitting import check_lane
+from sensorium.model.inside import check_adapter, check_inside
+
+
+def check_model(config: ModelConfig) -> None:
+    """Do the parts fit together? Asked before weights are looked for.
+
+    Raises:
+        ConfigError: what does not, and the nearest that would.
+    """
+    check_fusion(config)
+    _check_visual_prompts(config)
+    for kind, lane in config.lanes.items():
+        check_lane(kind, lane, config.backbone)
+    check_quantised(config)
+    check_adapter(config)
+    check_inside(config)
+    _check_ends(config)
+    _check_details(config)
 
 
 def check_quantised(config: ModelConfig) -> None:
@@ -116,8 +140,99 @@ def check_apart(config: ModelConfig) -> None:
 
 
 def _unlike(config: ModelConfig, expected: str) -> ConfigError:
+    fitting = [name for name in FUSIONS if _meets(config, name)]
     return ConfigError(
         f"fusion {config.fusion.kind} with backbone {config.backbone.kind}",
         expected=expected,
         where="model.fusion",
+        fix=f"with this backbone: {', '.join(fitting)}",
     )
+
+
+def _meets(config: ModelConfig, fusion: str) -> bool:
+    """Whether the backbone and a fusion of this kind are of one sort."""
+    kind = FUSIONS.find(fusion)
+    if isinstance(config.backbone, CrossTowerConfig):
+        return kind is MatchConfig
+    if isinstance(config.backbone, BlipTextBackbone):
+        return kind is CrossAttentionConfig
+    if config.text_frame is not None:
+        return kind is ApartConfig
+    if isinstance(config.backbone, Seq2SeqLMConfig):
+        return kind is SpliceConfig
+    return kind not in (MatchConfig, CrossAttentionConfig, ApartConfig)
+
+
+def _check_ends(config: ModelConfig) -> None:
+    """A visual expert knows whether projectors put learned tokens around a picture.
+
+    Raises:
+        ConfigError: what it believes is not so.
+    """
+    if not isinstance(config.fusion, VisualExpertConfig):
+        return
+    for kind, lane in config.lanes.items():
+        ends = bool(getattr(lane.projector, "ends", False))
+        if ends != config.fusion.ends:
+            raise ConfigError(
+                f"fusion visual_expert with ends: {str(config.fusion.ends).lower()}",
+                expected=f"ends: {str(ends).lower()}, as the projector has it",
+                where=f"model.lanes.{kind}.projector",
+            )
+
+
+def _check_details(config: ModelConfig) -> None:
+    """Second encoders and the fusion that reads them come together, one input for each picture.
+
+    Raises:
+        ConfigError: one is there without the other, encoders differ in width, or there are tiles.
+    """
+    wanted = isinstance(config.fusion, VisualExpertDetailConfig)
+    widths: set[int] = set()
+    for kind, lane in config.lanes.items():
+        where = f"model.lanes.{kind}.detail"
+        if (lane.detail is not None) != wanted:
+            raise ConfigError(
+                f"fusion {config.fusion.kind} with{'' if lane.detail else 'out'} a second encoder",
+                where=where,
+                fix="use a detail encoder and fusion: {kind: visual_expert_detail} together",
+            )
+        if lane.detail is not None:
+            widths.add(lane.detail.out_dim)
+            if not isinstance(lane.resolution, FixedResolution):
+                raise ConfigError(f"a second encoder with resolution {lane.resolution.kind}",
+                                  expected="fixed: one input for each picture", where=where)  # fmt: skip
+    if len(widths) > 1:
+        raise ConfigError(f"second encoders of widths {sorted(widths)}", expected="one width",
+                          where="model.lanes")  # fmt: skip
+
+
+def _check_visual_prompts(config: ModelConfig) -> None:
+    """Where media add to adaption prompts: there are some, of as many vectors as features.
+
+    Raises:
+        ConfigError: the model has no prompts, or a medium another number of features.
+    """
+    if not isinstance(config.fusion, VisualPromptConfig):
+        return
+    if not isinstance(config.adapter, AdaptionPromptConfig):
+        raise ConfigError(
+            "fusion visual_prompt in a model without adaption prompts",
+            where="model.adapter",
+            fix="set adapter: {kind: adaption_prompt}",
+        )
+    for kind, lane in config.lanes.items():
+        tokens = lane.tile_grid().tokens
+        if not isinstance(lane.resolution, FixedResolution):
+            raise ConfigError(
+                f"resolution {lane.resolution.kind} with fusion visual_prompt",
+                expected="fixed: every medium adds the same number of features",
+                where=f"model.lanes.{kind}.resolution",
+            )
+        if tokens not in (1, config.adapter.length):
+            raise ConfigError(
+                f"{tokens} features of {kind} for prompts of {config.adapter.length} vectors",
+                expected=f"1 or {config.adapter.length}",
+                where=f"model.lanes.{kind}",
+                fix="choose a pooled feature, or a projector with as many queries",
+            )

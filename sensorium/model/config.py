@@ -95,7 +95,9 @@ class LaneConfig(Config):
             takes = self.encoder.native_patch_px or "no patches, but pictures of one size"
             raise ValueError(
                 f"resolution {self.resolution.kind} with patches of {wanted} px for an encoder of "
-                f"kind {self.encoder.kind}, which takes {takes}"
+                f"kind {self.encoder.kind}, which takes {takes}; nearest: "
+                + (f"patch_px {self.encoder.native_patch_px}" if self.encoder.native_patch_px else
+                   f"resolution {{kind: fixed}}, or an encoder of kind {', '.join(_native_encoders())}")
             )
         return self
 
@@ -107,6 +109,12 @@ class LaneConfig(Config):
         """
         projected = self.projector.out_grid(patches or self.encoder.grid())
         return self.lookup.out_grid(projected) if self.lookup else projected
+
+
+def _native_encoders() -> list[str]:
+    """Those that take pictures of any size."""
+    plain = EncoderConfig.native_patch_px
+    return [name for name in ENCODERS if ENCODERS.find(name).native_patch_px is not plain]
 
 
 class BiasNormConfig(AdapterConfig):

@@ -26,11 +26,9 @@ from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
 from sensorium.fusion.gated_cross_attention import GatedCrossAttention
 from sensorium.fusion.splice import Splice
-from sensorium.fusion.visual_expert import VisualExpert, VisualExpertConfig
-from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
-from sensorium.fusion.visual_prompt import VisualPrompt, VisualPromptConfig
-from sensorium.media.resolution import FixedResolution
-from sensorium.model.check import check_fusion, check_quantised
+from sensorium.fusion.visual_expert import VisualExpert
+from sensorium.fusion.visual_prompt import VisualPrompt
+from sensorium.model.check import check_model
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
@@ -51,11 +49,7 @@ class MultimodalModel(nn.Module):
         """
         super().__init__()
         folders = folders or {}
-        _check_visual_prompts(config)
-        check_fusion(config)
-        check_quantised(config)
-        _check_ends(config)
-        _check_details(config)
+        check_model(config)
         self.config = config
         self.shelf: Shelf | None = None
         """Where the features that frozen encoders make are kept, if anywhere."""
@@ -182,78 +176,3 @@ class MultimodalModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""
         return self.backbone.logits(hidden)
-
-
-def _check_ends(config: ModelConfig) -> None:
-    """A visual expert knows whether projectors put learned tokens around a picture.
-
-    Raises:
-        ConfigError: what it believes is not so.
-    """
-    if not isinstance(config.fusion, VisualExpertConfig):
-        return
-    for kind, lane in config.lanes.items():
-        ends = bool(getattr(lane.projector, "ends", False))
-        if ends != config.fusion.ends:
-            raise ConfigError(
-                f"fusion visual_expert with ends: {str(config.fusion.ends).lower()}",
-                expected=f"ends: {str(ends).lower()}, as the projector has it",
-                where=f"model.lanes.{kind}.projector",
-            )
-
-
-def _check_details(config: ModelConfig) -> None:
-    """Second encoders and the fusion that reads them come together, one input for each picture.
-
-    Raises:
-        ConfigError: one is there without the other, encoders differ in width, or there are tiles.
-    """
-    wanted = isinstance(config.fusion, VisualExpertDetailConfig)
-    widths: set[int] = set()
-    for kind, lane in config.lanes.items():
-        where = f"model.lanes.{kind}.detail"
-        if (lane.detail is not None) != wanted:
-            raise ConfigError(
-                f"fusion {config.fusion.kind} with{'' if lane.detail else 'out'} a second encoder",
-                where=where,
-                fix="use a detail encoder and fusion: {kind: visual_expert_detail} together",
-            )
-        if lane.detail is not None:
-            widths.add(lane.detail.out_dim)
-            if not isinstance(lane.resolution, FixedResolution):
-                raise ConfigError(f"a second encoder with resolution {lane.resolution.kind}",
-                                  expected="fixed: one input for each picture", where=where)  # fmt: skip
-    if len(widths) > 1:
-        raise ConfigError(f"second encoders of widths {sorted(widths)}", expected="one width",
-                          where="model.lanes")  # fmt: skip
-
-
-def _check_visual_prompts(config: ModelConfig) -> None:
-    """Where media add to adaption prompts: there are some, of as many vectors as features.
-
-    Raises:
-        ConfigError: the model has no prompts, or a medium another number of features.
-    """
-    if not isinstance(config.fusion, VisualPromptConfig):
-        return
-    if not isinstance(config.adapter, AdaptionPromptConfig):
-        raise ConfigError(
-            "fusion visual_prompt in a model without adaption prompts",
-            where="model.adapter",
-            fix="set adapter: {kind: adaption_prompt}",
-        )
-    for kind, lane in config.lanes.items():
-        tokens = lane.tile_grid().tokens
-        if not isinstance(lane.resolution, FixedResolution):
-            raise ConfigError(
-                f"resolution {lane.resolution.kind} with fusion visual_prompt",
-                expected="fixed: every medium adds the same number of features",
-                where=f"model.lanes.{kind}.resolution",
-            )
-        if tokens not in (1, config.adapter.length):
-            raise ConfigError(
-                f"{tokens} features of {kind} for prompts of {config.adapter.length} vectors",
-                expected=f"1 or {config.adapter.length}",
-                where=f"model.lanes.{kind}",
-                fix="choose a pooled feature, or a projector with as many queries",
-            )

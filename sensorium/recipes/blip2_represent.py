@@ -19,6 +19,7 @@ LR = 1e-4
 DIFFERS = (
     "the Q-Former begins at random, not as BERT-base, and has no dropout",
     "captions keep capitals and punctuation",
+    "the first stage warms up for the paper's 2,000 steps; the released file has 5,000",
 )
 
 

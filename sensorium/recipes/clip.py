@@ -20,7 +20,6 @@ DIFFERS = (
     "pictures are cropped in the middle, not at random",
     "Adam's epsilon is 1e-8 (the original: 1e-6); gradients are clipped at a norm of 1",
     "the contrast is among one batch on one machine; `accumulate` does not widen it",
-    "learning rates, decay and betas are quoted from memory",
 )
 WORDS = "openai/clip-vit-base-patch32"
 

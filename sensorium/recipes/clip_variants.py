@@ -1,6 +1,6 @@
 """CLIP ViT-L/14 (arXiv:2103.00020), and one more epoch of it at 336 pixels behind the training at 224.
 
-Sources: the paper, section 2.5; the towers' sizes from transformers' config of the released model.
+Sources: the paper, section 2.5 and its tables 18 and 20; the towers' sizes from transformers' config of the released model.
 """
 
 from __future__ import annotations

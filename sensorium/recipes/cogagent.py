@@ -1,6 +1,7 @@
 """CogAgent-18B (Hong et al., arXiv:2312.08914): CogVLM at 224 pixels, and a second look at 1,120 in all layers.
 
-Source: github.com/THUDM/CogVLM, utils/models/cogagent_model.py; steps and rates are the paper's, section 2.3."""
+Source: github.com/THUDM/CogVLM, utils/models/cogagent_model.py; stages and data are the paper's, its sections on
+pre-training and on multi-task fine-tuning."""
 
 from __future__ import annotations
 
@@ -33,6 +34,7 @@ def cogagent() -> Recipe:
             "stretching EVA2-CLIP-L's positions from 336 to 1,120 pixels; `start=FOLDER` takes adapter, expert and LLM of a CogVLM",
             "writing pages and text as pictures: rows hold them already"), differs=(
             "decay, warm-up and betas are CogVLM's, shares of the sets by size: both are not published",
+            "no curriculum (the original: easier reading and captions first, then pages and boxes)",
             "639.2M learn first, the paper says 646M; the finer tower has neither its last block nor CLIP's head",
             "several pictures: a token sees the finer look at the last one in front of it")),
         stages=(cross, _pretrain("expert", {DETAIL: LR, "fusion": LR}, 40_000), tune),

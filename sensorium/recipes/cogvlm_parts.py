@@ -55,16 +55,19 @@ def cogagent_model() -> ModelConfig:
     return model.model_copy(update={"lanes": lanes, "fusion": VisualExpertDetailConfig()})
 
 
-def cogvlm_stage(name: str, rates: dict[str, float], warmup_steps: int = 0, **changes: Any) -> StageConfig:
+def cogvlm_stage(
+    name: str, rates: dict[str, float], warmup_steps: int = 0, decay: float = 0.05, **changes: Any
+) -> StageConfig:
     """A stage; of its parts each learns at its own rate.
 
     Args:
         rates: part -> learning rate.
+        decay: of weights.
         changes: what else the stage sets.
     """
     return StageConfig(
         name=name,
-        learns=tuple(Learn(part=part, lr=lr, weight_decay=0.05) for part, lr in rates.items()),
+        learns=tuple(Learn(part=part, lr=lr, weight_decay=decay) for part, lr in rates.items()),
         schedule=ScheduleConfig(warmup_steps=warmup_steps),
         betas=(0.9, 0.95),
         max_length=2048,

@@ -36,7 +36,7 @@ def dlp() -> Recipe:
     inner = own.model_copy(update={"module": "inner"})
     published = Published(
         paper="2307.07063", oracle="Blip2ForConditionalGeneration",
-        differs=(*DIFFERS[:1], "the P-Former begins at random, not as BERT-base", *DIFFERS[1:],
+        differs=(*DIFFERS[:1], "the P-Former begins at random, not as BERT-base", DIFFERS[1],
                  "pictures are squeezed to a square, not cropped at random",
                  "gradients are clipped at a norm of 1",
                  "the loss does not count OPT's </s> in front of a text"),

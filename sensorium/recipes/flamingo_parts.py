@@ -1,7 +1,7 @@
 """Flamingo-3B (arXiv:2204.14198) with open stand-ins for its closed parts.
 
-Resampler and blocks have the paper's sizes (its tables of architecture: 6 and 24 layers, widths 1536
-and 2048, 16 heads of 128, squared ReLU), without biases as in OpenFlamingo. The language model is one
+Resampler and blocks have the paper's sizes (its table 4: 6 and 24 layers, widths 1536 and 2048, 16
+heads, squared ReLU; for the width of the resampler's heads see `flamingo`), without biases as in OpenFlamingo. The language model is one
 of the same depth, width, heads and size; the tower one that was trained by contrast too and yields
 features of the same width.
 """
@@ -61,7 +61,7 @@ def flamingo_model() -> ModelConfig:
                 projector=PerceiverConfig(
                     heads=heads, head_dim=head_dim, activation="squared_relu", project=False
                 ),
-                resolution=FixedResolution(fit="stretch"),
+                resolution=FixedResolution(),  # Whole pictures; padded with white, there with the mean.
             )
         },
         backbone=pythia_1_4b(),

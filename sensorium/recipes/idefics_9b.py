@@ -1,6 +1,7 @@
 """IDEFICS-9B (Laurençon et al., arXiv:2306.16527), the open Flamingo (arXiv:2204.14198).
 
 CLIP ViT-H, a perceiver resampler, gated cross-attention before every fourth layer of LLaMA-7B.
+Source: the table of huggingface.co/HuggingFaceM4/idefics-9b, README.md. Its weights are of step 65,000.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def idefics_9b() -> Recipe:
             paper="2306.16527",
             oracle="IdeficsForVisionText2Text",
             differs=(
-                "rates, steps, batch and shares are quoted from memory of the model card",
                 "the rows of the two added words do not decay",
+                "no z-loss (the original: of weight 1e-3)",
             ),
         ),
         model=idefics_model(),

@@ -21,8 +21,8 @@ SETS = ("coco_caption", "web_capfilt", "textcaps", "vqav2", "okvqa", "aokvqa", "
         "okvqa_vqg", "aokvqa_vqg", "llava_conversation", "llava_detail", "llava_reason")  # fmt: skip
 
 FROM_MEMORY = (
-    "steps, batch, rates and the names of the sets are quoted from memory of the paper",
-    "sets are mixed evenly, not by the square roots of their sizes",
+    "rates, decay and the names of the sets are quoted from memory of the paper",
+    "sets are mixed evenly, not by the square roots of their sizes and by hand",
 )
 
 

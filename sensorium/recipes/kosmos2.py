@@ -1,6 +1,6 @@
 """Kosmos-2 (Peng et al., arXiv:2306.14824): boxes as words of their own in a decoder that was trained
 on pictures from the start. `<grounding>` in the text asks for them; rows hold boxes in pixels, as
-parts `boxes` with a phrase (core/sample.py).
+parts `boxes` with a phrase (core/sample.py). Source: the paper, section 3.3.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.next_token import CaptionConfig, InstructConfig
 
-# Tokens of a batch of 419K, in thousands.
+# Tokens of a batch of 419K, in thousands; tuning goes on with them.
 PRETRAIN: dict[str, float | None] = {"text_corpora": 185.0, "grit_and_captions": 215.0, "interleaved": 19.0}
 INSTRUCT: dict[str, float | None] = dict.fromkeys(
-    ("llava_instruct", "unnatural_instructions", "flan_v2", "grit_templates"))
+    (*PRETRAIN, "llava_instruct", "unnatural_instructions", "flan_v2", "grit_templates"))
 ROOT, PARTS = "data/kosmos2", ("encoders.image", "projectors.image", "backbone")
 
 
@@ -29,8 +29,8 @@ def kosmos2() -> Recipe:
             oracle="Kosmos2ForConditionalGeneration",
             missing=("starting from Kosmos-1, whose weights are not public",),
             differs=(
-                "tuning: its steps, rate and batch are not known to us; those here are the first stage's, "
-                "for one pass",
+                "tuning: steps, rate, batch and shares are not published; rate and batch of the first stage, one pass",
+                "no dropout (the original: 0.1)",
                 "shares are of rows here, of tokens in the original",
                 "the tags around a picture are read, not learned",
                 "a batch is 205 packed rows of 2,048 tokens, which makes the 419K tokens of the paper",

@@ -38,7 +38,7 @@ def llama_adapter_v2() -> Recipe:
             "an epoch of the first stage's script is a 50th of the pairs: 150 of them are three passes",
             "the sets of pairs are examples in its documentation; rows hold its prompt, `Generate caption of this image`",
             "rows without a picture meet the prompts alone (the original: with a picture of zeros)",
-            "63.1M parameters learn, as in the authors' code for pictures; the paper says 14M (quoted from memory)",
+            "63.1M parameters learn, as in the authors' code for pictures; the paper's abstract says 14M",
             "pictures are cropped in the middle, not at random; gates do not decay, gradients are clipped at a norm of 1")),
         stages=(
             _stage(one, "pretrain", PAIRS, ("projectors.image", "adapter"), 1e-4 * SCALE, epochs=3, max_length=96,

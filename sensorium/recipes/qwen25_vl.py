@@ -1,6 +1,6 @@
 """Qwen2.5-VL (Bai et al., arXiv:2502.13923): Qwen2-VL with windows, RMSNorm and SwiGLU in its tower.
 
-Source: section 2 and table 2 of the paper; the training code was not released.
+Source: sections 2.2 and 2.3 of the paper, and its table 2; the training code was not released.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ def qwen25_vl(size: Literal["3b", "7b"] = "7b") -> Recipe:
                      "the tower's own training in front of the first stage, against texts as CLIP",
                      "direct preference optimisation behind the last stage"),
             differs=(qwen.UNKNOWN, qwen.UNRELEASED,
-                     "what learns when and rows of 8,192 and 32,768 are quoted from memory",
                      "boxes are not written; the original writes pixels as JSON"),
         ),
         model=ModelConfig(lanes={"image": qwen.native_lane(Qwen25VitConfig(), PatchMergerConfig(norm="rms"))},
                           backbone=backbone, template="qwen2_vl"),
-        stages=(qwen.stage("vision", pages, (qwen.IMAGE, qwen.PROJECTOR), max_length=8192),
-                qwen.stage("all", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=8192),
-                qwen.stage("long", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=32768),
+        stages=(qwen.stage("vision", pages, (qwen.IMAGE, qwen.PROJECTOR), max_length=8192, pack=True),
+                qwen.stage("all", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=8192, pack=True),
+                qwen.stage("long", pages, (qwen.IMAGE, qwen.PROJECTOR, qwen.BACKBONE), max_length=32768, pack=True),
                 qwen.stage("instruct", InstructConfig(), (qwen.PROJECTOR, qwen.BACKBONE), max_length=32768)),
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 256 queries, Qwen-7B; boxes as text.
 
 Sources: `visual.py`, `modeling_qwen.py` and `config.json` of huggingface.co/Qwen/Qwen-VL-Chat; the paper,
-section 3 and appendix. An imported Qwen-VL (`sensorium import`) is taken by `start=FOLDER`.
+section 3 and table 8. An imported Qwen-VL (`sensorium import`) is taken by `start=FOLDER`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def qwen_vl() -> Recipe:
         description="I+box+T→T,box: OpenCLIP-bigG/448, 256 queries with positions, Qwen-7B",
         published=Published(
             paper="2308.12966",
+            recorded="Qwen-VL-Chat",
             missing=(
                 "queries scaled and rotary base stretched beyond 2,048 tokens, when it answers",
             ),
             differs=(
-                "quoted from memory of the paper's appendix: warm-ups, decay, last rates, the second and the "
-                "third stage's batches and steps, lengths",
+                "decay and betas are quoted from memory of the paper's appendix",
                 "sets mixed by size; how its makers weighed them was not published",
                 "its talk also learns each turn's <|im_start|> and the user's <|im_end|>",
             ),
@@ -46,7 +46,7 @@ def qwen_vl() -> Recipe:
             qwen_vl_stage("pretrain", PLAIN, WEB, SEEN, lr=2e-4, last=1e-6, warmup=500, batch_size=30_720,
                           steps=50_000, max_length=512, picture_px=224, layer_decay=0.95),
             qwen_vl_stage("tasks", PLAIN, TASKS, (*SEEN, LM), lr=5e-5, last=1e-5, warmup=400,
-                          batch_size=4096, steps=19_000, pack=True),
+                          batch_size=4096, steps=19_000, pack=True, layer_decay=0.95),
             qwen_vl_stage("talk", InstructConfig(), TALK, (SEEN[1], LM), lr=1e-5, last=1e-6, warmup=3000,
                           batch_size=128, steps=8000),
         ),

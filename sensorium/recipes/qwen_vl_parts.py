@@ -47,7 +47,7 @@ def native_lane(encoder: EncoderConfig, projector: PatchMergerConfig) -> LaneCon
 
 
 def stage(
-    name: str, objective: ObjectiveConfig, learns: tuple[str, ...], *, max_length: int
+    name: str, objective: ObjectiveConfig, learns: tuple[str, ...], *, max_length: int, pack: bool = False
 ) -> StageConfig:
     """One pass over a stage's file, all parts at one rate."""
     return StageConfig(
@@ -58,6 +58,7 @@ def stage(
         epochs=1,
         batch_size=256,
         max_length=max_length,
+        pack=pack,
         schedule=ScheduleConfig(warmup_ratio=0.03, final_ratio=0.0),
         precision="bf16",
     )

@@ -1,4 +1,4 @@
-"""What the stages of Qwen-VL (arXiv:2308.12966, tables 2 and 3, and the appendix) share, and their data."""
+"""What the stages of Qwen-VL (arXiv:2308.12966, tables 2, 3 and 8) share, and their data."""
 
 from __future__ import annotations
 

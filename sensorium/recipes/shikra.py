@@ -15,7 +15,7 @@ from sensorium.training.config import Published, Recipe
 from sensorium.training.objectives.next_token import InstructConfig
 
 ROOT, BOTH = "data/shikra", {PROJECTOR: 2e-5, BACKBONE: 2e-5}
-# mix_pretrain_concat8.py: its sets, those of one task in one file, the rows of each as they come.
+# mix_pretrain_concat8.py, those of one task in one file; of GC and Visual Genome's REC the files hold a twentieth.
 TASKS: dict[str, float | None] = dict.fromkeys(("grounded_captions", "llava_captions", "vqa", "coco_captions", "rec", "reg",
                        "flickr30k", "vcr", "point_qa"))  # fmt: skip
 # mix_pretrain_final55.py: half conversations, half these seven in equal shares.
@@ -39,7 +39,7 @@ def shikra() -> Recipe:
             paper="2306.15195",
             oracle="LlavaForConditionalGeneration",
             differs=(
-                "no added <im_start> and <im_end> around a picture",
+                "no added <im_start> and <im_end> around a picture; rows have at most 2,048 tokens, not 4,096",
                 "pictures are scaled and then padded (the original: padded, then scaled): boxes differ by "
                 "less than a pixel of the encoder's input",
                 "Vicuna v1.3 as in LLaVA; the original's configs do not say which one it started from",

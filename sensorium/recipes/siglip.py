@@ -1,6 +1,6 @@
 """SigLIP (Zhai et al., arXiv:2303.15343): every pair of a batch is a match or none, each by itself.
 
-Sources: the paper, sections 3 and 4; the towers' sizes from transformers' configs of the released
+Sources: the paper, sections 3, 4.6 and 4.7; the towers' sizes from transformers' configs of the released
 models.
 """
 
@@ -23,7 +23,9 @@ PUBLISHED = Published(
     differs=(
         "AdamW (the original: Adafactor for vision transformers)",
         "the contrast is among one batch on one machine; `accumulate` does not widen it",
-        "rate, decay, betas, warm-up and 40 billion pairs seen are quoted from memory",
+        "one size of pictures; the original: 40 billion pairs at 256 pixels, 5 billion at the last size, at a "
+        "hundredth of the rate and without decay",
+        "rate, decay and warm-up are SigLIP 2's (arXiv:2502.14786, section 2.1); its own paper's text gives none",
     ),
 )
 # The class's default ids of begin and end are CLIP's, beyond this vocabulary.

@@ -29,6 +29,7 @@ class Summary:
     trained: tuple[str, ...]
     """What each stage trains."""
     oracle: str | None
+    """The class of transformers, or `recorded: ` and the package whose numbers were written down; None: there is none."""
     status: str
 
     def to_json(self) -> dict[str, Any]:
@@ -38,7 +39,6 @@ class Summary:
 def summary(recipe: Recipe) -> Summary:
     """A recipe's line."""
     io, phrase = _split(recipe)
-    published = recipe.published
     return Summary(
         name=recipe.name,
         io=io,
@@ -46,9 +46,16 @@ def summary(recipe: Recipe) -> Summary:
         parts=parts_line(recipe.model),
         stages=tuple(stage.name for stage in recipe.stages),
         trained=tuple(trained_line(stage, reads_only(recipe.model)) for stage in recipe.stages),
-        oracle=published.oracle if published else None,
+        oracle=_oracle(recipe),
         status=status(recipe),
     )
+
+
+def _oracle(recipe: Recipe) -> str | None:
+    published = recipe.published
+    if published is None or published.oracle or not published.recorded:
+        return published.oracle if published else None
+    return f"recorded: {published.recorded}"
 
 
 def status(recipe: Recipe) -> str:

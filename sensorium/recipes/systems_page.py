@@ -14,7 +14,8 @@ HEAD = """# Published systems as recipes
 Written by `sensorium recipe table --out docs/systems.md`; `tests/recipes` keeps it up to date.
 Sizes are counted on models built at published size on the meta device. They are equal, part by part,
 to those of the oracle: the class of transformers that computes the same function. (That class has
-two layers where LLaVA v1, Shikra and ChatSpot have one linear map.) Where there is none, each part
+two layers where LLaVA v1, Shikra and ChatSpot have one linear map.) *Recorded* names a package whose
+numbers were written down once. Where there is no class, each part
 is as large as a class of its own, or as the shapes in the original's code add up to; LLaMA-Adapter's encoder, LLM
 and prompts are as large as those of transformers and peft, whose gates are fewer. *Partial* says
 that a step of the original's training cannot be done here yet; the lists below the table say which.
@@ -53,7 +54,7 @@ def _row(recipe: Recipe, published: Published, line: Summary) -> tuple[str, ...]
         f"{line.parts.rpartition(' → ')[2]}, {sizes['backbone']:,}",
         f"{sum(sizes.values()):,}",
         "; ".join(f"{name}: {trained}" for name, trained in stages),
-        f"`{line.oracle}`" if line.oracle else "none",
+        line.oracle if published.oracle is None and line.oracle else f"`{line.oracle}`" if line.oracle else "none",
         line.status,
     )
 

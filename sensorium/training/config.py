@@ -112,6 +112,8 @@ class Published(Config):
     """Its arXiv id."""
     oracle: str | None = None
     """The class of transformers that computes the same function; None: there is none."""
+    recorded: str | None = None
+    """The package whose numbers were written down once and are compared with, where it cannot run beside us."""
     missing: tuple[str, ...] = ()
     """Steps of the original's training that cannot be done here yet."""
     differs: tuple[str, ...] = ()

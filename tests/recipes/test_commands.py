@@ -90,7 +90,7 @@ def test_a_variant_differs_by_little() -> None:
 def test_diff_of_stages_by_name_and_of_absent_keys(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPES.find("tiny")().override(["stages.align.steps=9"]).to_yaml())
     assert sensorium("recipe", "diff", "tiny", str(tmp_path / "mine.yaml")) == "stages.align.steps: 6 | 9\n"
-    assert sensorium("recipe", "diff", "tiny", "tiny") == ""
+    assert sensorium("recipe", "diff", "tiny", "tiny") == "no difference\n"
     text = sensorium("recipe", "diff", "nano", "tiny")
     assert "stages.sharpen.steps: 1500 | -\n" in text
 

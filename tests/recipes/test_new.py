@@ -37,7 +37,11 @@ def test_new_on_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     words = ["recipe", "new", "mine", "--from", "tiny", "--out", str(file)]
     result = CliRunner().invoke(app, [*words, "--projector", "linear", "--json"])
-    assert json.loads(result.output) == {"file": str(file), "from": "tiny"}, result.exception
+    assert json.loads(result.output) == {
+        "file": str(file), "from": "tiny",
+        "doubts": ["encoders.image (vit) has no weights, and no stage teaches it: it would stay random. "
+                   "Name weights under model.lanes.image.encoder, or let it learn"],
+    }, result.exception
     recipe = Recipe.load(file)
     assert (recipe.name, recipe.model.lane("image").projector.kind) == ("mine", "linear")
     before = file.read_bytes()
@@ -53,7 +57,9 @@ def test_new_on_the_command_line(tmp_path: Path) -> None:
      (["mine", "--from", "llava15"], "did you mean 'llava-1.5'"),
      (["nano", "--from", "tiny"], "'nano' is a recipe that ships"),
      (["a/b", "--from", "tiny"], "a recipe called 'a/b'"),
-     (["mine", "--from", "instructblip", "--projector", "group_concat"], "groups of 4")],
+     (["mine", "--from", "instructblip", "--projector", "group_concat"], "feature: patch with projector group_concat"),
+     (["mine", "--from", "llava-next", "--projector", "qformer"], "nearest for encoder clip: projector linear, mlp"),
+     (["mine", "--from", "qwen2-vl", "--encoder", "clip"], "an encoder of kind qwen2_vit")],
 )  # fmt: skip
 def test_what_cannot_be_is_named(words: list[str], said: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["recipe", "new", *words, "--out", str(tmp_path / "x.yaml")])
@@ -68,14 +74,43 @@ def test_on_a_terminal_it_asks_until_the_parts_fit(tmp_path: Path, monkeypatch: 
     nobody = CliRunner().invoke(app, words)
     assert "name one with --from" in str(nobody.exception)
     monkeypatch.setattr("sensorium.cli.recipes.somebody_there", lambda: True)
-    # A wrong recipe; a right one; its encoder, a projector that is none; the same encoder, a right one.
-    said = CliRunner().invoke(app, words, input="tinny\ntiny\n\nliner\n\nlinear\n")
+    # A wrong recipe; a right one; its encoder, a projector that is none, its fusion, its LLM; then a right projector and
+    # another LLM.
+    said = CliRunner().invoke(app, words, input="tinny\ntiny\n\nliner\n\n\n\nlinear\n\nnano\n")
     assert said.exit_code == 0, said.exception
     assert "did you mean 'tiny'" in said.output
     assert "did you mean 'linear'" in said.output
     recipe = Recipe.load(file)
     assert recipe.model.lane("image").projector.kind == "linear"
     assert recipe.model.lane("image").encoder.kind == "vit"
+    assert recipe.model.backbone == RECIPES.find("nano")().model.backbone
+
+
+def test_fusion_and_llm_may_be_others(tmp_path: Path) -> None:
+    folder = tmp_path / "llm"
+    folder.mkdir()
+    arch = {"model_type": "t5", "d_model": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 512}
+    (folder / "config.json").write_text(json.dumps(arch))
+
+    def made(*words: str) -> Recipe:
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        done = CliRunner().invoke(app, ["recipe", "new", "mine", "--from", "tiny", *words, "--out", str(file)])
+        if done.exception:
+            raise done.exception
+        return Recipe.load(file)
+
+    assert made("--fusion", "gated_cross_attention").model.fusion.kind == "gated_cross_attention"
+    of_folder = made("--llm", str(folder)).model
+    assert (of_folder.backbone.kind, of_folder.template) == ("seq2seq_lm", "auto")
+    assert [source.path for source in of_folder.backbone.weights if source.kind == "folder"] == [str(folder)]
+    assert made("--llm", "opt", "--fusion", "visual_expert").model.backbone == RECIPES.find("blip2-opt")().model.backbone
+    with pytest.raises(ConfigError, match="fusion gated_cross_attention with an encoder-decoder"):
+        made("--llm", str(folder), "--fusion", "gated_cross_attention")
+    with pytest.raises(ConfigError, match="did you mean 'qwen2'"):
+        made("--llm", "qwen2q")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llava", "vision_config": {}}))
+    with pytest.raises(ConfigError, match="a multimodal model"):
+        made("--llm", str(folder))
 
 
 # A new projector, one file and one line ----------------------------------------------------------

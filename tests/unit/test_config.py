@@ -33,6 +33,21 @@ def test_overrides_reach_every_depth() -> None:
     assert changed.stages[0].schedule.shape == "constant"
 
 
+def test_another_kind_drops_the_keys_of_the_old_one() -> None:
+    recipe = RECIPES.find("llava-1.5")()
+    projector = "model.lanes.image.projector"
+    assert recipe.override([f"{projector}.kind=c_abstractor"]).model.lane("image").projector.kind == "c_abstractor"
+    # In any order; the new kind's keys are there, and a misspelt one is found.
+    changed = recipe.override([f"{projector}.tokens=64", f"{projector}.kind=c_abstractor"])
+    assert changed.model.lane("image").projector.to_dict()["tokens"] == 64
+    with pytest.raises(ConfigError, match="did you mean 'tokens'"):
+        recipe.override([f"{projector}.kind=c_abstractor", f"{projector}.tokenz=64"])
+    # The kind that it has drops nothing.
+    assert recipe.override([f"{projector}.kind=mlp"]) == recipe
+    inner = recipe.override(["model.backbone.kind=seq2seq_lm", "model.backbone.arch.model_type=t5"])
+    assert inner.model.backbone.to_dict()["arch"] == {"model_type": "t5"}
+
+
 @pytest.mark.parametrize(
     ("assignment", "reason"),
     [

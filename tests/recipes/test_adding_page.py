@@ -1,0 +1,98 @@
+"""`docs/adding.md` does what it says: its ten lines train, and its encoder is one file and one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+import sensorium
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.text.byte_tokenizer import byte_tokenizer
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The page's code of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(folder: Path, *words: str, package: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A command of Python, by the copy of the package in front of the path, if there is one."""
+    path = str(package or Path(sensorium.__file__).parents[1])
+    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": path}, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def train(folder: Path, *words: str, package: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return run(folder, "-m", "sensorium.cli.main", "train", "mine.yaml", "--out", "run", *words, package=package)
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "model" / "config.json").read_text())["model"]
+
+
+def test_ten_lines_train(tmp_path: Path) -> None:
+    (lines,), (row,) = blocks("yaml"), blocks("json")
+    assert len(lines.splitlines()) == 10
+    (tmp_path / "mine.yaml").write_text(lines)
+    (tmp_path / "rows.jsonl").write_text(row)
+    Image.new("RGB", (50, 40), (200, 120, 10)).save(tmp_path / json.loads(row)["messages"][0]["content"][0]["image"])
+    assert "starts at random and reads bytes" in train(tmp_path).stderr
+    assert saved(tmp_path)["lanes"]["image"]["encoder"]["kind"] == "vit"
+    asked = run(tmp_path, "-m", "sensorium.cli.main", "ask", "cat.png", "What is it?", "--model", "run", "--json")
+    assert "answer" in asked.stdout or "text" in asked.stdout
+
+
+def test_an_llm_in_a_folder_brings_its_arch_and_tokenizer(tmp_path: Path) -> None:
+    (lines,), (row,) = blocks("yaml"), blocks("json")
+    llm = CausalLMConfig.tiny().build()
+    llm.lm.save_pretrained(tmp_path / "llm")
+    byte_tokenizer().save(tmp_path / "llm")
+    values = yaml.safe_load(lines)
+    (said,) = re.findall(r"`backbone: (\{kind: causal_lm, weights: .*?\})`", PAGE)
+    values["model"]["backbone"] = yaml.safe_load(said.replace("FOLDER", "llm"))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "rows.jsonl").write_text(row)
+    Image.new("RGB", (50, 40)).save(tmp_path / "cat.png")
+    assert "reads bytes" not in train(tmp_path).stderr
+    assert saved(tmp_path)["backbone"]["arch"]["hidden_size"] == 48
+
+
+def test_the_encoder_of_the_page_is_one_file_and_one_line(tmp_path: Path) -> None:
+    code, line = blocks("python")
+    (file,) = re.findall(r"^One file, `(.*?)`", PAGE, flags=re.MULTILINE)
+    ((table, init),) = re.findall(r"^One line, in `(\w+)` of `(.*?)`:$", PAGE, flags=re.MULTILINE)
+    assert line.count("\n") == 1
+    package = tmp_path / "sensorium"
+    shutil.copytree(Path(sensorium.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests" / "contract", tmp_path / "tests" / "contract")
+    new = tmp_path / file
+    assert not new.exists()
+    new.write_text(code, encoding="utf-8")
+    names = (tmp_path / init).read_text(encoding="utf-8")
+    head = f"{table} = NameTable(\n    \"encoder\",\n    {{\n"
+    assert head in names
+    (tmp_path / init).write_text(names.replace(head, head + line), encoding="utf-8")
+
+    (tests,) = re.findall(r"`python (-m pytest tests/contract -k \w+)`", PAGE)
+    # One projector stands for all here; the promises of an encoder are all held.
+    words = tests.replace("colours", "(colours and (parts or c_abstractor))").split(" ", 4)
+    passed = run(tmp_path, *words[:4], words[4], package=tmp_path).stdout
+    assert "failed" not in passed
+    ((made, trained),) = re.findall(r"^`sensorium (recipe new .*?)` writes a recipe that `sensorium (train .*?)`", PAGE, re.MULTILINE)
+    run(tmp_path, "-m", "sensorium.cli.main", *made.split(), package=tmp_path)
+    run(tmp_path, "-m", "sensorium.cli.main", *trained.split(), "--out", "run", package=tmp_path)
+    assert saved(tmp_path)["lanes"]["image"]["encoder"]["kind"] == "colours"

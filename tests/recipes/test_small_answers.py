@@ -1,0 +1,70 @@
+"""Small answers of the command line: recorded oracles, prompts, near names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sensorium.backbones.causal_lm import transformers_config
+from sensorium.cli.main import app
+from sensorium.cli.prompt import prompt_lines
+from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.recipes import RECIPES
+
+
+def said(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words))
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def test_recorded_oracles_are_named() -> None:
+    oracles = {row["name"]: row["oracle"] for row in json.loads(said("recipe", "list", "--json"))}
+    assert oracles["qwen-vl"] == "recorded: Qwen-VL-Chat"
+    assert oracles["openflamingo-3b"] == "recorded: open_flamingo"
+    assert oracles["llava-1.5"] == "LlavaForConditionalGeneration"
+    assert "| recorded: open_flamingo |" in said("recipe", "table")
+
+
+def test_show_writes_a_prompt() -> None:
+    shown = said("recipe", "show", "llava-1.5")
+    assert "[image]\\nWhat is this? ASSISTANT: A cat.{eos}" in shown
+    assert "What is this?" not in said("recipe", "show", "llava-1.5", "--yaml")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_prompt_or_says_why_not(name: str) -> None:
+    lines = prompt_lines(RECIPES.find(name)())
+    assert lines
+    assert all(line.startswith("prompt") for line in lines)
+
+
+def test_equal_recipes_have_no_difference() -> None:
+    assert said("recipe", "diff", "nano", "nano") == "no difference\n"
+    assert json.loads(said("recipe", "diff", "nano", "nano", "--json")) == []
+
+
+def test_a_misspelt_model_type_gets_a_short_answer() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'llama'") as error:
+        transformers_config({"model_type": "lama"})
+    assert len(str(error.value)) < 150
+
+
+@pytest.mark.parametrize("words", [["ask", "cat.png", "what", "--model"], ["export", "--to", "hf"]])
+def test_a_misspelt_local_path_never_goes_to_the_hub(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ours" / "llava").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    def fetched(*_: object) -> None:
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr("sensorium.interop.locate.locate", fetched)
+    places = ["ours/lava"] if words[0] == "ask" else ["ours/lava", "out"]
+    with pytest.raises(WeightsError, match="did you mean 'ours/llava'"):
+        said(*words, *places)
