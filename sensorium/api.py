@@ -16,7 +16,7 @@ from sensorium.core.errors import WeightsError
 from sensorium.core.naming import nearest
 from sensorium.core.responder import Responder
 from sensorium.core.sample import Part, Sample, parse_messages, parse_sample
-from sensorium.inference.engine import Engine
+from sensorium.inference.engine import Answering, Engine
 from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
 from sensorium.inference.sampling import Sampling
 from sensorium.model.device import choose_device, media_to_device, to_device
@@ -57,6 +57,10 @@ class Model:
     def responder(self) -> Responder:
         """What answers requests: the engine, or of a dual encoder what ranks given answers."""
         return self.engine if self.network.config.text_frame is None else NameRanker(self.space)
+
+    def answering(self, sampling: Sampling) -> Responder:
+        """What writes answers with these settings; it refuses to if the model only compares."""
+        return Answering(self.engine, sampling)
 
     def keep_features(self, folder: Path | None = None, *, limit_gb: float = 16.0) -> FeatureStore | None:
         """From now on, keep what frozen encoders make of pictures on disk, and find there what training or

@@ -102,8 +102,9 @@ def transformers_config(arch: dict[str, Any]) -> Any:
     """The transformers config object for `arch`.
 
     Raises:
-        ConfigError: no model type is named or transformers does not know it.
+        ConfigError: no model type is named, transformers does not know it, or a value does not fit.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING, AutoConfig
 
     values = {k: v for k, v in arch.items() if k not in ("auto_map", "transformers_version")}
@@ -116,8 +117,8 @@ def transformers_config(arch: dict[str, Any]) -> Any:
                           fix=f"did you mean {near!r}?" if near else "see the language model's own config.json")  # fmt: skip
     try:
         return AutoConfig.for_model(model_type, **values)
-    except ValueError as error:
-        raise ConfigError(f"transformers cannot build {model_type!r}: {error}") from None
+    except (ValueError, KeyError, StrictDataclassError) as error:
+        raise ConfigError(f"transformers cannot build {model_type!r}: {error}", where="backbone.arch") from None
 
 
 class CausalLM(nn.Module):

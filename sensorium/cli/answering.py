@@ -24,6 +24,8 @@ class AnswerOptions:
     """0 answers greedily."""
     experts: tuple[str, ...] = ()
     """Who tells of pictures, which the model then does not see."""
+    beams: int = 1
+    """More than 1: a search with so many beams."""
     cache_features: bool = False
     """Keep what the encoder makes of pictures on disk."""
 
@@ -43,7 +45,7 @@ class Answerer:
         from sensorium.inference.sampling import Sampling
 
         # Before the weights are read: a wrong option should not cost that time.
-        self._sampling = Sampling(temperature=options.temperature)
+        self._sampling = Sampling(temperature=options.temperature, beams=options.beams)
         configs = parse_experts(options.experts)
         self.loaded = load(options.model, options.device)
         if options.cache_features:
@@ -65,13 +67,18 @@ class Answerer:
             self._panel = Panel.of(configs)
         self._max_tokens = options.max_tokens
 
-    def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
-        """The answer in pieces."""
-        asked: Any = messages
-        if self._panel is not None:
-            from sensorium.core.sample import parse_messages
+    def told(self, messages: list[dict[str, Any]]) -> Any:
+        """The conversation as the model is asked it: as it is, or with what the experts tell."""
+        from sensorium.core.sample import parse_messages
 
-            asked = self._panel.told(parse_messages(messages), None)
+        parsed = parse_messages(messages)
+        return parsed if self._panel is None else self._panel.told(parsed, None)
+
+    def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
+        """The answer in pieces; that of a search with beams in one, because only its end tells."""
+        asked = self.told(messages)
+        if self._sampling.beams > 1:
+            return iter([self.loaded.respond(asked, max_tokens=self._max_tokens, sampling=self._sampling)])
         return self.loaded.respond(asked, max_tokens=self._max_tokens, stream=True, sampling=self._sampling)
 
 
@@ -109,9 +116,16 @@ def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bo
 
 
 def chat_command(picture: str | None, options: AnswerOptions) -> None:
-    """A conversation in the terminal."""
+    """A conversation in the terminal.
+
+    Raises:
+        ConfigError: a search with beams, beside what `Answerer` raises.
+    """
     from sensorium.media.image import load_image
 
+    if options.beams > 1:
+        raise ConfigError(f"a conversation with {options.beams} beams, whose answers come piece by piece",
+                          where="chat", fix="sensorium ask --beams N answers one question")  # fmt: skip
     answerer = Answerer(options)
     messages: list[dict[str, Any]] = []
     pending: list[dict[str, Any]] = []

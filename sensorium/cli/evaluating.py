@@ -71,6 +71,38 @@ def told_by(responder: Any, experts: Sequence[str]) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How a model answers benchmarks; its own way where nothing is set."""
+
+    beams: int = 1
+    """More than 1: a search with so many."""
+    rank: int = 0
+    """More than 0: the likeliest of a question's listed answers, of which so many are read whole."""
+
+    def check(self) -> None:
+        """Whether it makes sense; called before weights are read.
+
+        Raises:
+            ConfigError: a number out of range, or both at once.
+        """
+        from sensorium.inference.sampling import Sampling
+
+        Sampling(beams=self.beams)
+        if self.rank < 0 or (self.rank and self.beams > 1):
+            raise ConfigError(f"--rank {self.rank} with --beams {self.beams}",
+                              expected="--rank of 1 or more alone, or --beams alone")  # fmt: skip
+
+    def responder(self, loaded: Any) -> Any:
+        """The model answering in this manner."""
+        from sensorium.inference.ranking import Ranker, Ranking
+        from sensorium.inference.sampling import Sampling
+
+        if self.rank:
+            return Ranker(loaded.engine, Ranking(kept=self.rank))
+        return loaded.answering(Sampling(beams=self.beams)) if self.beams > 1 else loaded.responder
+
+
+@dataclass(frozen=True, slots=True)
 class EvalOptions:
     """Which model is measured, where, and on how much."""
 
@@ -82,6 +114,7 @@ class EvalOptions:
     """Folder for results and report."""
     experts: tuple[str, ...] = ()
     cache_features: bool = False
+    manner: Manner = Manner()
 
 
 def eval_command(names: Sequence[str], options: EvalOptions, as_json: bool) -> None:
@@ -90,6 +123,7 @@ def eval_command(names: Sequence[str], options: EvalOptions, as_json: bool) -> N
     from sensorium.cli.main import print_json
     from sensorium.evaluation.report import write_report
 
+    options.manner.check()
     benchmarks = parse_benchmarks(names, options.limit)
     parse_experts(options.experts)  # Before the weights are read: a wrong name should not cost that time.
     loaded = load(options.model, options.device)
@@ -97,7 +131,7 @@ def eval_command(names: Sequence[str], options: EvalOptions, as_json: bool) -> N
         loaded.keep_features()
     if not names and loaded.network.config.text_frame is not None:
         benchmarks = parse_benchmarks(CHOICES, options.limit)
-    results = run_benchmarks(benchmarks, told_by(loaded.responder, options.experts))
+    results = run_benchmarks(benchmarks, told_by(options.manner.responder(loaded), options.experts))
     folder = Path(options.out)
     write_results(folder / "results.json", options.model, results)
     write_report(f"{options.model}: evaluation", [(options.model, results)], folder / "report.html")

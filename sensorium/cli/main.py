@@ -46,6 +46,7 @@ Experts = Annotated[
 ]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
+Beams = Annotated[int, typer.Option(help="More than 1: search with so many beams for the likeliest answer; without temperature.")]
 CacheFeatures = Annotated[bool, typer.Option("--cache-features", help="Keep what the encoder makes of pictures, and use what training or an evaluation kept (`sensorium cache`).")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
@@ -63,14 +64,21 @@ def ask(
     device: Device = "auto",
     max_tokens: MaxTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
+    beams: Beams = 1,
+    choices: Annotated[str | None, typer.Option(help="A file of answers, one a line or a JSON list: print the likeliest of them.")] = None,
     expert: Experts = None,
     cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
+    from sensorium.cli.choosing import choose_command
+    from sensorium.core.choices import read_choices
 
-    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features)
+    options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams, cache_features)
+    if choices is not None:
+        choose_command(picture, question, options, read_choices(choices), as_json)
+        return
     ask_command(picture, question, options, as_json)
 
 
@@ -131,14 +139,16 @@ def evaluate(
     device: Device = "auto",
     limit: Annotated[int | None, typer.Option(help="Questions a benchmark, at most.")] = None,
     out: Annotated[str, typer.Option(help="Folder for results.json and report.html.")] = "runs/eval",
+    beams: Beams = 1,
+    rank: Annotated[int, typer.Option(help="Choose among a question's listed answers, of which so many (BLIP: 128) are read whole; 0: write.")] = 0,
     expert: Experts = None,
     cache_features: CacheFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Score a model beside a blind and a constant baseline."""
-    from sensorium.cli.evaluating import EvalOptions, eval_command
+    from sensorium.cli.evaluating import EvalOptions, Manner, eval_command
 
-    options = EvalOptions(model, device, limit, out, tuple(expert or ()), cache_features)
+    options = EvalOptions(model, device, limit, out, tuple(expert or ()), cache_features, Manner(beams, rank))
     eval_command(benchmarks or [], options, as_json)
 
 

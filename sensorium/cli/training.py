@@ -17,8 +17,10 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
     """A recipe by name or YAML file, with overrides applied; `NAME/tiny` is its tiny form.
 
     Raises:
-        ConfigError: there is none, or its parts do not fit together.
+        ConfigError: there is none, its parts do not fit together, or a key or value is wrong, those of the
+            language model's `arch` included.
     """
+    from sensorium.model.arch_keys import check_arch
     from sensorium.model.check import check_model
     from sensorium.recipes import RECIPES, TINY_FORMS
     from sensorium.training.config import Recipe
@@ -34,6 +36,8 @@ def find_recipe(name: str, overrides: list[str]) -> Any:
         recipe = RECIPES.find(name)()
     recipe = recipe.override(overrides)
     check_model(recipe.model)
+    if name.endswith((".yaml", ".yml")) or overrides:
+        check_arch(recipe.model.backbone)
     return recipe
 
 

@@ -204,7 +204,7 @@ class Example:
     loss_weight: float = 1.0
     """What the loss of its tokens is multiplied by."""
     loss_count: float | None = None
-    """Its share of one Sample's learned tokens, where losses count per sample; None: per token."""
+    """Its share of one Sample, where losses count per sample or question; None: per token."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -16,6 +16,11 @@ the picture in front of them, or of the n-th picture, with a phrase that they be
 A message's `content` may also be a plain string. In memory a medium may be a path,
 bytes, a PIL image or an array. `"separate_turns": true` beside `messages` says that each
 question is asked afresh: it sees the system message and the media, no other pair.
+
+Instead of a last assistant message, `answers` may hold several answers to the last question: what each
+annotator said, `["red", "red", "crimson"]`, or texts with weights, `[{"text": "red", "weight": 0.7}, ...]`. In training
+the loss of each is multiplied by its weight, of annotators' answers the share who gave it (BLIP's VQA); whoever else reads the
+Sample sees the heaviest as its last message.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ MEDIA_KINDS: tuple[str, ...] = ("image", "audio", "video", "points", "series", "
 PLACE_KINDS: tuple[str, ...] = ("boxes", "points2d")
 ANSWER_KINDS: tuple[str, ...] = (*PLACE_KINDS, "mask", "retrieved")
 PART_TYPES: tuple[str, ...] = ("text", *MEDIA_KINDS, *ANSWER_KINDS)
-KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns")
+KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns", "answers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,15 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class WeighedAnswer:
+    """One of several answers to a question."""
+
+    text: str
+    weight: float
+    """What the loss of its tokens is multiplied by."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A conversation with its identity and whatever is known about it."""
 
@@ -82,6 +96,8 @@ class Sample:
     """Folder that relative media paths start from; not part of the JSON."""
     separate_turns: bool = False
     """Each pair of question and answer stands alone behind the system message and the media."""
+    answers: tuple[WeighedAnswer, ...] = ()
+    """Of a question with several, all; the heaviest of them is the last message."""
 
     def media(self) -> Iterator[Part]:
         """The media parts in reading order."""
@@ -132,7 +148,10 @@ class Sample:
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"id": self.id} if self.id else {}
-        value["messages"] = [message.to_json() for message in self.messages]
+        told = self.messages[:-1] if self.answers else self.messages
+        value["messages"] = [message.to_json() for message in told]
+        if self.answers:
+            value["answers"] = [{"text": a.text, "weight": a.weight} for a in self.answers]
         if self.meta:
             value["meta"] = dict(self.meta)
         if self.separate_turns:
@@ -164,7 +183,35 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
             f"'separate_turns' is {_kind(separate)}", expected="true or false", where=where
         )
     messages = parse_messages(row["messages"], where=where)
-    return Sample(messages, str(row.get("id", "")), dict(meta), root, separate)
+    answers: tuple[WeighedAnswer, ...] = ()
+    if "answers" in row:
+        if messages[-1].role != "user" or separate:
+            raise DataError("'answers' of a conversation that does not end with a question, or of separate turns",
+                            expected="a last message with role 'user'", where=where)  # fmt: skip
+        answers = _parse_answers(row["answers"], where)
+        heaviest = max(answers, key=lambda answer: answer.weight)
+        messages += (Message("assistant", (Part("text", heaviest.text),)),)
+    return Sample(messages, str(row.get("id", "")), dict(meta), root, separate, answers)
+
+
+def _parse_answers(value: Any, where: str) -> tuple[WeighedAnswer, ...]:
+    """Each answer once, in the order in which they come."""
+    found = _as_sequence(value)
+    if not found:
+        raise DataError(f"'answers' is {_kind(value)}", expected="a list of texts, or of texts with weights", where=where)
+    weights: dict[str, float] = {}
+    said = all(isinstance(one, str) for one in found)
+    for one in found:
+        entry = as_mapping({"text": one, "weight": 1 / len(found)} if said else one)
+        if entry is None or set(entry) != {"text", "weight"} or not isinstance(entry["text"], str):
+            raise DataError(f"answer {one!r}", where=where,
+                            expected='texts alone, or {"text": TEXT, "weight": NUMBER} for all')  # fmt: skip
+        weight, text = entry["weight"], entry["text"]
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise DataError(f"answer {text!r} with weight {weight!r}", expected="a number above 0", where=where)
+        _check_text(text, where)
+        weights[text] = weights.get(text, 0.0) + weight
+    return tuple(WeighedAnswer(text, weight) for text, weight in weights.items())
 
 
 def parse_messages(value: Any, *, where: str = "messages") -> tuple[Message, ...]:

@@ -58,7 +58,7 @@ class LoaderOptions:
     max_pictures_per_row: int | None = None
     token_budget: int | None = None
     """Rows times the longest of them: what a batch may have at most, in place of `batch_size`."""
-    loss_per: Literal["token", "sample"] = "token"
+    loss_per: Literal["token", "sample", "question"] = "token"
     workers: int = 2
     """Threads; 0: the calling thread."""
     seed: int = 0
@@ -118,7 +118,9 @@ class Loader:
         if options.loss_per == "sample":
             made = per_sample(made, weight)
         elif weight != 1:
-            made = [replace(e, loss_weight=weight) for e in made]
+            made = [replace(e, loss_weight=e.loss_weight * weight) for e in made]
+        if options.loss_per == "question":
+            made = [replace(e, loss_count=1 / len(made)) for e in made]
         if self.transform is None:
             return made
         try:
@@ -218,7 +220,7 @@ class Loader:
     def _nothing(self) -> Example:
         pad = self.processor.tokenizer.pad_id
         places = [(0, 0, 0), (1, 1, 1)] if self.processor.config.backbone.mrope else []
-        count = 0.0 if self.options.loss_per == "sample" else None
+        count = None if self.options.loss_per == "token" else 0.0
         return Example([pad, pad], [False, False], media_index=[0, 0], places=places, loss_count=count)
 
 
@@ -227,5 +229,5 @@ def per_sample(made: Sequence[Example], weight: float) -> list[Example]:
     # Of a row's first token nothing is learned: there is nothing in front of it.
     learned = [sum(example.learn[1:]) for example in made]
     total = sum(learned)
-    return [replace(e, loss_weight=weight / max(1, total), loss_count=n / max(1, total))
+    return [replace(e, loss_weight=e.loss_weight * weight / max(1, total), loss_count=n / max(1, total))
             for e, n in zip(made, learned, strict=True)]  # fmt: skip

@@ -42,6 +42,17 @@ class _Rows:
         return model.fusion.inserter(self.context, self.media_index_B[:, None], {})
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A Responder that writes with settings of its own."""
+
+    engine: Engine
+    sampling: Sampling
+
+    def respond(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        yield from self.engine.respond(requests, sampling=self.sampling)
+
+
 class Engine:
     """Answers conversations with one model."""
 
@@ -61,15 +72,22 @@ class Engine:
         self._fast = LlamaWeights(lm) if not plain_steps and can_step(lm) else None
 
     def respond(
-        self, requests: Sequence[Request], *, batch_size: int = 8
+        self, requests: Sequence[Request], *, batch_size: int = 8, sampling: Sampling | None = None
     ) -> Iterator[Answer]:
-        """Greedy answers, in the order of the requests."""
+        """Answers in the order of the requests, greedy ones where nothing else is said."""
+        searches = sampling is not None and sampling.beams > 1
         for start in range(0, len(requests), batch_size):
             group = requests[start : start + batch_size]
-            examples = [self.processor.prompt(r.messages, r.root) for r in group]
-            texts = self.generate(examples, max_tokens=max(r.max_tokens for r in group))
-            for request, ids in zip(group, texts, strict=True):
-                kept = ids[: request.max_tokens]
+            # What a search finds depends on the room that it has: each length is searched by itself.
+            lengths = sorted({r.max_tokens for r in group}) if searches else [max(r.max_tokens for r in group)]
+            found: dict[int, list[int]] = {}
+            for length in lengths:
+                places = [i for i, r in enumerate(group) if not searches or r.max_tokens == length]
+                examples = [self.processor.prompt(group[i].messages, group[i].root) for i in places]
+                texts = self.generate(examples, max_tokens=length, sampling=sampling)
+                found |= dict(zip(places, texts, strict=True))
+            for i, request in enumerate(group):
+                kept = found[i][: request.max_tokens]
                 yield Answer(request.id, self.text(kept), len(kept))
 
     def text(self, ids: Sequence[int]) -> str:
@@ -91,7 +109,7 @@ class Engine:
     @torch.inference_mode()
     def _search(self, prompts: Sequence[Example], max_tokens: int, beams: int) -> list[list[int]]:
         """Every prompt stands in as many rows as it has beams; only their caches change places."""
-        self._check(prompts, max_tokens)
+        self.check(prompts, max_tokens)
         repeated = [[prompt] for prompt in prompts for _ in range(beams)]
         batch = collate(repeated, self.processor.tokenizer.pad_id, pad_left=True)
         rows, first_RV = self._prefill(batch, max_tokens, fast=False)
@@ -135,7 +153,7 @@ class Engine:
         """Extend `answers` by one token a turn until all are done."""
         if not prompts:
             return
-        self._check(prompts, max_tokens)
+        self.check(prompts, max_tokens)
         sampler = Sampler(sampling, self.model.device)
         batch = collate([[p] for p in prompts], self.processor.tokenizer.pad_id, pad_left=True)
         rows, logits_BV = self._prefill(batch, max_tokens)
@@ -151,7 +169,7 @@ class Engine:
                 return
             logits_BV = self._step(rows, chosen)
 
-    def _check(self, prompts: Sequence[Example], max_tokens: int) -> None:
+    def check(self, prompts: Sequence[Example], max_tokens: int) -> None:
         """Whether the model writes, and has room.
 
         Raises:

@@ -90,6 +90,8 @@ class Processor:
         self._required: list[Callable[[Example], None]] = []
         self.splits_answers = False
         """Whether every answer of a Sample becomes an Example of its own (`processing/answers.py`)."""
+        self.weighs_answers = True
+        """Whether the several answers of a question are learned, each with its weight."""
         self.shelf: Shelf | None = None
         """Where features of pictures may be found; such pictures are not decoded."""
         self._pictures = {kind: Pictures(kind, lane, self.limits) for kind, lane in config.lanes.items()}

@@ -62,8 +62,9 @@ class StageConfig(Config):
     token_budget: int | None = Field(default=None, ge=8)
     """Without packing: samples of like length make a batch, as many as have so many tokens, padding
     included, whatever `batch_size` says."""
-    loss_per: Literal["token", "sample"] = "token"
-    """`sample`: every conversation weighs the same, however many tokens of it are learned."""
+    loss_per: Literal["token", "sample", "question"] = "token"
+    """`sample`: every conversation weighs the same, however many tokens of it are learned. `question`: the sum
+    over its tokens, of several answers each times its weight, is divided by the number of conversations (BLIP's VQA)."""
     schedule: ScheduleConfig = ScheduleConfig()
     optimiser: OptimiserName = "adamw"
     """`adafactor`: without momentum, and with sums of rows and columns in place of second moments; its

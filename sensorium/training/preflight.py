@@ -79,8 +79,8 @@ def prepare_stage(
         raise ConfigError(f"loss_weight of a source with objective {stage.objective.kind!r}",
                           expected="an objective whose loss is a sum over tokens: caption, instruct",
                           where=f"stages.{stage.name}.data", fix="leave loss_weight out")  # fmt: skip
-    if stage.loss_per == "sample" and not stage.objective.weighs_tokens:
-        raise ConfigError(f"loss_per: sample with objective {stage.objective.kind!r}",
+    if stage.loss_per != "token" and not stage.objective.weighs_tokens:
+        raise ConfigError(f"loss_per: {stage.loss_per} with objective {stage.objective.kind!r}",
                           expected="an objective whose loss is a sum over tokens: caption, instruct",
                           where=f"stages.{stage.name}.loss_per", fix="leave loss_per out")  # fmt: skip
     sources, weights = open_sources(stage.data)
@@ -95,9 +95,10 @@ def prepare_stage(
             raise ConfigError("packed rows for an encoder-decoder", expected="one sample a row",
                               where=f"stages.{stage.name}.pack", fix="pack: false")  # fmt: skip
         mine.splits_answers = True
+    mine.weighs_answers = stage.objective.weighs_tokens
     with own_seed(stage.seed):
         objective = stage.objective.build(model, mine, sources)
-    if stage.loss_per == "sample":
+    if stage.loss_per != "token":
         objective = PerSample(objective)
     samples = sum(len(s) for s in sources)
     steps = stage.steps

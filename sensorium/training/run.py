@@ -9,6 +9,7 @@ import torch
 
 from sensorium.core.atomic import write_text
 from sensorium.model.adapter import inject_adapter
+from sensorium.model.arch_keys import check_arch
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ Save = Callable[[MultimodalModel, Tokenizer, Path, set[str]], None]
 
 def plan_recipe(recipe: Recipe, build: Build, options: TrainerOptions) -> list[StagePlan]:
     """Check every stage of a recipe on a real batch, and train nothing."""
+    check_arch(recipe.model.backbone)
     torch.manual_seed(recipe.seed)
     model, tokenizer = build()
     inject_adapter(model)
@@ -40,6 +42,7 @@ def train_recipe(
             start alike in every run of the recipe.
         save: writes the finished model.
     """
+    check_arch(recipe.model.backbone)
     torch.manual_seed(recipe.seed)
     model, tokenizer = build()
     trainer = Trainer(recipe, model, tokenizer, options)

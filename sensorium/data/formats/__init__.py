@@ -15,6 +15,7 @@ FORMATS = NameTable(
         "llava": "sensorium.data.formats.llava:open_llava",
         "messages": "sensorium.data.formats.messages:open_messages",
         "coco": "sensorium.data.formats.coco:open_coco",
+        "vqa": "sensorium.data.formats.vqa:open_vqa",
         "table": "sensorium.data.formats.table:open_table",
         "folder": "sensorium.data.formats.folder:open_folder",
         "webdataset": "sensorium.data.formats.webdataset:open_webdataset",

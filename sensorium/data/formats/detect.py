@@ -51,13 +51,15 @@ def _detect_json(path: Path) -> str:
     row, is_array = _telling_row(path)
     if "images" in row and "annotations" in row:
         return "coco"
+    if "annotations" in row and "data_subtype" in row:
+        return "vqa"
     if "conversations" in row:
         return "llava"
     if "messages" in row:
         return "samples" if _is_sample(row) and not is_array else "messages"
     raise DataError(
         f"the first row has the keys {sorted(row)}",
-        expected="messages, conversations, or COCO's images and annotations",
+        expected="messages, conversations, or COCO's images and annotations, VQA v2's annotations",
         where=str(path),
     )
 

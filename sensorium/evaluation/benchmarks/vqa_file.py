@@ -1,6 +1,6 @@
 """Your own questions: a file of Samples whose last assistant turn is the gold answer.
 
-More accepted answers may stand in `meta.accepted`.
+More accepted answers may stand in `meta.accepted`, or as the several `answers` of a Sample.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from sensorium.core.choices import read_choices
 from sensorium.core.errors import DataError
 from sensorium.core.responder import Answer, Request
 from sensorium.data.formats import open_path
@@ -23,6 +24,8 @@ class VqaFile(BenchmarkConfig):
     path: str
     format: str = "auto"
     max_tokens: int = 24
+    choices: str | None = None
+    """A file of answers, for who chooses: one a line, or a JSON list."""
 
     @property
     def constant(self) -> str:
@@ -32,6 +35,7 @@ class VqaFile(BenchmarkConfig):
         source = open_path(Path(self.path), self.format)
         if not len(source):
             raise DataError("no rows", where=self.path)
+        choices = read_choices(self.choices) if self.choices else ()
         items: list[Item] = []
         for index in spread(list(range(len(source))), self.limit):
             sample = source[index]
@@ -42,9 +46,9 @@ class VqaFile(BenchmarkConfig):
                 )
             accepted = sample.meta.get("accepted", ())
             more = (accepted,) if isinstance(accepted, str) else tuple(accepted)
-            gold = (sample.messages[-1].text, *more)
+            gold = (sample.messages[-1].text, *(a.text for a in sample.answers), *more)
             asked = sample.conversations()[-1][:-1]
-            request = Request(sample.id or str(index), asked, self.max_tokens, sample.root)
+            request = Request(sample.id or str(index), asked, self.max_tokens, sample.root, choices)
             items.append(Item(request, gold))
         return items
 

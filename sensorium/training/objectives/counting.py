@@ -11,8 +11,7 @@ from sensorium.training.objectives.base import Losses, Objective
 
 @dataclass(frozen=True, slots=True)
 class PerSample:
-    """An objective that is a sum over tokens, each of which brings its Sample's share as a weight
-    (`StageConfig.loss_per`)."""
+    """An objective that is a sum over tokens, which bring the weights that `StageConfig.loss_per` gives them."""
 
     objective: Objective
 
