@@ -95,7 +95,7 @@ def chat(
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions, chat_command
 
-    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features))
+    chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features=cache_features))
 
 
 @app.command()

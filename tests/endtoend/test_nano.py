@@ -31,6 +31,6 @@ def test_nano_is_the_recipe_that_stands_in_the_tree(nano: sensorium.Model) -> No
 
 def test_nano_sees(nano: sensorium.Model) -> None:
     """Far better with the picture than without; how much better is for `sensorium eval`."""
-    for benchmark in (Category(part="shipped", limit=24), Attribute(limit=24)):
+    for benchmark in (Category(part="shipped", limit=14), Attribute(limit=14)):
         result = run_benchmark(benchmark, nano.engine)
         assert result.headline("model") > result.headline("blind") + 0.25, benchmark.kind

@@ -23,7 +23,7 @@ from sensorium.training.log import read_log
 from sensorium.training.run import plan_recipe, train_recipe
 from sensorium.training.trainer import Trainer, TrainerOptions
 
-KILLS = 30
+KILLS = 30 if os.environ.get("SENSORIUM_FAULTS") == "full" else 8
 
 
 def tiny(*overrides: str) -> Recipe:
@@ -75,7 +75,7 @@ def killed_after(seconds: float, recipe: Recipe, folder: Path) -> bool:
 
 
 def test_kill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
-    """`kill -9` at 30 random moments of a run that saves at every step: each resume goes on
+    """`kill -9` at random moments of a run that saves at every step: each resume goes on
     to the very curve and weights of a run that nobody disturbed."""
     recipe = tiny("stages.align.checkpoint_every=1", "stages.instruct.checkpoint_every=1",
                   "stages.align.workers=1", "stages.instruct.workers=3")  # fmt: skip
@@ -88,14 +88,14 @@ def test_kill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     while kills < KILLS:
         folder = tmp_path / f"killed{run}"
         # A run is killed several times before it may end, so that resumed runs die too.
-        for _ in range(6):
+        for _ in range(4):
             if killed_after(rng.uniform(0.1, 1.1) * whole_s, recipe, folder):
                 break
             kills += 1
         train(recipe, folder, resume=True)
         same_run(tmp_path / "whole", folder)
         run += 1
-    assert run >= 4
+    assert run >= 2
 
 
 def test_a_packed_run_stopped_within_a_window_goes_on(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
@@ -101,6 +101,8 @@ def test_any_bytes_decode_or_are_named(content: bytes) -> None:
 def test_tile_plans_count_what_they_keep(
     height: int, width: int, h: int, w: int, thumbnail: bool
 ) -> None:
+    # Several tokens in one row are a projector's queries: refused, because they lie nowhere.
+    assume(h > 1 or w == 1)
     tile = Grid(h, w)
     anyres = AnyResolution(max_tokens=400, thumbnail=thumbnail)
     plan = anyres.plan(MediaShape(height, width), 64, tile)
