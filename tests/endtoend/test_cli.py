@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from sensorium.cli.main import main
+
 RUN = [sys.executable, "-m", "sensorium.cli.main"]
 
 
+def process(*words: str, stdin: str = "") -> str:
+    """A command in a process of its own."""
+    done = subprocess.run([*RUN, *words], capture_output=True, text=True, input=stdin, check=False)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def sensorium(*words: str, code: int = 0, stdin: str = "", cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        [*RUN, *words], capture_output=True, text=True, input=stdin, cwd=cwd, check=False
-    )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout if code == 0 else done.stdout + done.stderr
+    """A command in this process, from its words to its exit code: torch is not imported anew each time."""
+    out, error, found = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error):
+        patch.setattr(sys, "argv", ["sensorium", *words])
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        if cwd is not None:
+            patch.chdir(cwd)
+        try:
+            main()
+        except SystemExit as end:
+            found = end.code if isinstance(end.code, int) else int(bool(end.code))
+    assert found == code, f"exit {found}\n{out.getvalue()}\n{error.getvalue()}"
+    return out.getvalue() if code == 0 else out.getvalue() + error.getvalue()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    out = sensorium("train", "tiny", "stages.align.steps=2", "stages.instruct.steps=2",
+    out = process("train", "tiny", "stages.align.steps=2", "stages.instruct.steps=2",
                     "--out", str(folder))  # fmt: skip
     assert "Model:" in out
     return folder
@@ -74,7 +93,7 @@ def test_ask_names_a_bad_picture(trained: Path, tmp_path: Path) -> None:
 
 def test_chat_keeps_going_after_errors(trained: Path, picture: Path) -> None:
     lines = "/image gone.png\n/image " + str(picture) + "\nWhat?\n/what\n/new\nhello\n/quit\n"
-    out = sensorium("chat", "--model", str(trained), "--max-tokens", "3", stdin=lines)
+    out = process("chat", "--model", str(trained), "--max-tokens", "3", stdin=lines)
     assert "added" in out
     assert "unknown command /what" in out
 
