@@ -13,6 +13,7 @@ BACKBONES = NameTable(
         "cross_tower": "sensorium.backbones.cross_tower:CrossTowerConfig",
         "cross_med": "sensorium.backbones.cross_med:CrossMedConfig",
         "cross_seq2seq": "sensorium.backbones.cross_seq2seq:CrossSeq2SeqConfig",
+        "query_tower": "sensorium.backbones.query_tower:QueryTowerConfig",
         "text_tower": "sensorium.backbones.text_tower:TextTowerConfig",
     },
 )

@@ -101,6 +101,10 @@ class CrossTower(nn.Module):
         texts over media."""
         return self.lm.itm_head(firsts(hidden_BTD, batch))
 
+    def matches(self, batch: Batch, media: CrossMedia) -> Tensor:
+        """Scores of no match and of a match for every text in reading order, (N, 2)."""
+        return self.matched(self.teacher_forced(self.embed(batch.input_ids_BT), batch, media), batch)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """A text tower has no scores of words.
 

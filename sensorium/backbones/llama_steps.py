@@ -26,10 +26,11 @@ PROMPT_NAME = "adaption_prompt"
 
 
 def can_step(lm: Any) -> bool:
-    """Whether a transformers model has the exact shape this file computes."""
-    config = lm.config
+    """Whether a model, of transformers or ours, has the exact shape this file computes."""
+    config = getattr(lm, "config", None)
     return (
-        config.model_type in FAMILIES
+        config is not None
+        and config.model_type in FAMILIES
         and config.hidden_act == "silu"
         and not getattr(config, "attention_bias", False)
         and not getattr(config, "mlp_bias", False)

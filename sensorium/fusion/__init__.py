@@ -10,6 +10,7 @@ FUSIONS = NameTable(
             "sensorium.fusion.gated_cross_attention:GatedCrossAttentionConfig"
         ),
         "match": "sensorium.fusion.match:MatchConfig",
+        "query_match": "sensorium.fusion.query_match:QueryMatchConfig",
         "cross_attention": "sensorium.fusion.cross_attention:CrossAttentionConfig",
         "apart": "sensorium.fusion.apart:ApartConfig",
         "visual_prompt": "sensorium.fusion.visual_prompt:VisualPromptConfig",

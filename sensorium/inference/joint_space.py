@@ -3,7 +3,8 @@
 Source: CLIP (arXiv:2103.00020), section 3.1: a class is the mean of what several sentences about it
 embed to.
 
-Shape legend: M pictures, N texts, J width of the space.
+Shape legend: M pictures, N texts, J width of the space. Pictures of a Q-Former have a vector for each of Q
+queries: (M, Q, J) where (M, J) is said.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.backbones.cross_tower import CrossTower
 from sensorium.core.batch import Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.model.device import media_to_device, to_device
-from sensorium.model.joint import joint_parts, text_vectors
+from sensorium.model.joint import joint_parts, picture_vectors, reading_parts, text_vectors
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
@@ -50,7 +50,7 @@ class JointSpace:
         """(M, J) of paths, bytes, PIL images or arrays."""
         found = [self._encode("user", Part("image", picture), root) for picture in pictures]
         rows = [self.model.features(media_to_device(e.media, self.model.device))["image"] for e in found]
-        return F.normalize(torch.cat([self.scorer.pictures(row) for row in rows]), dim=-1)
+        return F.normalize(torch.cat([picture_vectors(self.model, row) for row in rows]), dim=-1)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -98,12 +98,7 @@ class JointSpace:
             ConfigError: the model only compares vectors.
             DataError: there are not as many texts as pictures.
         """
-        if not isinstance(self.tower, CrossTower):
-            raise ConfigError(
-                "a model that does not read pictures and texts together",
-                expected="backbone cross_tower, as BLIP has it",
-                fix="use `similarity`; on the command line leave --together out",
-            )
+        reader, scorer = reading_parts(self.model)
         if len(pictures) != len(texts):
             raise DataError(f"{len(texts)} texts for {len(pictures)} pictures", expected="as many")
         out: list[Tensor] = []
@@ -111,8 +106,10 @@ class JointSpace:
             messages = (Message("user", (Part("image", picture),)), Message("assistant", (Part("text", text),)))
             example = self.processor.encode(Sample(messages=messages, root=root))
             batch = to_device(collate([[example]], self.processor.tokenizer.pad_id), self.model.device)
-            scores_12 = self.tower.matched(self.model(batch).hidden_BTD, batch)
-            out.append(scores_12.softmax(dim=-1)[:, 1])
+            context = scorer.context(self.model.features(batch.media), batch.media, len(batch.input_ids_BT))
+            media = scorer.inserter(context, batch.media_index_BT, batch.slots)
+            assert media is not None
+            out.append(reader.matches(batch, media).softmax(dim=-1)[:, 1])
         return torch.cat(out)
 
     def _encode(self, role: str, part: Part, root: Path | None) -> Example:

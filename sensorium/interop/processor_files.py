@@ -75,6 +75,10 @@ def processor_files(
     own = {"processor_class": processor_class, **_own(lane, theirs, token)}
     files: dict[str, dict[str, Any] | str]
     files = {"preprocessor_config.json": pixels, "processor_config.json": own}
+    if family == "blip-2" and token is None:
+        # Left unsaid, it would be taken for that of BLIP-2's language model, OPT's.
+        files["tokenizer_config.json"] = {**tokenizer.named(), "tokenizer_class": "PreTrainedTokenizerFast"}
+        return files
     chat = choose_template(config.template, tokenizer)
     jinja = as_jinja(chat)
     if token is not None and jinja is not None and "{n}" not in chat.media_before:
@@ -128,10 +132,11 @@ def _pixels(lane: LaneConfig, theirs: Mapping[str, Any]) -> dict[str, Any]:
 def _own(lane: LaneConfig, theirs: Mapping[str, Any], token: str | None) -> dict[str, Any]:
     """What the processor itself counts tokens by."""
     family = theirs["model_type"]
+    if family == "blip-2":
+        # Without a token for pictures it is to put none before the text.
+        return {"num_query_tokens": theirs["num_query_tokens"] if token else None}
     if token is None:
         return {"image_size": lane.encoder.preprocess().size_px}
-    if family == "blip-2":
-        return {"num_query_tokens": theirs["num_query_tokens"]}
     if isinstance(lane.resolution, NativeResolution):
         return {"image_token": token}
     strategy = {"image_token": token, "vision_feature_select_strategy": theirs["vision_feature_select_strategy"]}

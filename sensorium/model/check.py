@@ -9,12 +9,14 @@ import torch
 from sensorium.backbones.cross_lm import BlipTextBackbone
 from sensorium.backbones.cross_tower import CrossTowerConfig
 from sensorium.backbones.quantised import DEVICES
+from sensorium.backbones.query_tower import QueryTowerConfig
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.fusion import FUSIONS
 from sensorium.fusion.apart import ApartConfig
 from sensorium.fusion.cross_attention import CrossAttentionConfig
 from sensorium.fusion.match import MatchConfig
+from sensorium.fusion.query_match import QueryMatchConfig
 from sensorium.fusion.splice import SpliceConfig
 from sensorium.fusion.visual_expert import VisualExpertConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
@@ -111,6 +113,11 @@ def check_fusion(config: ModelConfig) -> None:
                 where="model.backbone.joint and model.fusion.joint",
             )
         return
+    asks = isinstance(config.backbone, QueryTowerConfig)
+    if asks != isinstance(config.fusion, QueryMatchConfig):
+        raise _unlike(config, "query_match with query_tower")
+    if asks:
+        return
     crosses = isinstance(config.backbone, BlipTextBackbone)
     if crosses != isinstance(config.fusion, CrossAttentionConfig):
         raise _unlike(config, "cross_attention with a backbone whose layers have cross-attention")
@@ -154,13 +161,15 @@ def _meets(config: ModelConfig, fusion: str) -> bool:
     kind = FUSIONS.find(fusion)
     if isinstance(config.backbone, CrossTowerConfig):
         return kind is MatchConfig
+    if isinstance(config.backbone, QueryTowerConfig):
+        return kind is QueryMatchConfig
     if isinstance(config.backbone, BlipTextBackbone):
         return kind is CrossAttentionConfig
     if config.text_frame is not None:
         return kind is ApartConfig
     if isinstance(config.backbone, Seq2SeqLMConfig):
         return kind is SpliceConfig
-    return kind not in (MatchConfig, CrossAttentionConfig, ApartConfig)
+    return kind not in (MatchConfig, QueryMatchConfig, CrossAttentionConfig, ApartConfig)
 
 
 def _check_ends(config: ModelConfig) -> None:

@@ -7,18 +7,23 @@ their width, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from sensorium.backbones.cross_med import CrossMed
 from sensorium.backbones.cross_tower import CrossTower
+from sensorium.backbones.query_tower import QueryTower
 from sensorium.backbones.text_tower import TextTower
-from sensorium.core.batch import Batch
+from sensorium.core.batch import Batch, Features
 from sensorium.core.errors import ConfigError
 from sensorium.fusion.apart import Apart
+from sensorium.fusion.cross_attention import CrossAttention
 from sensorium.fusion.match import Match
+from sensorium.fusion.query_match import QueryMatch
 from sensorium.nn.cross_media import CrossMedia
+
+STAGE_1 = "train it as BLIP-2's first stage: recipe blip2-represent"
 
 
 class JointModel(Protocol):
@@ -30,17 +35,36 @@ class JointModel(Protocol):
     def fusion(self) -> nn.Module: ...
 
 
-def joint_parts(model: JointModel) -> tuple[TextTower | CrossTower, Apart | Match]:
+class JointTower(Protocol):
+    """What reads texts: each alone."""
+
+    def embed(self, ids_BT: Tensor) -> Tensor: ...
+    def teacher_forced(self, embeds_BTD: Tensor, batch: Batch) -> Tensor: ...
+    def pooled(self, hidden_BTD: Tensor, batch: Batch) -> Tensor: ...
+
+
+class Matcher(Protocol):
+    """What reads texts over pictures, too."""
+
+    def matches(self, batch: Batch, media: CrossMedia) -> Tensor:
+        """Scores of no match and of a match for every text in reading order, (N, 2)."""
+        ...
+
+
+def joint_parts(
+    model: JointModel,
+) -> tuple[TextTower | CrossTower | QueryTower, Apart | Match | QueryMatch]:
     """The text tower, and what scores its embeddings.
 
     Raises:
         ConfigError: the model has no space that pictures and texts share.
     """
     tower, scorer = model.backbone, model.fusion
-    if not isinstance(tower, TextTower | CrossTower) or not isinstance(scorer, Apart | Match):
+    reads = isinstance(tower, TextTower | CrossTower | QueryTower)
+    if not reads or not isinstance(scorer, Apart | Match | QueryMatch):
         raise ConfigError(
             "a model that writes text, where pictures and texts are to be compared",
-            expected="backbone text_tower with fusion apart, or cross_tower with match",
+            expected="backbone text_tower with fusion apart, cross_tower with match, or query_tower with query_match",
             where="model",
         )
     return tower, scorer
@@ -57,7 +81,7 @@ def scaled_parts(model: JointModel) -> tuple[TextTower, Apart]:
         raise ConfigError(
             "a contrastive stage for a model that reads pictures and texts together",
             expected="backbone text_tower with fusion apart",
-            fix="use objective: matching",
+            fix=STAGE_1 if isinstance(tower, QueryTower) else "use objective: matching",
         )
     return tower, apart
 
@@ -71,9 +95,27 @@ def matching_parts(model: JointModel) -> tuple[CrossTower, Match]:
     tower, scorer = joint_parts(model)
     if not isinstance(tower, CrossTower) or not isinstance(scorer, Match):
         raise ConfigError(
-            "matching with a model that only compares vectors",
+            "matching with a model that only compares vectors"
+            if isinstance(tower, TextTower)
+            else "objective matching with a Q-Former",
             expected="backbone cross_tower with fusion match",
-            fix="use objective: contrastive, or `similarity`",
+            fix=STAGE_1 if isinstance(tower, QueryTower) else "use objective: contrastive, or `similarity`",
+        )
+    return tower, scorer
+
+
+def reading_parts(model: JointModel) -> tuple[Matcher, CrossAttention]:
+    """What reads texts over pictures, and what hands it the pictures.
+
+    Raises:
+        ConfigError: the model only compares vectors.
+    """
+    tower, scorer = joint_parts(model)
+    if isinstance(tower, TextTower) or not isinstance(scorer, CrossAttention):
+        raise ConfigError(
+            "a model that does not read pictures and texts together",
+            expected="backbone cross_tower, as BLIP has it, or query_tower, as BLIP-2",
+            fix="use `similarity`; on the command line leave --together out",
         )
     return tower, scorer
 
@@ -108,7 +150,15 @@ def written_over(
     return med.written(med.embed(ids_NT), batch, CrossMedia(media_NKE, sees_NTK))
 
 
-def text_vectors(tower: TextTower | CrossTower, batch: Batch) -> Tensor:
+def picture_vectors(model: JointModel, features: Features) -> Tensor:
+    """The vector of each picture, (M, J), or of each of its queries, (M, Q, J)."""
+    tower, scorer = joint_parts(model)
+    if isinstance(tower, QueryTower):
+        return tower.pictures(features)
+    return cast(Apart | Match, scorer).pictures(features)
+
+
+def text_vectors(tower: JointTower, batch: Batch) -> Tensor:
     """One vector of every text in reading order, (N, J); pictures beside them are not seen."""
     hidden_BTD = tower.teacher_forced(tower.embed(batch.input_ids_BT), batch)
     return tower.pooled(hidden_BTD, batch)

@@ -16,6 +16,7 @@ from sensorium.backbones.bias_norm import add_biases
 from sensorium.backbones.causal_lm import CausalLM
 from sensorium.backbones.cross_lm import CrossLM
 from sensorium.backbones.cross_tower import CrossTower
+from sensorium.backbones.query_tower import QueryTower
 from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
@@ -53,7 +54,10 @@ class MultimodalModel(nn.Module):
         self.config = config
         self.shelf: Shelf | None = None
         """Where the features that frozen encoders make are kept, if anywhere."""
-        self.backbone = cast(CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower, config.backbone.build(folders.get("backbone")))
+        self.backbone = cast(
+            CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower | QueryTower,
+            config.backbone.build(folders.get("backbone")),
+        )
         self.tuned = self._adapt()
         """Biases and norms of the LLM that are the adapter's, by their names in the model."""
         d_model = config.backbone.d_media

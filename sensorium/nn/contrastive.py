@@ -5,7 +5,7 @@ pair; ALBEF (arXiv:2107.07651) and BLIP (arXiv:2201.12086), soft targets from a 
 model, more negatives from a queue, and hard negatives for matching.
 
 Shape legend: N pairs, K candidates: the N partners in the order of the pairs, then any others; M pairs and
-wrong pairs, S words, V vocabulary.
+wrong pairs, Q queries, E width, S words, V vocabulary.
 """
 
 from __future__ import annotations
@@ -122,3 +122,9 @@ def enqueue(queue_QJ: Tensor, pointer: int, new_NJ: Tensor) -> int:
     with torch.no_grad():
         queue_QJ[places] = new_NJ.detach().to(queue_QJ)
     return (pointer + len(new_NJ)) % size
+
+
+def image_text_scores(image_MQE: Tensor, text_NE: Tensor) -> Tensor:
+    """Cosine of each picture (row) and text (column) by the query that fits best, (M, N), of unit vectors:
+    BLIP-2's (arXiv:2301.12597)."""
+    return torch.einsum("mqe,ne->mnq", image_MQE, text_NE).amax(dim=-1)

@@ -87,11 +87,14 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`."""
         write_text(folder / "tokenizer.json", self.rust.to_str(pretty=False))
-        tokens = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
-        named = {key: self.rust.id_to_token(i) for key, i in tokens.items() if i is not None}
-        write_json(folder / "tokenizer_config.json", named)
+        write_json(folder / "tokenizer_config.json", self.named())
         if self.reader:
             self.reader.save(folder)
+
+    def named(self) -> dict[str, str | None]:
+        """What `tokenizer_config.json` calls the tokens that begin and end a text and fill it up."""
+        ids = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
+        return {key: self.rust.id_to_token(i) for key, i in ids.items() if i is not None}
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:

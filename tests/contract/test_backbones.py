@@ -9,13 +9,14 @@ from torch import Tensor
 from sensorium.backbones import BACKBONES
 from sensorium.backbones.causal_lm import CausalLM
 from sensorium.backbones.cross_lm import BlipTextBackbone
+from sensorium.backbones.query_tower import QueryTowerConfig
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.backbones.text_tower import TextTowerConfig
 
 ROWS = ([5, 6, 7, 8, 9], [10, 11, 12], [13, 14, 15, 16, 17, 18, 19])
 # Encoder-decoders cut rows themselves, towers read whole texts, and BLIP's writer takes no packed rows.
-DECODERS = [name for name in BACKBONES
-            if not issubclass(BACKBONES.find(name), Seq2SeqLMConfig | TextTowerConfig | BlipTextBackbone)]  # fmt: skip
+OTHERS = Seq2SeqLMConfig | TextTowerConfig | BlipTextBackbone | QueryTowerConfig
+DECODERS = [name for name in BACKBONES if not issubclass(BACKBONES.find(name), OTHERS)]
 
 
 @pytest.mark.parametrize("name", BACKBONES)

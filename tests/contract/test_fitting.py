@@ -42,7 +42,7 @@ LLMS: dict[str, dict[str, Any]] = {
         "rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10000.0}},
 }  # fmt: skip
 IDS = {"vocab_size": 512, "max_position_embeddings": 256, "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 0}
-COMPARE = ("apart", "match", "cross_attention")
+COMPARE = ("apart", "match", "cross_attention", "query_match")
 LANE = ("clip", "mlp", "fixed")
 
 

@@ -55,8 +55,7 @@ ORACLES: dict[str, Oracle] = {
     "blip2-t5": Oracle("transformers.Blip2ForConditionalGeneration (T5)", why(ONE_ROW, "packed")),
     "blip2-retrieval": Oracle(
         "transformers.Blip2ForImageTextRetrieval",
-        COMPARED | why("captions are rows of an objective, padded on the right", "left", "packed")
-        | why("an objective of the first stage, which prepares as BLIP-2 does", "pixels", "ids"),
+        COMPARED,
     ),
     "instructblip-vicuna": Oracle("transformers.InstructBlipForConditionalGeneration (Llama)"),
     "instructblip-t5": Oracle("transformers.InstructBlipForConditionalGeneration (T5)", why(ONE_ROW, "packed")),

@@ -19,8 +19,9 @@ from sensorium.core.errors import WeightsError
 from sensorium.interop.blip2_stage1 import HF, lavis_to_ours, lavis_to_theirs
 from sensorium.interop.families.blip2 import Blip2
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.contrastive import image_text_scores
 from sensorium.training.objectives.query_pretrain import q_former
-from sensorium.training.objectives.query_text import QueryText, image_text_scores, writing_mask
+from sensorium.training.objectives.query_text import QueryText, writing_mask
 
 FORMER = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
           "intermediate_size": 48, "encoder_hidden_size": 32, "max_position_embeddings": 512}  # fmt: skip

@@ -31,6 +31,7 @@ class InstructBlip(Blip2):
         )
 
     reads = True
+    classes = ("InstructBlipForConditionalGeneration",)
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         lane = config.lanes.get("image")

@@ -24,10 +24,16 @@ from sensorium.core.errors import ConfigError, DataError
 from sensorium.data.source import Source
 from sensorium.input_projectors.qformer import QFormer
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.nn.contrastive import caption_loss, hard_negatives, matching_loss, softmax_contrast
+from sensorium.nn.contrastive import (
+    caption_loss,
+    hard_negatives,
+    image_text_scores,
+    matching_loss,
+    softmax_contrast,
+)
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
-from sensorium.training.objectives.query_text import QueryText, image_text_scores
+from sensorium.training.objectives.query_text import QueryText
 from sensorium.training.objectives.read_captions import CaptionReader
 from sensorium.training.objectives.vocabulary import one_picture
 

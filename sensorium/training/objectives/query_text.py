@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.input_projectors.qformer import QFormer, QFormerConfig, TextFeedForward, TextPath
+from sensorium.input_projectors.qformer import QFormer, QFormerConfig
+from sensorium.nn.query_former import TextFeedForward, TextPath
 
 
 class TextHalf(nn.Module):
@@ -91,11 +92,6 @@ class QueryText(nn.Module):
         hidden_MTD = former.states(image_MLD, ids_MS, path, mask)
         logits_MSV = self.writer(hidden_MTD[:, queries:], path.words.weight)
         return hidden_MTD[:, :queries], logits_MSV
-
-
-def image_text_scores(image_MQE: Tensor, text_ME: Tensor) -> Tensor:
-    """Cosine of each picture (row) and caption (column) by the query that fits best."""
-    return torch.einsum("iqe,te->itq", image_MQE, text_ME).amax(dim=-1)
 
 
 def writing_mask(queries: int, real_MS: Tensor) -> Tensor:
