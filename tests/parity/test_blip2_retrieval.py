@@ -245,6 +245,44 @@ def test_learns_in_all_its_parts(pair: Pair) -> None:
     assert all(g is not None and torch.isfinite(g).all() for g in grads.values()), [n for n, g in grads.items() if g is None]
 
 
+def test_a_folder_whose_texts_hold_room_for_the_queries(pair: Pair, tmp_path: Path) -> None:
+    """Its processor puts a token for each query in front of a text, its class takes them off again; ours needs none,
+    and the folder goes back as it came."""
+    from transformers import AutoProcessor, Blip2ForImageTextRetrieval, Blip2Processor
+
+    again: Any = Blip2ForImageTextRetrieval.from_pretrained(pair.hf)
+    processor = Blip2Processor(pair.eyes, bert_tokenizer(tmp_path), num_query_tokens=4)
+    processor.save_pretrained(tmp_path)
+    again.config.image_token_index = processor.tokenizer.convert_tokens_to_ids("<image>")
+    save(again.eval(), tmp_path)
+    asked = AutoProcessor.from_pretrained(tmp_path)(images=pictures(), text=TEXTS, padding=True, return_tensors="pt")
+    assert asked["input_ids"].shape[1] == pair.asked()["input_ids"].shape[1] + 4
+    sensorium("import", tmp_path, tmp_path / "ours")
+    model = load(tmp_path / "ours", device="cpu")
+    with torch.no_grad():
+        contrast = again(**asked).logits_per_image
+        read = again(**asked, use_image_text_matching_head=True).logits_per_image
+    torch.testing.assert_close(model.similarity(pictures(), TEXTS), contrast, atol=1e-5, rtol=0)
+    mine = model.space.matches(pictures(), TEXTS)
+    torch.testing.assert_close(mine, read.softmax(dim=-1)[:, 1], atol=1e-5, rtol=0)
+    sensorium("export", tmp_path / "ours", tmp_path / "out", "--to", "hf")
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert kept["image_token_index"] == again.config.image_token_index
+    assert same_tensors(tmp_path, tmp_path / "out")
+
+
+def test_long_texts_and_names(pair: Pair) -> None:
+    """A text is cut to as many tokens as there are places, its end kept; names are ranked by their best query."""
+    model = pair.ours
+    made = model.processor.encode(Sample(messages=(Message("assistant", (Part("text", "cat " * 100),)),)))
+    ids = pair.words("cat " * 100)["input_ids"]
+    assert made.input_ids == [*ids[:63], ids[-1]]
+    assert torch.isfinite(model.similarity(pictures()[:1], ["cat " * 100])).all()
+    found = model.classify(pictures(), ["cat", "picture"])
+    scores = model.similarity(pictures(), ["a photo of a cat.", "a photo of a picture."])
+    torch.testing.assert_close(found, scores.softmax(dim=-1))
+
+
 def test_what_cannot_be_is_refused_by_name(pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="blip2-represent"):
         matching_parts(pair.ours.network)
