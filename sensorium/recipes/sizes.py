@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sensorium.core.batch import Grid
@@ -48,7 +50,7 @@ def adapter_size(config: ModelConfig) -> int:
         return part_sizes(config)["adapter"]
     if not isinstance(config.adapter, LoraConfig):
         return 0
-    lm = on_meta(config).backbone.lm
+    lm: Any = on_meta(config).backbone.lm
     layers = [lm.get_submodule(name) for name in target_names(lm, config.adapter, "model.adapter")]
     lengths = sum(m.out_features for m in layers) if config.adapter.dora else 0
     return config.adapter.rank * sum(m.in_features + m.out_features for m in layers) + lengths
