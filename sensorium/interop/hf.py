@@ -75,6 +75,8 @@ def _ours(family: Family, config: dict[str, Any], folder: Path) -> ModelConfig:
     """
     try:
         return family.to_ours(config)
+    except ConfigError as error:
+        raise error.at(str(folder / "config.json")) from None
     except KeyError as error:
         found = f"no {error.args[0]!r}"
     except (AttributeError, TypeError) as error:

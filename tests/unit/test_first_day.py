@@ -36,7 +36,7 @@ from sensorium.training.config import Recipe
 def run(*words: str) -> str:
     done = CliRunner().invoke(app, list(words), catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout  # Libraries warn beside it.
 
 
 def picture(folder: Path) -> str:
