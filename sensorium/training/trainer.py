@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from sensorium.core.atomic import recover_folder
 from sensorium.core.errors import CheckpointError, ConfigError
-from sensorium.core.progress import progress
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.adapter import inject_adapter
@@ -25,12 +25,13 @@ from sensorium.training.checkpoint import (
     Checkpoint,
     Position,
     load_checkpoint,
-    read_rng,
-    restore_rng,
     save_checkpoint,
 )
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
+from sensorium.training.distributed.randomness import gather_rng, rank_seed, restore_rank_rng
+from sensorium.training.distributed.ranks import ALONE, Ranks
+from sensorium.training.distributed.weights import check_equal
 from sensorium.training.feature_use import features_kept
 from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
@@ -61,6 +62,8 @@ class TrainerOptions:
     on_plan: Callable[[StagePlan, Precision], None] | None = None
     start: Callable[[MultimodalModel], set[str]] | None = None
     """Fills a built model from a trained one, and names the tensors that it changed."""
+    ranks: Ranks = ALONE
+    """Of several processes: this one and how many (`distributed/ranks.py`). They share the folder."""
 
 
 def started(recipe: Recipe, model: MultimodalModel, options: TrainerOptions) -> set[str]:
@@ -90,6 +93,7 @@ class Trainer:
         self.recipe = recipe
         self.model = model
         self.options = options
+        self.ranks = options.ranks
         inject_adapter(model)
         self.processor = Processor(recipe.model, tokenizer)
         self.learnt: set[str] = started(recipe, model, options)
@@ -101,11 +105,18 @@ class Trainer:
         self._saved = self._load()
         self.precision: Precision = self._choose_precision()
         keep = self._saved.log_bytes if self._saved else 0
-        self._log = TrainingLog(options.folder, keep_bytes=keep, tensorboard=options.tensorboard)
+        self._log: TrainingLog | None = None
+        self.ranks.on_first(lambda: self._open_log(keep))
 
     def _load(self) -> Checkpoint | None:
         folder = self.options.folder / "checkpoint"
+        # What a crash left is put in order by one of them.
+        self.ranks.on_first(lambda: recover_folder(folder))
         saved = load_checkpoint(folder)
+        seen = self.ranks.gather(None if saved is None else [saved.stage, saved.step])
+        if any(each != seen[0] for each in seen):
+            raise CheckpointError(f"the processes see checkpoints at stage and step {seen}", where=str(folder),
+                                  expected="one folder that all of them share")  # fmt: skip
         if saved is None:
             return None
         if not self.options.resume:
@@ -125,11 +136,16 @@ class Trainer:
             )
         return saved
 
+    def _open_log(self, keep: int) -> None:
+        options = self.options
+        self._log = TrainingLog(options.folder, keep_bytes=keep, tensorboard=options.tensorboard)
+
     def _choose_precision(self) -> Precision:
         if self._saved is not None:
             return "bf16" if self._saved.precision == "bf16" else "fp32"
         asked = {stage.precision for stage in self.recipe.stages}
-        return choose_precision("auto" if "auto" in asked else asked.pop(), self.model.device)
+        # `auto` measures, and measurements differ: all take the first one's.
+        return self.ranks.gather(choose_precision("auto" if "auto" in asked else asked.pop(), self.model.device))[0]
 
     def run(self) -> list[StagePlan]:
         """Check every stage, then train them in order.
@@ -144,14 +160,15 @@ class Trainer:
             return self._run()
         finally:
             # A run that stops early needs its curve most.
-            self._log.close()
-            draw_curve(read_log(self._log.path), self.options.folder / "loss.png")
+            if self._log is not None:
+                self._log.close()
+                draw_curve(read_log(self._log.path), self.options.folder / "loss.png")
 
     def _run(self) -> list[StagePlan]:
         start = self._saved.stage if self._saved else 0
         keep_freed_blocks()
         plans, ready = check_stages(
-            self.recipe, self.model, self.processor, self.options.on_plan, self.precision
+            self.recipe, self.model, self.processor, self.options.on_plan, self.precision, self.ranks.world_size
         )
         self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
         begun = _begun(self._saved) if self._saved else 0
@@ -162,7 +179,7 @@ class Trainer:
                 where=str(self.options.folder),
                 fix="put the data back as it was, or start in another folder",
             )
-        torch.manual_seed(self.recipe.seed)
+        torch.manual_seed(rank_seed(self.ranks, self.recipe.seed))
         if self._saved is not None:
             self._restore_weights(self._saved)
         for stage, parts in zip(self.recipe.stages[:start], ready, strict=False):
@@ -172,6 +189,7 @@ class Trainer:
             with beside(self.model, ready[index].objective):
                 begin(ready[index].objective, self.model)
                 go_on_from(self.model, self._owned)
+                check_equal(self.ranks, self.model.state_dict(), f"stage {self.recipe.stages[index].name}")
                 self._run_stage(index, ready[index])
                 self._owned |= owned_tensors(self.model)
         return plans
@@ -193,17 +211,18 @@ class Trainer:
             # At a boundary nothing has been picked, whatever sources the stage now has.
             state = MixtureState.saved(self._saved.counts, self._saved.plan) if step else state
             restore_optimiser(optimiser, named, self._saved.optimiser)
-            restore_rng(self._saved.rng)
+            restore_rank_rng(self.ranks, self._saved.rng, self.recipe.seed)
             run.bad_in_row = self._saved.bad_in_row
             if self._saved.finished:
                 return
         self._saved = None
+        share = replace(loader_options(stage), rank=self.ranks.rank, world_size=self.ranks.world_size)
         loader = Loader(
-            parts.sources, parts.order, parts.processor, loader_options(stage),
+            parts.sources, parts.order, parts.processor, share,
             transform=run.cuts.watching(None),
         )  # fmt: skip
         with (
-            progress(f"{stage.name}", parts.steps) as meter,
+            self.ranks.progress(stage.name, parts.steps) as meter,
             pictures_of(self.model, stage.picture_px),
             features_kept(stage, self.model, parts, self.options.cache, self.precision),
         ):
@@ -223,7 +242,14 @@ class Trainer:
     def save(
         self, position: Position, optimiser: Any, named: dict[str, Parameter], *, finished: bool
     ) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; all ranks wait for it."""
+        rng = gather_rng(self.ranks)
+        self.ranks.on_first(lambda: self._save(position, optimiser, named, rng, finished=finished))
+
+    def _save(
+        self, position: Position, optimiser: Any, named: dict[str, Parameter], rng: dict[str, Tensor], *, finished: bool
+    ) -> None:
+        assert self._log is not None  # Rank 0's.
         tensors = self.model.state_dict()
         names = (self._own | self.learnt) & set(tensors)
         save_checkpoint(
@@ -239,7 +265,7 @@ class Trainer:
                 weights={n: tensors[n].detach().cpu().clone() for n in sorted(names)}
                 | self._owned | owned_tensors(self.model),
                 optimiser=optimiser_tensors(optimiser, {id(p): n for n, p in named.items()}),
-                rng=read_rng(),
+                rng=rng,
                 recipe=self.recipe.to_dict(),
                 data=self._data,
                 finished=finished,
@@ -247,8 +273,9 @@ class Trainer:
         )
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append a line to the log."""
-        self._log.write(line)
+        """Append a line to the log, on rank 0."""
+        if self._log is not None:
+            self._log.write(line)
 
 
 def _begun(saved: Checkpoint) -> int:
