@@ -48,6 +48,7 @@ def train_command(
     """Check, then train every stage."""
     from sensorium.cli.main import print_json
     from sensorium.cli.missing import check_data
+    from sensorium.training.distributed.place import place
 
     recipe = find_recipe(name, overrides)
     if not recipe.stages:
@@ -56,6 +57,8 @@ def train_command(
     folder = Path(out or f"runs/{recipe.name}")
     plans = run_training(recipe, folder, resume=resume, tensorboard=tensorboard,
                          plan_only=plan_only, quiet=as_json)  # fmt: skip
+    if not place().first:
+        return
     if as_json:
         print_json({"folder": str(folder), "trained": not plan_only,
                     "stages": [plan.to_json() for plan in plans]})  # fmt: skip
@@ -77,7 +80,20 @@ def run_training(
     recipe: Any, folder: Path, *, resume: bool = False, tensorboard: bool = False,
     plan_only: bool = False, quiet: bool = False,
 ) -> list[Any]:  # fmt: skip
-    """Train a recipe into a folder; prints each stage's plan."""
+    """Train a recipe into a folder; prints each stage's plan.
+
+    Under `torchrun`, together with the other processes; the first one speaks and writes.
+    """
+    from sensorium.training.distributed.ranks import joined
+
+    with joined() as ranks:
+        return _run_training(recipe, folder, ranks, resume=resume, tensorboard=tensorboard,
+                             plan_only=plan_only, quiet=quiet or not ranks.first)  # fmt: skip
+
+
+def _run_training(
+    recipe: Any, folder: Path, ranks: Any, *, resume: bool, tensorboard: bool, plan_only: bool, quiet: bool
+) -> list[Any]:
     import torch
 
     from sensorium.interop.assemble import build_pretrained, reads_bytes
@@ -95,6 +111,7 @@ def run_training(
         tensorboard=tensorboard,
         on_plan=None if quiet else print_plan,
         start=starter(recipe.start, quiet=quiet) if recipe.start else None,
+        ranks=ranks,
     )
 
     def build() -> Any:

@@ -164,7 +164,9 @@ class Loader:
         options, bad_in_row = self.options, 0
         with helpers(options.workers) as submit:
             for planned, coming in self._decoding(state, submit):
-                problems, picks = list(planned.problems), list[int]()
+                # What planning found, every rank found: the first one tells.
+                problems = list(planned.problems) if options.rank == 0 else []
+                picks = list[int]()
                 rows: list[list[Example]] = []
                 for row in coming:
                     examples: list[Example] = []

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from sensorium.training.distributed.place import place
+
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 
@@ -89,7 +91,8 @@ class Memory:
 
 
 def memory_of(device: torch.device) -> Memory | None:
-    """The memory that models on this device live in; None where the system does not say."""
+    """The memory that models on this device live in, on a CPU this process's share of it; None where the system does
+    not say."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         # Torch keeps what it freed, and uses it again.
@@ -97,9 +100,11 @@ def memory_of(device: torch.device) -> Memory | None:
         return Memory(total, free + kept)
     host = _host_memory()
     limit = _group_memory()
-    if host is None or limit is None:
-        return host
-    return Memory(min(host.total, limit.total), min(host.free, limit.free))
+    if host is None:
+        return None
+    both = [host] if limit is None else [host, limit]
+    shares = place().local_world_size
+    return Memory(min(m.total for m in both) // shares, min(m.free for m in both) // shares)
 
 
 def _host_memory() -> Memory | None:

@@ -64,7 +64,7 @@ def build_optimiser(
 
 
 def step_with(
-    optimiser: torch.optim.Optimizer, parameters: Iterable[Parameter], *, count: int, clip_norm: float
+    optimiser: torch.optim.Optimizer, parameters: Iterable[Parameter], *, count: float, clip_norm: float
 ) -> float:
     """Divide gradients by the number of targets, clip their norm, and step, unless the norm is not finite.
 

@@ -5,7 +5,7 @@ what will happen, or why it cannot.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -146,9 +146,9 @@ def loader_options(stage: StageConfig) -> LoaderOptions:
 
 
 def probe_stage(
-    stage: StageConfig, parts: StageParts, model: MultimodalModel, precision: Precision
+    stage: StageConfig, parts: StageParts, model: MultimodalModel, precision: Precision, processes: int = 1
 ) -> StagePlan:
-    """Run one real batch forward and describe the stage.
+    """Run one real batch, or the first process's share of it, forward and describe the stage.
 
     Raises:
         ConfigError: nothing would learn, nothing is there to be learnt, or memory is far too
@@ -159,7 +159,8 @@ def probe_stage(
     learning = sum(p.numel() for _, pairs in groups for _, p in pairs)
     if learning == 0:
         raise ConfigError("no parameter learns")
-    loader = Loader(parts.sources, parts.order, parts.processor, loader_options(stage))
+    options = replace(loader_options(stage), world_size=processes)
+    loader = Loader(parts.sources, parts.order, parts.processor, options)
     stream = loader.batches(parts.order.start())
     loaded = next(stream)
     while not loaded.samples:  # All of its rows were bad, which training will say.
@@ -225,8 +226,12 @@ def check_stages(
     processor: Processor,
     on_plan: Callable[[StagePlan, Precision], None] | None = None,
     precision: Precision | None = None,
+    processes: int = 1,
 ) -> tuple[list[StagePlan], list[StageParts]]:
     """Prepare and probe every stage, in order, before any of them trains.
+
+    Args:
+        processes: how many share the rows of a batch; all of them probe the first one's share, and so decide alike.
 
     Raises:
         SensoriumError: for whatever would make a stage fail.
@@ -236,10 +241,11 @@ def check_stages(
     for stage in recipe.stages:
         try:
             chosen = stage_precision(stage, precision, model.device)
+            _check_divisible(stage, processes)
             with pictures_of(model, stage.picture_px):
                 parts = prepare_stage(stage, model, processor)
                 with beside(model, parts.objective):
-                    plans.append(probe_stage(stage, parts, model, chosen))
+                    plans.append(probe_stage(stage, parts, model, chosen, processes))
         except SensoriumError as error:
             raise error.at(f"stage {stage.name}") from None
         parts.fit = plans[-1].fit
@@ -266,6 +272,14 @@ def largest_checkpoint(
             moments = 0 if stage.optimiser == "adafactor" else 2
             largest = max(largest, bytes_of(held) + moments * bytes_of(learning.values()))
     return largest
+
+
+def _check_divisible(stage: StageConfig, processes: int) -> None:
+    """A loss over pairs of rows is another one where each process sees some rows alone."""
+    if processes > 1 and not stage.objective.sums_over_rows:
+        raise ConfigError(f"objective {stage.objective.kind!r} on {processes} processes",
+                          expected="an objective that takes each row alone: caption, instruct",
+                          fix="train this recipe on one process")  # fmt: skip
 
 
 def stage_precision(

@@ -29,7 +29,8 @@ def plan_recipe(recipe: Recipe, build: Build, options: TrainerOptions) -> list[S
     model, tokenizer = build()
     inject_adapter(model)
     started(recipe, model, options)
-    return check_stages(recipe, model, Processor(recipe.model, tokenizer), options.on_plan)[0]
+    processor = Processor(recipe.model, tokenizer)
+    return check_stages(recipe, model, processor, options.on_plan, processes=options.ranks.world_size)[0]
 
 
 def train_recipe(
@@ -46,7 +47,7 @@ def train_recipe(
     torch.manual_seed(recipe.seed)
     model, tokenizer = build()
     trainer = Trainer(recipe, model, tokenizer, options)
-    write_text(options.folder / "recipe.yaml", recipe.to_yaml())
+    options.ranks.on_first(lambda: write_text(options.folder / "recipe.yaml", recipe.to_yaml()))
     plans = trainer.run()
-    save(model, tokenizer, options.folder / "model", trainer.learnt)
+    options.ranks.on_first(lambda: save(model, tokenizer, options.folder / "model", trainer.learnt))
     return plans

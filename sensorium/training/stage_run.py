@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from sensorium.core.batch import Batch
 from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
-from sensorium.data.loader import Loader
+from sensorium.data.loader import LoadedBatch, Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
@@ -21,6 +21,8 @@ from sensorium.model.recompute import recomputing
 from sensorium.processing.split import split_rows
 from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
+from sensorium.training.distributed.gradients import reached, sum_gradients
+from sensorium.training.distributed.tally import Tally, of_all
 from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
@@ -84,11 +86,11 @@ class StageRun:
                 step += 1
                 self._stop_if_lost()
                 self._show(meter, step)
-                stopped = self.trainer.stop.number is not None
+                stopped = self.trainer.told_to_stop()
                 if step < steps and (stopped or step % stage.checkpoint_every == 0):
                     self._save(step, state, finished=False)
                 if step < steps and stopped:
-                    self.trainer.saver.wait()
+                    self.trainer.ranks.on_first(self.trainer.saver.wait)
                     self.trainer.stop.leave(f"stage {stage.name}, step {step} of {steps}")
         if self.index == len(self.trainer.recipe.stages) - 1:
             self._save(step, state, finished=True)
@@ -127,42 +129,56 @@ class StageRun:
         self.trainer.save(position, self.optimiser, self.named, finished=finished)
 
     def _step(self, stream: Any, state: MixtureState) -> tuple[dict[str, Any], MixtureState]:
-        """One optimiser step over `accumulate` batches."""
-        model, stage = self.trainer.model, self.stage
-        precision = stage_precision(stage, self.trainer.precision, model.device)
+        """One optimiser step over `accumulate` batches, together with all other ranks."""
+        ranks, learning = self.trainer.ranks, list(self.named.values())
         self.optimiser.zero_grad(set_to_none=True)
-        total, count, samples, tokens = 0.0, 0, 0, 0
-        named: dict[str, float] = {}
-        problems, picks = list[str](), list[int]()
-        for _ in range(stage.accumulate):
-            loaded = next(stream)
-            losses = self._passes(to_device(loaded.batch, model.device), precision)
-            total += sum(float(each.total.detach()) for each, _ in losses)
-            count += sum(each.count for each, _ in losses)
-            samples += loaded.samples
-            tokens += int((loaded.batch.segments_BT > 0).sum())
-            problems += loaded.problems
-            picks += loaded.picks
-            state = loaded.state
-            for each, share in losses:
-                for key, value in each.parts.items():
-                    named[key] = named.get(key, 0.0) + value * share / stage.accumulate
-        loss, norm = total / max(1, count), math.nan
+        mine, error = Tally(), None
+        try:
+            for _ in range(self.stage.accumulate):
+                state = self._counted(next(stream), mine)
+        except Exception as raised:
+            # Others wait for this rank's word, and end with its message.
+            error = raised
+        mine.reached = reached(learning)
+        step, masks = of_all(ranks, mine, error)
+        loss, norm = step.total / max(1, step.count), math.nan
         if math.isfinite(loss):
-            norm = step_with(self.optimiser, self.named.values(), count=count, clip_norm=stage.clip_norm)
-        line: dict[str, Any] = {"loss": loss, "grad_norm": norm, "samples": samples,
-                                "tokens": tokens, **named}  # fmt: skip
-        if problems:
-            line["skipped_rows"] = problems
-        line |= self.cuts.of(picks)
+            sum_gradients(ranks, learning, masks)
+            norm = step_with(self.optimiser, learning, count=step.count, clip_norm=self.stage.clip_norm)
+        named = step.means()
+        line: dict[str, Any] = {"loss": loss, "grad_norm": norm, "samples": step.samples,
+                                "tokens": step.tokens, **named}  # fmt: skip
+        if step.problems:
+            line["skipped_rows"] = step.problems
+        line |= step.cut
         if math.isfinite(loss) and math.isfinite(norm):
             self.bad_in_row = 0
         else:
             line |= {"loss": None, "grad_norm": None, "skipped_update": True}
             line |= dict.fromkeys(named)
             self.bad_in_row += 1
-        stepped(self.parts.objective, model)
+        stepped(self.parts.objective, self.trainer.model)
         return line, state
+
+    def _counted(self, loaded: LoadedBatch, tally: Tally) -> MixtureState:
+        """This rank's passes over a batch, added to the tally."""
+        model = self.trainer.model
+        precision = stage_precision(self.stage, self.trainer.precision, model.device)
+        losses = self._passes(to_device(loaded.batch, model.device), precision)
+        tally.total += sum(float(each.total.detach()) for each, _ in losses)
+        tally.count += sum(each.count for each, _ in losses)
+        tally.samples += loaded.samples
+        # A row of padding stands for a share without rows.
+        tally.tokens += int((loaded.batch.segments_BT > 0).sum()) if loaded.samples else 0
+        tally.problems += loaded.problems
+        for key, value in self.cuts.of(loaded.picks).items():
+            tally.cut[key] = tally.cut.get(key, 0) + value
+        named: dict[str, float] = {}
+        for each, share in losses:
+            for key, value in each.parts.items():
+                named[key] = named.get(key, 0.0) + value * share
+        tally.batches.append((int(loaded.batch.learn_BT.sum()), named))
+        return loaded.state
 
     def _passes(self, batch: Batch, precision: Precision) -> list[tuple[Losses, float]]:
         """Forward and backward passes over a batch, in as many parts as memory asks for, and each one's share of

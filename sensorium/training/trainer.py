@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from sensorium.core.errors import CheckpointError, ConfigError
-from sensorium.core.progress import progress
+from sensorium.core.errors import CheckpointError
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.adapter import inject_adapter
@@ -27,12 +24,12 @@ from sensorium.training.checkpoint import (
     Checkpoint,
     Position,
     load_checkpoint,
-    read_rng,
-    restore_rng,
 )
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
 from sensorium.training.disk import check_disk
+from sensorium.training.distributed.randomness import gather_rng, rank_seed, restore_rank_rng
+from sensorium.training.distributed.weights import check_equal
 from sensorium.training.feature_use import features_kept
 from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
@@ -42,6 +39,7 @@ from sensorium.training.optimiser import (
     optimiser_tensors,
     restore_optimiser,
 )
+from sensorium.training.options import TrainerOptions, started
 from sensorium.training.precision import Precision, choose_precision
 from sensorium.training.preflight import (
     StageParts,
@@ -57,37 +55,6 @@ from sensorium.training.spikes import RewindError, SpikeWatch
 from sensorium.training.stage_run import StageRun
 
 
-@dataclass(frozen=True, slots=True)
-class TrainerOptions:
-    """Where a run lives and how it reports."""
-
-    folder: Path
-    cache: Path
-    resume: bool = False
-    tensorboard: bool = False
-    on_plan: Callable[[StagePlan, Precision], None] | None = None
-    start: Callable[[MultimodalModel], set[str]] | None = None
-    """Fills a built model from a trained one, and names the tensors that it changed."""
-
-
-def started(recipe: Recipe, model: MultimodalModel, options: TrainerOptions) -> set[str]:
-    """Fill a built model from the one that its recipe starts from, if any.
-
-    Returns:
-        Names of the tensors that changed.
-
-    Raises:
-        ConfigError: the recipe starts from a model, and the options do not say how.
-    """
-    if recipe.start and options.start is None:
-        raise ConfigError(
-            f"the recipe starts from {recipe.start!r}, and nothing was given that reads it",
-            where="TrainerOptions.start",
-            fix="pass interop.start.start_from, as `sensorium train` does",
-        )
-    return options.start(model) if options.start else set()
-
-
 class Trainer:
     """Runs a recipe's stages over one model."""
 
@@ -97,6 +64,7 @@ class Trainer:
         self.recipe = recipe
         self.model = model
         self.options = options
+        self.ranks = options.ranks
         inject_adapter(model)
         self.processor = Processor(recipe.model, tokenizer)
         self.learnt: set[str] = started(recipe, model, options)
@@ -108,13 +76,20 @@ class Trainer:
         self._saved = self._load()
         self.precision: Precision = self._choose_precision()
         keep = self._saved.log_bytes if self._saved else 0
-        self._log = TrainingLog(options.folder, keep_bytes=keep, tensorboard=options.tensorboard)
-        self.saver = Saver(options.folder / "checkpoint", recipe.keep_checkpoints, lambda: self._log.sync())
+        self._log: TrainingLog | None = None
+        self.ranks.on_first(lambda: self._open_log(keep))
+        self.saver = Saver(options.folder / "checkpoint", recipe.keep_checkpoints, self._sync_log)
         self.stop = StopRequest()
 
     def _load(self) -> Checkpoint | None:
         folder = self.options.folder / "checkpoint"
+        # What a crash left is put in order by one of them.
+        self.ranks.on_first(lambda: load_checkpoint(folder))
         saved = load_checkpoint(folder)
+        seen = self.ranks.gather(None if saved is None else [saved.stage, saved.step])
+        if any(each != seen[0] for each in seen):
+            raise CheckpointError(f"the processes see checkpoints at stage and step {seen}", where=str(folder),
+                                  expected="one folder that all of them share")  # fmt: skip
         if saved is None:
             return None
         if not self.options.resume:
@@ -134,11 +109,20 @@ class Trainer:
             )
         return saved
 
+    def _open_log(self, keep: int) -> None:
+        options = self.options
+        self._log = TrainingLog(options.folder, keep_bytes=keep, tensorboard=options.tensorboard)
+
+    def _sync_log(self) -> None:
+        if self._log is not None:
+            self._log.sync()
+
     def _choose_precision(self) -> Precision:
         if self._saved is not None:
             return "bf16" if self._saved.precision == "bf16" else "fp32"
         asked = {stage.precision for stage in self.recipe.stages}
-        return choose_precision("auto" if "auto" in asked else asked.pop(), self.model.device)
+        # `auto` measures, and measurements differ: all take the first one's.
+        return self.ranks.gather(choose_precision("auto" if "auto" in asked else asked.pop(), self.model.device))[0]
 
     def run(self) -> list[StagePlan]:
         """Check every stage, then train them in order.
@@ -151,7 +135,7 @@ class Trainer:
         """
         try:
             plans = self._run()
-            self.saver.wait()
+            self.ranks.on_first(self.saver.wait)
         except BaseException:
             # What is half written is not left to chance; the error that ends the run is told, not a later one.
             self.saver.settle()
@@ -163,6 +147,8 @@ class Trainer:
 
     def _report(self) -> None:
         """A run that stops early needs its curve most."""
+        if self._log is None:
+            return
         with closing(self._log):
             lines = read_log(self._log.path)
             write_skipped(lines, self.options.folder)
@@ -172,7 +158,7 @@ class Trainer:
         start = self._saved.stage if self._saved else 0
         keep_freed_blocks()
         plans, ready = check_stages(
-            self.recipe, self.model, self.processor, self.options.on_plan, self.precision
+            self.recipe, self.model, self.processor, self.options.on_plan, self.precision, self.ranks.world_size
         )
         self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
         begun = stages_begun(self._saved) if self._saved else 0
@@ -183,9 +169,10 @@ class Trainer:
                 where=str(self.options.folder),
                 fix="put the data back as it was, or start in another folder",
             )
-        check_disk(self.saver.folder, largest_checkpoint(self.recipe, self.model, ready, self._own | self.learnt),
-                   self.recipe.keep_checkpoints)  # fmt: skip
-        torch.manual_seed(self.recipe.seed)
+        self.ranks.on_first(lambda: check_disk(
+            self.saver.folder, largest_checkpoint(self.recipe, self.model, ready, self._own | self.learnt),
+            self.recipe.keep_checkpoints))  # fmt: skip
+        torch.manual_seed(rank_seed(self.ranks, self.recipe.seed))
         if self._saved is not None:
             self._restore_weights(self._saved)
         for stage, parts in zip(self.recipe.stages[:start], ready, strict=False):
@@ -209,6 +196,7 @@ class Trainer:
         while True:
             begin(parts.objective, self.model)
             go_on_from(self.model, self._owned)
+            check_equal(self.ranks, self.model.state_dict(), f"stage {stage.name}")
             try:
                 return self._attempt_stage(index, parts, watch)
             except RewindError:
@@ -216,14 +204,14 @@ class Trainer:
 
     def _rewind(self, index: int) -> None:
         """Take back what the stage did since the last checkpoint, the log's lines too."""
-        self.saver.wait()
+        self.ranks.on_first(self.saver.wait)
         self._saved = load_checkpoint(self.saver.folder)
         if self._saved is None or self._saved.stage != index:
             raise CheckpointError("no checkpoint of this stage to rewind to", where=str(self.saver.folder))
         self._restore_weights(self._saved)
-        self._log.close()
-        self._log = TrainingLog(self.options.folder, keep_bytes=self._saved.log_bytes,
-                                tensorboard=self.options.tensorboard)  # fmt: skip
+        if self._log is not None:
+            self._log.close()
+            self._open_log(self._saved.log_bytes)
 
     def _attempt_stage(self, index: int, parts: StageParts, watch: SpikeWatch) -> None:
         stage = self.recipe.stages[index]
@@ -238,7 +226,7 @@ class Trainer:
             # At a boundary nothing has been picked, whatever sources the stage now has.
             state = MixtureState.saved(self._saved.counts, self._saved.plan) if step else state
             restore_optimiser(optimiser, named, self._saved.optimiser)
-            restore_rng(self._saved.rng)
+            restore_rank_rng(self.ranks, self._saved.rng, self.recipe.seed)
             run.bad_in_row = self._saved.bad_in_row
             watch.restore(self._saved.spikes)
             if self._saved.finished:
@@ -246,12 +234,13 @@ class Trainer:
         elif watch.rewinds and index == 0:
             self.save(Position(0, 0, state), optimiser, named, finished=False)
         self._saved = None
+        share = replace(loader_options(stage), rank=self.ranks.rank, world_size=self.ranks.world_size)
         loader = Loader(
-            parts.sources, parts.order, parts.processor, loader_options(stage),
+            parts.sources, parts.order, parts.processor, share,
             transform=run.cuts.watching(None),
         )  # fmt: skip
         with (
-            progress(f"{stage.name}", parts.steps) as meter,
+            self.ranks.progress(stage.name, parts.steps) as meter,
             pictures_of(self.model, stage.picture_px),
             features_kept(stage, self.model, parts, self.options.cache, self.precision),
             watch_signals(self.stop),
@@ -272,7 +261,14 @@ class Trainer:
     def save(
         self, position: Position, optimiser: Any, named: dict[str, Parameter], *, finished: bool
     ) -> None:
-        """Copy the run's state, and begin to write it as a checkpoint."""
+        """Copy the run's state, and begin to write it as a checkpoint: rank 0 does, with what all know."""
+        rng = gather_rng(self.ranks)
+        self.ranks.on_first(lambda: self._save(position, optimiser, named, rng, finished=finished))
+
+    def _save(
+        self, position: Position, optimiser: Any, named: dict[str, Parameter], rng: dict[str, Tensor], *, finished: bool
+    ) -> None:
+        assert self._log is not None  # Rank 0's.
         tensors = self.model.state_dict()
         names = (self._own | self.learnt) & set(tensors)
         self.saver.save(
@@ -288,7 +284,7 @@ class Trainer:
                 weights={n: tensors[n].detach().to("cpu", copy=True) for n in sorted(names)}
                 | self._owned | owned_tensors(self.model),
                 optimiser=optimiser_tensors(optimiser, {id(p): n for n, p in named.items()}),
-                rng=read_rng(),
+                rng=rng,
                 recipe=self.recipe.to_dict(),
                 data=self._data,
                 finished=finished,
@@ -296,6 +292,17 @@ class Trainer:
         )
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append a line to the log, if all that was saved so far is safe."""
+        """Append a line to the log, on rank 0, if all that was saved so far is safe; else all end."""
+        self.ranks.on_first(lambda: self._append(line))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        assert self._log is not None  # Rank 0's.
         self.saver.check()
         self._log.write(line)
+
+    def told_to_stop(self) -> bool:
+        """Whether a signal asked any of the processes to stop; then all do."""
+        told = [number for number in self.ranks.gather(self.stop.number) if number is not None]
+        if told:
+            self.stop.number = told[0]
+        return bool(told)
