@@ -1,7 +1,7 @@
 """The two parts of a model whose pictures and texts meet in one space.
 
-Shape legend: B rows, T tokens, N texts or pairs, J width of the space, K tokens of a picture, E
-their width, V vocabulary.
+Shape legend: B rows, T tokens, N texts or pairs, M pictures, Q queries, J width of the space, K tokens of a
+picture, E their width, V vocabulary.
 """
 
 from __future__ import annotations

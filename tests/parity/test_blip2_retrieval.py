@@ -18,12 +18,16 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from sensorium.api import Model, load
-from sensorium.backbones.query_tower import QueryTower
+from sensorium.backbones.query_tower import QueryTower, QueryTowerConfig
 from sensorium.cli.main import app
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.sample import Message, Part, Sample
+from sensorium.fusion.match import MatchConfig
+from sensorium.input_projectors.linear import LinearConfig
+from sensorium.interop.families.blip2 import Blip2
 from sensorium.interop.hf import read_hf, same_tensors
+from sensorium.model.check import check_model
 from sensorium.model.joint import (
     joint_parts,
     matching_parts,
@@ -32,6 +36,7 @@ from sensorium.model.joint import (
     scaled_parts,
     text_vectors,
 )
+from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 
 FORMER = {"vocab_size": 264, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -288,6 +293,17 @@ def test_what_cannot_be_is_refused_by_name(pair: Pair, tmp_path: Path) -> None:
         matching_parts(pair.ours.network)
     with pytest.raises(ConfigError, match="blip2-represent"):
         scaled_parts(pair.ours.network)
+    with pytest.raises(ConfigError, match="sensorium import"):
+        QueryTowerConfig.tiny().build(tmp_path)
+    ours = pair.ours.network.config
+    wider = ours.model_copy(update={"backbone": ours.backbone.model_copy(update={"d_picture": 40})})
+    with pytest.raises(ConfigError, match="media of width 32 for a Q-Former over width 40"):
+        MultimodalModel(wider)
+    with pytest.raises(ConfigError, match="with this backbone: query_match"):
+        check_model(ours.model_copy(update={"fusion": MatchConfig()}))
+    lane = ours.lane("image").model_copy(update={"projector": LinearConfig()})
+    with pytest.raises(ConfigError, match="a projector lies between"):
+        Blip2().to_theirs(ours.model_copy(update={"lanes": {"image": lane}}))
     config = json.loads((pair.hf / "config.json").read_text())
     config["architectures"] = ["Blip2TextModelWithProjection"]
     (tmp_path / "config.json").write_text(json.dumps(config))
