@@ -15,6 +15,8 @@ class Place:
     local_rank: int
     """Among those of this machine: the number of its GPU."""
     local_world_size: int
+    starts: int
+    """How often `torchrun` started all of them again."""
 
     @property
     def first(self) -> bool:
@@ -25,7 +27,8 @@ class Place:
 def place() -> Place:
     """What the environment says."""
     rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
-    return Place(rank, world, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", world))
+    return Place(rank, world, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", world),
+                 _number("TORCHELASTIC_RESTART_COUNT", 0))  # fmt: skip
 
 
 def _number(name: str, default: int) -> int:

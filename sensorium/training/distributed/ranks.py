@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sensorium.core.errors import SensoriumError
 from sensorium.core.progress import Meter, progress
@@ -151,6 +153,12 @@ def joined() -> Generator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(here.local_rank)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    with alive():
+        store, rank, world = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+        if here.local_world_size == world:
+            # Processes that torchrun starts again find the addresses of the dead in its store, and call those in vain.
+            # (On several machines, whose counts may differ, only a new job helps.)
+            store = PrefixStore(f"start {here.starts}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     yield Ranks(here.rank, here.world_size)
     dist.destroy_process_group()
