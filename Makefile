@@ -21,7 +21,7 @@ demo: $(STAMP)
 	@$(BIN)/sensorium demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	@$(BIN)/ruff check sensorium tests benchmarks

@@ -83,8 +83,9 @@ class Trainer:
 
     def _load(self) -> Checkpoint | None:
         folder = self.options.folder / "checkpoint"
-        # What a crash left is put in order by one of them.
-        self.ranks.on_first(lambda: load_checkpoint(folder))
+        if self.ranks.world_size > 1:
+            # What a crash left is put in order by one of them.
+            self.ranks.on_first(lambda: load_checkpoint(folder))
         saved = load_checkpoint(folder)
         seen = self.ranks.gather(None if saved is None else [saved.stage, saved.step])
         if any(each != seen[0] for each in seen):
