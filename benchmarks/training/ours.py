@@ -107,9 +107,13 @@ def _plain_loss() -> None:
     CausalLM.head = property(lambda self: None)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class _Unfused(torch.optim.AdamW):
+    def __init__(self, params: Any, betas: tuple[float, float], fused: bool) -> None:
+        super().__init__(params, betas=betas, foreach=False)
+
+
 def _unfused() -> None:
-    whole = torch.optim.AdamW
-    torch.optim.AdamW = lambda made, betas, fused: whole(made, betas=betas, foreach=False)  # pyright: ignore
+    torch.optim.AdamW = _Unfused  # pyright: ignore[reportAttributeAccessIssue]
 
 
 OFF = {"dense_mask": _dense_mask, "plain_loss": _plain_loss, "unfused": _unfused}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sensorium.backbones.causal_lm import transformers_config
 from sensorium.backbones.cross_lm import BlipTextBackbone, no_prompts, only_media
 from sensorium.backbones.inserting import Inserted
-from sensorium.backbones.text_tower import no_words
+from sensorium.backbones.text_tower import WritesNothing
 from sensorium.core.batch import Batch
 from sensorium.core.parts import TextFrame
 from sensorium.nn.attention import segment_mask
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         self.config = arch
 
 
-class CrossTower(nn.Module):
+class CrossTower(WritesNothing, nn.Module):
     """embed -> layers over text, and over media where there are any -> hidden states."""
 
     def __init__(self, config: CrossTowerConfig, folder: Path | None = None) -> None:
@@ -104,22 +104,6 @@ class CrossTower(nn.Module):
     def matches(self, batch: Batch, media: CrossMedia) -> Tensor:
         """Scores of no match and of a match for every text in reading order, (N, 2)."""
         return self.matched(self.teacher_forced(self.embed(batch.input_ids_BT), batch, media), batch)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """A text tower has no scores of words.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise no_words()
-
-    def new_cache(self) -> Any:
-        """A text tower writes nothing.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise no_words()
 
 
 def firsts(hidden_BTD: Tensor, batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ pictures of a row (padded), D width, E width of a picture's tokens, J width of t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from sensorium.backbones.cross_lm import no_prompts, only_media
 from sensorium.backbones.cross_tower import firsts
 from sensorium.backbones.inserting import Inserted
-from sensorium.backbones.text_tower import no_words
+from sensorium.backbones.text_tower import WritesNothing
 from sensorium.core.batch import Batch, Features, Grid
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import BackboneConfig, TextFrame
@@ -109,7 +109,7 @@ class Reader(nn.Module):
         self.itm_head = nn.Linear(width, 2)
 
 
-class QueryTower(nn.Module):
+class QueryTower(WritesNothing, nn.Module):
     """embed -> layers over texts, and with queries over media where there are any -> hidden states."""
 
     def __init__(self, config: QueryTowerConfig) -> None:
@@ -212,24 +212,6 @@ class QueryTower(nn.Module):
         placed_BTD = self.embed(batch.input_ids_BT) + self.path.places(batch.positions_BT)
         queries_NQD, _ = self._together(placed_BTD, batch, media)
         return self.lm.itm_head(queries_NQD).mean(dim=1)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """A text tower has no scores of words.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise no_words()
-
-    def new_cache(self) -> Any:
-        """A text tower writes nothing.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise no_words()
-
-
 
 
 def _numbers(batch: Batch) -> Tensor:

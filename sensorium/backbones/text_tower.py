@@ -120,7 +120,27 @@ class TextTowerConfig(BackboneConfig):
         return TextTower(self, folder)
 
 
-class TextTower(nn.Module):
+class WritesNothing:
+    """What towers of texts answer where a language model would write."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """A text tower has no scores of words.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise no_words()
+
+    def new_cache(self) -> Any:
+        """A text tower writes nothing.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise no_words()
+
+
+class TextTower(WritesNothing, nn.Module):
     """embed -> layers -> hidden states; and of these one embedding for each text."""
 
     def __init__(self, config: TextTowerConfig, folder: Path | None = None) -> None:
@@ -192,22 +212,6 @@ class TextTower(nn.Module):
         follows_BT[:, :-1] = batch.segments_BT[:, 1:]
         last_BT = (batch.segments_BT > 0) & (follows_BT != batch.segments_BT)
         return self.lm.get_submodule(self.config.tower_kind.head)(hidden_BTD[last_BT])
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """A text tower has no scores of words.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise no_words()
-
-    def new_cache(self) -> Any:
-        """A text tower writes nothing.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise no_words()
 
 
 def no_words() -> ConfigError:

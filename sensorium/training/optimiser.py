@@ -78,7 +78,7 @@ def step_with(
     if not math.isfinite(norm):
         return norm
     divisor = max(1, count) / min(1.0, clip_norm / (norm + 1e-6))
-    if isinstance(optimiser, torch.optim.AdamW) and grads:
+    if optimiser.defaults.get("fused") and grads:
         # What a GradScaler sets for the same purpose.
         optimiser.grad_scale = torch.full((), divisor, device=grads[0].device)  # pyright: ignore[reportAttributeAccessIssue]
     else:
@@ -121,5 +121,5 @@ def restore_optimiser(
         parameter_name, _, key = name.rpartition("|")
         parameter = parameters[parameter_name]
         # AdamW's fused kernels count where the parameter is.
-        where = "cpu" if key == "step" and not isinstance(optimiser, torch.optim.AdamW) else parameter.device
+        where = "cpu" if key == "step" and not optimiser.defaults.get("fused") else parameter.device
         optimiser.state[parameter][key] = value.to(where)

@@ -71,13 +71,14 @@ class SpikeWatch:
         self._skip = sorted({*self._skip, *state.get("skip", [])})
         self._rewinds = max(self._rewinds, state.get("rewinds", 0))
 
-    def pass_over(self, stream: Any, state: Any) -> Any:
+    def pass_over(self, stream: Any, state: Any) -> tuple[Any, int, list[str]]:
         """Draw the batches to be left out, if they are next.
 
         Returns:
-            The mixture's state before the step that runs now.
+            The mixture's state before the step that runs now; how many samples were left out, and which rows of
+            theirs were bad.
         """
-        left_out, problems = 0, []
+        left_out, problems = 0, list[str]()
         while self._draw in self._skip:
             for _ in range(self._accumulate):
                 loaded = next(stream)
@@ -85,19 +86,13 @@ class SpikeWatch:
                 problems += loaded.problems
                 left_out += loaded.samples
             self._draw += 1
-        if left_out:
-            self._line["left_out_samples"] = left_out
-        if problems:
-            self._line["skipped_rows"] = problems
         self._draw += 1
-        return state
+        return state, left_out, problems
 
     def add_to(self, line: dict[str, Any]) -> None:
         """Put what happened since the last step into the log's line of this one."""
-        if self._line:
-            problems = [*self._line.pop("skipped_rows", []), *line.get("skipped_rows", [])]
-            line |= self._line | ({"skipped_rows": problems} if problems else {})
-            self._line = {}
+        line |= self._line
+        self._line = {}
 
     def look(self, line: dict[str, Any]) -> None:
         """Judge a step by its line in the log.

@@ -59,6 +59,7 @@ class StageRun:
         self.bad_in_row = 0
         self.cuts = CutCounter(stage.name, stage.max_length)
         self.last: dict[str, Any] = {}
+        self.stop_asked: int | None = None
         self.watch = SpikeWatch(None, stage.accumulate, stage.name)
 
     def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
@@ -86,11 +87,13 @@ class StageRun:
                 step += 1
                 self._stop_if_lost()
                 self._show(meter, step)
-                stopped = self.trainer.told_to_stop()
+                asked = self._asked_to_stop()
+                stopped = asked is not None
                 if step < steps and (stopped or step % stage.checkpoint_every == 0):
                     self._save(step, state, finished=False)
                 if step < steps and stopped:
                     self.trainer.ranks.on_first(self.trainer.saver.wait)
+                    self.trainer.stop.number = asked
                     self.trainer.stop.leave(f"stage {stage.name}, step {step} of {steps}")
         if self.index == len(self.trainer.recipe.stages) - 1:
             self._save(step, state, finished=True)
@@ -102,13 +105,17 @@ class StageRun:
         start = Position(self.index + 1, 0, MixtureState([0] * length))
         self.trainer.save(start, fresh, empty, finished=False)
 
+    def _asked_to_stop(self) -> int | None:
+        """The signal that came, if any: the same on all ranks."""
+        return self.stop_asked if self.trainer.ranks.world_size > 1 else self.trainer.stop.number
+
     def _logged_step(self, stream: Any, state: MixtureState, step: int) -> MixtureState:
         """One step at its learning rate, and its line in the log."""
         started = time.monotonic()
         factor = rate(self.stage.schedule, step, self.parts.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
-        line, state = self._step(stream, self.watch.pass_over(stream, state))
+        line, state = self._step(stream, state)
         line |= {"stage": self.stage.name, "step": step + 1, "lr_factor": factor,
                  "seconds": round(time.monotonic() - started, 4)}  # fmt: skip
         self.watch.add_to(line)
@@ -134,13 +141,17 @@ class StageRun:
         self.optimiser.zero_grad(set_to_none=True)
         mine, error = Tally(), None
         try:
+            state, mine.left_out, mine.problems = self.watch.pass_over(stream, state)
             for _ in range(self.stage.accumulate):
                 state = self._counted(next(stream), mine)
         except Exception as raised:
             # Others wait for this rank's word, and end with its message.
             error = raised
-        mine.reached = reached(learning)
+        mine.reached, mine.stop = reached(learning), self.trainer.stop.number
         step, masks = of_all(ranks, mine, error)
+        if ranks.world_size > 1:
+            # A signal that came to one of them later than this waits for the next step.
+            self.stop_asked = step.stop
         loss, norm = step.total / max(1, step.count), math.nan
         if math.isfinite(loss):
             sum_gradients(ranks, learning, masks)
@@ -148,6 +159,8 @@ class StageRun:
         named = step.means()
         line: dict[str, Any] = {"loss": loss, "grad_norm": norm, "samples": step.samples,
                                 "tokens": step.tokens, **named}  # fmt: skip
+        if step.left_out:
+            line["left_out_samples"] = step.left_out
         if step.problems:
             line["skipped_rows"] = step.problems
         line |= step.cut

@@ -236,10 +236,7 @@ class Trainer:
             self.save(Position(0, 0, state), optimiser, named, finished=False)
         self._saved = None
         share = replace(loader_options(stage), rank=self.ranks.rank, world_size=self.ranks.world_size)
-        loader = Loader(
-            parts.sources, parts.order, parts.processor, share,
-            transform=run.cuts.watching(None),
-        )  # fmt: skip
+        loader = Loader(parts.sources, parts.order, parts.processor, share, transform=run.cuts.watch)
         with (
             self.ranks.progress(stage.name, parts.steps) as meter,
             pictures_of(self.model, stage.picture_px),
@@ -300,10 +297,3 @@ class Trainer:
         assert self._log is not None  # Rank 0's.
         self.saver.check()
         self._log.write(line)
-
-    def told_to_stop(self) -> bool:
-        """Whether a signal asked any of the processes to stop; then all do."""
-        told = [number for number in self.ranks.gather(self.stop.number) if number is not None]
-        if told:
-            self.stop.number = told[0]
-        return bool(told)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from sensorium.core.batch import Example
 from sensorium.data.mixture import Pick
-
-Transform = Callable[[Example, Pick], Example]
 
 
 class CutCounter:
@@ -26,17 +24,12 @@ class CutCounter:
         self._lock = threading.Lock()
         self._said = False
 
-    def watching(self, then: Transform | None) -> Transform:
-        """A loader's transform that notes what was cut, and changes nothing beyond `then`."""
-
-        def watch(example: Example, pick: Pick) -> Example:
-            if example.truncated_tokens:
-                with self._lock:
-                    cut = self._cut.get(pick.number, 0)
-                    self._cut[pick.number] = cut + example.truncated_tokens
-            return example if then is None else then(example, pick)
-
-        return watch
+    def watch(self, example: Example, pick: Pick) -> Example:
+        """A loader's transform that notes what was cut, and changes nothing."""
+        if example.truncated_tokens:
+            with self._lock:
+                self._cut[pick.number] = self._cut.get(pick.number, 0) + example.truncated_tokens
+        return example
 
     def of(self, numbers: Iterable[int]) -> dict[str, int]:
         """What was cut in the picks of these numbers: a part of the log's line, empty where

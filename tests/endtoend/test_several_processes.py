@@ -193,6 +193,44 @@ def test_an_error_on_one_ends_all_with_its_message(tmp_path: Path, monkeypatch: 
     assert len(read_log(tmp_path / "run" / "log.jsonl")) == 3
 
 
+def test_a_signal_to_one_stops_and_saves_all(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = StageRun._counted
+
+    def signalled(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+        if self.trainer.ranks.rank == 1 and self.watch._draw == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, loaded, tally)
+
+    monkeypatch.setattr(StageRun, "_counted", signalled)
+    for code, said in on_processes(2, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S):
+        assert code == 1
+        assert "StoppedError: stage align, step 2 of 3: stopped by SIGTERM, and saved" in said
+    monkeypatch.setattr(StageRun, "_counted", real)
+    together(3, tiny(), tmp_path / "run", resume=True)
+    same(alone, tmp_path / "run")
+
+
+def test_all_go_back_over_a_spike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = StageRun._counted
+
+    def spiking(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+        state = real(self, loaded, tally)
+        if self.index == 0 and self.watch._draw == 6:
+            tally.total *= 10
+        return state
+
+    monkeypatch.setattr(StageRun, "_counted", spiking)
+    recipe = tiny("stages.align.spikes={factor: 2.5, window: 3, rewind: true}", "stages.align.steps=8",
+                  "stages.align.checkpoint_every=4", "stages.instruct.steps=1")  # fmt: skip
+    train(recipe, tmp_path / "one")
+    together(2, recipe, tmp_path / "two")
+    same(tmp_path / "one", tmp_path / "two")
+    for run in ("one", "two"):
+        lines = read_log(tmp_path / run / "log.jsonl")
+        assert [x["rewound"]["from_step"] for x in lines if "rewound" in x] == [6]
+        assert sum(x.get("left_out_samples", 0) for x in lines) == 3
+
+
 def test_a_failed_checkpoint_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left")

@@ -20,12 +20,16 @@ class Tally:
     samples: int = 0
     tokens: int = 0
     problems: list[str] = field(default_factory=list[str])
+    left_out: int = 0
+    """Samples that were passed over because they spiked."""
     cut: dict[str, int] = field(default_factory=dict[str, int])
     """What `max_length` cut off: a part of the log's line."""
     batches: list[tuple[int, dict[str, float]]] = field(default_factory=list[tuple[int, dict[str, float]]])
     """Of each batch its learned tokens, and means over them that are logged."""
     reached: str = "0"
     """Which parameters have a gradient (`distributed/gradients.py`)."""
+    stop: int | None = None
+    """A signal that asks the run to end."""
 
     def means(self) -> dict[str, float]:
         """Means that are logged, over the step's batches."""
@@ -63,6 +67,8 @@ def _summed(tallies: Sequence[Tally]) -> Tally:
         whole.count += each.count
         whole.samples += each.samples
         whole.tokens += each.tokens
+        whole.left_out += each.left_out
+        whole.stop = each.stop if whole.stop is None else whole.stop
         whole.problems += each.problems
         for key, value in each.cut.items():
             whole.cut[key] = whole.cut.get(key, 0) + value
