@@ -272,23 +272,47 @@ def test_what_compares_rows_is_refused(tmp_path: Path) -> None:
         assert "objective 'contrastive' on 2 processes" in said
 
 
-def test_torchrun_restarts_a_job_whose_process_was_killed(tmp_path: Path) -> None:
-    """The command line under `torchrun`: `kill -9` of one process ends the other, and the job that is started again ends
-    as if nothing had happened."""
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int) -> None:
+    """With nobody who watches over them, and rank 0 being the one that the others met at: they notice at once."""
+    real = StageRun._counted
+    at = tmp_path / "at"
+
+    def dying(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+        if self.trainer.ranks.rank == killed and self.index == 1:
+            at.write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, loaded, tally)
+
+    monkeypatch.setattr(StageRun, "_counted", dying)
+    ends = on_processes(3, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S)
+    assert time.time() - float(at.read_text()) < END_S / 6
+    assert [code for code, _ in ends] == [-signal.SIGKILL if rank == killed else 1 for rank in range(3)]
+    assert all("another process of this run ended" in said for rank, (_, said) in enumerate(ends) if rank != killed)
+
+
+def test_a_job_whose_process_was_killed_is_started_again(tmp_path: Path) -> None:
+    """The command line under `torchrun`: `kill -9` of one process ends the other, and the job that is started again goes on
+    and ends as if nothing had happened."""
     folder = tmp_path / "run"
-    more = ("stages.instruct.steps=60", "stages.instruct.checkpoint_every=2")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-    train_it = ["-m", "sensorium.cli.main", "train", "tiny", "--resume", "--out", str(folder), *SHORT, *more]
-    job = subprocess.Popen([sys.executable, *launch, *train_it], env={**os.environ, "OMP_NUM_THREADS": "1"},
+    more = ("stages.instruct.steps=18", "stages.instruct.checkpoint_every=2")
+    launch = [sys.executable, "-m", "sensorium.cli.main", "launch", "--processes", "2", "--restarts", "1"]
+    job = subprocess.Popen([*launch, "--", "train", "tiny", "--out", str(folder), *SHORT, *more], env={**os.environ, "OMP_NUM_THREADS": "1"},
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    try:
+
+    def until(steps: int) -> None:
         deadline = time.monotonic() + END_S
-        while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < 8:
+        while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < steps:
             assert time.monotonic() < deadline
             assert job.poll() is None, job.communicate()[0]
-            time.sleep(0.02)
+            time.sleep(0.01)
+
+    try:
+        until(1)
+        # `launch` became torchrun.
         workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
         assert len(workers) == 2
+        until(8)
         os.kill(int(workers[1]), signal.SIGKILL)
         said, _ = job.communicate(timeout=END_S)
     finally:

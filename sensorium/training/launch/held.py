@@ -18,20 +18,28 @@ SAVES_S = 60
 """How long it has to finish its step and save."""
 
 
+def hold() -> None:
+    """From now on, end with the process that started this one."""
+    threading.Thread(target=_watch, daemon=True).start()
+
+
 def _watch() -> None:
     while os.read(0, 1024):
         pass
-    os.write(2, b"\nthe process that started this one is gone\n")
+    # Nobody reads any more, and a word into a broken pipe would be an error in the midst of saving.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SAVES_S)
     os._exit(128 + signal.SIGTERM)
 
 
 def main() -> None:
-    """Run the command line, watched."""
+    """Run the command line, held."""
     from sensorium.cli.main import main as sensorium
 
-    threading.Thread(target=_watch, daemon=True).start()
+    hold()
     sys.argv[0] = "sensorium"
     sensorium()
 

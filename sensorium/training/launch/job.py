@@ -56,7 +56,7 @@ class Ending:
 def watch(ranks: Sequence[Rank], stop: StopRequest, say: Say) -> list[Ending]:
     """Wait for all processes, in the order in which they end; prints what rank 0 says.
 
-    Where one fails, the others have `GRACE_S` to end by themselves. A signal in `stop` goes to all of them.
+    Where one fails, the others have `GRACE_S` to end by themselves. A signal in `stop` goes to all of them as SIGTERM.
     """
     coming = {rank.follow(): number for number, rank in enumerate(ranks)}
     tails, endings = [""] * len(ranks), list[Ending]()
@@ -68,7 +68,7 @@ def watch(ranks: Sequence[Rank], stop: StopRequest, say: Say) -> list[Ending]:
             try:
                 heard = future.result()
             except Exception as lost:
-                endings.append(Ending(number, -signal.SIGKILL, f"its worker is lost: {str(lost).strip()}", cleared))
+                endings.append(Ending(number, -signal.SIGKILL, f"its worker is lost ({_why(lost)})", cleared))
                 continue
             for stream, text in heard.pieces:
                 if number == 0:
@@ -81,7 +81,8 @@ def watch(ranks: Sequence[Rank], stop: StopRequest, say: Say) -> list[Ending]:
                 endings.append(Ending(number, heard.code, tails[number].strip(), cleared))
         if stop.number is not None and not told_to_stop:
             told_to_stop = True
-            _send(ranks, coming.values(), stop.number)
+            # Whatever came: a cluster's workers ignore Ctrl-C, and so would what they started.
+            _send(ranks, coming.values(), signal.SIGTERM)
         if deadline == float("inf") and not cleared and any(each.code for each in endings):
             deadline = time.monotonic() + GRACE_S
         if coming and time.monotonic() > deadline:
@@ -114,7 +115,7 @@ def run_job(
         codes = {each.code for each in endings}
         if codes == {0}:
             return
-        if stop.number is not None and codes <= {0, 128 + stop.number, -stop.number}:
+        if stop.number is not None and codes <= {0, 128 + signal.SIGTERM, -signal.SIGTERM}:
             raise stopped(stop.number, f"all {len(endings)} processes have ended")
         dead = next((each for each in endings if each.killed), None)
         if dead is None or stop.number is not None or starts == restarts:
@@ -143,6 +144,12 @@ def failure(endings: Sequence[Ending]) -> SensoriumError:
     error = SensoriumError(_cause(blamed), fix="the last checkpoint is whole, go on with --resume" if blamed.killed else None)
     error.exit_code = blamed.code if blamed.code > 0 else 128 - blamed.code
     return error
+
+
+def _why(lost: Exception) -> str:
+    """The first sentences of each paragraph: a cluster adds numbers of its own, and guesses."""
+    lines = [line for line in str(lost).splitlines() if line[:1].strip()]
+    return " ".join(line.partition(". ")[0].rstrip(".") + "." for line in lines)[:TAIL] or type(lost).__name__
 
 
 def _cause(ending: Ending) -> str:
