@@ -301,7 +301,7 @@ def test_a_job_whose_process_was_killed_is_started_again(tmp_path: Path) -> None
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
     def until(steps: int) -> None:
-        deadline = time.monotonic() + END_S
+        deadline = time.monotonic() + 2 * END_S
         while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < steps:
             assert time.monotonic() < deadline
             assert job.poll() is None, job.communicate()[0]
@@ -314,7 +314,7 @@ def test_a_job_whose_process_was_killed_is_started_again(tmp_path: Path) -> None
         assert len(workers) == 2
         until(8)
         os.kill(int(workers[1]), signal.SIGKILL)
-        said, _ = job.communicate(timeout=END_S)
+        said, _ = job.communicate(timeout=2 * END_S)
     finally:
         job.kill()
     assert job.returncode == 0, said

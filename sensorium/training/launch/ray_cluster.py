@@ -11,6 +11,7 @@ to. (https://docs.ray.io/en/latest/ray-security/token-auth.html)
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -110,6 +111,8 @@ def connected(address: str | None, token_file: str | None) -> Generator[Any]:
         SensoriumError: no cluster answers there, or it refuses the token.
     """
     _choose_token(token_file)
+    if address == "local":
+        _own_token()
     # What Ray will do in later releases, it says at each start; GPUs are told to the processes by hand.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None and address != "local":
@@ -149,6 +152,15 @@ def _choose_token(token_file: str | None) -> None:
     # Ray ends the whole process where there is none.
     if named is not None and not (Path(named).is_file() and Path(named).read_text().strip()):
         raise ConfigError(f"there is no token in the file {named}", fix=f"put the cluster's into it, or a new one: {NEW_TOKEN}")
+
+
+def _own_token() -> None:
+    """A token for clusters of this user, where there is none. Ray would write one that everybody on the machine may read."""
+    path = Path.home() / ".ray" / "auth_token"
+    if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH") and not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
 
 
 def _refused(why: str) -> SensoriumError:
