@@ -90,8 +90,8 @@ def torchrun(command: Sequence[str], options: LaunchOptions) -> list[str]:
 
 
 def _on_ray(command: Sequence[str], options: LaunchOptions) -> None:
-    from sensorium.training.launch.job import run_job
-    from sensorium.training.launch.ray_cluster import ClusterJob, connected, seated
+    from sensorium.cli.launch.job import run_job
+    from sensorium.cli.launch.ray_cluster import ClusterJob, connected, seated
     from sensorium.training.signals import StopRequest, watch_signals
 
     job = ClusterJob(command, options.processes, options.gpus, os.getcwd())

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import typer.testing
 
+from sensorium.cli.launch import job
+from sensorium.cli.launch.child import Child, Heard
+from sensorium.cli.launch.job import run_job, watch
+from sensorium.cli.launch.seats import Seat, by_machine, environments
 from sensorium.cli.launching import LaunchOptions, launch_command, torchrun, with_address
 from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError, MissingDependencyError, SensoriumError, StoppedError
 from sensorium.training.distributed.place import Place, place
-from sensorium.training.launch import job
-from sensorium.training.launch.child import Child, Heard
-from sensorium.training.launch.job import run_job, watch
-from sensorium.training.launch.seats import Seat, by_machine, environments
 from sensorium.training.signals import StopRequest
 
 SEATS = [Seat("b", "10.0.0.2", ("3",)), Seat("a", "10.0.0.1", ("0",)), Seat("b", "10.0.0.2", ("1",))]
@@ -224,7 +224,7 @@ def test_a_process_is_heard_to_its_end(tmp_path: Path) -> None:
 def test_a_process_ends_with_its_holder() -> None:
     """Also where nobody reads any more what it says."""
     script = (
-        "import os, signal, sys, time\nfrom sensorium.training.launch.held import hold\n"
+        "import os, signal, sys, time\nfrom sensorium.cli.launch.held import hold\n"
         "def note(*_):\n    os.write(2, b'saving')\n    os._exit(7)\n"
         "signal.signal(signal.SIGTERM, note)\nhold()\nos.write(1, b'x')\ntime.sleep(30)"
     )

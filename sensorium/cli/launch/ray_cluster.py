@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sensorium.cli.launch.child import Child, Heard
+from sensorium.cli.launch.job import Say, stopped
+from sensorium.cli.launch.seats import Seat, by_machine, environments
 from sensorium.core.errors import ConfigError, MissingDependencyError, SensoriumError
-from sensorium.training.launch.child import Child, Heard
-from sensorium.training.launch.job import Say, stopped
-from sensorium.training.launch.seats import Seat, by_machine, environments
 from sensorium.training.signals import StopRequest
 
 FOLLOW_S = 1.0

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from sensorium.cli.launch.child import Heard
 from sensorium.core.errors import SensoriumError, StoppedError
-from sensorium.training.launch.child import Heard
 from sensorium.training.signals import StopRequest
 
 GRACE_S = 30

@@ -1,6 +1,6 @@
 """`sensorium`, held by the process that started it: when that one dies, this one saves and ends.
 
-    python -m sensorium.training.launch.held ARGUMENTS
+    python -m sensorium.cli.launch.held ARGUMENTS
 
 A cluster takes a worker for dead and gives its GPU to the next one, but what the worker had started would live on.
 Standard input is a pipe that the holder never writes to: it ends with the holder, however that ends.

@@ -17,7 +17,7 @@ from typing import IO
 
 from sensorium.core.errors import ConfigError
 
-HELD = "sensorium.training.launch.held"
+HELD = "sensorium.cli.launch.held"
 ENDS_S = 5
 """How long the rest of what an ended process said is waited for: a process of its own may hold the pipe open."""
 
