@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ sys.stdin.read()
 """
 RECIPE = ("tiny", "stages.align.steps=3", "stages.instruct.steps=24", "stages.instruct.checkpoint_every=2",
           "stages.align.workers=0", "stages.instruct.workers=0")  # fmt: skip
-END_S = 60
+START_S, END_S = 180, 60
 CLOSE = 1e-5
 
 
@@ -52,21 +52,35 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"RAY_AUTH_MODE": "token", "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "SENSORIUM_CACHE": str(folder / "cache")}
 
 
-def launch(folder: Path, cluster: str, out: str, *options: str, token: str = "token", recipe: tuple[str, ...] = RECIPE) -> subprocess.Popen[str]:
-    words = ["--ray", cluster, "--token-file", token, "-n", "2", *options, "--", "train", *recipe, "--out", out]
-    return subprocess.Popen([sys.executable, "-m", "sensorium.cli.main", "launch", *words], cwd=folder, env=environment(folder),
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+Launch = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def launch(folder: Path, cluster: str) -> Iterator[Launch]:
+    """Start a job; one that a failed test leaves gives its place back."""
+    jobs: list[subprocess.Popen[str]] = []
+
+    def start(out: str, *options: str, token: str = "token", recipe: tuple[str, ...] = RECIPE) -> subprocess.Popen[str]:
+        words = ["--ray", cluster, "--token-file", token, "-n", "2", *options, "--", "train", *recipe, "--out", out]
+        jobs.append(subprocess.Popen([sys.executable, "-m", "sensorium.cli.main", "launch", *words], cwd=folder, env=environment(folder),
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # fmt: skip
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.kill()
+        job.wait()
 
 
 def rank_1(run: Path, job: subprocess.Popen[str]) -> int:
     """The process of rank 1, once some steps are behind it."""
-    deadline = time.monotonic() + END_S
+    deadline = time.monotonic() + START_S
     while not (run / "log.jsonl").exists() or len(read_log(run / "log.jsonl")) < 8:
         assert time.monotonic() < deadline
         assert job.poll() is None, job.communicate()
         time.sleep(0.05)
     held = subprocess.run(["pgrep", "-f", f"launch.held .* --out {run.name}$"], capture_output=True, text=True, check=True).stdout.split()
-    found = [int(p) for p in held if b"RANK=1\0" in Path(f"/proc/{p}/environ").read_bytes().replace(b"LOCAL_RANK", b"")]
+    found = [int(p) for p in held if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{p}/environ").read_bytes()]
     assert len(found) == 1
     return found[0]
 
@@ -84,13 +98,13 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("who", ["process", "worker"])
-def test_a_killed_process_or_worker_starts_the_job_again(folder: Path, cluster: str, alone: list[float], who: str) -> None:
+def test_a_killed_process_or_worker_starts_the_job_again(folder: Path, launch: Launch, alone: list[float], who: str) -> None:
     """Also where Ray's worker dies and the process that it started does not: it would hold its GPU."""
-    job = launch(folder, cluster, f"again-{who}", "--restarts", "1")
+    job = launch(f"again-{who}", "--restarts", "1")
     process = rank_1(folder / f"again-{who}", job)
     parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(process if who == "process" else parent, signal.SIGKILL)
-    said, errors = job.communicate(timeout=2 * END_S)
+    said, errors = job.communicate(timeout=START_S + END_S)
     assert job.returncode == 0, errors
     assert "process 1 was killed by SIGKILL" in errors
     assert errors.count("stage align: 3 steps") == 2
@@ -98,8 +112,8 @@ def test_a_killed_process_or_worker_starts_the_job_again(folder: Path, cluster: 
     assert losses(folder / f"again-{who}") == pytest.approx(alone, rel=CLOSE)
 
 
-def test_a_signal_ends_all_and_saves(folder: Path, cluster: str) -> None:
-    job = launch(folder, cluster, "stopped")
+def test_a_signal_ends_all_and_saves(folder: Path, launch: Launch) -> None:
+    job = launch("stopped")
     process = rank_1(folder / "stopped", job)
     job.send_signal(signal.SIGINT)
     _, errors = job.communicate(timeout=END_S)
@@ -108,8 +122,8 @@ def test_a_signal_ends_all_and_saves(folder: Path, cluster: str) -> None:
     assert not Path(f"/proc/{process}").exists()
 
 
-def test_the_processes_end_with_the_launcher(folder: Path, cluster: str) -> None:
-    job = launch(folder, cluster, "left")
+def test_the_processes_end_with_the_launcher(folder: Path, launch: Launch) -> None:
+    job = launch("left")
     process = rank_1(folder / "left", job)
     job.kill()
     job.communicate(timeout=END_S)
@@ -119,14 +133,14 @@ def test_the_processes_end_with_the_launcher(folder: Path, cluster: str) -> None
         time.sleep(0.1)
 
 
-def test_an_error_ends_the_job_with_its_code_and_message(folder: Path, cluster: str) -> None:
-    _, errors = (job := launch(folder, cluster, "bad", recipe=("tinny",))).communicate(timeout=END_S)
+def test_an_error_ends_the_job_with_its_code_and_message(launch: Launch) -> None:
+    _, errors = (job := launch("bad", recipe=("tinny",))).communicate(timeout=START_S)
     assert job.returncode == 2
     assert errors.count("error: unknown recipe 'tinny'") == 1
 
 
-def test_another_token_is_refused(folder: Path, cluster: str) -> None:
-    _, errors = (job := launch(folder, cluster, "no", token="wrong")).communicate(timeout=END_S)
+def test_another_token_is_refused(folder: Path, launch: Launch) -> None:
+    _, errors = (job := launch("no", token="wrong")).communicate(timeout=START_S)
     assert job.returncode == 1
     assert errors.startswith("error: the Ray cluster was not entered: the token is not the cluster's. ")
     assert not (folder / "no").exists()
