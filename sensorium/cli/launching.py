@@ -52,7 +52,7 @@ def launch(
     command: Annotated[list[str], typer.Argument(metavar="-- train RECIPE ...", help="What every process runs, behind `--`.")],
     processes: Annotated[int, typer.Option("--processes", "-n", min=1, help="How many; one for each GPU.")] = 1,
     restarts: Annotated[int, typer.Option(min=0, help="How often the job is started again from its last checkpoint.")] = 0,
-    ray: Annotated[str | None, typer.Option(metavar="[ADDRESS]", help="On a Ray cluster: HOST:PORT, ray://HOST:PORT, local (a new one, here); none: the one that runs here.")] = None,
+    ray: Annotated[str | None, typer.Option(metavar="[ADDRESS]", help="On a Ray cluster: HOST:PORT, local (a new one, here); none: the one that this machine belongs to.")] = None,
     gpus_per_process: Annotated[int | None, typer.Option(min=0, max=1, help="--ray: 0 or 1; default: 1 where the cluster has GPUs.")] = None,
     token_file: Annotated[str | None, typer.Option(help="--ray: holds the cluster's token; default: as Ray finds it.")] = None,
 ) -> None:
