@@ -1,0 +1,37 @@
+"""The README's figures of training speed are those of the results that lie in the tree."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def figures() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "figures.py")))
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_page_says_what_was_measured(figures: SimpleNamespace, name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert figures.with_figures(page, figures.PAGES[name]) == page, "run: python benchmarks/figures.py"
+
+
+def test_other_results_make_another_page(figures: SimpleNamespace, tmp_path: Path) -> None:
+    one = {"ratio": {f"ours/{peer}": {"median": 2.5, "low": 2.0, "high": 3.0} for peer in ("trainer", "trl")},
+           "rates": {"ours": {"tokens_per_s": 1234.5}}, "share_of_limit": 0.71,
+           "peak_mb": {"ours": 1024, "trainer": 2048, "trl": 4096}}  # fmt: skip
+    result = {"processor": "P", "threads": 1, "date": "2000-01-01", "shapes": {"tiny": {"stage 2": one, "loss_difference": 0}}}
+    (tmp_path / "training-p.json").write_text(json.dumps(result))
+    page = "a\n" + "".join(figures.MARKS) + "b\n"
+    made = figures.with_figures(page, figures.PAGES["README.md"], tmp_path)
+    assert (made[:2], made[-2:]) == ("a\n", "b\n")
+    assert "| tiny, stage 2 | 2.50 × (2.00 – 3.00) | 2.50 × (2.00 – 3.00) | 1,234 | 71% | 1.0, 2.0, 4.0 GiB |" in made
+    with pytest.raises(ValueError, match="training figures"):
+        figures.with_figures("no marks", figures.PAGES["README.md"], tmp_path)
