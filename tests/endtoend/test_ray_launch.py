@@ -49,7 +49,7 @@ def cluster(folder: Path) -> Iterator[str]:
 def environment(folder: Path) -> dict[str, str]:
     """Of a user who has no token of his own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_AUTH_MODE": "token", "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "SENSORIUM_CACHE": str(folder / "cache")}
+    return kept | {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0", "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "SENSORIUM_CACHE": str(folder / "cache")}
 
 
 Launch = Callable[..., subprocess.Popen[str]]

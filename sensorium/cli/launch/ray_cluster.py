@@ -113,6 +113,8 @@ def connected(address: str | None, token_file: str | None) -> Generator[Any]:
     _choose_token(token_file)
     if address == "local":
         _own_token()
+        # Ray's workers make way for everything else on the machine, and training would with them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     # What Ray will do in later releases, it says at each start; GPUs are told to the processes by hand.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None and address != "local":
