@@ -1,6 +1,6 @@
 """Peak memory of stage 2 on rows of 4,096 tokens, ours beside TRL's `SFTTrainer`, on identical weights and samples.
 
-    python benchmarks/training/memory.py [--shapes tiny 222M] [--steps 4]
+    python benchmarks/training/memory.py [--shapes tiny 222M] [--steps 2]
 
 One conversation of 4,096 tokens, with one picture and many answers, is one optimiser step of either side. Each runs twice: with
 activations kept, and with layers that run again in the backward pass. TRL computes its loss in chunks by itself, and packs no rows
@@ -31,7 +31,7 @@ from sensorium.interop.hf import import_hf
 from sensorium.interop.saved import load_model
 
 ROW_TOKENS = 4096
-SAMPLES = 4
+SAMPLES = 2
 KEPT, AGAIN = "activations kept", "layers run again"
 OURS = {KEPT: ["recompute='off'"], AGAIN: ["recompute='on'"]}
 TRL = {KEPT: ["gradient_checkpointing=false"], AGAIN: ["gradient_checkpointing=true"]}
@@ -83,42 +83,45 @@ def state_mb(work: Path) -> int:
 
 
 def measure(name: str, command: list[str], work: Path, steps: int) -> Side:
-    """Run one side alone, for so many steps."""
-    side = Side(name, command, 1, work / f"{name.replace(' ', '-').replace(',', '')}.log", heap={})
+    """Run one side alone, for so many steps; from the second on the moments are there, and all is as in any later one."""
+    side = Side(name, command, 1, work / f"{name.replace(', ', '-').replace(' ', '-')}.log", heap={})
     side.start()
-    side.turn(steps - 1)
+    for _ in range(steps - 1):
+        side.turn(1)
     side.stop()
+    print(f"  {name:24s} {side.peak_mb:6d} MB  {side.rates['tokens_per_s']:.0f} tokens/s", flush=True)
     return side
 
 
 def compare(shape: Shape, work: Path, python: str, options: argparse.Namespace) -> dict[str, Any]:
     common = ["--work", str(work), "--shape", shape.name, "--stage", "2", "--threads", "1"]
     state = state_mb(work)
-    sides = [measure(f"ours, {way}", [sys.executable, "ours.py", *common, "--set", "batch_size=1",
-                                      f"max_length={ROW_TOKENS}", *settings], work, options.steps)
-             for way, settings in OURS.items()]  # fmt: skip
-    sides += [measure(f"trl, {way}", [python, "hf.py", "--peer", "trl", *common, "--passes", "1", "--set", "per_device_train_batch_size=1",
-                                      *settings], work, options.steps) for way, settings in TRL.items()]  # fmt: skip
-    found = {side.name: {"peak_mb": side.peak_mb, "above_mb": side.peak_mb - state, **side.rates} for side in sides}
-    for side in sides:
-        print(f"  {shape.name}  {side.name:24s} {side.peak_mb:6d} MB  {side.peak_mb - state:6d} MB above  "
-              f"{side.rates['tokens_per_s']:.0f} tokens/s", flush=True)  # fmt: skip
-    leanest = {who: min(found[f"{who}, {way}"]["peak_mb"] for way in (KEPT, AGAIN)) for who in ("ours", "trl")}
+    print(f"{shape.name}: {state} MB of weights, gradients and moments", flush=True)
+    sides: list[Side] = []
+    for way in options.ways:
+        sides += [
+            measure(f"ours, {way}", [sys.executable, "ours.py", *common, "--set", "batch_size=1",
+                                     f"max_length={ROW_TOKENS}", *OURS[way]], work, options.steps),
+            measure(f"trl, {way}", [python, "hf.py", "--peer", "trl", *common, "--passes", "1", "--set",
+                                    "per_device_train_batch_size=1", *TRL[way]], work, options.steps),
+        ]  # fmt: skip
+    peaks = {side.name: side.peak_mb for side in sides}
+    ours, trl = (min(mb for name, mb in peaks.items() if name.startswith(who)) for who in ("ours", "trl"))
+    ratios = {f"{way}/{way}": peaks[f"ours, {way}"] / peaks[f"trl, {way}"] for way in options.ways}
+    ratios |= {f"leanest/{way}": ours / peaks[f"trl, {way}"] for way in options.ways}
     return {
-        "row_tokens": ROW_TOKENS, "state_mb": state, "sides": found,
-        "ratio": {
-            "leanest/leanest": round(leanest["ours"] / leanest["trl"], 3),
-            "leanest/leanest, above state": round((leanest["ours"] - state) / (leanest["trl"] - state), 3),
-            "leanest/kept": round(leanest["ours"] / found[f"trl, {KEPT}"]["peak_mb"], 3),
-            "kept/kept": round(found[f"ours, {KEPT}"]["peak_mb"] / found[f"trl, {KEPT}"]["peak_mb"], 3),
-        },
+        "row_tokens": ROW_TOKENS, "state_mb": state,
+        "sides": {side.name: {"peak_mb": side.peak_mb, "above_mb": side.peak_mb - state, **side.rates} for side in sides},
+        "ratio": {name: round(value, 3) for name, value in ratios.items()},
+        "ratio_above_state": round((ours - state) / (trl - state), 3),
     }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--ways", nargs="+", choices=(AGAIN, KEPT), default=[AGAIN, KEPT])
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")
     options = parser.parse_args()

@@ -17,6 +17,7 @@ from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
+from sensorium.model.compiled import check_compiler, compilable
 from sensorium.model.device import to_device
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
@@ -73,6 +74,8 @@ def prepare_stage(
         raise ConfigError(
             f"max_length {stage.max_length}", expected=f"at most {limit}, the LLM's positions" + " without the prefix's" * (limit < longest)
         )
+    if stage.compile:
+        check_compiler(model.device)
     if is_quantised(model.config):
         check_quantised_run(model.device, [learn.part for learn in stage.learns])
     if any(s.loss_weight != 1 for s in stage.data) and not stage.objective.weighs_tokens:
@@ -199,6 +202,7 @@ def probe_stage(
         loss=loss,
         rates=_layer_rates(stage, groups),
         groups=group_parameters(groups),
+        compiled=len(compilable(model)) if stage.compile else 0,
     )
 
 
