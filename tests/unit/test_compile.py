@@ -67,8 +67,11 @@ def test_gradients_names_and_programs() -> None:
             for batch, wanted in zip(batches, plain, strict=True):
                 found = gradients(model, batch)
                 assert found.keys() == wanted.keys()
+                # Some gradients are rounding alone: a bias of keys moves no attention.
+                faint = 1e-7 * max(float(value.abs().max()) for value in wanted.values())
                 for name, value in wanted.items():
-                    torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5 * float(value.abs().max()), msg=name)
+                    limit = 1e-5 * float(value.abs().max()) + faint
+                    torch.testing.assert_close(found[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
                 programs.append(counters["stats"]["unique_graphs"])
     # Norms and feed-forward parts, and both once more in training mode: no other length makes another program.
     assert 0 < programs[0] == programs[3]
