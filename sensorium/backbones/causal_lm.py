@@ -212,7 +212,8 @@ class CausalLM(nn.Module):
         """Hidden states of whole rows, answers included, (B, T, D)."""
         plain = insert is None and batch.places_3BT is None and self.prefix_tuning is None
         if plain and can_segment(self.lm) and not embeds_BTD.is_cuda:
-            layout = layout_of(batch.segments_BT, batch.branches_BT)
+            wanted_BT = batch.in_front_of_learned() if batch.answers_only else None
+            layout = layout_of(batch.segments_BT, batch.branches_BT, wanted_BT)
             return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)
         return self(
             embeds_BTD,

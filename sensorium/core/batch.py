@@ -220,7 +220,8 @@ class Batch:
     the place of `positions_BT` in the LLM's rotation of queries and keys; masks go by the latter.
     `padded_left` says whether any row has padding in front.
     `loss_weights_BT` multiply the losses of tokens; None: all weigh 1. `loss_count` is what their sum
-    is divided by; None: the number of learned tokens.
+    is divided by; None: the number of learned tokens. `answers_only`: nobody looks at hidden states
+    but those in front of learned tokens, and what an LLM returns elsewhere may be anything.
     """
 
     input_ids_BT: Tensor
@@ -237,6 +238,13 @@ class Batch:
     padded_left: bool = False
     loss_weights_BT: Tensor | None = None
     loss_count: int | None = None
+    answers_only: bool = False
+
+    def in_front_of_learned(self) -> Tensor:
+        """(B, T) True at tokens whose next one is learned."""
+        before_BT = self.learn_BT.roll(-1, dims=1)
+        before_BT[:, -1] = False
+        return before_BT
 
     def last_positions(self) -> Tensor:
         """(B,) the position behind which an answer to each row goes on; rows end together."""

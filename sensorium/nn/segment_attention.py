@@ -4,7 +4,7 @@ Packed rows are laid behind each other as one row of real tokens. Every sample t
 that the work is the sum of the samples' own triangles instead of whole squares of rows.
 
 Shape legend: B rows, T tokens of a row, N real tokens of all rows, H query heads, G key heads, E width of a head, L tokens of
-a sample, D width.
+a sample, M wanted tokens, D width.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Layout:
     """Per sample (1, 1, L, L), True where allowed; None: causal."""
     shape: tuple[int, int]
     """Rows and tokens of the packed rows."""
+    wanted_M: Tensor | None = None
+    """Places among the real tokens whose last states are asked for; None: all."""
 
     def flat(self, x_BTD: Tensor) -> Tensor:
         """(B, T, ...) -> (1, N, ...), real tokens alone."""
@@ -37,20 +39,22 @@ class Layout:
         return (flat if len(flat) == len(self.real_N) else flat[self.real_N])[None]
 
     def rows(self, x_1ND: Tensor) -> Tensor:
-        """(1, N, D) -> (B, T, D), zero at padding."""
+        """(1, N, D), or (1, M, D) of the wanted ones -> (B, T, D), zero elsewhere."""
         count = self.shape[0] * self.shape[1]
         flat = x_1ND[0]
         if len(flat) < count:
-            flat = flat.new_zeros(count, flat.shape[1]).index_copy(0, self.real_N, flat)
+            places = self.real_N if self.wanted_M is None else self.real_N[self.wanted_M]
+            flat = flat.new_zeros(count, flat.shape[1]).index_copy(0, places, flat)
         return flat.unflatten(0, self.shape)
 
 
-def layout_of(segments_BT: Tensor, branches_BT: Tensor | None = None) -> Layout:
+def layout_of(segments_BT: Tensor, branches_BT: Tensor | None = None, wanted_BT: Tensor | None = None) -> Layout:
     """The layout of packed rows.
 
     Args:
         segments_BT: which sample of its row a token belongs to, from 1; 0 is padding.
         branches_BT: which of its sample's separate turns a token belongs to; all see 0.
+        wanted_BT: True where last states are asked for; None: everywhere.
     """
     rows, width = segments_BT.shape
     # Samples of different rows must not look alike where they meet.
@@ -63,7 +67,8 @@ def layout_of(segments_BT: Tensor, branches_BT: Tensor | None = None) -> Layout:
         for i, branches_L in enumerate(branches_BT.flatten()[real_N].split(lengths)):
             if bool(branches_L.any()):
                 masks[i] = segment_mask(torch.ones_like(branches_L)[None], branches_L[None])
-    return Layout(real_N, lengths, tuple(masks), (rows, width))
+    wanted_M = None if wanted_BT is None else wanted_BT.flatten()[real_N].nonzero()[:, 0]
+    return Layout(real_N, lengths, tuple(masks), (rows, width), wanted_M)
 
 
 def attend(

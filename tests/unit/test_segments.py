@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from sensorium.backbones.causal_lm import CausalLM, CausalLMConfig
-from sensorium.backbones.segments import FAMILIES, can_segment, run_segments
+from sensorium.backbones.segments import FAMILIES, PLAIN, can_segment, run_segments
 from sensorium.nn.answer_loss import answer_loss
 from sensorium.nn.segment_attention import layout_of
 
@@ -63,6 +64,30 @@ def test_samples_alone_equal_masked_rows(family: str, branched: bool) -> None:
     again = lm(alone_BTD, positions_BT=torch.arange(3)[None])
     fresh = lm_of(family)(alone_BTD, positions_BT=torch.arange(3)[None])
     assert torch.equal(again, fresh)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wanted_tokens_alone_have_the_states_and_gradients_of_all(family: str) -> None:
+    lm = lm_of(family)
+    segments_BT = torch.tensor(SEGMENTS)
+    wanted_BT = (torch.arange(20).view(2, 10) % 3 == 1) & (segments_BT > 0)
+    positions_BT = positions_of(segments_BT)
+    embeds_BTD = torch.randn(2, 10, 32, requires_grad=True)
+    given = [embeds_BTD, *lm.lm.base_model.layers.parameters()]
+    found = []
+    for wanted in (None, wanted_BT):
+        hidden_BTD = run_segments(lm.lm, embeds_BTD, positions_BT, layout_of(segments_BT, None, wanted))
+        kept = hidden_BTD[wanted_BT]
+        found.append((kept.detach(), *torch.autograd.grad(kept.square().sum(), given)))
+        if wanted is not None and family in PLAIN:
+            assert not hidden_BTD[~wanted_BT].any()
+    for whole, narrow in zip(*found, strict=True):
+        assert torch.allclose(whole, narrow, atol=1e-4)
+    # A copy is narrowed by its own weights.
+    twin = copy.deepcopy(lm)
+    torch.nn.init.zeros_(twin.lm.base_model.layers[-1].mlp.down_proj.weight)
+    other_BTD = run_segments(twin.lm, embeds_BTD, positions_BT, layout_of(segments_BT, None, wanted_BT))
+    assert not torch.allclose(other_BTD[wanted_BT], found[1][0], atol=1e-3)
 
 
 def test_layers_that_reach_otherwise_are_left_to_their_masks() -> None:

@@ -107,7 +107,7 @@ def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0
     Args:
         smoothing: share of each target that is spread over the whole vocabulary.
     """
-    hidden_BTD = model(batch).hidden_BTD
+    hidden_BTD = model(replace(batch, answers_only=True)).hidden_BTD
     hidden_ND, targets_N = learned(hidden_BTD, batch)
     count = len(targets_N)
     weights_N = None
