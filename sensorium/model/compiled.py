@@ -45,12 +45,13 @@ def _attends(module: nn.Module) -> bool:
     return any("attention" in type(each).__name__.lower() for each in module.modules())
 
 
-def check_compiler(device: torch.device) -> None:
-    """Compile a line of code.
+def ready_to_compile(model: MultimodalModel) -> int:
+    """How many parts will run compiled; a line of code is compiled to see whether that can be done here.
 
     Raises:
-        ConfigError: it cannot be done on this machine; the message says what is missing.
+        ConfigError: it cannot; the message says what is missing.
     """
+    count, device = len(compilable(model)), model.device
     fix = "install it (Debian: apt-get install g++ python3-dev), or set compile: false"
     needed = os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
     if device.type == "cpu" and shutil.which(needed) is None:
@@ -62,6 +63,7 @@ def check_compiler(device: torch.device) -> None:
         # Whatever is missing (headers, a linker, a kernel compiler) comes in exceptions of many kinds.
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"compile: true does not work here: {told[0]}", where="compile", fix=fix) from error
+    return count
 
 
 def _trial(x_N: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ from sensorium.training.log import read_log
 from sensorium.training.objectives.next_token import next_token_losses
 from sensorium.training.options import TrainerOptions
 from sensorium.training.preflight import loader_options, prepare_stage
-from sensorium.training.run import train_recipe
+from sensorium.training.run import plan_recipe, train_recipe
 
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX") or "g++") is None, reason="no C++ compiler")
 
@@ -98,10 +98,9 @@ def test_a_stage_runs_compiled(tmp_path: Path) -> None:
 
 def test_without_a_compiler_it_is_refused_before_step_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
-    model, tokenizer = build_pretrained(recipe().model)
-    stage = recipe("stages.instruct.compile=true").stages[-1]
+    made = recipe("stages.instruct.compile=true")
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*no-such-compiler.*apt-get install"):
-        prepare_stage(stage, model, Processor(model.config, tokenizer))
+        plan_recipe(made, lambda: build_pretrained(made.model), TrainerOptions(folder=tmp_path, cache=tmp_path))
 
 
 def test_what_is_reached_into_from_outside_is_refused() -> None:
