@@ -148,6 +148,8 @@ def print_plan(plan: Any, precision: str) -> None:
         f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
         f"about {plan.memory_mb:,} MB")  # fmt: skip
     say(f"  {plan.fit.describe()}")
+    if plan.compiled:
+        say(f"  {plan.compiled} parts of the LLM's layers compiled; the first step takes longer")
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")

@@ -17,6 +17,7 @@ from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
+from sensorium.model.compiled import ready_to_compile
 from sensorium.model.device import to_device
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
@@ -199,6 +200,7 @@ def probe_stage(
         loss=loss,
         rates=_layer_rates(stage, groups),
         groups=group_parameters(groups),
+        compiled=ready_to_compile(model) if stage.compile else 0,
     )
 
 
@@ -282,9 +284,7 @@ def _check_divisible(stage: StageConfig, processes: int) -> None:
                           fix="train this recipe on one process")  # fmt: skip
 
 
-def stage_precision(
-    stage: StageConfig, chosen: Precision | None, device: torch.device
-) -> Precision:
+def stage_precision(stage: StageConfig, chosen: Precision | None, device: torch.device) -> Precision:
     """The stage's number format; `auto` takes the run's choice, measured once."""
     if stage.precision != "auto":
         return stage.precision

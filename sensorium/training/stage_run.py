@@ -15,6 +15,7 @@ from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
 from sensorium.data.loader import LoadedBatch, Loader
 from sensorium.data.mixture import MixtureState
+from sensorium.model.compiled import compiling
 from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
 from sensorium.model.recompute import recomputing
@@ -81,7 +82,7 @@ class StageRun:
                 module.train()
         # Closed whatever happens: an open stream's threads would outlive a failed run.
         recompute = self.parts.fit is not None and self.parts.fit.recompute
-        with recomputing(model, recompute), closing(loader.batches(state)) as stream:
+        with recomputing(model, recompute), compiling(model, stage.compile), closing(loader.batches(state)) as stream:
             while step < steps:
                 state = self._logged_step(stream, state, step)
                 step += 1
