@@ -21,6 +21,7 @@ OPTIONAL = {
     "pyarrow": ("Parquet and Hugging Face datasets", "data"),
     "resvg-py": ("building drawing-book", "data"),
     "rapidocr-onnxruntime": ("--expert ocr, which reads text in pictures", "ocr"),
+    "ray": ("launch --ray, training on a cluster", "ray"),
 }
 REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "pillow", "numpy",
             "gguf", "typer", "rich", "pyyaml", "huggingface_hub")  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sensorium.cli.launching import LaunchCommand, launch
 from sensorium.cli.recipe_app import Json, recipe_app
 from sensorium.core.errors import SensoriumError, StoppedError
 
@@ -39,6 +40,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data
                        rich_markup_mode=None)  # fmt: skip
 app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
+app.command("launch", cls=LaunchCommand)(launch)
 
 Experts = Annotated[
     list[str] | None,

@@ -55,7 +55,8 @@ def train_command(
         raise ConfigError(f"recipe {recipe.name!r} has no stages to train")
     check_data(recipe, name)
     folder = Path(out or f"runs/{recipe.name}")
-    plans = run_training(recipe, folder, resume=resume, tensorboard=tensorboard,
+    # A job that `torchrun` or `launch` starts again goes on.
+    plans = run_training(recipe, folder, resume=resume or place().starts > 0, tensorboard=tensorboard,
                          plan_only=plan_only, quiet=as_json)  # fmt: skip
     if not place().first:
         return

@@ -16,13 +16,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from sensorium.cli.training import train_command
 from sensorium.data.loader import LoadedBatch
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.nn.pretrained import read_file
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
+from sensorium.training.distributed.place import place
 from sensorium.training.distributed.ranks import joined
 from sensorium.training.log import read_log
 from sensorium.training.run import train_recipe
@@ -272,30 +275,69 @@ def test_what_compares_rows_is_refused(tmp_path: Path) -> None:
         assert "objective 'contrastive' on 2 processes" in said
 
 
-def test_torchrun_restarts_a_job_whose_process_was_killed(tmp_path: Path) -> None:
-    """The command line under `torchrun`: `kill -9` of one process ends the other, and the job that is started again ends
-    as if nothing had happened."""
-    folder = tmp_path / "run"
-    more = ("stages.instruct.steps=60", "stages.instruct.checkpoint_every=2")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-    train_it = ["-m", "sensorium.cli.main", "train", "tiny", "--resume", "--out", str(folder), *SHORT, *more]
-    job = subprocess.Popen([sys.executable, *launch, *train_it], env={**os.environ, "OMP_NUM_THREADS": "1"},
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    try:
-        deadline = time.monotonic() + END_S
-        while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < 8:
-            assert time.monotonic() < deadline
-            assert job.poll() is None, job.communicate()[0]
-            time.sleep(0.02)
-        workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
-        assert len(workers) == 2
-        os.kill(int(workers[1]), signal.SIGKILL)
-        said, _ = job.communicate(timeout=END_S)
-    finally:
-        job.kill()
-    assert job.returncode == 0, said
-    # One of two speaks, in the first start and in the second.
-    assert said.count("stage align: 3 steps") == 2
-    assert said.count("Model: ") == 1
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int) -> None:
+    """With nobody who watches over them, and rank 0 being the one that the others met at: they notice at once."""
+    real = StageRun._counted
+    at = tmp_path / "at"
+
+    def dying(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+        if self.trainer.ranks.rank == killed and self.index == 1:
+            at.write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, loaded, tally)
+
+    monkeypatch.setattr(StageRun, "_counted", dying)
+    ends = on_processes(3, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S)
+    assert time.time() - float(at.read_text()) < END_S / 6
+    assert [code for code, _ in ends] == [-signal.SIGKILL if rank == killed else 1 for rank in range(3)]
+    assert all("another process of this run ended" in said for rank, (_, said) in enumerate(ends) if rank != killed)
+
+
+def test_a_job_whose_process_was_killed_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Under the agent that is in `torchrun`: `kill -9` of one process ends the other, and the job that is started again goes on
+    and ends as if nothing had happened."""
+    folder, at = tmp_path / "run", tmp_path / "at"
+    more = ("stages.instruct.steps=12", "stages.instruct.checkpoint_every=2")
+    # First, so that the forks find imported what it imports.
     train(tiny(*more), tmp_path / "alone")
+    real = StageRun._counted
+
+    def dying(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+        if self.trainer.ranks.rank == 1 and place().starts == 0 and (folder / "log.jsonl").read_text().count("\n") >= 8:
+            at.write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, loaded, tally)
+
+    monkeypatch.setattr(StageRun, "_counted", dying)
+
+    def worker() -> None:
+        if place().starts:
+            # The failed start is cleared away, and this one begins.
+            assert time.time() - float(at.read_text()) < END_S
+        train_command("tiny", [*SHORT, *more], str(folder), resume=False, tensorboard=False, plan_only=False, as_json=False)
+
+    def agent() -> None:
+        config = LaunchConfig(1, 1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="one",
+                              max_restarts=1, start_method="fork", monitor_interval=0.05)  # fmt: skip
+        elastic_launch(config, worker)()
+
+    capfd.readouterr()
+    [(code, failed)] = on_processes(1, agent, tmp_path / "failed")
+    said = capfd.readouterr()
+    assert code == 0, failed + said.err
+    # One of two speaks, in the first start and in the second.
+    assert said.err.count("stage align: 3 steps") == 2
+    assert said.out.count("Model: ") == 1
     same(tmp_path / "alone", folder)
+
+
+def test_launch_is_torchrun() -> None:
+    """Two processes of the command line, which start at once because they only print help."""
+    words = [sys.executable, "-m", "sensorium.cli.main", "launch", "--processes", "2", "--", "train", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=2 * END_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Train all stages of a recipe.") == 2
