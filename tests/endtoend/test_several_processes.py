@@ -23,7 +23,7 @@ from sensorium.interop.saved import save_model
 from sensorium.nn.pretrained import read_file
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
-from sensorium.training.distributed.ranks import joined
+from sensorium.training.distributed.ranks import Ranks, joined
 from sensorium.training.log import read_log
 from sensorium.training.run import train_recipe
 from sensorium.training.stage_run import StageRun
@@ -42,8 +42,12 @@ def tiny(*overrides: str) -> Recipe:
 
 def train(recipe: Recipe, folder: Path, resume: bool = False) -> None:
     with joined() as ranks:
-        options = TrainerOptions(folder=folder, cache=folder.parent / "cache", resume=resume, ranks=ranks)
-        train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
+        train_on(ranks, recipe, folder, resume)
+
+
+def train_on(ranks: Ranks, recipe: Recipe, folder: Path, resume: bool = False) -> None:
+    options = TrainerOptions(folder=folder, cache=folder.parent / "cache", resume=resume, ranks=ranks)
+    train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
 
 
 def on_processes(world: int, work: Callable[[], None], folder: Path, limit_s: float = 120) -> list[tuple[int, str]]:

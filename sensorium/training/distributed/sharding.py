@@ -101,6 +101,9 @@ class Sharded(Held):
             # The loop divides by the number of all targets itself.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+        # torch notes once in which types gradients are summed, and of what learns then; later stages teach other parts.
+        model.requires_grad_(True)
+        fully_shard.state(model)._lazy_init()  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
         self._rows = {name: _rows_of(value, ranks) for name, value in model.state_dict().items() if isinstance(value, DTensor)}
         self.beside = beside - sum((p.numel() - self.size(p)) * p.element_size() for p in model.parameters())
         self._pieces: list[tuple[Parameter, Parameter]] = []
