@@ -14,6 +14,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,16 +55,22 @@ class Share:
     """Set where the run has failed, so that other shares may not come."""
 
     def write(self) -> None:
-        """Write the files, then a note that they are there.
+        """Write the files, then a note that they are there, or why not.
 
         Raises:
             OSError: names the file.
         """
-        hashes = {f"{kind}.{self.rank}": write_tensors(self.folder / f"{kind}.{self.rank}.safetensors", self.tensors[kind])
-                  for kind in KINDS}  # fmt: skip
         note = _note(self.folder, self.rank)
-        with naming(note):
-            write_json(note, {"sha256": hashes, "cuts": self.cuts})
+        try:
+            hashes = {f"{kind}.{self.rank}": write_tensors(self.folder / f"{kind}.{self.rank}.safetensors", self.tensors[kind])
+                      for kind in KINDS}  # fmt: skip
+            with naming(note):
+                write_json(note, {"sha256": hashes, "cuts": self.cuts})
+        except Exception as error:
+            # The first process waits for a word; a disk that is full may still take one.
+            with suppress(OSError):
+                write_json(note, {"error": str(error)})
+            raise
 
 
 def collect(share: Share) -> tuple[dict[str, str], list[dict[str, dict[str, Cut]]]]:
@@ -76,7 +83,7 @@ def collect(share: Share) -> tuple[dict[str, str], list[dict[str, dict[str, Cut]
         The hashes of all files by their names, and the cuts of each share.
 
     Raises:
-        CheckpointError: a share does not come.
+        CheckpointError: a share does not come, or could not be written.
     """
     hashes: dict[str, str] = {}
     cuts: list[dict[str, dict[str, Cut]]] = []
@@ -84,6 +91,9 @@ def collect(share: Share) -> tuple[dict[str, str], list[dict[str, dict[str, Cut]
         path = _note(share.folder, rank)
         _await(path, rank, share.failed)
         note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "error" in note:
+            raise CheckpointError(f"process {rank} could not write its share of the checkpoint: {note['error']}",
+                                  where=str(share.folder.parent), fix="the last checkpoint is whole")  # fmt: skip
         hashes |= note["sha256"]
         cuts.append(note["cuts"])
         path.unlink()

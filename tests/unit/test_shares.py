@@ -14,7 +14,7 @@ from sensorium.core.atomic import staging_folder, versions
 from sensorium.core.errors import CheckpointError
 from sensorium.training import shares
 from sensorium.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sensorium.training.shares import Joined, Share, rows_of
+from sensorium.training.shares import Joined, Share, collect, rows_of
 
 WHOLE = {"matrix": torch.arange(35.0).view(7, 5), "half": torch.arange(4.0).bfloat16(), "thin": torch.ones(1, 3)}
 SMALL = {"scale": torch.tensor(2.5)}
@@ -89,6 +89,24 @@ def test_a_share_that_does_not_come_leaves_the_last_checkpoint(tmp_path: Path, m
     found = load_checkpoint(folder)
     assert found is not None
     assert found.step == 1
+
+
+def test_a_share_that_cannot_be_written_is_told_to_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = staging_folder(tmp_path / "checkpoint")
+    real = shares.write_tensors
+
+    def full(path: Path, tensors: dict[str, Tensor]) -> str:
+        if path.name == "optimiser.1.safetensors":
+            raise OSError(28, "No space left on device", str(path))
+        return real(path, tensors)
+
+    monkeypatch.setattr(shares, "write_tensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        share(staged, 1, 2).write()
+    mine = share(staged, 0, 2)
+    mine.write()
+    with pytest.raises(CheckpointError, match=r"process 1 could not write its share of the checkpoint: .*No space left"):
+        collect(mine)
 
 
 def test_pieces_that_make_no_whole_are_refused() -> None:

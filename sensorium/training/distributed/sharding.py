@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,8 @@ class Sharded(Held):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
         # torch notes once in which types gradients are summed, and of what learns then; later stages teach other parts.
-        model.requires_grad_(True)
+        for parameter in model.parameters():
+            parameter.requires_grad_(isinstance(parameter, DTensor))
         fully_shard.state(model)._lazy_init()  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
         self._rows = {name: _rows_of(value, ranks) for name, value in model.state_dict().items() if isinstance(value, DTensor)}
         self.beside = beside - sum((p.numel() - self.size(p)) * p.element_size() for p in model.parameters())
@@ -112,7 +114,7 @@ class Sharded(Held):
         return self._rows.get(name)
 
     def local(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+        return cast(DTensor, tensor.detach()).to_local() if isinstance(tensor, DTensor) else tensor
 
     def size(self, tensor: Tensor) -> int:
         whole = tensor.numel()
@@ -150,7 +152,7 @@ class Sharded(Held):
                   if n in names and isinstance(p, DTensor)}  # fmt: skip
         found: dict[int, Parameter] = {}
         for key, parameter in wanted.items():
-            full = parameter.detach().full_tensor()
+            full = cast(DTensor, parameter.detach()).full_tensor()
             if self._ranks.first:
                 found[key] = Parameter(full.cpu(), requires_grad=False)
         for module in self._model.modules():
