@@ -90,14 +90,14 @@ def save_checkpoint(
         CheckpointError: another process did not write its share.
     """
     with rotating_folder(folder, keep, None if share is None else share.folder) as target:
-        files = {"rng": checkpoint.rng}
+        files: dict[str, Mapping[str, Tensor]] = {"weights": checkpoint.weights, "optimiser": checkpoint.optimiser}
         shared: dict[str, Any] = {}
         hashes: dict[str, str] = {}
-        if share is None:
-            files |= {"weights": checkpoint.weights, "optimiser": checkpoint.optimiser}
-        else:
+        if share is not None:
             share.write()
             hashes, shared["cuts"] = collect(share)
+            files.clear()
+        files["rng"] = checkpoint.rng
         hashes |= {name: write_tensors(target / f"{name}.safetensors", t) for name, t in files.items()}
         state: dict[str, Any] = shared | {
             "format": FORMAT if share is None else SHARED,

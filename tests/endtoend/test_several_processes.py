@@ -17,12 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.data.loader import LoadedBatch
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.nn.pretrained import read_file
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
+from sensorium.training.distributed.lockstep import Drawn
 from sensorium.training.distributed.ranks import Ranks, joined
 from sensorium.training.log import read_log
 from sensorium.training.run import train_recipe
@@ -184,10 +184,10 @@ def test_resumed_on_other_numbers_of_processes(alone: Path, tmp_path: Path, monk
 def test_an_error_on_one_ends_all_with_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StageRun._counted
 
-    def failing(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+    def failing(self: StageRun, drawn: Drawn, tally: Any) -> Any:
         if self.trainer.ranks.rank == 1 and self.index == 1:
             raise ValueError("a picture of no colour")
-        return real(self, loaded, tally)
+        return real(self, drawn, tally)
 
     monkeypatch.setattr(StageRun, "_counted", failing)
     ends = on_processes(2, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S)
@@ -200,10 +200,10 @@ def test_an_error_on_one_ends_all_with_its_message(tmp_path: Path, monkeypatch: 
 def test_a_signal_to_one_stops_and_saves_all(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StageRun._counted
 
-    def signalled(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+    def signalled(self: StageRun, drawn: Drawn, tally: Any) -> Any:
         if self.trainer.ranks.rank == 1 and self.watch._draw == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, loaded, tally)
+        return real(self, drawn, tally)
 
     monkeypatch.setattr(StageRun, "_counted", signalled)
     for code, said in on_processes(2, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S):
@@ -217,8 +217,8 @@ def test_a_signal_to_one_stops_and_saves_all(alone: Path, tmp_path: Path, monkey
 def test_all_go_back_over_a_spike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StageRun._counted
 
-    def spiking(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
-        state = real(self, loaded, tally)
+    def spiking(self: StageRun, drawn: Drawn, tally: Any) -> Any:
+        state = real(self, drawn, tally)
         if self.index == 0 and self.watch._draw == 6:
             tally.total *= 10
         return state
