@@ -100,6 +100,7 @@ def _run_training(
     from sensorium.interop.assemble import build_pretrained, reads_bytes
     from sensorium.interop.cache import features_folder
     from sensorium.interop.saved import save_model
+    from sensorium.training.distributed.held import home
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
@@ -117,7 +118,9 @@ def _run_training(
 
     def build() -> Any:
         model, tokenizer = build_pretrained(recipe.model)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+        if home(recipe, ranks) is None:
+            model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return model, tokenizer
 
     if plan_only:
         return plan_recipe(recipe, build, options)

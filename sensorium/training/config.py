@@ -21,6 +21,7 @@ AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, Obje
 
 OptimiserName = Literal["adamw", "adafactor"]
 Recompute = Literal["auto", "on", "off"]
+Shard = Literal["none", "full"]
 
 
 class ScheduleConfig(Config):
@@ -143,6 +144,9 @@ class Recipe(Config):
     seed: int = 0
     keep_checkpoints: int = Field(default=2, ge=1)
     """The last ones of a run; where the newest is damaged, the one before takes its place."""
+    shard: Shard = "none"
+    """`full`: several processes divide the LLM's weights, gradients and moments among them, and those of encoders that
+    learn (`training/distributed/sharding.py`); a run may go on with the other one."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Recipe:
