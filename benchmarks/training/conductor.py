@@ -29,11 +29,12 @@ class Side:
     turns: list[dict[str, Any]] = field(default_factory=list)
     process: Any = None
     peak_mb: int = 0
+    heap: Mapping[str, str] = field(default_factory=lambda: HEAP)
 
     def start(self) -> None:
         """Start, and wait until its first step, which is not counted, is done."""
         count = str(self.threads)
-        env = {**os.environ, **HEAP, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1"}
+        env = {**os.environ, **self.heap, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(self.command, cwd=HERE, env=env, text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.log.open("w"))  # fmt: skip
         self._read()

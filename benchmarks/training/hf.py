@@ -7,6 +7,7 @@ logged or saved on the way, a heap that keeps freed blocks (set by the conductor
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,14 @@ RATES = {1: 1e-3, 2: 2e-5}
 SAMPLES = 8192
 
 
-def table(rows: list[dict[str, Any]]) -> Any:
+def table(rows: list[dict[str, Any]], passes: int) -> Any:
     """What the trainers see of the rows: ids, labels, lengths, and the row's number, by which the collator finds the
-    rest. Many passes, so that one run lasts as long as the comparison."""
+    rest."""
     from datasets import Dataset
 
     lists = [{"input_ids": row["input_ids"].tolist(), "labels": row["labels"].tolist(),
               "length": len(row["input_ids"]), "number": i} for i, row in enumerate(rows)]  # fmt: skip
-    return Dataset.from_list(lists * max(1, SAMPLES // len(rows)))
+    return Dataset.from_list(lists * passes)
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -79,6 +80,8 @@ def main() -> None:
     parser.add_argument("--stage", type=int, required=True)
     parser.add_argument("--peer", choices=("trainer", "trl"), required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--passes", type=int, help="over the rows in one epoch; by itself as many as a comparison lasts")
+    parser.add_argument("--set", nargs="*", default=[], help="gradient_checkpointing=true ...: settings in JSON")
     parser.add_argument("--losses", action="store_true", help="print the losses of single rows and stop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -99,7 +102,8 @@ def main() -> None:
         "remove_unused_columns": False, "train_sampling_strategy": "group_by_length", "length_column_name": "length",
         "dataloader_num_workers": 0, "bf16": False, "gradient_checkpointing": False, "seed": 0,
     }  # fmt: skip
-    data = table(rows)
+    settings |= {key: json.loads(value) for key, value in (item.split("=", 1) for item in options.set)}
+    data = table(rows, options.passes or max(1, SAMPLES // len(rows)))
     if options.peer == "trainer":
         trainer: Any = Trainer(model=model, args=TrainingArguments(**settings), data_collator=watch,
                                train_dataset=data, callbacks=[watch])  # fmt: skip

@@ -87,7 +87,7 @@ def row_losses(work: Path) -> list[float]:
     model, tokenizer = load_model(work / "ours")
     processor, source = Processor(model.config, tokenizer), JsonlSource(work / "data" / "samples.jsonl")
     found: list[float] = []
-    for i in range(8):
+    for i in range(min(8, len(source))):
         batch = collate([[make_example(processor, source[i], "")]], tokenizer.pad_id)
         with torch.no_grad():
             losses = next_token_losses(model, batch)

@@ -89,15 +89,12 @@ def write_model(shape: Shape, folder: Path) -> None:
 
 def write_samples(shape: Shape, folder: Path, count: int, seed: int = 1) -> Path:
     """Pictures as JPEG, and a JSONL file of conversations."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draw, pixels = random.Random(seed), np.random.default_rng(seed)
+    draw = random.Random(seed)
+    write_pictures(shape, folder, count, seed)
     lines: list[str] = []
     for i in range(count):
-        side = draw.randint(shape.picture_px // 2, shape.picture_px * 2)
-        small = pixels.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((side, shape.picture_px)).save(folder / f"{i}.jpg", quality=90)
-        question = _words(draw, draw.randint(4, 24))
-        answer = _words(draw, min(300, max(2, round(math.exp(draw.gauss(math.log(32), 0.8))))))
+        question = words(draw, draw.randint(4, 24))
+        answer = words(draw, min(300, max(2, round(math.exp(draw.gauss(math.log(32), 0.8))))))
         lines.append(json.dumps({"id": str(i), "messages": [
             {"role": "user", "content": [{"type": "image", "image": f"{i}.jpg"}, {"type": "text", "text": question}]},
             {"role": "assistant", "content": answer}]}))  # fmt: skip
@@ -106,5 +103,16 @@ def write_samples(shape: Shape, folder: Path, count: int, seed: int = 1) -> Path
     return path
 
 
-def _words(draw: random.Random, count: int) -> str:
+def write_pictures(shape: Shape, folder: Path, count: int, seed: int = 1) -> None:
+    """Smooth pictures of half to twice the tower's width, as `0.jpg`, `1.jpg`, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw, pixels = random.Random(seed), np.random.default_rng(seed)
+    for i in range(count):
+        side = draw.randint(shape.picture_px // 2, shape.picture_px * 2)
+        small = pixels.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((side, shape.picture_px)).save(folder / f"{i}.jpg", quality=90)
+
+
+def words(draw: random.Random, count: int) -> str:
+    """So many of the vocabulary's words."""
     return " ".join(f"w{draw.randint(len(SPECIALS), VOCABULARY - 1)}" for _ in range(count))

@@ -100,6 +100,7 @@ def _run_training(
     from sensorium.interop.assemble import build_pretrained, reads_bytes
     from sensorium.interop.cache import features_folder
     from sensorium.interop.saved import save_model
+    from sensorium.training.distributed.held import home
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
@@ -117,7 +118,9 @@ def _run_training(
 
     def build() -> Any:
         model, tokenizer = build_pretrained(recipe.model)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+        if home(recipe, ranks) is None:
+            model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return model, tokenizer
 
     if plan_only:
         return plan_recipe(recipe, build, options)
@@ -149,6 +152,8 @@ def print_plan(plan: Any, precision: str) -> None:
         f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
         f"about {plan.memory_mb:,} MB")  # fmt: skip
     say(f"  {plan.fit.describe()}")
+    if plan.compiled:
+        say(f"  {plan.compiled} parts of the LLM's layers compiled; the first step takes longer")
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")

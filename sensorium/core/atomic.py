@@ -51,8 +51,7 @@ def atomic_folder(path: Path) -> Generator[Path]:
     only then is the old one deleted, so that a crash leaves one whole folder of the two
     (`recover_folder` finishes the job).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = staging_folder(path)
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -71,15 +70,23 @@ def atomic_folder(path: Path) -> Generator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def staging_folder(path: Path) -> Path:
+    """An empty temporary folder beside `path`, which `recover_folder` deletes should a crash leave it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+
+
 @contextmanager
-def rotating_folder(path: Path, keep: int) -> Generator[Path]:
+def rotating_folder(path: Path, keep: int, staged: Path | None = None) -> Generator[Path]:
     """Like `atomic_folder`, but what was at `path` becomes `path.1`, what was there `path.2`, and so on.
 
     Whatever moment a crash comes at, one of `versions(path)` is whole, and the first of them is the newest; only
     what is beyond `keep` of them is deleted, and only once the new one is safe.
+
+    Args:
+        staged: a `staging_folder` that others write into as well; None: one of its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = staged or staging_folder(path)
     try:
         yield temporary
         for file in temporary.iterdir():

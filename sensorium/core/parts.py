@@ -249,6 +249,10 @@ class ResolutionConfig(PartConfig):
         """Where it lies in the frame that coordinates in text refer to."""
         raise TypeError(f"{type(self).__name__} does not define frame()")
 
+    def scale(self, shape: MediaShape, plan: TilePlan, size_px: int) -> float:
+        """The largest part of its own height or width at which the picture is seen."""
+        return max(max(view.scale_x, view.scale_y) for view in self.views(shape, plan, size_px))
+
 
 class LaneShape(Protocol):
     """What the Processor must know of one modality's way into the LLM."""
@@ -261,6 +265,8 @@ class LaneShape(Protocol):
     def resolution(self) -> ResolutionConfig: ...
     @property
     def detail(self) -> EncoderConfig | None: ...
+    @property
+    def fast_decode(self) -> bool: ...
     def tile_grid(self, patches: Grid | None = None) -> Grid:
         """Tokens of one encoder input after the projector, or of a picture of its own size."""
         ...

@@ -187,7 +187,7 @@ class Loader:
                         picks.append(pick.number)
                         examples += made
                     rows += [examples] if options.pack else [[e] for e in examples]
-                rows = [row for row in rows if row] or [[self._nothing()]]
+                rows = [row for row in rows if row] or [[self.nothing()]]
                 batch = collate(rows, self.processor.tokenizer.pad_id)
                 yield LoadedBatch(batch, planned.state, len(picks), problems, picks)
 
@@ -219,7 +219,8 @@ class Loader:
                 yield waiting.popleft()
         raise stop
 
-    def _nothing(self) -> Example:
+    def nothing(self) -> Example:
+        """A row of padding, from which nothing is learned."""
         pad = self.processor.tokenizer.pad_id
         places = [(0, 0, 0), (1, 1, 1)] if self.processor.config.backbone.mrope else []
         count = None if self.options.loss_per == "token" else 0.0

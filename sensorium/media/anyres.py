@@ -88,17 +88,17 @@ class AnyResolution(ResolutionConfig):
         )
 
     def cut(self, image: Image, plan: TilePlan, preprocess: Preprocess) -> NDArray[np.uint8]:
-        picture, size_px = image.to_pil(), preprocess.size_px
+        size_px = preprocess.size_px
         if self.several == "square" and plan.picture is None:
-            return np.asarray(_squared(picture, preprocess), dtype=np.uint8)[None].copy()
+            return np.asarray(_squared(image.to_pil(), preprocess), dtype=np.uint8)[None].copy()
         tiles: list[NDArray[np.uint8]] = []
         if plan.thumbnail:
-            small = FIT[self.thumbnail_fit](picture, size_px, size_px, preprocess.interpolation)
+            small = FIT[self.thumbnail_fit](image, size_px, size_px, preprocess.interpolation)
             tiles.append(np.asarray(small, dtype=np.uint8))
         height, width = plan.rows * size_px, plan.cols * size_px
         inner = _fitted(image.shape, height, width)
         canvas = PILImage.new("RGB", (width, height), self.padding)
-        resized = picture.resize((inner[1], inner[0]), RESAMPLING[preprocess.interpolation])
+        resized = image.resized(*inner, RESAMPLING[preprocess.interpolation])
         canvas.paste(resized, corner(inner, height, width))
         pixels_HWC = np.asarray(canvas, dtype=np.uint8)
         grid = pixels_HWC.reshape(plan.rows, size_px, plan.cols, size_px, 3).swapaxes(1, 2)
@@ -112,6 +112,10 @@ class AnyResolution(ResolutionConfig):
         small = (VIEWS[self.thumbnail_fit](shape, size_px, size_px),) if plan.thumbnail else ()
         places = ((row, col) for row in range(plan.rows) for col in range(plan.cols))
         return (*small, *(canvas.tile(row, col, size_px) for row, col in places))
+
+    def scale(self, shape: MediaShape, plan: TilePlan, size_px: int) -> float:
+        """1 for a picture in a square, which is padded at its own size."""
+        return 1.0 if self.several == "square" and plan.picture is None else super().scale(shape, plan, size_px)
 
     def frame(self, shape: MediaShape, plan: TilePlan, size_px: int) -> View:
         """The canvas that is cut into tiles, with its padding."""

@@ -19,6 +19,7 @@ from sensorium.core.batch import MediaShape
 from sensorium.core.errors import MediaError
 from sensorium.media.image import (
     FORMATS,
+    SIDEWAYS,
     Image,
     check_size,
     damage_named,
@@ -28,8 +29,6 @@ from sensorium.media.image import (
 from sensorium.media.limits import ImageLimits
 
 SURE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "PPM")
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap height and width."""
 NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 
 

@@ -2,14 +2,15 @@
 
 Only the formats in `FORMATS` are tried, the size in the header is checked before any
 pixel is decoded, EXIF rotation is applied, transparency is laid over a background,
-16-bit is scaled to 8, and of an animation the first frame is taken.
+16-bit is scaled to 8, and of an animation the first frame is taken. On request a JPEG file is decoded at a half,
+a quarter or an eighth of its size, which takes fewer cosines for each block (libjpeg's `scale_num`).
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PILImage
-from PIL import ImageOps, UnidentifiedImageError
 
 from sensorium.core.batch import MediaShape
-from sensorium.core.errors import MediaError
+from sensorium.core.errors import MediaError, SensoriumError
 from sensorium.core.hashing import sha256_bytes
 from sensorium.media.limits import ImageLimits
 
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 WHITE: tuple[int, int, int] = (255, 255, 255)
 BLACK: tuple[int, int, int] = (0, 0, 0)
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
+# Those after which what was on the right lies on the left, or what was below lies above.
+TO_THE_LEFT, TO_THE_TOP = (2, 3, 6, 7), (3, 4, 7, 8)
+Divisor = Callable[[MediaShape], int]
+"""By what the sides of a picture of this size may be divided while it is decoded: 1, 2, 4 or 8."""
 # Recipes have no key for the limits: encoders see a few hundred pixels a side.
 SHRINK = "make the picture smaller; Python code may pass wider `limits` to load_image or Processor"
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """Of a picture that was decoded at a part of its size."""
+
+    whole: MediaShape
+    """Its own size."""
+    box: tuple[float, float, float, float]
+    """What of the pixels it covers: left, top, right, bottom. Of the last block a part may lie beyond its edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +54,21 @@ class Image:
     """A decoded picture: `pixels_HWC` is uint8 RGB, upright, opaque."""
 
     pixels_HWC: NDArray[np.uint8]
+    shrunk: Shrunk | None = None
 
     @property
     def shape(self) -> MediaShape:
+        """The picture's own size, at whatever part of it it was decoded."""
+        if self.shrunk is not None:
+            return self.shrunk.whole
         return MediaShape(height_px=self.pixels_HWC.shape[0], width_px=self.pixels_HWC.shape[1])
 
     def to_pil(self) -> PILImage.Image:
         return PILImage.fromarray(self.pixels_HWC, "RGB")
+
+    def resized(self, height: int, width: int, resampling: PILImage.Resampling) -> PILImage.Image:
+        """The whole picture at another size."""
+        return self.to_pil().resize((width, height), resampling, box=self.shrunk.box if self.shrunk else None)
 
     def digest(self) -> str:
         """Content hash of the decoded pixels."""
@@ -79,6 +104,7 @@ def load_image(
     root: Path | None = None,
     limits: ImageLimits | None = None,
     background: tuple[int, int, int] = WHITE,
+    divisor: Divisor | None = None,
 ) -> Image:
     """Turn a path, bytes, a PIL image or an array into an Image.
 
@@ -86,6 +112,7 @@ def load_image(
         source: path (relative ones start from `root`), encoded bytes, PIL image, or an
             array of shape (H, W), (H, W, 3) or (H, W, 4); float arrays are in [0, 1].
         background: what shows through transparent pixels.
+        divisor: asked of encoded JPEG pictures; None: all are decoded whole.
 
     Raises:
         MediaError: naming the source and what is wrong with it.
@@ -95,7 +122,7 @@ def load_image(
         return source
     encoded = source if isinstance(source, Encoded) else read_encoded(source, root=root, limits=limits)
     if encoded is not None:
-        return _decode(encoded.content, limits, background, where=encoded.where)
+        return _decode(encoded, limits, background, divisor)
     if isinstance(source, PILImage.Image):
         check_size(source.size, limits, "PIL image")
         with damage_named("PIL image", limits):
@@ -147,8 +174,9 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
 
 
 def _decode(
-    content: bytes, limits: ImageLimits, background: tuple[int, int, int], where: str
+    encoded: Encoded, limits: ImageLimits, background: tuple[int, int, int], divisor: Divisor | None
 ) -> Image:
+    content, where = encoded.content, encoded.where
     if not content:
         raise MediaError("the file is empty (0 bytes)", where=where)
     with damage_named(where, limits):
@@ -157,8 +185,28 @@ def _decode(
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
             picture = PILImage.open(io.BytesIO(content), formats=FORMATS)
             check_size(picture.size, limits, where)
+            shrunk = _shrink(picture, divisor) if divisor and picture.format == "JPEG" else None
             picture.load()
-        return _to_rgb(picture, background)
+        image = _to_rgb(picture, background)
+    return image if shrunk is None else Image(image.pixels_HWC, shrunk)
+
+
+def _shrink(picture: PILImage.Image, divisor: Divisor) -> Shrunk | None:
+    """Let a JPEG picture be decoded at a part of its size; None: it will be decoded whole."""
+    turn = picture.getexif().get(ExifTags.Base.Orientation)
+    width, height = picture.size
+    whole = MediaShape(width, height) if turn in SIDEWAYS else MediaShape(height, width)
+    parts = divisor(whole)
+    told = picture.draft(picture.mode, (max(1, width // parts), max(1, height // parts))) if parts > 1 else None
+    if told is None or picture.size == (width, height):
+        return None
+    # Pixels of blocks that lie partly beyond the right and lower edge, which the file's turn may move.
+    covered, decoded = told[1][2:], picture.size
+    if turn in SIDEWAYS:
+        covered, decoded = covered[::-1], decoded[::-1]
+    left = decoded[0] - covered[0] if turn in TO_THE_LEFT else 0.0
+    top = decoded[1] - covered[1] if turn in TO_THE_TOP else 0.0
+    return Shrunk(whole, (left, top, left + covered[0], top + covered[1]))
 
 
 @contextmanager
@@ -179,7 +227,7 @@ def damage_named(where: str, limits: ImageLimits) -> Generator[None]:
         ) from None  # fmt: skip
     except MemoryError:
         raise MediaError("decoding needs more memory than there is", where=where) from None
-    except MediaError:
+    except SensoriumError:
         raise
     except Exception as error:
         # The one place where untrusted bytes are decoded: Pillow's plugins raise OSError,

@@ -84,7 +84,7 @@ class NativeResolution(ResolutionConfig):
     def cut(self, image: Image, plan: TilePlan, preprocess: Preprocess) -> NDArray[np.uint8]:
         """The patches (h * w, patch_px, patch_px, 3) in reading order."""
         height, width = self._pixels(plan)
-        resized = stretch(image.to_pil(), height, width, preprocess.interpolation)
+        resized = stretch(image, height, width, preprocess.interpolation)
         side = self.patch_px
         cells = np.asarray(resized, dtype=np.uint8).reshape(height // side, side, width // side, side, 3)
         return cells.transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)

@@ -44,7 +44,7 @@ class FixedResolution(ResolutionConfig):
 
     def cut(self, image: Image, plan: TilePlan, preprocess: Preprocess) -> NDArray[np.uint8]:
         size_px = preprocess.size_px
-        fitted = FIT[self.fit](image.to_pil(), size_px, size_px, preprocess.interpolation)
+        fitted = FIT[self.fit](image, size_px, size_px, preprocess.interpolation)
         return np.asarray(fitted, dtype=np.uint8)[None].copy()
 
     def views(self, shape: MediaShape, plan: TilePlan, size_px: int) -> tuple[View, ...]:
@@ -54,39 +54,34 @@ class FixedResolution(ResolutionConfig):
         return VIEWS[self.fit](shape, size_px, size_px)
 
 
-def letterbox(
-    picture: PILImage.Image, height: int, width: int, interpolation: str
-) -> PILImage.Image:
+def letterbox(image: Image, height: int, width: int, interpolation: str) -> PILImage.Image:
     """The whole picture, in proportion, centred on a white canvas."""
-    inner = letterbox_size(_shape(picture), height, width)
-    resized = picture.resize((inner[1], inner[0]), RESAMPLING[interpolation])
+    inner = letterbox_size(image.shape, height, width)
+    resized = image.resized(*inner, RESAMPLING[interpolation])
     canvas = PILImage.new("RGB", (width, height), WHITE)
     canvas.paste(resized, corner(inner, height, width))
     return canvas
 
 
-def stretch(picture: PILImage.Image, height: int, width: int, interpolation: str) -> PILImage.Image:
+def stretch(image: Image, height: int, width: int, interpolation: str) -> PILImage.Image:
     """The picture distorted to the asked size."""
-    return picture.resize((width, height), RESAMPLING[interpolation])
+    return image.resized(height, width, RESAMPLING[interpolation])
 
 
-def crop(picture: PILImage.Image, height: int, width: int, interpolation: str) -> PILImage.Image:
+def crop(image: Image, height: int, width: int, interpolation: str) -> PILImage.Image:
     """The middle of the picture after its short side has been resized."""
-    scaled = cover_size(_shape(picture), height, width)
+    scaled = cover_size(image.shape, height, width)
     if scaled[0] * scaled[1] <= LARGEST_COVER * height * width:
         left, top = corner((height, width), *scaled)
-        whole = picture.resize((scaled[1], scaled[0]), RESAMPLING[interpolation])
+        whole = image.resized(*scaled, RESAMPLING[interpolation])
         return whole.crop((left, top, left + width, top + height))
     # Of a 20,000 x 3 strip the box is cut while resizing, so that it never becomes a huge canvas: along
     # rows first, as Pillow does with the whole. In one go it may begin with columns, which rounds otherwise.
-    left, top, right, bottom = crop_box(_shape(picture), height, width)
+    picture = image.to_pil()
+    left, top, right, bottom = crop_box(image.shape, height, width)
     method = RESAMPLING[interpolation]
     narrow = picture.resize((width, picture.height), method, box=(left, 0, right, picture.height))
     return narrow.resize((width, height), method, box=(0, top, width, bottom))
-
-
-def _shape(picture: PILImage.Image) -> MediaShape:
-    return MediaShape(height_px=picture.height, width_px=picture.width)
 
 
 FIT = {"letterbox": letterbox, "stretch": stretch, "crop": crop}

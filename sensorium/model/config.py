@@ -87,6 +87,10 @@ class LaneConfig(Config):
     """A second encoder of the same picture, whose features enter inside the LLM's layers."""
     adapter: LoraConfig | None = None
     """A low-rank adapter on the encoder, the part `adapters.KIND`."""
+    fast_decode: bool = False
+    """Decode JPEG files at a half, a quarter or an eighth of their size where that is still as large as what the encoder
+    sees. Its pixels then differ a little from those of the published processors; sizes, boxes and tokens do not.
+    Pictures that are augmented are decoded whole."""
 
     @model_validator(mode="after")
     def _patches_fit(self) -> LaneConfig:

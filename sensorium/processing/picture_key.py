@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from typing import Any
 
 from sensorium.core.parts import LaneShape
 from sensorium.media.augment import Augmentation
@@ -20,12 +21,14 @@ VERSION = 1
 
 def lane_mark(lane: LaneShape, limits: ImageLimits) -> bytes:
     """What a lane does to every picture."""
-    done = {
+    done: dict[str, Any] = {
         "version": VERSION,
         "resolution": lane.resolution.to_dict(),
         "preprocess": asdict(lane.encoder.preprocess()),
         "limits": limits.to_dict(),
     }
+    if lane.fast_decode:
+        done["fast_decode"] = True
     return hashlib.sha256(json.dumps(done, sort_keys=True).encode()).digest()
 
 

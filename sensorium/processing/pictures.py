@@ -6,6 +6,7 @@ Shape legend: N encoder inputs, H/W pixels, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ from sensorium.media.header import image_shape
 from sensorium.media.image import BLACK, WHITE, Encoded, Image, load_image, read_encoded
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.picture_key import lane_mark, layout_key, picture_key, view_mark
+
+PARTS = (8, 4)
+"""What JPEG decoders can divide a picture's sides by, beside 2."""
+SPARE = 2
+"""How much larger than what is seen a picture must be left then: a half saves most of the time, smaller parts little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,19 @@ class Pictures:
     def _picture(self, content: Any, view: View) -> Image:
         augmentation = view.augmentation
         background = random_background(augmentation.rng) if augmentation else WHITE
-        image = load_image(content, limits=self.limits, background=background)
+        fast = self.lane.fast_decode and not augmentation
+        divisor = partial(self._divisor, view) if fast else None
+        image = load_image(content, limits=self.limits, background=background, divisor=divisor)
         return augment_image(image, augmentation, still=view.still) if augmentation else image
+
+    def _divisor(self, view: View, shape: MediaShape) -> int:
+        """By what the sides of a picture can be divided before it is smaller than what any encoder sees of it."""
+        lane, plan = self.lane, self._plan(shape, view)
+        encoders = (lane.encoder, lane.detail) if lane.detail is not None else (lane.encoder,)
+        scale = max(lane.resolution.scale(shape, plan, encoder.preprocess().size_px) for encoder in encoders)
+        if 2 * scale > 1:
+            return 1
+        return next((parts for parts in PARTS if SPARE * parts * scale <= 1), 2)
 
     def _known(self, content: Any, view: View, shelf: Shelf | None) -> Kept | None:
         """What the shelf has of a picture: its entry, or one without features under which it is to be kept;

@@ -1,7 +1,7 @@
 """Checkpoints: weights, optimiser, data position, random numbers, in one atomic folder.
 
 `checkpoint` is the newest, `checkpoint.1` the one before. `state.json` holds the SHA-256 of every other file and of
-itself: a checkpoint is taken as a whole or not at all.
+itself: a checkpoint is taken as a whole or not at all. Processes that divide the model write one in shares (`shares.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from sensorium.core.hashing import sha256_bytes, sha256_file
 from sensorium.data.mixture import MixtureState
 from sensorium.nn.pretrained import read_file
 from sensorium.training.disk import naming
+from sensorium.training.shares import Share, collect, read_shares
 from sensorium.training.tensor_file import write_tensors
 
 FORMAT = 2
+SHARED = 3
+"""The format in shares."""
 UNHASHED = 1
 """The format before hashes."""
 KEEP = 2
@@ -57,8 +61,8 @@ class Checkpoint:
     log_bytes: int
     """Length of the log when this was written; later lines are cut off on resume."""
     precision: str
-    weights: dict[str, Tensor]
-    optimiser: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
+    optimiser: Mapping[str, Tensor]
     rng: dict[str, Tensor]
     recipe: dict[str, Any]
     data: list[list[int]]
@@ -72,19 +76,31 @@ class Checkpoint:
     """See `SpikeWatch`."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = KEEP) -> None:
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, *, keep: int = KEEP, share: Share | None = None
+) -> None:
     """Make this the newest checkpoint, atomically.
 
     Args:
         keep: how many stay, this one included.
+        share: the first process's, which holds weights and optimiser in place of `checkpoint`.
 
     Raises:
         OSError: it could not be written, and names the file; the ones before it are untouched.
+        CheckpointError: another process did not write its share.
     """
-    with rotating_folder(folder, keep) as target:
-        files = {"weights": checkpoint.weights, "optimiser": checkpoint.optimiser, "rng": checkpoint.rng}
-        state: dict[str, Any] = {
-            "format": FORMAT,
+    with rotating_folder(folder, keep, None if share is None else share.folder) as target:
+        files: dict[str, Mapping[str, Tensor]] = {"weights": checkpoint.weights, "optimiser": checkpoint.optimiser}
+        shared: dict[str, Any] = {}
+        hashes: dict[str, str] = {}
+        if share is not None:
+            share.write()
+            hashes, shared["cuts"] = collect(share)
+            files.clear()
+        files["rng"] = checkpoint.rng
+        hashes |= {name: write_tensors(target / f"{name}.safetensors", t) for name, t in files.items()}
+        state: dict[str, Any] = shared | {
+            "format": FORMAT if share is None else SHARED,
             "stage": checkpoint.stage,
             "step": checkpoint.step,
             "counts": checkpoint.counts,
@@ -96,7 +112,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = KEEP) -
             "spikes": checkpoint.spikes,
             "data": checkpoint.data,
             "recipe": checkpoint.recipe,
-            "sha256": {name: write_tensors(target / f"{name}.safetensors", t) for name, t in files.items()},
+            "sha256": hashes,
         }
         with naming(target / "state.json"):
             write_json(target / "state.json", state | {"own_sha256": _digest(state)})
@@ -143,14 +159,15 @@ def _read(folder: Path) -> Checkpoint:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"state.json is not readable: {error}", where=str(folder)) from None
-    if state.get("format") not in (FORMAT, UNHASHED):
+    if state.get("format") not in (FORMAT, UNHASHED, SHARED):
         raise CheckpointError(
-            f"checkpoint format {state.get('format')!r}", expected=str(FORMAT), where=str(folder)
+            f"checkpoint format {state.get('format')!r}", expected=f"{FORMAT} or {SHARED}", where=str(folder)
         )
     if state["format"] != UNHASHED:
         _check_hashes(folder, state)
     try:
-        weights, optimiser, rng = (read_file(folder / f"{x}.safetensors") for x in ("weights", "optimiser", "rng"))
+        weights, optimiser = (_read_tensors(folder, kind, state) for kind in ("weights", "optimiser"))
+        rng = read_file(folder / "rng.safetensors")
     except WeightsError as error:
         raise CheckpointError(error.found, where=error.where) from None
     return Checkpoint(
@@ -170,6 +187,12 @@ def _read(folder: Path) -> Checkpoint:
         spikes=state.get("spikes", {}),
         plan=list(state.get("plan", [])),
     )
+
+
+def _read_tensors(folder: Path, kind: str, state: dict[str, Any]) -> Mapping[str, Tensor]:
+    if state["format"] == SHARED:
+        return read_shares(folder, kind, state["cuts"])
+    return read_file(folder / f"{kind}.safetensors")
 
 
 def _check_hashes(folder: Path, state: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ class SavedTensors:
         self.total = 0
         self.largest = 0
         # Weights are there anyway.
-        self._known = {_pointer(t) for t in (*model.parameters(), *model.buffers())}
+        self._known = {_pointer(t) for t in (*model.parameters(), *model.buffers()) if not hasattr(t, "to_local")}
         self._alive: dict[int, StorageWeakRef] = {}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, _refuse)
 
@@ -44,6 +44,9 @@ class SavedTensors:
         self._hooks.__exit__(*error)
 
     def _count(self, tensor: Tensor) -> None:
+        # A divided model's are gathered for each layer anew, and freed behind it.
+        if isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter):
+            return
         pointer = _pointer(tensor)
         before = self._alive.get(pointer)
         # One storage is kept by several operations; once it is gone, another one may lie in

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,18 +63,27 @@ def build_optimiser(
     return torch.optim.AdamW(made, betas=betas, fused=True)  # pyright: ignore[reportArgumentType]
 
 
+def norm_of(parameters: Sequence[Parameter]) -> float:
+    """Of all their gradients together."""
+    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
 def step_with(
-    optimiser: torch.optim.Optimizer, parameters: Iterable[Parameter], *, count: float, clip_norm: float
-) -> float:
+    optimiser: torch.optim.Optimizer, parameters: Sequence[Parameter], *, count: float, clip_norm: float,
+    norm_of: Callable[[Sequence[Parameter]], float] = norm_of,
+) -> float:  # fmt: skip
     """Divide gradients by the number of targets, clip their norm, and step, unless the norm is not finite.
 
     AdamW's fused kernel divides while it reads: the gradients are read twice in all, for their norm and for the step.
+
+    Args:
+        norm_of: what tells the norm, where other processes hold some of the gradients.
 
     Returns:
         The norm before clipping.
     """
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(grads)) / max(1, count)
+    norm = norm_of(parameters) / max(1, count)
     if not math.isfinite(norm):
         return norm
     divisor = max(1, count) / min(1.0, clip_norm / (norm + 1e-6))
@@ -114,12 +123,18 @@ def optimiser_tensors(
 
 
 def restore_optimiser(
-    optimiser: torch.optim.Optimizer, parameters: dict[str, Parameter], tensors: dict[str, Tensor]
-) -> None:
-    """Put saved state back."""
-    for name, value in tensors.items():
+    optimiser: torch.optim.Optimizer, parameters: dict[str, Parameter], tensors: Mapping[str, Tensor],
+    held: Callable[[str, str], Tensor],
+) -> None:  # fmt: skip
+    """Put saved state back.
+
+    Args:
+        held: what is held here of a saved tensor, by its name and its parameter's.
+    """
+    for name in tensors:
         parameter_name, _, key = name.rpartition("|")
         parameter = parameters[parameter_name]
+        value = tensors[name] if key == "step" else held(name, parameter_name)
         # AdamW's fused kernels count where the parameter is.
         where = "cpu" if key == "step" and not optimiser.defaults.get("fused") else parameter.device
         optimiser.state[parameter][key] = value.to(where)

@@ -29,6 +29,8 @@ class StagePlan:
     """Of parts whose learning rate falls from layer to layer: all of their rates, from the input on."""
     groups: list[Group]
     """What learns alike: the optimiser's own groups."""
+    compiled: int = 0
+    """Modules of the LLM's layers that run compiled."""
 
     @property
     def memory_mb(self) -> int:
@@ -56,6 +58,7 @@ class StagePlan:
             "passes": self.fit.passes,
             "rows_a_pass": self.fit.rows,
             "recompute": self.fit.recompute,
+            "compiled": self.compiled,
             "warning": self.warning,
             "first_loss": self.loss,
             "layer_rates": dict(self.rates),

@@ -17,6 +17,7 @@ from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
+from sensorium.model.compiled import ready_to_compile
 from sensorium.model.device import to_device
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
@@ -26,14 +27,9 @@ from sensorium.processing.answers import encode_rows
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.disk import bytes_of
+from sensorium.training.distributed.held import WHOLE, Held
 from sensorium.training.fitting import Fit, Need, choose_fit
-from sensorium.training.memory import (
-    Memory,
-    SavedTensors,
-    activation_bytes,
-    memory_of,
-    state_bytes,
-)
+from sensorium.training.memory import Memory, SavedTensors, activation_bytes, memory_of, state_bytes
 from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.owned import PREFIX, beside, own_seed
 from sensorium.training.optimiser import group_parameters
@@ -146,8 +142,9 @@ def loader_options(stage: StageConfig) -> LoaderOptions:
 
 
 def probe_stage(
-    stage: StageConfig, parts: StageParts, model: MultimodalModel, precision: Precision, processes: int = 1
-) -> StagePlan:
+    stage: StageConfig, parts: StageParts, model: MultimodalModel, precision: Precision, processes: int = 1,
+    held: Held = WHOLE,
+) -> StagePlan:  # fmt: skip
     """Run one real batch, or the first process's share of it, forward and describe the stage.
 
     Raises:
@@ -156,7 +153,7 @@ def probe_stage(
         AlignmentError: placeholders and features disagree.
     """
     groups = set_learning(model, stage.learns)
-    learning = sum(p.numel() for _, pairs in groups for _, p in pairs)
+    learning = sum(held.size(p) for _, pairs in groups for _, p in pairs)
     if learning == 0:
         raise ConfigError("no parameter learns")
     options = replace(loader_options(stage), world_size=processes)
@@ -183,10 +180,11 @@ def probe_stage(
             losses = parts.objective(model, batch)
     except SensoriumError as error:
         raise error.at("first batch") from None
+    held.rest()
     loss = float(losses.total.detach()) / max(1, losses.count)
     memory = memory_of(model.device)
-    fit = _fit(stage, model, batch, state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2),
-               activation_bytes(saved), memory)  # fmt: skip
+    state = state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2)
+    fit = _fit(stage, model, batch, state + held.beside, activation_bytes(saved), memory)
     return StagePlan(
         name=stage.name,
         steps=parts.steps,
@@ -199,6 +197,7 @@ def probe_stage(
         loss=loss,
         rates=_layer_rates(stage, groups),
         groups=group_parameters(groups),
+        compiled=ready_to_compile(model) if stage.compile else 0,
     )
 
 
@@ -227,11 +226,13 @@ def check_stages(
     on_plan: Callable[[StagePlan, Precision], None] | None = None,
     precision: Precision | None = None,
     processes: int = 1,
+    held: Held = WHOLE,
 ) -> tuple[list[StagePlan], list[StageParts]]:
     """Prepare and probe every stage, in order, before any of them trains.
 
     Args:
         processes: how many share the rows of a batch; all of them probe the first one's share, and so decide alike.
+        held: what this process holds of the model.
 
     Raises:
         SensoriumError: for whatever would make a stage fail.
@@ -245,7 +246,7 @@ def check_stages(
             with pictures_of(model, stage.picture_px):
                 parts = prepare_stage(stage, model, processor)
                 with beside(model, parts.objective):
-                    plans.append(probe_stage(stage, parts, model, chosen, processes))
+                    plans.append(probe_stage(stage, parts, model, chosen, processes, held))
         except SensoriumError as error:
             raise error.at(f"stage {stage.name}") from None
         parts.fit = plans[-1].fit
@@ -282,9 +283,7 @@ def _check_divisible(stage: StageConfig, processes: int) -> None:
                           fix="train this recipe on one process")  # fmt: skip
 
 
-def stage_precision(
-    stage: StageConfig, chosen: Precision | None, device: torch.device
-) -> Precision:
+def stage_precision(stage: StageConfig, chosen: Precision | None, device: torch.device) -> Precision:
     """The stage's number format; `auto` takes the run's choice, measured once."""
     if stage.precision != "auto":
         return stage.precision

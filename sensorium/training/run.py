@@ -10,11 +10,14 @@ import torch
 from sensorium.core.atomic import write_text
 from sensorium.model.adapter import inject_adapter
 from sensorium.model.arch_keys import check_arch
+from sensorium.model.learning import own_names
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe
+from sensorium.training.distributed.held import WHOLE, hold, home
 from sensorium.training.plan import StagePlan
+from sensorium.training.precision import choose_precision
 from sensorium.training.preflight import check_stages
 from sensorium.training.trainer import Trainer, TrainerOptions, started
 
@@ -29,8 +32,12 @@ def plan_recipe(recipe: Recipe, build: Build, options: TrainerOptions) -> list[S
     model, tokenizer = build()
     inject_adapter(model)
     started(recipe, model, options)
+    ranks, device = options.ranks, home(recipe, options.ranks)
+    # `auto` measures, and measurements differ: all take the first one's.
+    precision = None if device is None else ranks.gather(choose_precision("auto", device))[0]
+    held = WHOLE if precision is None else hold(recipe, model, ranks, precision)
     processor = Processor(recipe.model, tokenizer)
-    return check_stages(recipe, model, processor, options.on_plan, processes=options.ranks.world_size)[0]
+    return check_stages(recipe, model, processor, options.on_plan, precision, ranks.world_size, held)[0]
 
 
 def train_recipe(
@@ -49,5 +56,6 @@ def train_recipe(
     trainer = Trainer(recipe, model, tokenizer, options)
     options.ranks.on_first(lambda: write_text(options.folder / "recipe.yaml", recipe.to_yaml()))
     plans = trainer.run()
+    trainer.held.make_whole(own_names(model) | trainer.learnt)
     options.ranks.on_first(lambda: save(model, tokenizer, options.folder / "model", trainer.learnt))
     return plans

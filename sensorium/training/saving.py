@@ -1,7 +1,8 @@
 """Checkpoints written beside the training: a step waits only while its state is copied.
 
 One writer thread at most is at work; a save that comes while it is waits for it. What the writer could not do is
-raised in the training thread, at its next step or at the run's end.
+raised in the training thread, at its next step or at the run's end. Where processes divide the model, each has a writer
+for its share, and the first one's waits for all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from sensorium.training.checkpoint import Checkpoint, save_checkpoint
 from sensorium.training.disk import bytes_of, disk_error
+from sensorium.training.shares import Share
 
 
 class Saver:
@@ -28,13 +30,19 @@ class Saver:
         self.keep = keep
         self._before = before
         self._thread: threading.Thread | None = None
+        self._share: Share | None = None
         self._error: Exception | None = None
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Begin to write a checkpoint, whose tensors are the caller's copies."""
+    def save(self, checkpoint: Checkpoint | None, share: Share | None = None) -> None:
+        """Begin to write a checkpoint, whose tensors are the caller's copies.
+
+        Args:
+            checkpoint: None in all but the first process, which write their shares alone.
+        """
         self.wait()
+        self._share = share
         # The process may end without it: whatever it leaves is no checkpoint yet.
-        self._thread = threading.Thread(target=self._write, args=(checkpoint,), name="checkpoint", daemon=True)
+        self._thread = threading.Thread(target=self._write, args=(checkpoint, share), name="checkpoint", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
@@ -43,8 +51,14 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
-    def settle(self) -> None:
-        """Wait until nothing is being written, whether or not that went well."""
+    def settle(self, *, failed: bool = False) -> None:
+        """Wait until nothing is being written, whether or not that went well.
+
+        Args:
+            failed: the run ends with an error, so that another process may never write its share.
+        """
+        if failed and self._share is not None:
+            self._share.failed.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -58,12 +72,16 @@ class Saver:
         self.settle()
         self.check()
 
-    def _write(self, checkpoint: Checkpoint) -> None:
+    def _write(self, checkpoint: Checkpoint | None, share: Share | None) -> None:
         try:
-            self._before()
-            save_checkpoint(self.folder, checkpoint, keep=self.keep)
+            if checkpoint is not None:
+                self._before()
+                save_checkpoint(self.folder, checkpoint, keep=self.keep, share=share)
+            elif share is not None:
+                share.write()
         except OSError as error:
-            needed = sum(bytes_of(x.values()) for x in (checkpoint.weights, checkpoint.optimiser))
+            written = () if checkpoint is None else (checkpoint.weights, checkpoint.optimiser)
+            needed = sum(bytes_of(x.values()) for x in (*written, *(share.tensors.values() if share else ())))
             self._error = disk_error(error, self.folder, needed)
         except Exception as error:
             # A thread has nobody to raise to: the training thread does it (`check`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from torch.nn import Parameter
 from sensorium.core.batch import Batch
 from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
-from sensorium.data.loader import LoadedBatch, Loader
+from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
+from sensorium.model.compiled import compiling
 from sensorium.model.device import to_device
 from sensorium.model.learning import learning_modules
 from sensorium.model.recompute import recomputing
@@ -22,11 +24,12 @@ from sensorium.processing.split import split_rows
 from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
 from sensorium.training.distributed.gradients import reached, sum_gradients
+from sensorium.training.distributed.lockstep import Drawn, OwnPace
 from sensorium.training.distributed.tally import Tally, of_all
 from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
-from sensorium.training.precision import Precision, autocast
+from sensorium.training.precision import autocast
 from sensorium.training.preflight import StageParts, stage_precision
 from sensorium.training.spikes import SpikeWatch
 from sensorium.training.truncation import CutCounter
@@ -61,6 +64,7 @@ class StageRun:
         self.last: dict[str, Any] = {}
         self.stop_asked: int | None = None
         self.watch = SpikeWatch(None, stage.accumulate, stage.name)
+        self.pace = OwnPace()
 
     def train(self, loader: Loader, state: MixtureState, step: int, meter: Meter) -> None:
         """Steps until the stage is done, with checkpoints on the way.
@@ -81,7 +85,7 @@ class StageRun:
                 module.train()
         # Closed whatever happens: an open stream's threads would outlive a failed run.
         recompute = self.parts.fit is not None and self.parts.fit.recompute
-        with recomputing(model, recompute), closing(loader.batches(state)) as stream:
+        with recomputing(model, recompute), compiling(model, stage.compile), closing(loader.batches(state)) as stream:
             while step < steps:
                 state = self._logged_step(stream, state, step)
                 step += 1
@@ -92,7 +96,7 @@ class StageRun:
                 if step < steps and (stopped or step % stage.checkpoint_every == 0):
                     self._save(step, state, finished=False)
                 if step < steps and stopped:
-                    self.trainer.ranks.on_first(self.trainer.saver.wait)
+                    self.trainer.ranks.on_all(self.trainer.saver.wait)
                     self.trainer.stop.number = asked
                     self.trainer.stop.leave(f"stage {stage.name}, step {step} of {steps}")
         if self.index == len(self.trainer.recipe.stages) - 1:
@@ -137,25 +141,30 @@ class StageRun:
 
     def _step(self, stream: Any, state: MixtureState) -> tuple[dict[str, Any], MixtureState]:
         """One optimiser step over `accumulate` batches, together with all other ranks."""
-        ranks, learning = self.trainer.ranks, list(self.named.values())
+        ranks, held, learning = self.trainer.ranks, self.trainer.held, list(self.named.values())
+        summed = [p for name, p in self.named.items() if held.rows(name) is None]
         self.optimiser.zero_grad(set_to_none=True)
         mine, error = Tally(), None
         try:
-            state, mine.left_out, mine.problems = self.watch.pass_over(stream, state)
-            for _ in range(self.stage.accumulate):
-                state = self._counted(next(stream), mine)
+            for index in range(self.stage.accumulate):
+                drawn = self.pace.drawn(lambda first=index == 0: self._drawn(stream, mine, first=first))
+                with self.pace.passing():
+                    state = self._counted(drawn, mine)
         except Exception as raised:
+            if self.pace.inside:
+                raise
             # Others wait for this rank's word, and end with its message.
             error = raised
-        mine.reached, mine.stop = reached(learning), self.trainer.stop.number
+        held.take()
+        mine.reached, mine.stop = reached(summed), self.trainer.stop.number
         step, masks = of_all(ranks, mine, error)
         if ranks.world_size > 1:
             # A signal that came to one of them later than this waits for the next step.
             self.stop_asked = step.stop
         loss, norm = step.total / max(1, step.count), math.nan
         if math.isfinite(loss):
-            sum_gradients(ranks, learning, masks)
-            norm = step_with(self.optimiser, learning, count=step.count, clip_norm=self.stage.clip_norm)
+            sum_gradients(ranks, summed, masks)
+            norm = step_with(self.optimiser, learning, count=step.count, clip_norm=self.stage.clip_norm, norm_of=held.norm)
         named = step.means()
         line: dict[str, Any] = {"loss": loss, "grad_norm": norm, "samples": step.samples,
                                 "tokens": step.tokens, **named}  # fmt: skip
@@ -173,11 +182,19 @@ class StageRun:
         stepped(self.parts.objective, self.trainer.model)
         return line, state
 
-    def _counted(self, loaded: LoadedBatch, tally: Tally) -> MixtureState:
+    def _drawn(self, stream: Any, tally: Tally, *, first: bool) -> Drawn:
+        """The next batch of this rank, in as many parts as memory asks for; in front of a step's first one those that
+        are left out."""
+        if first:
+            _, tally.left_out, tally.problems = self.watch.pass_over(stream, None)
+        loaded, fit = next(stream), self.parts.fit
+        batch = to_device(loaded.batch, self.trainer.model.device)
+        return loaded, [batch] if fit is None or fit.passes == 1 else list(split_rows(batch, fit.rows))
+
+    def _counted(self, drawn: Drawn, tally: Tally) -> MixtureState:
         """This rank's passes over a batch, added to the tally."""
-        model = self.trainer.model
-        precision = stage_precision(self.stage, self.trainer.precision, model.device)
-        losses = self._passes(to_device(loaded.batch, model.device), precision)
+        loaded, parts = drawn
+        losses = self._passes(parts)
         tally.total += sum(float(each.total.detach()) for each, _ in losses)
         tally.count += sum(each.count for each, _ in losses)
         tally.samples += loaded.samples
@@ -193,20 +210,22 @@ class StageRun:
         tally.batches.append((int(loaded.batch.learn_BT.sum()), named))
         return loaded.state
 
-    def _passes(self, batch: Batch, precision: Precision) -> list[tuple[Losses, float]]:
-        """Forward and backward passes over a batch, in as many parts as memory asks for, and each one's share of
-        the learned tokens, over which what is logged are means."""
-        model, fit = self.trainer.model, self.parts.fit
+    def _passes(self, parts: Sequence[Batch]) -> list[tuple[Losses, float]]:
+        """Forward and backward passes over the parts of a batch, and each one's share of the learned tokens, over which
+        what is logged are means."""
+        model = self.trainer.model
+        precision = stage_precision(self.stage, self.trainer.precision, model.device)
         found: list[tuple[Losses, float]] = []
-        whole = [batch] if fit is None or fit.passes == 1 else list(split_rows(batch, fit.rows))
-        learned = [int(part.learn_BT.sum()) for part in whole]
-        for part, tokens in zip(whole, learned, strict=True):
+        learned = [int(part.learn_BT.sum()) for part in parts]
+        for part, tokens in zip(parts, learned, strict=True):
             with autocast(precision, model.device):
                 losses = self.parts.objective(model, part)
             # A batch of text rows alone has nothing to teach a projector.
             if losses.total.requires_grad:
                 losses.total.backward()
-            found.append((losses, tokens / max(1, sum(learned)) if len(whole) > 1 else 1.0))
+            else:
+                self.trainer.held.rest()
+            found.append((losses, tokens / max(1, sum(learned)) if len(parts) > 1 else 1.0))
         return found
 
     def _stop_if_lost(self) -> None:

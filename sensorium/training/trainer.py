@@ -20,25 +20,19 @@ from sensorium.model.picture_size import pictures_of
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.begun import as_read_today, stages_begun, up_to
-from sensorium.training.checkpoint import (
-    Checkpoint,
-    Position,
-    load_checkpoint,
-)
+from sensorium.training.checkpoint import Checkpoint, Position, load_checkpoint
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.curve import draw_curve
 from sensorium.training.disk import check_disk
+from sensorium.training.distributed.held import Held, hold, home
+from sensorium.training.distributed.lockstep import Lockstep
 from sensorium.training.distributed.randomness import gather_rng, rank_seed, restore_rank_rng
 from sensorium.training.distributed.weights import check_equal
 from sensorium.training.feature_use import features_kept
 from sensorium.training.heap import keep_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
-from sensorium.training.objectives.owned import PREFIX, begin, beside, go_on_from, owned_tensors
-from sensorium.training.optimiser import (
-    build_optimiser,
-    optimiser_tensors,
-    restore_optimiser,
-)
+from sensorium.training.objectives.owned import begin, beside, go_on_from, owned_tensors
+from sensorium.training.optimiser import build_optimiser
 from sensorium.training.options import TrainerOptions, started
 from sensorium.training.precision import Precision, choose_precision
 from sensorium.training.preflight import (
@@ -53,6 +47,14 @@ from sensorium.training.signals import StopRequest, watch_signals
 from sensorium.training.skipped import write_skipped
 from sensorium.training.spikes import RewindError, SpikeWatch
 from sensorium.training.stage_run import StageRun
+from sensorium.training.state import (
+    copies,
+    moments,
+    restore_moments,
+    restore_weights,
+    share_of,
+    staged,
+)
 
 
 class Trainer:
@@ -75,6 +77,7 @@ class Trainer:
         self._owned: dict[str, Tensor] = {}
         self._saved = self._load()
         self.precision: Precision = self._choose_precision()
+        self.held: Held = hold(recipe, model, self.ranks, self.precision)
         keep = self._saved.log_bytes if self._saved else 0
         self._log: TrainingLog | None = None
         self.ranks.on_first(lambda: self._open_log(keep))
@@ -123,7 +126,8 @@ class Trainer:
             return "bf16" if self._saved.precision == "bf16" else "fp32"
         asked = {stage.precision for stage in self.recipe.stages}
         # `auto` measures, and measurements differ: all take the first one's.
-        return self.ranks.gather(choose_precision("auto" if "auto" in asked else asked.pop(), self.model.device))[0]
+        device = home(self.recipe, self.ranks) or self.model.device
+        return self.ranks.gather(choose_precision("auto" if "auto" in asked else asked.pop(), device))[0]
 
     def run(self) -> list[StagePlan]:
         """Check every stage, then train them in order.
@@ -136,10 +140,10 @@ class Trainer:
         """
         try:
             plans = self._run()
-            self.ranks.on_first(self.saver.wait)
+            self.ranks.on_all(self.saver.wait)
         except BaseException:
             # What is half written is not left to chance; the error that ends the run is told, not a later one.
-            self.saver.settle()
+            self.saver.settle(failed=True)
             with suppress(OSError, CheckpointError):
                 self._report()
             raise
@@ -159,7 +163,7 @@ class Trainer:
         start = self._saved.stage if self._saved else 0
         keep_freed_blocks()
         plans, ready = check_stages(
-            self.recipe, self.model, self.processor, self.options.on_plan, self.precision, self.ranks.world_size
+            self.recipe, self.model, self.processor, self.options.on_plan, self.precision, self.ranks.world_size, self.held
         )
         self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
         begun = stages_begun(self._saved) if self._saved else 0
@@ -175,7 +179,7 @@ class Trainer:
             self.recipe.keep_checkpoints))  # fmt: skip
         torch.manual_seed(rank_seed(self.ranks, self.recipe.seed))
         if self._saved is not None:
-            self._restore_weights(self._saved)
+            self._owned |= restore_weights(self.model, self.held, self._saved)
         for stage, parts in zip(self.recipe.stages[:start], ready, strict=False):
             with beside(self.model, parts.objective):
                 self._note_learnt(stage)
@@ -197,7 +201,8 @@ class Trainer:
         while True:
             begin(parts.objective, self.model)
             go_on_from(self.model, self._owned)
-            check_equal(self.ranks, self.model.state_dict(), f"stage {stage.name}")
+            whole = {n: v for n, v in self.model.state_dict().items() if self.held.rows(n) is None}
+            check_equal(self.ranks, whole, f"stage {stage.name}")
             try:
                 return self._attempt_stage(index, parts, watch)
             except RewindError:
@@ -205,18 +210,18 @@ class Trainer:
 
     def _rewind(self, index: int) -> None:
         """Take back what the stage did since the last checkpoint, the log's lines too."""
-        self.ranks.on_first(self.saver.wait)
+        self.ranks.on_all(self.saver.wait)
         self._saved = load_checkpoint(self.saver.folder)
         if self._saved is None or self._saved.stage != index:
             raise CheckpointError("no checkpoint of this stage to rewind to", where=str(self.saver.folder))
-        self._restore_weights(self._saved)
+        self._owned |= restore_weights(self.model, self.held, self._saved)
         if self._log is not None:
             self._log.close()
             self._open_log(self._saved.log_bytes)
 
     def _attempt_stage(self, index: int, parts: StageParts, watch: SpikeWatch) -> None:
         stage = self.recipe.stages[index]
-        groups = self._note_learnt(stage)
+        groups = self.held.pieces(self._note_learnt(stage))
         named: dict[str, Parameter] = {n: p for _, pairs in groups for n, p in pairs}
         optimiser = build_optimiser(groups, stage.betas, stage.optimiser)
         run = StageRun(self, stage, index, parts, optimiser, named)
@@ -226,7 +231,7 @@ class Trainer:
             step = self._saved.step
             # At a boundary nothing has been picked, whatever sources the stage now has.
             state = MixtureState.saved(self._saved.counts, self._saved.plan) if step else state
-            restore_optimiser(optimiser, named, self._saved.optimiser)
+            restore_moments(optimiser, self.held, named, self._saved)
             restore_rank_rng(self.ranks, self._saved.rng, self.recipe.seed)
             run.bad_in_row = self._saved.bad_in_row
             watch.restore(self._saved.spikes)
@@ -237,6 +242,8 @@ class Trainer:
         self._saved = None
         share = replace(loader_options(stage), rank=self.ranks.rank, world_size=self.ranks.world_size)
         loader = Loader(parts.sources, parts.order, parts.processor, share, transform=run.cuts.watch)
+        if self.held.divided:
+            run.pace = Lockstep(self.ranks, loader, self.model.device, self.model.config.lanes)
         with (
             self.ranks.progress(stage.name, parts.steps) as meter,
             pictures_of(self.model, stage.picture_px),
@@ -245,55 +252,52 @@ class Trainer:
         ):
             run.train(loader, state, step, meter)
 
-    def _restore_weights(self, saved: Checkpoint) -> None:
-        state = self.model.state_dict()
-        with torch.no_grad():
-            for name, value in saved.weights.items():
-                if name.startswith(PREFIX):
-                    self._owned[name] = value
-                    continue
-                if name not in state or state[name].shape != value.shape:
-                    raise CheckpointError(f"tensor {name} does not fit the model")
-                state[name].copy_(value)
-
     def save(
         self, position: Position, optimiser: Any, named: dict[str, Parameter], *, finished: bool
     ) -> None:
-        """Copy the run's state, and begin to write it as a checkpoint: rank 0 does, with what all know."""
+        """Copy the run's state, and begin to write it as a checkpoint: rank 0 does, with what all know; where the model is
+        divided, each writes its share."""
         rng = gather_rng(self.ranks)
-        self.ranks.on_first(lambda: self._save(position, optimiser, named, rng, finished=finished))
+        names = self._own | self.learnt
+        if not self.held.divided:
+            self.ranks.on_first(lambda: self.saver.save(self._checkpoint(
+                position, rng, finished, copies(self.model, names) | self._owned | owned_tensors(self.model),
+                moments(optimiser, named))))  # fmt: skip
+            return
+        self.ranks.on_all(self.saver.wait)
+        share = share_of(self.model, self.held, self.ranks, names, moments(optimiser, named),
+                         staged(self.ranks, self.saver.folder))  # fmt: skip
+        if self.ranks.first:
+            share.tensors["weights"] |= self._owned | owned_tensors(self.model)
+        self.saver.save(self._checkpoint(position, rng, finished, {}, {}) if self.ranks.first else None, share)
 
-    def _save(
-        self, position: Position, optimiser: Any, named: dict[str, Parameter], rng: dict[str, Tensor], *, finished: bool
-    ) -> None:
+    def _checkpoint(
+        self, position: Position, rng: dict[str, Tensor], finished: bool,
+        weights: dict[str, Tensor], optimiser: dict[str, Tensor],
+    ) -> Checkpoint:  # fmt: skip
         assert self._log is not None  # Rank 0's.
-        tensors = self.model.state_dict()
-        names = (self._own | self.learnt) & set(tensors)
-        self.saver.save(
-            Checkpoint(
-                stage=position.stage,
-                step=position.step,
-                counts=list(position.state.counts),
-                plan=position.state.plan(),
-                bad_in_row=position.bad_in_row,
-                spikes=position.spikes,
-                log_bytes=self._log.size(),
-                precision=self.precision,
-                weights={n: tensors[n].detach().to("cpu", copy=True) for n in sorted(names)}
-                | self._owned | owned_tensors(self.model),
-                optimiser=optimiser_tensors(optimiser, {id(p): n for n, p in named.items()}),
-                rng=rng,
-                recipe=self.recipe.to_dict(),
-                data=self._data,
-                finished=finished,
-            ),
+        return Checkpoint(
+            stage=position.stage,
+            step=position.step,
+            counts=list(position.state.counts),
+            plan=position.state.plan(),
+            bad_in_row=position.bad_in_row,
+            spikes=position.spikes,
+            log_bytes=self._log.size(),
+            precision=self.precision,
+            weights=weights,
+            optimiser=optimiser,
+            rng=rng,
+            recipe=self.recipe.to_dict(),
+            data=self._data,
+            finished=finished,
         )
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to the log, on rank 0, if all that was saved so far is safe; else all end."""
-        self.ranks.on_first(lambda: self._append(line))
+        self.ranks.on_all(lambda: self._append(line))
 
     def _append(self, line: dict[str, Any]) -> None:
-        assert self._log is not None  # Rank 0's.
         self.saver.check()
-        self._log.write(line)
+        if self._log is not None:
+            self._log.write(line)

@@ -19,14 +19,14 @@ from PIL import Image
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sensorium.cli.training import train_command
-from sensorium.data.loader import LoadedBatch
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.nn.pretrained import read_file
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
+from sensorium.training.distributed.lockstep import Drawn
 from sensorium.training.distributed.place import place
-from sensorium.training.distributed.ranks import joined
+from sensorium.training.distributed.ranks import Ranks, joined
 from sensorium.training.log import read_log
 from sensorium.training.run import train_recipe
 from sensorium.training.stage_run import StageRun
@@ -45,8 +45,12 @@ def tiny(*overrides: str) -> Recipe:
 
 def train(recipe: Recipe, folder: Path, resume: bool = False) -> None:
     with joined() as ranks:
-        options = TrainerOptions(folder=folder, cache=folder.parent / "cache", resume=resume, ranks=ranks)
-        train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
+        train_on(ranks, recipe, folder, resume)
+
+
+def train_on(ranks: Ranks, recipe: Recipe, folder: Path, resume: bool = False) -> None:
+    options = TrainerOptions(folder=folder, cache=folder.parent / "cache", resume=resume, ranks=ranks)
+    train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, options)
 
 
 def on_processes(world: int, work: Callable[[], None], folder: Path, limit_s: float = 120) -> list[tuple[int, str]]:
@@ -183,10 +187,10 @@ def test_resumed_on_other_numbers_of_processes(alone: Path, tmp_path: Path, monk
 def test_an_error_on_one_ends_all_with_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StageRun._counted
 
-    def failing(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+    def failing(self: StageRun, drawn: Drawn, tally: Any) -> Any:
         if self.trainer.ranks.rank == 1 and self.index == 1:
             raise ValueError("a picture of no colour")
-        return real(self, loaded, tally)
+        return real(self, drawn, tally)
 
     monkeypatch.setattr(StageRun, "_counted", failing)
     ends = on_processes(2, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S)
@@ -199,10 +203,10 @@ def test_an_error_on_one_ends_all_with_its_message(tmp_path: Path, monkeypatch: 
 def test_a_signal_to_one_stops_and_saves_all(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StageRun._counted
 
-    def signalled(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+    def signalled(self: StageRun, drawn: Drawn, tally: Any) -> Any:
         if self.trainer.ranks.rank == 1 and self.watch._draw == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, loaded, tally)
+        return real(self, drawn, tally)
 
     monkeypatch.setattr(StageRun, "_counted", signalled)
     for code, said in on_processes(2, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S):
@@ -216,8 +220,8 @@ def test_a_signal_to_one_stops_and_saves_all(alone: Path, tmp_path: Path, monkey
 def test_all_go_back_over_a_spike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StageRun._counted
 
-    def spiking(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
-        state = real(self, loaded, tally)
+    def spiking(self: StageRun, drawn: Drawn, tally: Any) -> Any:
+        state = real(self, drawn, tally)
         if self.index == 0 and self.watch._draw == 6:
             tally.total *= 10
         return state
@@ -282,11 +286,11 @@ def test_a_killed_process_ends_the_others(tmp_path: Path, monkeypatch: pytest.Mo
     real = StageRun._counted
     at = tmp_path / "at"
 
-    def dying(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+    def dying(self: StageRun, drawn: Drawn, tally: Any) -> Any:
         if self.trainer.ranks.rank == killed and self.index == 1:
             at.write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, loaded, tally)
+        return real(self, drawn, tally)
 
     monkeypatch.setattr(StageRun, "_counted", dying)
     ends = on_processes(3, lambda: train(tiny(), tmp_path / "run"), tmp_path / "said", END_S)
@@ -306,11 +310,11 @@ def test_a_job_whose_process_was_killed_is_started_again(
     train(tiny(*more), tmp_path / "alone")
     real = StageRun._counted
 
-    def dying(self: StageRun, loaded: LoadedBatch, tally: Any) -> Any:
+    def dying(self: StageRun, drawn: Drawn, tally: Any) -> Any:
         if self.trainer.ranks.rank == 1 and place().starts == 0 and (folder / "log.jsonl").read_text().count("\n") >= 8:
             at.write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, loaded, tally)
+        return real(self, drawn, tally)
 
     monkeypatch.setattr(StageRun, "_counted", dying)
 

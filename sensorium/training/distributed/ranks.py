@@ -88,10 +88,13 @@ class Ranks:
 
     def on_first(self, work: Callable[[], object]) -> None:
         """Let rank 0 do something while others wait; where it fails, all do."""
+        self.on_all(work if self.first else lambda: None)
+
+    def on_all(self, work: Callable[[], object]) -> None:
+        """Let every rank do something; where one fails, all do."""
         error: Exception | None = None
         try:
-            if self.first:
-                work()
+            work()
         except Exception as raised:
             error = raised
         self.agree(error)
