@@ -30,7 +30,7 @@ class Saver:
         self.keep = keep
         self._before = before
         self._thread: threading.Thread | None = None
-        self._share: Share | None = None
+        self._failed = threading.Event()
         self._error: Exception | None = None
 
     def save(self, checkpoint: Checkpoint | None, share: Share | None = None) -> None:
@@ -40,7 +40,9 @@ class Saver:
             checkpoint: None in all but the first process, which write their shares alone.
         """
         self.wait()
-        self._share = share
+        if share is not None:
+            # The share itself holds copies that go when they are written.
+            self._failed = share.failed
         # The process may end without it: whatever it leaves is no checkpoint yet.
         self._thread = threading.Thread(target=self._write, args=(checkpoint, share), name="checkpoint", daemon=True)
         self._thread.start()
@@ -57,8 +59,8 @@ class Saver:
         Args:
             failed: the run ends with an error, so that another process may never write its share.
         """
-        if failed and self._share is not None:
-            self._share.failed.set()
+        if failed:
+            self._failed.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, MissingDependencyError
 from sensorium.model.dividing import check_dividing, dividable
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.training.config import Recipe
@@ -78,9 +78,13 @@ class Sharded(Held):
 
         Raises:
             ConfigError: the recipe cannot be trained so.
+            MissingDependencyError: torch is too old.
             WeightsError: the processes hold other weights.
         """
         check_sharding(recipe)
+        if not hasattr(FSDPModule, "reset_iter_state"):
+            raise MissingDependencyError(f"shard: full with torch {torch.__version__}", expected="2.13 or later",
+                                         fix="pip install -U 'torch>=2.13', or shard: none")  # fmt: skip
         check_equal(ranks, model.state_dict(), "before the model is divided")
         self._model = model
         self._ranks = ranks
