@@ -48,6 +48,9 @@ def check_sharding(recipe: Recipe) -> None:
         if stage.optimiser != "adamw":
             raise ConfigError(f"shard: full with {stage.optimiser}, which reads whole matrices", expected="adamw",
                               where=f"{where}.optimiser", fix="optimiser: adamw, or shard: none")  # fmt: skip
+        if stage.compile:
+            raise ConfigError("shard: full with compile: true", expected="layers that are gathered as they run",
+                              where=f"{where}.compile", fix="compile: false, or shard: none")  # fmt: skip
         if any(learn.rows for learn in stage.learns):
             raise ConfigError("shard: full with single rows that learn", expected="whole parameters",
                               where=f"{where}.learns", fix="leave rows out, or shard: none")  # fmt: skip
