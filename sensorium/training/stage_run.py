@@ -26,6 +26,7 @@ from sensorium.training.config import StageConfig
 from sensorium.training.distributed.gradients import reached, sum_gradients
 from sensorium.training.distributed.lockstep import Drawn, OwnPace
 from sensorium.training.distributed.tally import Tally, of_all
+from sensorium.training.heap import keep_freed_blocks, return_freed_blocks
 from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
@@ -85,6 +86,8 @@ class StageRun:
                 module.train()
         # Closed whatever happens: an open stream's threads would outlive a failed run.
         recompute = self.parts.fit is not None and self.parts.fit.recompute
+        # Layers run again where memory is short: holes between kept blocks would waste it.
+        (return_freed_blocks if recompute else keep_freed_blocks)()
         with recomputing(model, recompute), compiling(model, stage.compile), closing(loader.batches(state)) as stream:
             while step < steps:
                 state = self._logged_step(stream, state, step)

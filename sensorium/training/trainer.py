@@ -29,7 +29,7 @@ from sensorium.training.distributed.lockstep import Lockstep
 from sensorium.training.distributed.randomness import gather_rng, rank_seed, restore_rank_rng
 from sensorium.training.distributed.weights import check_equal
 from sensorium.training.feature_use import features_kept
-from sensorium.training.heap import keep_freed_blocks
+from sensorium.training.heap import return_freed_blocks
 from sensorium.training.log import TrainingLog, read_log
 from sensorium.training.objectives.owned import begin, beside, go_on_from, owned_tensors
 from sensorium.training.optimiser import build_optimiser
@@ -161,7 +161,7 @@ class Trainer:
 
     def _run(self) -> list[StagePlan]:
         start = self._saved.stage if self._saved else 0
-        keep_freed_blocks()
+        return_freed_blocks()
         plans, ready = check_stages(
             self.recipe, self.model, self.processor, self.options.on_plan, self.precision, self.ranks.world_size, self.held
         )
