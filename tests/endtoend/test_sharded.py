@@ -170,7 +170,6 @@ def test_an_error_of_data_is_told_to_all(source: str, tmp_path: Path) -> None:
     ("overrides", "named"),
     [
         (["model.backbone.quantise=nf4", "model.adapter={rank: 2}"], "a backbone in nf4"),
-        (["stages.align.compile=true"], "compile: true"),
         (["stages.align.optimiser=adafactor"], "adafactor, which reads whole matrices"),
         (["stages.instruct.compile=true"], "compile, which has not been tried together"),
         (["model.fusion={kind: gated_cross_attention}"], "fusion 'gated_cross_attention'"),
