@@ -157,16 +157,16 @@ def main() -> None:
         shape, work = SHAPES[name], options.work.resolve() / name
         prepare(shape, work)
         found: dict[str, Any] = {}
+        result["shapes"][name] = found
         if options.peers:
             found["loss_difference"] = losses_agree(shape, work, python)
         for stage in options.stages:
             found[f"stage {stage}"] = compare(shape, stage, work, python, options)
             if options.levers:
                 found[f"stage {stage}"]["levers"] = levers(shape, stage, work, options)
-        result["shapes"][name] = found
-        # Written as it grows: an hour of measuring is not lost to what comes later.
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"training-{slug(result['processor'])}.json").write_text(json.dumps(result, indent=1) + "\n")
+            # Written as it grows: an hour of measuring is not lost to what comes later.
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / f"training-{slug(result['processor'])}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
