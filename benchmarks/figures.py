@@ -34,9 +34,8 @@ def table(result: dict[str, Any], words: dict[str, str]) -> list[str]:
     """One machine's figures as lines of Markdown."""
     lines = [words["head"].format(**result), "|---|---|---|---|---|---|"]
     for shape, found in result["shapes"].items():
-        for key, one in found.items():
-            if not key.startswith("stage "):
-                continue
+        for key in sorted(key for key in found if key.startswith("stage ")):
+            one = found[key]
             ratios = [words["one"].format(**one["ratio"][f"ours/{peer}"]) for peer in ("trainer", "trl")]
             memory = ", ".join(f"{one['peak_mb'][side] / 1024:.1f}" for side in ("ours", "trainer", "trl"))
             cells = [words["row"].format(shape=shape, stage=key.removeprefix("stage ")), *ratios,

@@ -79,8 +79,9 @@ class StageConfig(Config):
     """Whether the LLM's layers run again in the backward pass instead of keeping their activations; `auto`: where
     even single rows do not fit into memory otherwise."""
     compile: bool = False
-    """Run the norms and feed-forward parts of the LLM's layers as compiled kernels: the first step takes half a minute longer,
-    later ones about a tenth less on a processor. Sums are taken in another order, which moves last digits."""
+    """Run the norms and feed-forward parts of the LLM's layers as compiled kernels. The first step takes half a minute longer; whether
+    later ones are shorter is to be tried on the machine (`docs/log.md`: not on one processor). Sums are taken in another order, which
+    moves last digits."""
     cache_features: bool = False
     """Keep a frozen encoder's outputs on disk, so that later epochs, stages, runs and evaluations skip it."""
     feature_store_gb: float = Field(default=16.0, gt=0)

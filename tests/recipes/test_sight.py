@@ -1,13 +1,11 @@
 """Does what a published recipe trains reach the answers? The LLM of its tiny form first reads the four
 answers, beside a grey picture; then all stages run on four shipped pictures. Each name must have become
 likelier beside its own picture than beside the others, which is what a blind model cannot do.
-The slowest three, whose relatives run here, wait for `SENSORIUM_SIGHT=full`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -32,8 +30,9 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 SHIPPED = (100, 300, 900, 1200)
 READ_STEPS, STEPS, ROUNDS = 100, 40, 8
 BETTER = 0.9
-FULL = os.environ.get("SENSORIUM_SIGHT") == "full"
-SLOW = ("mm1-3b", "llava-onevision-1.5", "llava-1.5-hd")
+SIDE_PX = 96
+"""Of the pictures, which are decoded some thousand times: still larger than what tiny encoders see."""
+Four = list[tuple[Path, str]]
 
 
 def naming(picture: Path, name: str) -> dict[str, object]:
@@ -46,15 +45,20 @@ def naming(picture: Path, name: str) -> dict[str, object]:
     }
 
 
-def pictures() -> list[tuple[Path, str]]:
-    """The four, and their captions."""
-    found: list[tuple[Path, str]] = []
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Four:
+    """The pictures, made small, and their captions."""
+    folder, found = tmp_path_factory.mktemp("four"), Four()
     source = PictureBookSource(part="shipped", task="captions").open()
     for index in SHIPPED:
         sample: Sample = source[index]
         (picture,) = sample.media()
         assert sample.root is not None
-        found.append((sample.root / picture.value, sample.messages[-1].text))
+        with Image.open(sample.root / picture.value) as opened:
+            small = opened.convert("RGBA")
+        small.thumbnail((SIDE_PX, SIDE_PX))
+        small.save(folder / f"{index}.png")
+        found.append((folder / f"{index}.png", sample.messages[-1].text))
     return found
 
 
@@ -67,24 +71,23 @@ def stage_on(stage: StageConfig, source: FileSource, steps: int) -> StageConfig:
     return stage.model_copy(update={"data": (source,), "steps": steps})
 
 
-def sight(model: MultimodalModel, processor: Processor, folder: Path) -> tuple[float, float]:
+def sight(model: MultimodalModel, processor: Processor, four: Four, folder: Path) -> tuple[float, float]:
     """Mean loss of the four names beside their own pictures, and beside the others'."""
     model.eval()
-    found = likeness(model, processor) if model.config.text_frame else losses(model, processor, folder)
+    found = likeness(model, processor, four) if model.config.text_frame else losses(model, processor, four, folder)
     own = found.diag().mean()
     return float(own), float((found.sum() - found.diag().sum()) / (found.numel() - len(found)))
 
 
-def likeness(model: MultimodalModel, processor: Processor) -> torch.Tensor:
+def likeness(model: MultimodalModel, processor: Processor, four: Four) -> torch.Tensor:
     """A dual encoder writes nothing; it says how likely each name is for a picture."""
     space = JointSpace(model, processor)
-    scores = space.scores(space.pictures([p for p, _ in pictures()]), space.texts([n for _, n in pictures()]))
+    scores = space.scores(space.pictures([p for p, _ in four]), space.texts([n for _, n in four]))
     return -scores.log_softmax(dim=-1)
 
 
-def losses(model: MultimodalModel, processor: Processor, folder: Path) -> torch.Tensor:
+def losses(model: MultimodalModel, processor: Processor, four: Four, folder: Path) -> torch.Tensor:
     """Of every name (columns) beside every picture (rows)."""
-    four = pictures()
     found = torch.zeros(len(four), len(four))
     for i, (picture, _) in enumerate(four):
         for j, (_, name) in enumerate(four):
@@ -104,16 +107,15 @@ def run(
     Trainer(part, model, tokenizer, TrainerOptions(folder, folder.parent / "cache")).run()
 
 
-@pytest.mark.parametrize("name", [name for name in TINY_FORMS if FULL or name not in SLOW])
+@pytest.mark.parametrize("name", TINY_FORMS)
 def test_stages_teach_to_see(
-    name: str, tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, four: Four, tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sensorium.training.trainer.draw_curve", lambda *_: None)
     recipe: Recipe = TINY_FORMS.find(name)()
     torch.manual_seed(recipe.seed)
     model, tokenizer = build_pretrained(recipe.model)
     Image.new("RGB", (64, 64), (128, 128, 128)).save(tmp_path / "grey.png")
-    four = pictures()
     unseen = source_of([naming(tmp_path / "grey.png", n) for _, n in four], tmp_path / "unseen.jsonl")
     seen = source_of([naming(p, n) for p, n in four], tmp_path / "seen.jsonl")
     read = stage_on(recipe.stages[-1], unseen, READ_STEPS).model_copy(
@@ -129,7 +131,7 @@ def test_stages_teach_to_see(
     further = tuple(stage for stage in stages[len(reads) :] if stage.objective.runs_llm)
     for again in range(ROUNDS):
         run(recipe, further if again else stages, model, tokenizer, tmp_path / str(again))
-        own, others = sight(model, processor, tmp_path)
+        own, others = sight(model, processor, four, tmp_path)
         if own < BETTER * others:
             break
     assert own < BETTER * others

@@ -8,44 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_batches import model_and_batches, tiny
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
-from sensorium.data.loader import Loader
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.model.compiled import compilable, compiling
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.recompute import recomputing
-from sensorium.processing.processor import Processor
-from sensorium.recipes import RECIPES
 from sensorium.training.checkpoint import load_checkpoint
-from sensorium.training.config import Recipe
 from sensorium.training.log import read_log
 from sensorium.training.objectives.next_token import next_token_losses
 from sensorium.training.options import TrainerOptions
-from sensorium.training.preflight import loader_options, prepare_stage
 from sensorium.training.run import plan_recipe, train_recipe
 
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX") or "g++") is None, reason="no C++ compiler")
-
-
-def recipe(*overrides: str) -> Recipe:
-    return RECIPES.find("tiny")().override(list(overrides))
-
-
-def model_and_batches(count: int) -> tuple[MultimodalModel, list[Batch]]:
-    torch.manual_seed(0)
-    made = recipe("stages.instruct.pack=true", "stages.instruct.batch_size=2")
-    model, tokenizer = build_pretrained(made.model)
-    stage = made.stages[-1]
-    parts = prepare_stage(stage, model, Processor(made.model, tokenizer))
-    stream = Loader(parts.sources, parts.order, parts.processor, loader_options(stage)).batches(parts.order.start())
-    batches = [next(stream).batch for _ in range(count)]
-    stream.close()
-    return model.eval(), batches
 
 
 def gradients(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
@@ -56,7 +36,7 @@ def gradients(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
 
 @needs_compiler
 def test_gradients_names_and_programs() -> None:
-    model, batches = model_and_batches(4)
+    model, batches = model_and_batches(4, "stages.instruct.pack=true", "stages.instruct.batch_size=2")
     plain, names = [gradients(model, batch) for batch in batches], list(model.state_dict())
     assert len({int((batch.segments_BT > 0).sum()) for batch in batches}) > 1, "lengths must differ"
     programs: list[int] = []
@@ -83,7 +63,7 @@ def test_gradients_names_and_programs() -> None:
 def test_a_stage_runs_compiled(tmp_path: Path) -> None:
     losses: list[float] = []
     for compile in ("false", "true"):
-        made = recipe(f"stages.instruct.compile={compile}", "stages.align.steps=1", "stages.instruct.steps=2")
+        made = tiny(f"stages.instruct.compile={compile}", "stages.align.steps=1", "stages.instruct.steps=2")
         folder = tmp_path / compile
         plans = train_recipe(made, lambda made=made: build_pretrained(made.model), save_model,
                              TrainerOptions(folder=folder, cache=tmp_path / "cache"))  # fmt: skip
@@ -98,13 +78,13 @@ def test_a_stage_runs_compiled(tmp_path: Path) -> None:
 
 def test_without_a_compiler_it_is_refused_before_step_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
-    made = recipe("stages.instruct.compile=true")
+    made = tiny("stages.instruct.compile=true")
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*no-such-compiler.*apt-get install"):
         plan_recipe(made, lambda: build_pretrained(made.model), TrainerOptions(folder=tmp_path, cache=tmp_path))
 
 
 def test_what_is_reached_into_from_outside_is_refused() -> None:
-    model, _ = build_pretrained(recipe().model)
+    model, _ = build_pretrained(tiny().model)
     model.config = model.config.model_copy(update={"fusion": model.config.fusion.model_copy(update={"kind": "gated"})})
     with pytest.raises(ConfigError, match="nothing in this model's LLM to compile"):
         compilable(model)

@@ -8,40 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_batches import model_and_batches, tiny
 
+from sensorium.backbones.causal_lm import CausalLM
 from sensorium.core.batch import Batch
-from sensorium.data.loader import Loader
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.recompute import can_recompute, recomputing
-from sensorium.processing.processor import Processor
 from sensorium.processing.split import split_rows
-from sensorium.recipes import RECIPES
 from sensorium.training import preflight
-from sensorium.training.config import Recipe
 from sensorium.training.fitting import Need, choose_fit
 from sensorium.training.log import read_log
 from sensorium.training.memory import Memory
 from sensorium.training.objectives.next_token import next_token_losses
-from sensorium.training.preflight import loader_options, prepare_stage
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import TrainerOptions
-
-
-def instruct(*overrides: str) -> Recipe:
-    return RECIPES.find("tiny")().override(list(overrides))
-
-
-def model_and_batches(count: int, *overrides: str) -> tuple[MultimodalModel, list[Batch]]:
-    torch.manual_seed(0)
-    recipe = instruct(*overrides)
-    model, tokenizer = build_pretrained(recipe.model)
-    stage = recipe.stages[-1]
-    parts = prepare_stage(stage, model, Processor(recipe.model, tokenizer))
-    stream = Loader(parts.sources, parts.order, parts.processor, loader_options(stage)).batches(parts.order.start())
-    batches = [next(stream).batch for _ in range(count)]
-    stream.close()
-    return model.eval(), batches
 
 
 def gradients(model: MultimodalModel, parts: list[Batch]) -> dict[str, torch.Tensor]:
@@ -67,6 +48,7 @@ def test_rows_apart_have_the_gradients_of_all(rows: int, pack: str) -> None:
 def test_layers_that_run_again_have_the_same_gradients() -> None:
     model, [batch] = model_and_batches(1)
     assert can_recompute(model)
+    assert isinstance(model.backbone, CausalLM)
     runs: list[int] = []
     hook = model.backbone.decoder_layers()[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))  # pyright: ignore
     kept = gradients(model, [batch])
@@ -81,7 +63,7 @@ def test_layers_that_run_again_have_the_same_gradients() -> None:
 
 def test_stored_features_go_with_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs with some, none and all features found in the store, in one pass and in several."""
-    recipe = instruct("stages.instruct.batch_size=4", "stages.instruct.cache_features=true", "stages.instruct.pack=false")
+    recipe = tiny("stages.instruct.batch_size=4", "stages.instruct.cache_features=true", "stages.instruct.pack=false")
 
     def run(name: str) -> list[float]:
         options = TrainerOptions(folder=tmp_path / name, cache=tmp_path / f"cache-{name}")
@@ -117,7 +99,7 @@ def test_the_cheapest_way_that_fits_is_chosen(
 
 
 def test_a_run_divided_for_memory_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = instruct("stages.instruct.batch_size=4")
+    recipe = tiny("stages.instruct.batch_size=4")
 
     def run(name: str) -> list[float]:
         options = TrainerOptions(folder=tmp_path / name, cache=tmp_path / "cache")
