@@ -145,7 +145,7 @@ def _instructions() -> StageConfig:
             Learn(part=PROJECTOR, lr=3e-4, weight_decay=0.01),
             Learn(part=ADAPTER, lr=1e-3, weight_decay=0.01),
         ),
-        steps=700,
+        steps=900,
         batch_size=3,
         max_length=576,
         pack=True,
