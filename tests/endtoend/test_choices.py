@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from sensorium.api import Model, load
@@ -24,6 +25,18 @@ CHOICES = ("a red fox", "cat", "a map of the world", "yes", "a cathedral", "no",
 @pytest.fixture(scope="module")
 def nano() -> Model:
     return load("nano", "cpu")
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("asked") / "red.png"
+    Image.new("RGB", (40, 24), (200, 30, 40)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wanted(nano: Model, picture: Path) -> list[float]:
+    return likelihoods(nano, picture)
 
 
 def command(*words: str) -> str:
@@ -50,8 +63,7 @@ def likelihoods(model: Model, picture: Path) -> list[float]:
     return out
 
 
-def test_the_likeliest_is_chosen(nano: Model, picture: Path, tmp_path: Path) -> None:
-    wanted = likelihoods(nano, picture)
+def test_the_likeliest_is_chosen(nano: Model, picture: Path, wanted: list[float], tmp_path: Path) -> None:
     order = sorted(range(len(CHOICES)), key=lambda i: -wanted[i])
     found = Ranker(nano.engine, Ranking(batch_size=3)).rank(nano.processor.prompt(parse_messages(asked(picture))), CHOICES)
     assert found.places == order
@@ -65,14 +77,13 @@ def test_the_likeliest_is_chosen(nano: Model, picture: Path, tmp_path: Path) -> 
     assert [one["text"] for one in said["choices"]] == [CHOICES[i] for i in order[:5]]
 
 
-def test_eval_ranks_what_questions_list(nano: Model, picture: Path, tmp_path: Path) -> None:
+def test_eval_ranks_what_questions_list(picture: Path, wanted: list[float], tmp_path: Path) -> None:
     row = {"messages": [*asked(picture), {"role": "assistant", "content": "cat"}]}
     (tmp_path / "q.jsonl").write_text(json.dumps(row), encoding="utf-8")
     (tmp_path / "answers.txt").write_text("\n".join(CHOICES), encoding="utf-8")
     benchmark = f"vqa_file:path={tmp_path / 'q.jsonl'},choices={tmp_path / 'answers.txt'}"
     command("eval", benchmark, "--device", "cpu", "--rank", "128", "--out", str(tmp_path / "out"))
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    wanted = likelihoods(nano, picture)
     assert results["benchmarks"]["vqa_file"]["rows"][0]["model"] == CHOICES[wanted.index(max(wanted))]
     (without,) = (tmp_path / "q.jsonl",)
     with pytest.raises(DataError, match="lists no answers to choose from"):

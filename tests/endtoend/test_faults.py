@@ -50,6 +50,8 @@ def test_a_signal_ends_the_step_and_saves(
 ) -> None:
     recipe = tiny("stages.align.checkpoint_every=100")
     train(recipe, tmp_path / "whole")
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and what is ignored stays so.
+    inherited = signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         at_step(4, lambda: os.kill(os.getpid(), number), patch)
@@ -57,6 +59,7 @@ def test_a_signal_ends_the_step_and_saves(
             train(recipe, tmp_path / "cut")
     assert stop.value.exit_code == code
     assert signal.getsignal(number) == before
+    signal.signal(number, inherited)
     assert step_of(tmp_path / "cut") == (0, 4)
     train(recipe, tmp_path / "cut", resume=True)
     same_run(tmp_path / "whole", tmp_path / "cut")
