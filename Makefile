@@ -13,8 +13,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing locked dependencies into $(VENV) ..."
-	@# Compiled to bytecode when first imported: most of torch and transformers never is.
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
