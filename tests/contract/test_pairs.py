@@ -90,7 +90,7 @@ def learn_by_heart(model: Any, processor: Processor, *, steps: int = 300) -> flo
     with torch.no_grad():
         batch.media["image"].features = model.encode("image", batch.media["image"])
     learning = [p for n, p in model.named_parameters() if not n.startswith("encoders.")]
-    optimiser = torch.optim.AdamW(learning, lr=4e-3, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(learning, lr=4e-3, weight_decay=0.0, fused=True)
     loss = float("inf")
     for _ in range(steps):
         optimiser.zero_grad()
