@@ -1,0 +1,5 @@
+"""Generators: a condition -> pictures, sound, video."""
+
+from sensorium.core.tables import NameTable
+
+GENERATORS = NameTable("generator", {})
