@@ -5,7 +5,7 @@ Shape legend: B items, K signal tokens, D LLM width, L condition tokens, C condi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -76,6 +76,14 @@ class Generator(Protocol):
             ConfigError: a condition of another shape, or a size that it cannot make.
             CancelledError: somebody asked to stop.
         """
+        ...
+
+
+class ReadingGenerator(Generator, Protocol):
+    """One that has a text encoder of its own."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """What it is steered by for each text, (B, L, C)."""
         ...
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sensorium.core.batch import MediaShape
-from sensorium.core.boxes import PlaceT, View, read_boxes, read_points
+from sensorium.core.batch import Seen
+from sensorium.core.boxes import PlaceT, read_boxes, read_points
 from sensorium.core.config import as_mapping
 from sensorium.core.errors import DataError
 from sensorium.core.naming import did_you_mean
@@ -19,14 +18,6 @@ from sensorium.text.tokenizer import Tokenizer
 
 KEYS = ("places", "phrase", "picture")
 MARK = re.compile(r"(<[^<>]+>)")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A picture's own size, and where it lies in the frame that coordinates refer to."""
-
-    shape: MediaShape
-    view: View
 
 
 def place_pieces(
