@@ -58,7 +58,7 @@ class MlpEncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         width = condition.width
-        self.signals = signals
+        self.d_model, self.signals = d_model, signals
         self.enter = nn.Sequential(nn.Linear(d_model, width), nn.GELU(), nn.Linear(width, width))
         self.mapping = EncoderDecoder(StackShape(width, config.layers, config.heads, width * config.mlp_factor))
         self.queries_LC = nn.Parameter(torch.randn(condition.length, width))
@@ -69,5 +69,4 @@ class MlpEncoderDecoder(nn.Module):
 
     def negative(self, count: int) -> Tensor:
         """What to lead away from, (B, L, C) for `count` items: what zeros become."""
-        first = self.enter[0].weight
-        return self(first.new_zeros(1, self.signals, first.shape[1])).expand(count, -1, -1)
+        return self(self.queries_LC.new_zeros(1, self.signals, self.d_model)).expand(count, -1, -1)
