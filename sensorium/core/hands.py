@@ -121,6 +121,18 @@ class OutputProjectorConfig(PartConfig):
         """True: what goes in is the hidden state plus the token's own input embedding (GILL, NExT-GPT)."""
         return False
 
+    @property
+    def reads_before(self) -> bool:
+        """True: what goes in are the states that predict the signal tokens, each one place before its
+        token (MiniGPT-5, LISA, Emu). False: those at the tokens (FROMAGe, GILL, NExT-GPT)."""
+        return False
+
+    @property
+    def has_negative(self) -> bool:
+        """True: the module's `negative(count) -> condition_BLC` is what a generator is led away from
+        (MiniGPT-5). False: that is the generator's own."""
+        return False
+
     def build(self, d_model: int, signals: int, condition: ConditionShape) -> nn.Module:
         """The module `forward(hidden_BKD) -> condition_BLC`.
 
