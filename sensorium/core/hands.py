@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-MadeKind = Literal["image", "audio", "video"]
+MadeKind = Literal["image", "audio", "video", "mask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class ConditionShape:
 class Made:
     """One medium that a generator made.
 
-    `array` is uint8: (H, W, 3) of an image, (F, H, W, 3) of a video; float32 in -1..1, (N,) of audio.
+    `array` is uint8: (H, W, 3) of an image, (F, H, W, 3) of a video; float32 in -1..1, (N,) of audio; bool, (H, W), of a
+    mask of a picture.
     """
 
     kind: MadeKind
@@ -61,6 +62,8 @@ class Making:
     """Called with steps done and steps in all."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
+    pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
+    """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
 
 
 class Generator(Protocol):

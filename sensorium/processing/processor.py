@@ -9,7 +9,7 @@ from pathlib import Path
 from sensorium.core.batch import Example, Seen
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import HandShape, ModelShape
-from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
+from sensorium.core.sample import LOCATED_KINDS, PLACE_KINDS, Message, Part, Sample
 from sensorium.core.shelf import Shelf
 from sensorium.media.augment import Augmentation
 from sensorium.media.limits import ImageLimits
@@ -56,7 +56,7 @@ class _Media:
     def has_places(self) -> bool:
         """Whether it says where something is."""
         parts = (part for message in self.sample.messages for part in message.content)
-        return any(part.type in PLACE_KINDS for part in parts)
+        return any(part.type in LOCATED_KINDS for part in parts)
 
     def question(self) -> str:
         """The text of the message that holds the medium to be made next."""
