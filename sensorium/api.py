@@ -187,10 +187,11 @@ class Model:
             DataError: as `respond`.
             ConfigError, WeightsError: a generator cannot be had.
         """
-        prompt = self.processor.prompt(parse_messages(_as_messages(messages)), root)
+        asked = Sample(parse_messages(_as_messages(messages)), root=root)
+        prompt = self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         maker = Maker(self.network, self.processor, making or Making())
-        return Message("assistant", maker.parts(prompt, ids))
+        return Message("assistant", maker.parts(prompt, ids, asked))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:
