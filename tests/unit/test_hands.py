@@ -140,7 +140,7 @@ def test_half_a_signal_is_completed_and_a_cut_one_is_nothing(model: Model) -> No
 
 
 def test_what_cannot_be_made_is_said(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not make image.*mask"):
+    with pytest.raises(ConfigError, match=r"does not make image.*mask"):
         model.network.generators["image"]
     with pytest.raises(ConfigError, match=r"no token '\[SEG\]'.*added_tokens"):
         Processor(config(), build_pretrained(config().model_copy(update={
