@@ -226,6 +226,7 @@ class StageRun:
             # A batch of text rows alone has nothing to teach a projector.
             if losses.total.requires_grad:
                 losses.total.backward()
+                self.trainer.held.passed()
             else:
                 self.trainer.held.rest()
             found.append((losses, tokens / max(1, sum(learned)) if len(parts) > 1 else 1.0))

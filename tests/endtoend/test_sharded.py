@@ -31,7 +31,9 @@ FORMS = {
     "eye": [EYE, "stages.instruct.accumulate=2", "stages.instruct.loss_per=sample"],
     "lora": ["model.adapter={rank: 2}", "stages.instruct.learns=[{part: adapter, lr: 0.02}]", "stages.instruct.recompute='on'",
              "model.backbone.arch.tie_word_embeddings=false"],
-    "last": ["stages.instruct.learns=[{part: backbone, lr: 0.001, last_blocks: 1}]", "stages.align.pack=true"],
+    # First the head alone, behind which no gradient goes on into the layers.
+    "last": ["stages.align.learns=[{part: backbone, lr: 0.01, module: lm.lm_head}]", "model.backbone.arch.tie_word_embeddings=false",
+             "stages.instruct.learns=[{part: backbone, lr: 0.001, last_blocks: 1}]", "stages.align.pack=true"],
 }  # fmt: skip
 """What else is divided, or learns, or is passed through the model otherwise."""
 

@@ -143,6 +143,13 @@ class Sharded(Held):
             piece.grad = None if parameter.grad is None else self.local(parameter.grad)
             parameter.grad = None
 
+    def passed(self) -> None:
+        # torch sums behind a backward pass that goes through what the model returned. One that ends at the head does not, and
+        # leaves the root gathered, with gradients that nobody takes.
+        state = fully_shard.state(self._model)  # pyright: ignore[reportFunctionMemberAccess]
+        if any(group.is_unsharded for group in state._fsdp_param_groups):
+            state._root_post_backward_final_callback()
+
     def rest(self) -> None:
         root = self._model
         assert isinstance(root, FSDPModule)
