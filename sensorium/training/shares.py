@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensorium.core.atomic import write_json
 from sensorium.core.errors import CheckpointError
 from sensorium.nn.pretrained import read_file
 from sensorium.training.disk import naming
@@ -65,11 +64,11 @@ class Share:
             hashes = {f"{kind}.{self.rank}": write_tensors(self.folder / f"{kind}.{self.rank}.safetensors", self.tensors[kind])
                       for kind in KINDS}  # fmt: skip
             with naming(note):
-                write_json(note, {"sha256": hashes, "cuts": self.cuts})
+                _tell(note, {"sha256": hashes, "cuts": self.cuts})
         except Exception as error:
             # The first process waits for a word; a disk that is full may still take one.
             with suppress(OSError):
-                write_json(note, {"error": str(error)})
+                _tell(note, {"error": str(error)})
             raise
 
 
@@ -109,6 +108,13 @@ def _await(path: Path, rank: int, failed: threading.Event) -> None:
             raise CheckpointError(f"process {rank} did not write its share of the checkpoint", where=str(path.parent),
                                   fix="look for its own message above; the last checkpoint is whole")  # fmt: skip
         time.sleep(POLL_S)
+
+
+def _tell(note: Path, content: dict[str, Any]) -> None:
+    """A note that is there as a whole, and nothing behind it: the first process may then rename the folder at once."""
+    half = note.with_suffix(".tmp")
+    half.write_text(json.dumps(content), encoding="utf-8")
+    half.replace(note)
 
 
 def _note(folder: Path, rank: int) -> Path:
