@@ -52,6 +52,8 @@ class Share:
     """Of those of them that are pieces."""
     failed: threading.Event = field(default_factory=threading.Event)
     """Set where the run has failed, so that other shares may not come."""
+    written: threading.Event = field(default_factory=threading.Event)
+    """Set once this share is there, or will never be."""
 
     def write(self) -> None:
         """Write the files, then a note that they are there, or why not.
@@ -70,6 +72,8 @@ class Share:
             with suppress(OSError):
                 _tell(note, {"error": str(error)})
             raise
+        finally:
+            self.written.set()
 
 
 def collect(share: Share) -> tuple[dict[str, str], list[dict[str, dict[str, Cut]]]]:

@@ -99,7 +99,7 @@ class StageRun:
                 if step < steps and (stopped or step % stage.checkpoint_every == 0):
                     self._save(step, state, finished=False)
                 if step < steps and stopped:
-                    self.trainer.ranks.on_all(self.trainer.saver.wait)
+                    self.trainer.settle()
                     self.trainer.stop.number = asked
                     self.trainer.stop.leave(f"stage {stage.name}, step {step} of {steps}")
         if self.index == len(self.trainer.recipe.stages) - 1:
