@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ class Joined(Mapping[str, Tensor]):
                 self._pieces.setdefault(name, []).append((start, tensors[name]))
                 self._shapes[name] = shape
         for name, pieces in self._pieces.items():
-            if sum(len(piece) for _, piece in pieces) != self._shapes[name][0]:
+            cut = sorted((start, len(piece)) for start, piece in pieces)
+            if [*(start for start, _ in cut), self._shapes[name][0]] != list(accumulate((rows for _, rows in cut), initial=0)):
                 raise CheckpointError(f"the pieces of {name} do not make a whole of shape {self._shapes[name]}")
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:

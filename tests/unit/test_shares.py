@@ -128,6 +128,8 @@ def test_a_share_has_nothing_to_do_once_it_is_told(tmp_path: Path, monkeypatch: 
     ]  # fmt: skip
 
 
-def test_pieces_that_make_no_whole_are_refused() -> None:
+@pytest.mark.parametrize("starts", [[0], [0, 1], [1, 3], [-2, 2]])
+def test_pieces_that_make_no_whole_are_refused(starts: list[int]) -> None:
+    """Too few rows, rows twice, and rows beside the whole."""
     with pytest.raises(CheckpointError, match="the pieces of w do not make a whole"):
-        Joined([{"w": torch.zeros(2, 3)}], [{"w": [0, 3, 3]}])
+        Joined([{"w": torch.zeros(2, 3)} for _ in starts], [{"w": [start, 4, 3]} for start in starts])
