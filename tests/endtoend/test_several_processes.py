@@ -344,6 +344,6 @@ def test_launch_is_torchrun() -> None:
     words = [sys.executable, "-m", "sensorium.cli.main", "launch", "--processes", "2", "--", "train"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=2 * END_S, check=False)
     assert done.returncode == 2, done.stderr
-    assert 1 <= done.stderr.count("Missing argument 'RECIPE'") <= 2
+    assert 1 <= done.stderr.count("Missing argument 'recipe'") <= 2
     assert done.stderr.endswith(" failed with exit code 2\n")
     assert "Traceback" not in done.stderr
