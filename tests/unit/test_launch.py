@@ -42,7 +42,8 @@ def test_ranks_of_a_machine_follow_each_other_and_see_its_gpus(monkeypatch: pyte
     # The GPU of a process is the one at its local rank.
     assert [mine["CUDA_VISIBLE_DEVICES"] for mine in told] == ["3,1", "3,1", "0"]
     assert {(mine["MASTER_ADDR"], mine["MASTER_PORT"]) for mine in told} == {("10.0.0.2", "1234")}
-    assert "CUDA_VISIBLE_DEVICES" not in environments([Seat("a", "10.0.0.1")], 1, 0)[0]
+    # One that was given none must not find those that others were given.
+    assert environments([Seat("a", "10.0.0.1")], 1, 0)[0]["CUDA_VISIBLE_DEVICES"] == ""
 
 
 @pytest.mark.parametrize(
@@ -116,12 +117,18 @@ def test_what_does_not_go_together_is_refused(monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     (tmp_path / "empty").write_text("\n")
-    with pytest.raises(ConfigError, match="no token in the file"):
-        launch_command(["train", "tiny"], LaunchOptions(ray="local", token_file=str(tmp_path / "empty")))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
+    for name in ("empty", "binary", "", "none"):
+        with pytest.raises(ConfigError, match="no token in the file"):
+            launch_command(["train", "tiny"], LaunchOptions(ray="local", token_file=str(tmp_path / name)))
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'sensorium\[ray\]'"):
-        launch_command(["train", "tiny"], LaunchOptions(ray="local"))
+        launch_command(["train", "tiny"], LaunchOptions(ray="find"))
+    # Where Ray finds no cluster it begins one, and would write a token for everybody to read.
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
