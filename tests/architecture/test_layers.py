@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "features": {"core", "model", "processing"},
     "training": {"core", "features", "nn", "text", "processing", "model", "data", "input_projectors"},
     "inference": {"core", "nn", "text", "processing", "model", "backbones"},
-    "evaluation": {"core", "media", "data"},
+    "evaluation": {"core", "media", "data", "text"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},
     # Models that are asked about pictures; they know nothing of data.
     "experts": {"core", "media", "api"},

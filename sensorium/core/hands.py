@@ -1,0 +1,148 @@
+"""The promises of output projectors and generators: from an LLM's hidden states to a condition, from a condition to a medium.
+
+Shape legend: B items, K signal tokens, D LLM width, L condition tokens, C condition width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from sensorium.core.parts import PartConfig
+from sensorium.core.weights import WeightSource
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+MadeKind = Literal["image", "audio", "video", "mask"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionShape:
+    """What a generator is steered by: so many vectors of such a width."""
+
+    length: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One medium that a generator made.
+
+    `array` is uint8: (H, W, 3) of an image, (F, H, W, 3) of a video; float32 in -1..1, (N,) of audio; bool, (H, W), of a
+    mask of a picture.
+    """
+
+    kind: MadeKind
+    array: np.ndarray[Any, Any]
+    sample_rate_hz: int | None = None
+    fps: float | None = None
+
+
+class CancelledError(Exception):
+    """Somebody asked a generator to stop; nothing was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How to make a medium. The same numbers and condition give the same medium on the same kind of device."""
+
+    steps: int = 50
+    guidance: float = 7.5
+    """Weight of the condition against the negative one; 1: the negative one is not looked at."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; None: the generator's own."""
+    seconds: float | None = None
+    """Of audio and video; None: the generator's own."""
+    seed: int = 0
+    progress: Callable[[int, int], None] | None = field(default=None, compare=False)
+    """Called with steps done and steps in all."""
+    cancelled: Callable[[], bool] | None = field(default=None, compare=False)
+    """Asked after each step; true ends the work with `CancelledError`."""
+    pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
+    """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
+
+
+class Generator(Protocol):
+    """Makes media from conditions."""
+
+    def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:
+        """One medium for each item of the condition.
+
+        Args:
+            negative_BLC: what to lead away from; None: the generator's own (of a diffusion pipeline, its empty text).
+
+        Raises:
+            ConfigError: a condition of another shape, or a size that it cannot make.
+            CancelledError: somebody asked to stop.
+        """
+        ...
+
+
+class ReadingGenerator(Generator, Protocol):
+    """One that has a text encoder of its own."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """What it is steered by for each text, (B, L, C)."""
+        ...
+
+
+class GeneratorConfig(PartConfig):
+    """A condition -> a medium."""
+
+    weights: tuple[WeightSource, ...] = ()
+    """Where the pipeline's folder may come from; the first that is reachable wins."""
+
+    @property
+    def makes(self) -> MadeKind:
+        """What comes out."""
+        raise TypeError(f"{type(self).__name__} does not define makes")
+
+    @property
+    def condition(self) -> ConditionShape:
+        """What goes in."""
+        raise TypeError(f"{type(self).__name__} does not define condition")
+
+    def build(self, folder: Path | None = None) -> Generator:
+        """The generator, with the weights that lie in `folder` in the original's layout, or random ones.
+
+        Raises:
+            ConfigError: the extra that it needs is not installed; the message has the command.
+            WeightsError: a component is missing; the message names it.
+        """
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+class OutputProjectorConfig(PartConfig):
+    """Hidden states of signal tokens -> a condition."""
+
+    @property
+    def adds_embeddings(self) -> bool:
+        """True: what goes in is the hidden state plus the token's own input embedding (GILL, NExT-GPT)."""
+        return False
+
+    @property
+    def reads_before(self) -> bool:
+        """True: what goes in are the states that predict the signal tokens, each one place before its
+        token (MiniGPT-5, LISA, Emu). False: those at the tokens (FROMAGe, GILL, NExT-GPT)."""
+        return False
+
+    @property
+    def has_negative(self) -> bool:
+        """True: the module's `negative(count) -> condition_BLC` is what a generator is led away from
+        (MiniGPT-5). False: that is the generator's own."""
+        return False
+
+    def build(self, d_model: int, signals: int, condition: ConditionShape) -> nn.Module:
+        """The module `forward(hidden_BKD) -> condition_BLC`.
+
+        Args:
+            signals: K, how many tokens stand for one medium.
+
+        Raises:
+            ConfigError: it cannot make a condition of this shape of so many tokens.
+        """
+        raise TypeError(f"{type(self).__name__} does not define build()")
