@@ -96,3 +96,11 @@ def test_a_folder_that_goes_away_stops_the_writing_with_a_message(
         features(model, model.processor.encode(sample(picture(tmp_path, 0))))
     assert store.writer.stopped
     assert capsys.readouterr().err.count("cannot be written") == 1
+
+
+def test_answers_do_without_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    model = make("splice")
+    assert model.keep_features(tmp_path / "file" / "store") is None
+    assert "features are not kept: " in capsys.readouterr().err
+    assert len(features(model, model.processor.encode(sample(picture(tmp_path, 0)))).grids) == 1

@@ -269,11 +269,12 @@ def test_a_process_ends_with_its_holder() -> None:
     assert held.wait(20) == 7
 
 
-def test_what_a_holder_starts_ends_with_it() -> None:
-    """Also where it was killed, and could tell nobody."""
+@pytest.mark.parametrize("begin", ["", "import os; os.close(0); "])
+def test_what_a_holder_starts_ends_with_it(begin: str) -> None:
+    """Also where it was killed, and could tell nobody; and where it had no standard input itself."""
     held = "import os, signal, time; from sensorium.cli.launch.held import hold; signal.signal(15, lambda *_: os._exit(7)); hold(); time.sleep(30)"
     script = (
-        "import subprocess, sys, time; from sensorium.cli.launch.held import hold_what_starts; hold_what_starts()\n"
+        f"{begin}import subprocess, sys, time; from sensorium.cli.launch.held import hold_what_starts; hold_what_starts()\n"
         f"print(subprocess.Popen([sys.executable, '-c', {held!r}], start_new_session=True, stdout=subprocess.DEVNULL).pid, flush=True)\n"
         "time.sleep(30)"
     )

@@ -27,8 +27,11 @@ def hold() -> None:
 def hold_what_starts() -> None:
     """From now on, give what this process starts a standard input that ends with this process."""
     reads, _ = os.pipe()
-    os.dup2(reads, 0)
-    os.close(reads)
+    # It is 0 already where this process was started without a standard input.
+    if reads:
+        os.dup2(reads, 0)
+        os.close(reads)
+    os.set_inheritable(0, True)
 
 
 def _watch() -> None:
