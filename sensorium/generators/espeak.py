@@ -1,13 +1,16 @@
 """eSpeak NG, the voice that is always at hand: rules for about a hundred languages, no weights.
 
 Its C library is called through ctypes (`speak_lib.h`): that of the wheel `espeakng-loader`, which brings the voices too, or the
-system's. eSpeak NG has one state in a process, so all speakers share one lock; its licence is GPL 3.
+system's. All speakers share one lock, for a process has one copy of it. Its licence is GPL 3.
 """
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import ctypes.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -27,7 +30,6 @@ UTF8 = 1
 RATE, PITCH = 1, 3
 
 _LIBRARY_LOCK = Lock()
-_opened: tuple[Any, int] | None = None
 _Heard = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
@@ -47,10 +49,8 @@ class EspeakConfig(SpeechConfig):
     def build(self, folder: Path | None = None) -> Espeak:
         if folder is not None:
             raise ConfigError("weights for espeak, which has none", where="generator espeak", fix="leave `weights` empty")
-        with _LIBRARY_LOCK:
-            library, rate_hz = _library()
-            _choose(library, self)
-        return Espeak(self, rate_hz)
+        with _opened(self) as (_, rate_hz):
+            return Espeak(self, rate_hz)
 
 
 class Espeak(Speaker):
@@ -77,9 +77,7 @@ class Espeak(Speaker):
 
         said = text.replace("\0", " ").encode("utf-8")
         callback = _Heard(heard)
-        with _LIBRARY_LOCK:
-            library, _ = _library()
-            _choose(library, self.config)
+        with _opened(self.config) as (library, _):
             library.espeak_SetSynthCallback(callback)
             status = library.espeak_Synth(said, ctypes.c_size_t(len(said) + 1), 0, 1, 0, UTF8, None, None)
             library.espeak_Synchronize()
@@ -91,20 +89,28 @@ class Espeak(Speaker):
         return np.concatenate(chunks).astype(np.float32) / 32768.0
 
 
-def _library() -> tuple[Any, int]:
-    """The opened library and its sample rate; opened once, by whoever holds the lock."""
-    global _opened
-    if _opened is None:
-        path, data = _find()
+@contextmanager
+def _opened(config: EspeakConfig) -> Iterator[tuple[Any, int]]:
+    """The library with the voice chosen, and its sample rate.
+
+    It is opened afresh each time (some milliseconds): where it goes on, what it says depends on what it said before.
+    """
+    path, data = _find()
+    with _LIBRARY_LOCK:
         library = ctypes.CDLL(path)
-        rate_hz = library.espeak_Initialize(SYNCHRONOUS, 0, None if data is None else data.encode(), DONT_EXIT)
-        if rate_hz <= 0:
-            raise MissingDependencyError(
-                f"eSpeak NG does not find its voices in {data or 'its own folder'}", where="generator espeak",
-                fix="the path may be too long for it (160 bytes): install where paths are short; or apt-get install espeak-ng-data",
-            )  # fmt: skip
-        _opened = library, rate_hz
-    return _opened
+        try:
+            rate_hz = library.espeak_Initialize(SYNCHRONOUS, 0, None if data is None else data.encode(), DONT_EXIT)
+            if rate_hz <= 0:
+                raise MissingDependencyError(
+                    f"eSpeak NG does not find its voices in {data or 'its own folder'}", where="generator espeak",
+                    fix="the path may be too long for it (160 bytes): install where paths are short; or apt-get install espeak-ng-data",
+                )  # fmt: skip
+            _choose(library, config)
+            yield library, rate_hz
+            library.espeak_Terminate()
+        finally:
+            close = getattr(_ctypes, "dlclose", None) or getattr(_ctypes, "FreeLibrary")  # noqa: B009
+            close(library._handle)
 
 
 def _find() -> tuple[str, str | None]:
