@@ -55,6 +55,8 @@ class SamConfig(GeneratorConfig):
     decoder_layers: int = 2
     decoder_heads: int = 8
     decoder_mlp_width: int = 2048
+    decoder_norm_eps: float = 1e-6
+    """Of the norms of the decoder's layers. transformers has 1e-6, SAM's authors, and LISA's, 1e-5."""
 
     @classmethod
     def tiny(cls) -> SamConfig:
@@ -83,7 +85,8 @@ class SamConfig(GeneratorConfig):
                   "global_attn_indexes": list(self.global_layers), "window_size": self.window,
                   "output_channels": width, "num_pos_feats": width // 2}  # fmt: skip
         decoder = {"hidden_size": width, "num_hidden_layers": self.decoder_layers, "iou_head_hidden_dim": width,
-                   "num_attention_heads": self.decoder_heads, "mlp_dim": self.decoder_mlp_width}  # fmt: skip
+                   "num_attention_heads": self.decoder_heads, "mlp_dim": self.decoder_mlp_width,
+                   "layer_norm_eps": self.decoder_norm_eps}  # fmt: skip
         return NativeConfig(vision_config=vision | size, prompt_encoder_config={"hidden_size": width} | size,
                             mask_decoder_config=decoder)  # fmt: skip
 
