@@ -109,6 +109,15 @@ class Sam(nn.Module):
         self.config = config
         self.model = model
 
+    @property
+    def decoder(self) -> nn.Module:
+        """What LISA trains of it."""
+        return self.model.mask_decoder
+
+    def save(self, folder: Path) -> None:
+        """Write it as it was read, in transformers' layout."""
+        self.model.save_pretrained(folder)
+
     def look(self, picture_HWC: NDArray[np.uint8]) -> Looked:
         """Embed a picture; without gradients where the encoder learns nothing.
 
