@@ -81,7 +81,7 @@ class MaskObjective:
         self.sam = sam
         self.limits = processor.limits
         for parameter in cast(nn.Module, sam).parameters():
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
         self.module = sam.decoder
 
     def begin(self, model: MultimodalModel) -> None:
