@@ -13,11 +13,13 @@ from torch import Tensor
 
 from sensorium.core.batch import Features
 from sensorium.core.errors import WeightsError
+from sensorium.core.hands import Making
 from sensorium.core.naming import nearest
 from sensorium.core.responder import Responder
-from sensorium.core.sample import Part, Sample, parse_messages, parse_sample
+from sensorium.core.sample import Message, Part, Sample, parse_messages, parse_sample
 from sensorium.inference.engine import Answering, Engine
 from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
+from sensorium.inference.making import Maker
 from sensorium.inference.sampling import Sampling
 from sensorium.model.device import choose_device, media_to_device, to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -170,6 +172,25 @@ class Model:
             return self.engine.stream(prompt, max_tokens=max_tokens, sampling=sampling)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         return self.engine.text(ids)
+
+    def answer(
+        self, messages: Any, *, max_tokens: int = 128, sampling: Sampling | None = None, making: Making | None = None,
+        root: Path | None = None,
+    ) -> Message:  # fmt: skip
+        """Answer a conversation with all that the model makes: text, and pictures (PIL), sound or video (`Made`).
+
+        Args:
+            messages: as of `respond`.
+            making: steps, guidance, size and seed of what is made.
+
+        Raises:
+            DataError: as `respond`.
+            ConfigError, WeightsError: a generator cannot be had.
+        """
+        prompt = self.processor.prompt(parse_messages(_as_messages(messages)), root)
+        ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
+        maker = Maker(self.network, self.processor, making or Making())
+        return Message("assistant", maker.parts(prompt, ids))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:

@@ -1,7 +1,7 @@
 """Scenes and composites whose things are located: sources of pointing questions.
 
 Every Sample holds the truth in `meta.things`: of each thing a name, its box in pixels and its mask
-as run lengths.
+as `core/masks.py` reads it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pydantic import Field
 from sensorium.core.boxes import Box
 from sensorium.core.errors import DataError
 from sensorium.core.hashing import stable_int
+from sensorium.core.masks import Mask
 from sensorium.data.composites import Composite, Cutout, Pasted, make_composite, name_words
 from sensorium.data.config import MadeSource, SourceConfig
 from sensorium.data.picture_book.build import read_entries
@@ -60,7 +61,7 @@ class Located:
     @cached_property
     def meta(self) -> dict[str, Any]:
         return {"things": [
-            {"name": t.names[0], "box": list(t.box.numbers), "mask": p.run_lengths()}
+            {"name": t.names[0], "box": list(t.box.numbers), "mask": Mask.from_array(p.mask_HW).to_json()}
             for t, p in zip(self.targets, self.truth, strict=True)
         ]}  # fmt: skip
 

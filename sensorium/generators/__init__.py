@@ -2,4 +2,9 @@
 
 from sensorium.core.tables import NameTable
 
-GENERATORS = NameTable("generator", {})
+GENERATORS = NameTable(
+    "generator",
+    {
+        "sam": "sensorium.generators.sam:SamConfig",
+    },
+)

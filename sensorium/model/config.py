@@ -11,6 +11,7 @@ from sensorium.backbones.adaption_prompt import GateName
 from sensorium.core.batch import Grid
 from sensorium.core.config import Config, kinds
 from sensorium.core.errors import ConfigError
+from sensorium.core.hands import MadeKind
 from sensorium.core.parts import (
     BackboneConfig,
     EncoderConfig,
@@ -27,6 +28,7 @@ from sensorium.fusion.splice import SpliceConfig
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
+from sensorium.model.hand import HandConfig
 from sensorium.model.lookup import LookupConfig
 from sensorium.model.places import PlacesConfig
 from sensorium.text.boxes import BoxFormatName
@@ -201,6 +203,8 @@ class ModelConfig(Config):
     lanes: dict[str, LaneConfig] = Field(default_factory=dict)
     """Media kind -> its lane."""
     backbone: AnyBackbone
+    hands: dict[MadeKind, HandConfig] = Field(default_factory=dict)
+    """Kind of medium that the model makes -> how."""
     fusion: AnyFusion = SpliceConfig()
     adapter: AnyAdapter = None
     template: TemplateName = "auto"

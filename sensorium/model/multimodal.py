@@ -5,7 +5,7 @@ Shape legend: B rows, T tokens, D LLM width, N features laid end to end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
+from sensorium.core.hands import MadeKind
 from sensorium.core.naming import of_detail
 from sensorium.core.shelf import Shelf
 from sensorium.fusion.apart import Apart
@@ -31,6 +32,7 @@ from sensorium.fusion.visual_expert import VisualExpert
 from sensorium.fusion.visual_prompt import VisualPrompt
 from sensorium.model.check import check_model
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
+from sensorium.model.generators import Generators
 from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.places import Places
@@ -92,13 +94,12 @@ class MultimodalModel(nn.Module):
                 if lane.places
             }
         )
+        with_newlines = [kind for kind, lane in config.lanes.items() if getattr(lane.resolution, "newline", False)]
         self.newlines = nn.ParameterDict(
-            {
-                kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5)
-                for kind, lane in config.lanes.items()
-                if getattr(lane.resolution, "newline", False)
-            }
+            {kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5) for kind in with_newlines}
         )
+        self.hands = nn.ModuleDict({kind: hand.build(config.backbone.d_model) for kind, hand in config.hands.items()})
+        self.generators = Generators(config, folders)
         self.fusion = cast(
             Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
@@ -188,6 +189,22 @@ class MultimodalModel(nn.Module):
         insert: Any = self.fusion.inserter(context, batch.media_index_BT, batch.slots)
         hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)
+
+    def condition(
+        self, kind: MadeKind, hidden_BTD: Tensor, input_ids_BT: Tensor, places: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """What a generator is to be steered by, (media, L, C).
+
+        Args:
+            places: row and first signal token of each medium.
+        """
+        hand = self.config.hands[kind]
+        span = range(len(hand.signals))
+        hidden_NKD = torch.stack([hidden_BTD[row, start : start + len(span)] for row, start in places])
+        if hand.projector.adds_embeddings:
+            ids_NK = torch.stack([input_ids_BT[row, start : start + len(span)] for row, start in places])
+            hidden_NKD = hidden_NKD + self.backbone.embed(ids_NK)
+        return self.hands[kind](hidden_NKD)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""

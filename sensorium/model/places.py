@@ -1,8 +1,8 @@
 """Things that a picture shows and where they are, told to the LLM in its own words.
 
-Each cell of the encoder's map says whether a thing has its middle there, which box it fills, and, as a
-projected token does in front of the lookup, which words it stands for. The best things are spelt out in token
-embeddings, words first and then the box as MiniGPT-v2 writes it:
+Each cell of the encoder's map says whether a thing has its middle there and which box it fills; which words a
+box stands for is read off the mean of the map inside it, as the projector's summary reads those of the whole
+picture. The best things are spelt out in token embeddings, words first and then the box as MiniGPT-v2 writes it:
 
     red circle {<12><30><56><87>}
     star {<60><8><81><30>}
@@ -11,7 +11,7 @@ So to point is to find a word in what is before one and to copy four numbers, wh
 little data; to see is learnt without running it (`training/objectives/places.py`). One cell and one thing, and
 what a cell's box is measured from, are FCOS's and CenterNet's (arXiv:1904.01355, arXiv:1904.07850).
 
-Shape legend: M pictures of S = side x side cells, E width of the encoder's map, D width of the LLM, H hidden
+Shape legend: M pictures of S = side x side cells, N boxes, E width of the encoder's map, D width of the LLM, H hidden
 width, C candidate words of up to K pieces, R tokens of room, V vocabulary.
 """
 
@@ -56,7 +56,7 @@ class PlacesConfig(Config):
     alike: float = Field(default=0.4, gt=0, le=1)
     """Of two boxes that share more than this (IoU) the less probable one is dropped."""
     hidden: int = 256
-    scale: float = 30.0
+    scale: float = 50.0
     """Cosines with words are multiplied by it."""
 
     def out_grid(self, grid: Grid) -> Grid:
@@ -72,8 +72,9 @@ class Cells:
     """Logits of whether a thing's middle lies here."""
     box_MS4: Tensor
     """x0, y0, x1, y1 in parts of the frame."""
-    token_MSD: Tensor
-    """To be compared with words."""
+    map_MSE: Tensor
+    """The encoder's own."""
+    grid: Grid
 
 
 class Places(nn.Module):
@@ -89,11 +90,17 @@ class Places(nn.Module):
         self.enter = nn.Linear(width_in, hidden)
         self.mix = nn.ModuleList(nn.Conv2d(hidden, hidden, 3, padding=1) for _ in range(2))
         self.where = nn.Linear(hidden, 5)
-        self.what = nn.Linear(hidden, width)
+        self.norm_inside = nn.LayerNorm(width_in)
+        self.what = nn.Linear(width_in, width)
         # Nearly all cells hold no middle of a thing.
         nn.init.constant_(self.where.bias[:1], -3.0)
         room = torch.full((STEPS + 1 + len(MARKS), PIECES), UNUSED, dtype=torch.long)
         self.register_buffer("spelling_NK", room)
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it knows how numbers are spelt, which is when it begins to learn."""
+        return bool((self.spelling_NK[:, 0] != UNUSED).any())
 
     def choose(self, spelling: Sequence[Sequence[int]]) -> None:
         """Learn how numbers and marks are spelt: the token ids of 0 to 100 and of `MARKS`, in this order.
@@ -117,7 +124,14 @@ class Places(nn.Module):
             map_MHhw = x_MSH.transpose(1, 2).unflatten(2, (grid.h, grid.w))
             x_MSH = x_MSH + F.gelu(layer(map_MHhw)).flatten(2).transpose(1, 2)
         said_MS5 = self.where(x_MSH).float()
-        return Cells(said_MS5[..., 0], _boxes(said_MS5[..., 1:], grid), self.what(x_MSH))
+        return Cells(said_MS5[..., 0], _boxes(said_MS5[..., 1:], grid), x_MSE, grid)
+
+    def tokens(self, cells: Cells, picture_N: Tensor, box_N4: Tensor) -> Tensor:
+        """(N, D): what boxes of pictures hold, to be compared with words."""
+        weight_NS = inside(box_N4, cells.grid)
+        weight_NS = weight_NS / weight_NS.sum(-1, keepdim=True).clamp(min=1e-6)
+        mean_NE = (weight_NS.to(cells.map_MSE.dtype)[:, None] @ cells.map_MSE[picture_N])[:, 0]
+        return self.what(self.norm_inside(mean_NE.to(self.what.weight.dtype)))
 
     def forward(self, encoded: Features, lookup: VocabularyLookup, embedding_VD: Tensor) -> Tensor:
         """(M, R, D) embeddings; no gradient, since what is told is chosen."""
@@ -142,9 +156,12 @@ class Places(nn.Module):
         rows: list[list[int]] = []
         for m in range(len(cells.thing_MS)):
             text: list[int] = []
-            for cell, box in best_things(cells, m, self.config):
-                scores_C = word_scores(cells.token_MSD[m, cell].to(keys_CD.dtype), keys_CD, self.config.scale)
-                text += self._line(scores_C.softmax(-1), box, pieces_CK)
+            boxes = best_things(cells, m, self.config)
+            box_N4 = cells.box_MS4.new_tensor([box.numbers for box in boxes]).reshape(-1, 4)
+            tokens_ND = self.tokens(cells, torch.full((len(boxes),), m, device=box_N4.device), box_N4)
+            chances_NC = word_scores(tokens_ND.to(keys_CD.dtype), keys_CD, self.config.scale).softmax(-1)
+            for chances_C, box in zip(chances_NC, boxes, strict=True):
+                text += self._line(chances_C, box, pieces_CK)
             rows.append(text)
         empty = self._spelt(END) or [0]
         room = self.config.room
@@ -195,16 +212,27 @@ def _boxes(said_MS4: Tensor, grid: Grid) -> Tensor:
     return torch.cat([middle_MS2 - half_MS2, middle_MS2 + half_MS2], dim=-1)
 
 
-def best_things(cells: Cells, m: int, config: PlacesConfig) -> list[tuple[int, Box]]:
-    """Cells of a picture that hold a thing, and its box, the most probable first."""
+def inside(box_N4: Tensor, grid: Grid) -> Tensor:
+    """(N, S): the part of each cell that lies in a box."""
+    parts: list[Tensor] = []
+    for axis, count in ((0, grid.w), (1, grid.h)):
+        edges = torch.arange(count + 1, device=box_N4.device).to(box_N4) / count
+        low_N1, high_N1 = box_N4[:, axis, None], box_N4[:, axis + 2, None]
+        shared = torch.minimum(edges[1:], high_N1) - torch.maximum(edges[:-1], low_N1)
+        parts.append(shared.clamp(min=0) * count)
+    return (parts[1][:, :, None] * parts[0][:, None, :]).flatten(1)
+
+
+def best_things(cells: Cells, m: int, config: PlacesConfig) -> list[Box]:
+    """Boxes of a picture's things, the most probable first."""
     chances_S = cells.thing_MS[m].sigmoid()
-    kept: list[tuple[int, Box]] = []
+    kept: list[Box] = []
     for cell in chances_S.argsort(descending=True, stable=True).tolist():
         if len(kept) == config.things or chances_S[cell] < config.floor:
             break
         box = Box(*cells.box_MS4[m, cell].clamp(0, 1).tolist())
-        if all(_share(box, other) <= config.alike for _, other in kept):
-            kept.append((cell, box))
+        if all(_share(box, other) <= config.alike for other in kept):
+            kept.append(box)
     return kept
 
 

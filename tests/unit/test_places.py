@@ -15,7 +15,16 @@ from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
 from sensorium.model.config import LaneConfig
 from sensorium.model.lookup import LookupConfig, VocabularyLookup
-from sensorium.model.places import MARKS, STEPS, Cells, Places, PlacesConfig, best_things, share_N
+from sensorium.model.places import (
+    MARKS,
+    STEPS,
+    Cells,
+    Places,
+    PlacesConfig,
+    best_things,
+    inside,
+    share_N,
+)
 from sensorium.processing.processor import Processor
 from sensorium.recipes import RECIPES
 from sensorium.text.box_formats import MiniGPTv2
@@ -86,16 +95,20 @@ def test_what_is_told_reads_as_words_and_boxes(trained: tuple[Recipe, Path, list
     keys_CD = torch.nn.functional.normalize(lookup.keys(embedding_VD), dim=-1)
     thing_MS = torch.full((1, 16), -9.0)
     box_MS4 = torch.zeros(1, 16, 4)
-    token_MSD = torch.zeros(1, 16, keys_CD.shape[1])
+    # A map in which each box sees one number, which stands for a word.
+    map_MSE = torch.zeros(1, 16, keys_CD.shape[1])
     thing_MS[0, [5, 6, 10]] = torch.tensor([4.0, 3.0, 2.0])
-    box_MS4[0, 5] = torch.tensor([0.12, 0.30, 0.56, 0.87])
-    box_MS4[0, 6] = torch.tensor([0.13, 0.31, 0.56, 0.87])  # Nearly the same: told once.
+    box_MS4[0, 5] = torch.tensor([0.25, 0.30, 0.76, 0.87])
+    box_MS4[0, 6] = torch.tensor([0.26, 0.31, 0.76, 0.87])  # Nearly the same: told once.
     box_MS4[0, 10] = torch.tensor([-0.2, 0.05, 0.09, 1.3])
-    token_MSD[0, 5], token_MSD[0, 10] = keys_CD[3], keys_CD[7]
-    cells = Cells(thing_MS, box_MS4, token_MSD)
+    map_MSE[0, [5, 6, 9, 10]], map_MSE[0, [0, 4, 8, 12]] = keys_CD[3], keys_CD[7]
+    places.what.weight.data = torch.eye(keys_CD.shape[1])
+    places.what.bias.data.zero_()
+    places.norm_inside = torch.nn.Identity()
+    cells = Cells(thing_MS, box_MS4, map_MSE, GRID)
     text = told(places, cells, tokenizer.decode, lookup, embedding_VD)
     boxes = MiniGPTv2().parse(text).boxes
-    assert boxes == [Box(0.12, 0.30, 0.56, 0.87), Box(0, 0.05, 0.09, 1)]
+    assert boxes == [Box(0.25, 0.30, 0.76, 0.87), Box(0, 0.05, 0.09, 1)]
     words = [tokenizer.decode([i for i in row if i >= 0]).strip() for row in lookup.pieces_CK[[3, 7]].tolist()]
     lines = text.strip("\n").split("\n")
     assert len(lines) == 2
@@ -105,14 +118,21 @@ def test_what_is_told_reads_as_words_and_boxes(trained: tuple[Recipe, Path, list
 def test_only_probable_things_that_differ_are_told() -> None:
     thing_MS = torch.tensor([[2.0, 1.0, 0.0, -5.0]])
     box_MS4 = torch.tensor([[[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.45], [0.5, 0.5, 1, 1], [0, 0.5, 0.5, 1]]])
-    cells = Cells(thing_MS, box_MS4, torch.zeros(1, 4, 8))
-    assert [cell for cell, _ in best_things(cells, 0, PlacesConfig())] == [0, 2]
-    assert [cell for cell, _ in best_things(cells, 0, PlacesConfig(things=1))] == [0]
-    assert [cell for cell, _ in best_things(cells, 0, PlacesConfig(floor=0.001, alike=1.0))] == [0, 1, 2, 3]
+    cells = Cells(thing_MS, box_MS4, torch.zeros(1, 4, 8), Grid(2, 2))
+    boxes = [Box(*numbers) for numbers in box_MS4[0].tolist()]
+    assert best_things(cells, 0, PlacesConfig()) == [boxes[0], boxes[2]]
+    assert best_things(cells, 0, PlacesConfig(things=1)) == boxes[:1]
+    assert best_things(cells, 0, PlacesConfig(floor=0.001, alike=1.0)) == boxes
+
+
+def test_what_lies_inside_of_a_box() -> None:
+    weight_NS = inside(torch.tensor([[0.25, 0.0, 0.75, 0.5], [0.0, 0.25, 1.0, 0.5]]), Grid(2, 4))
+    torch.testing.assert_close(weight_NS[0], torch.tensor([0.0, 1, 1, 0, 0, 0, 0, 0]))
+    torch.testing.assert_close(weight_NS[1], torch.tensor([0.5] * 4 + [0.0] * 4))
 
 
 def test_each_thing_is_answered_for_by_the_cell_of_its_middle_and_those_beside() -> None:
-    cells = Cells(torch.zeros(1, 16), torch.zeros(1, 16, 4), torch.zeros(1, 16, 8))
+    cells = Cells(torch.zeros(1, 16), torch.zeros(1, 16, 4), torch.zeros(1, 16, 8), GRID)
     left, right = Thing(Box(0.1, 0.1, 0.3, 0.3), (1, 2)), Thing(Box(0.7, 0.7, 0.9, 0.9), (0,))
     there_MS, pairs = pair_up([[left, right]], cells, GRID, 3)
     assert there_MS[0, 0] == 1  # The middle of the first, (0.2, 0.2), in a grid of quarters.
@@ -126,7 +146,7 @@ def test_each_thing_is_answered_for_by_the_cell_of_its_middle_and_those_beside()
 
 
 def test_a_picture_without_things_costs_only_what_is_seen_in_vain() -> None:
-    cells = Cells(torch.zeros(1, 16), torch.zeros(1, 16, 4), torch.zeros(1, 16, 8))
+    cells = Cells(torch.zeros(1, 16), torch.zeros(1, 16, 4), torch.zeros(1, 16, 8), GRID)
     there_MS, pairs = pair_up([[]], cells, GRID, 3)
     assert not there_MS.any()
     assert len(pairs.box_N4) == 0

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Literal
 
 from PIL import Image as PILImage
-from PIL import ImageDraw
 from pydantic import Field
 
 from sensorium.core.batch import MediaShape
@@ -24,14 +23,16 @@ from sensorium.core.responder import Answer
 from sensorium.data.located import CompositesSource, Located, LocatedScenesSource
 from sensorium.data.picture_book.place import Part
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, question
-from sensorium.evaluation.metrics.boxes import Pointed, overlap, read_pointing
+from sensorium.evaluation.metrics.boxes import box_iou
+from sensorium.evaluation.metrics.pointed import Pointed, read_pointing
 from sensorium.media.boxes import letterboxed, stretched
+from sensorium.media.drawing import Mark, draw_marks
+from sensorium.media.image import load_image
 from sensorium.text.box_formats import Shikra
 
 TRAINING_PICTURES = 40
 ABSENT_EVERY = 3
 GOLD = Shikra()
-TRUE, SAID = (30, 150, 60), (215, 35, 35)
 
 
 class PointingBenchmark(BenchmarkConfig):
@@ -107,15 +108,11 @@ class PointingBenchmark(BenchmarkConfig):
         return scores
 
     def drawn(self, item: Item, answer: Answer, picture: PILImage.Image) -> PILImage.Image:
-        """The true box in green, the answered one in red."""
+        """With the true box and the answered one."""
         view = view_of(picture.size, self.frame)
-        canvas = picture.copy()
-        pen = ImageDraw.Draw(canvas)
-        for box, colour in ((_gold(item), TRUE), (read_pointing(answer.text).box, SAID)):
-            shown = None if box is None else view.backward(view.from_unit(box)).within(*picture.size)
-            if shown is not None:
-                pen.rectangle(shown.numbers, outline=colour, width=max(2, min(picture.size) // 90))
-        return canvas
+        boxes = {"true": _gold(item), "answer": read_pointing(answer.text).box}
+        marks = [Mark(view.backward(view.from_unit(b)), name) for name, b in boxes.items() if b is not None]
+        return draw_marks(load_image(picture), marks).to_pil()
 
 
 def view_of(size: tuple[int, int], frame: str) -> View:
@@ -131,7 +128,7 @@ def _gold(item: Item) -> Box | None:
 def _share(item: Item, pointed: Pointed) -> float:
     """IoU with the true box, both as parts of the frame; what lies beyond the frame counts."""
     gold = _gold(item)
-    return 0.0 if gold is None or pointed.box is None else overlap(gold, pointed.box)
+    return 0.0 if gold is None or pointed.box is None else box_iou(gold, pointed.box)
 
 
 def _right(item: Item, pointed: Pointed) -> bool:
@@ -148,7 +145,7 @@ def _guess(item: Item, parts: tuple[Part, ...], frame: str) -> float:
     width, height = rng.choice(_sizes(parts, frame))
     x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     gold = _gold(item)
-    return 0.0 if gold is None else overlap(gold, Box(x, y, x + width, y + height))
+    return 0.0 if gold is None else box_iou(gold, Box(x, y, x + width, y + height))
 
 
 def _makers(

@@ -14,6 +14,7 @@ OBJECTIVES = NameTable(
         "contrastive": "sensorium.training.objectives.contrastive:ContrastiveConfig",
         "matching": "sensorium.training.objectives.matching:MatchingConfig",
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
+        "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

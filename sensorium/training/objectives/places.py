@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.batch import Batch, Grid
@@ -93,8 +93,11 @@ class PlacesObjective:
         self._format: BoxFormat = processor.box_format
         encode = processor.tokenizer.encode
         texts = [*map(str, range(STEPS + 1)), *MARKS]
-        _places(model).choose([encode(text) for text in texts])
-        self._scale = _places(model).config.scale
+        places = _places(model)
+        if not places.chosen:
+            begin_as_summary(places, model.projectors["image"])
+        places.choose([encode(text) for text in texts])
+        self._scale = places.config.scale
         pieces_CK = _lookup(model).pieces_CK
         used = [tuple(i for i in row if i != UNUSED) for row in pieces_CK.tolist() if row[0] != UNUSED]
         self._longest = pieces_CK.shape[1]
@@ -110,15 +113,16 @@ class PlacesObjective:
         if len(truth) != len(cells.thing_MS):
             raise DataError(f"{len(truth)} answers and {len(cells.thing_MS)} pictures in a batch")
         there_MS, pairs = pair_up(truth, cells, grid, len(keys_CD))
-        return self._losses(cells, keys_CD, there_MS, pairs)
+        # What a thing is is asked of its true box, so that words do not wait for boxes.
+        tokens_ND = _places(model).tokens(cells, pairs.picture_N, pairs.box_N4).float()
+        logs_NC = word_scores(tokens_ND, keys_CD, self._scale).log_softmax(-1)
+        return self._losses(cells, logs_NC, there_MS, pairs)
 
-    def _losses(self, cells: Cells, keys_CD: Tensor, there_MS: Tensor, pairs: Pairs) -> Losses:
+    def _losses(self, cells: Cells, logs_NC: Tensor, there_MS: Tensor, pairs: Pairs) -> Losses:
         """Sums over things, so that a batch in several passes is one batch."""
         where = focal(cells.thing_MS, there_MS)
         boxes_N4 = cells.box_MS4[pairs.picture_N, pairs.cell_N]
         iou_N, general_N = share_N(boxes_N4, pairs.box_N4)
-        tokens_ND = cells.token_MSD[pairs.picture_N, pairs.cell_N].float()
-        logs_NC = word_scores(tokens_ND, keys_CD, self._scale).log_softmax(-1)
         known_N = pairs.word_NC.sum(-1)
         words = -(pairs.word_NC * logs_NC).sum()
         config, count = self.config, int((there_MS == 1).sum())
@@ -182,6 +186,14 @@ def pair_up(
     index = lambda k: torch.tensor([row[k] for row in rows], dtype=torch.long, device=there_MS.device)  # noqa: E731
     boxes_N4 = middles_S2.new_tensor([row[2].box.numbers for row in rows]).reshape(-1, 4)
     return there_MS, Pairs(index(0), index(1), boxes_N4, word_NC)
+
+
+def begin_as_summary(places: Places, projector: nn.Module) -> None:
+    """A projector that sums whole pictures up knows much of what parts of them are."""
+    summary, norm = getattr(projector, "summary", None), getattr(projector, "norm", None)
+    if isinstance(summary, nn.Linear) and isinstance(norm, nn.LayerNorm):
+        places.what.load_state_dict(summary.state_dict())
+        places.norm_inside.load_state_dict(norm.state_dict())
 
 
 def focal(logits_MS: Tensor, there_MS: Tensor) -> Tensor:
