@@ -74,10 +74,7 @@ class Model:
 
         Returns:
             The store, which may be closed; it closes itself at the end of the program. None: the model's
-            lanes cannot use one, and standard error says why.
-
-        Raises:
-            OSError: the folder cannot be read or made.
+            lanes cannot use one, or the folder cannot be read or made, and standard error says why.
         """
         from sensorium.features.store import FeatureStore, StoreOptions, storable
         from sensorium.interop.cache import features_folder
@@ -88,7 +85,11 @@ class Model:
         if not kinds:
             return None
         options = StoreOptions(folder or features_folder(), limit_gb)
-        store = FeatureStore(self.network, kinds, options)
+        try:
+            store = FeatureStore(self.network, kinds, options)
+        except OSError as error:
+            print(f"features are not kept: {error}", file=sys.stderr)
+            return None
         self.network.shelf = self.processor.shelf = store
         return store
 
@@ -187,10 +188,11 @@ class Model:
             DataError: as `respond`.
             ConfigError, WeightsError: a generator cannot be had.
         """
-        prompt = self.processor.prompt(parse_messages(_as_messages(messages)), root)
+        asked = Sample(parse_messages(_as_messages(messages)), root=root)
+        prompt = self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         maker = Maker(self.network, self.processor, making or Making())
-        return Message("assistant", maker.parts(prompt, ids))
+        return Message("assistant", maker.parts(prompt, ids, asked))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:

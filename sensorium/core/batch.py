@@ -199,6 +199,8 @@ class Wanted:
     root: Path | None = None
     """Folder that a relative path starts from."""
     row: int = 0
+    picture: Any = None
+    """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it."""
 
 
 Place3 = tuple[int, int, int]

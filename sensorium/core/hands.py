@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sensorium.core.parts import PartConfig
 from sensorium.core.weights import WeightSource
@@ -78,6 +78,30 @@ class Generator(Protocol):
         Raises:
             ConfigError: a condition of another shape, or a size that it cannot make.
             CancelledError: somebody asked to stop.
+            GenerationError: it failed on its way; the message names the step.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsText(Protocol):
+    """A generator with a text encoder of its own: what it makes of a caption is what output projectors learn to say."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """The condition (B, L, C) that the generator's own text encoder makes of each text."""
+        ...
+
+
+@runtime_checkable
+class Speaks(Protocol):
+    """What makes a medium of a text, and has no condition."""
+
+    def speak(self, text: str, making: Making = Making()) -> Made:
+        """The text as a medium.
+
+        Raises:
+            ConfigError: a text that it cannot say.
+            CancelledError: somebody asked to stop.
         """
         ...
 
@@ -103,14 +127,18 @@ class GeneratorConfig(PartConfig):
 
     @property
     def condition(self) -> ConditionShape:
-        """What goes in."""
+        """What goes in.
+
+        Raises:
+            ConfigError: nothing does; it is told by text (`Speaks`).
+        """
         raise TypeError(f"{type(self).__name__} does not define condition")
 
     def build(self, folder: Path | None = None) -> Generator:
         """The generator, with the weights that lie in `folder` in the original's layout, or random ones.
 
         Raises:
-            ConfigError: the extra that it needs is not installed; the message has the command.
+            MissingDependencyError: the extra that it needs is not installed; the message has the command.
             WeightsError: a component is missing; the message names it.
         """
         raise TypeError(f"{type(self).__name__} does not define build()")

@@ -55,6 +55,8 @@ class SamConfig(GeneratorConfig):
     decoder_layers: int = 2
     decoder_heads: int = 8
     decoder_mlp_width: int = 2048
+    decoder_norm_eps: float = 1e-6
+    """Of the norms of the decoder's layers. transformers has 1e-6, SAM's authors, and LISA's, 1e-5."""
 
     @classmethod
     def tiny(cls) -> SamConfig:
@@ -83,7 +85,8 @@ class SamConfig(GeneratorConfig):
                   "global_attn_indexes": list(self.global_layers), "window_size": self.window,
                   "output_channels": width, "num_pos_feats": width // 2}  # fmt: skip
         decoder = {"hidden_size": width, "num_hidden_layers": self.decoder_layers, "iou_head_hidden_dim": width,
-                   "num_attention_heads": self.decoder_heads, "mlp_dim": self.decoder_mlp_width}  # fmt: skip
+                   "num_attention_heads": self.decoder_heads, "mlp_dim": self.decoder_mlp_width,
+                   "layer_norm_eps": self.decoder_norm_eps}  # fmt: skip
         return NativeConfig(vision_config=vision | size, prompt_encoder_config={"hidden_size": width} | size,
                             mask_decoder_config=decoder)  # fmt: skip
 
@@ -105,6 +108,15 @@ class Sam(nn.Module):
         super().__init__()
         self.config = config
         self.model = model
+
+    @property
+    def decoder(self) -> nn.Module:
+        """What LISA trains of it."""
+        return self.model.mask_decoder
+
+    def save(self, folder: Path) -> None:
+        """Write it as it was read, in transformers' layout."""
+        self.model.save_pretrained(folder)
 
     def look(self, picture_HWC: NDArray[np.uint8]) -> Looked:
         """Embed a picture; without gradients where the encoder learns nothing.

@@ -17,6 +17,7 @@ from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.responder import Answer, Request
+from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
 from sensorium.inference.making import Maker
 from sensorium.inference.sampling import Sampler, Sampling
@@ -92,7 +93,7 @@ class Engine:
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                parts = self.maker.parts(prompts[i], kept) if self.maker.answers_in_parts else ()
+                parts = self.maker.parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
                 yield Answer(request.id, self.text(kept), len(kept), parts)
 
     def text(self, ids: Sequence[int]) -> str:

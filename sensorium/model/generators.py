@@ -1,22 +1,34 @@
 """What makes media, built when something is made for the first time.
 
-A generator is no part of the model that learns, is counted or saved: its weights are its source's.
+A generator is no part of the model that is counted: its weights are its source's. One that an objective has taught is
+saved beside the model's own weights, and comes from there again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import Generator, MadeKind
+from sensorium.core.hashing import sha256_bytes
 from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sensorium.model.config import ModelConfig
 
 Locate = Callable[[tuple[WeightSource, ...]], Path | None]
+
+
+class Taught(Protocol):
+    """A generator of which a part can learn."""
+
+    @property
+    def decoder(self) -> nn.Module: ...
+    def save(self, folder: Path) -> None: ...
 
 
 class Generators:
@@ -26,6 +38,10 @@ class Generators:
         self._config = config
         self._folders = folders
         self._built: dict[str, Generator] = {}
+        self._first: dict[str, str] = {}
+        """What those that can learn were like when they were built."""
+        self._own: set[str] = set()
+        """Kinds whose generator comes from beside the model's own weights."""
         self.locate: Locate | None = None
         """Finds the folder of a source of weights; who knows of hubs and wheels sets it."""
 
@@ -45,8 +61,28 @@ class Generators:
             if folder is None and config.weights and self.locate is not None:
                 folder = self.locate(config.weights)
             self._built[kind] = config.build(folder)
+            if hasattr(self._built[kind], "decoder"):
+                self._first[kind] = _digest(cast(Taught, self._built[kind]))
         return self._built[kind]
 
     def put(self, kind: MadeKind, generator: Generator) -> None:
         """Use this one: an index that was just built, say."""
         self._built[kind] = generator
+
+    def save(self, folder: Path) -> None:
+        """Write those that have learnt, each into a folder of its kind."""
+        for kind in self._config.hands:
+            changed = kind in self._first and _digest(cast(Taught, self._built[kind])) != self._first[kind]
+            if changed or kind in self._own:
+                cast(Taught, self[kind]).save(folder / kind)
+
+    def saved_in(self, folder: Path) -> None:
+        """Take from here what `save` wrote, if anything."""
+        found = {kind for kind in self._config.hands if (folder / kind).is_dir()}
+        self._own |= found
+        self._folders = {**self._folders, **{f"generators.{kind}": folder / kind for kind in found}}
+
+
+def _digest(generator: Taught) -> str:
+    parts = (value.detach().cpu().contiguous().flatten() for value in generator.decoder.state_dict().values())
+    return sha256_bytes(b"".join(part.float().numpy().tobytes() for part in parts))

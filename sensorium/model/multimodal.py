@@ -199,10 +199,10 @@ class MultimodalModel(nn.Module):
             places: row and first signal token of each medium.
         """
         hand = self.config.hands[kind]
-        span = range(len(hand.signals))
-        hidden_NKD = torch.stack([hidden_BTD[row, start : start + len(span)] for row, start in places])
+        count, back = len(hand.signals), int(hand.projector.reads_before)
+        hidden_NKD = torch.stack([hidden_BTD[row, start - back : start - back + count] for row, start in places])
         if hand.projector.adds_embeddings:
-            ids_NK = torch.stack([input_ids_BT[row, start : start + len(span)] for row, start in places])
+            ids_NK = torch.stack([input_ids_BT[row, start : start + count] for row, start in places])
             hidden_NKD = hidden_NKD + self.backbone.embed(ids_NK)
         return self.hands[kind](hidden_NKD)
 

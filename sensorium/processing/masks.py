@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sensorium.core.batch import Seen
+from sensorium.core.batch import Seen, Wanted
 from sensorium.core.boxes import View
 from sensorium.core.config import as_mapping
 from sensorium.core.errors import DataError
 from sensorium.core.masks import Mask, read_mask
 from sensorium.core.naming import did_you_mean
 from sensorium.core.sample import Part
+from sensorium.media.image import load_image
 from sensorium.media.limits import ImageLimits
 from sensorium.media.masks import load_mask
 from sensorium.processing.places import picture_of
@@ -79,6 +81,15 @@ def mask_part(mask: Mask, *, phrase: str | None = None, picture: int | None = No
     """The part of a Sample, in plain JSON values, that `place_mask` reads back."""
     said = {"phrase": phrase, "picture": picture}
     return Part("mask", mask.to_json() | {key: value for key, value in said.items() if value is not None})
+
+
+def picture_pixels(wanted: Wanted, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) that a mask of an answer lies in, as it was read and not as the encoder sees it.
+
+    Raises:
+        MediaError: it cannot be read any more.
+    """
+    return load_image(wanted.picture, root=wanted.root, limits=limits).pixels_HWC
 
 
 def _load(source: Any, root: Path | None, limits: ImageLimits | None) -> Mask:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sensorium.core.batch import Example, Seen
+from sensorium.core.batch import Example, Seen, Wanted
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import HandShape, ModelShape
 from sensorium.core.sample import LOCATED_KINDS, PLACE_KINDS, Message, Part, Sample
@@ -15,6 +15,7 @@ from sensorium.media.augment import Augmentation
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, frame_text, share_prefix
 from sensorium.processing.finish import finish
+from sensorium.processing.masks import place_mask
 from sensorium.processing.pictures import Pictures, Prepared, View
 from sensorium.processing.places import place_pieces
 from sensorium.processing.question import read_question
@@ -216,7 +217,7 @@ class Processor:
                 draft.put(self._ids(text), learn)
                 text = ""
             if piece.kind == "made" and isinstance(piece.value, Part):
-                draft.wanted.append(wanted_of(piece.value, media.sample.messages, len(draft.ids), media.sample))
+                draft.wanted.append(self._wanted(piece.value, draft, media))
                 draft.put(list(self.signals[piece.value.type]), piece.learn)
             elif isinstance(piece.value, Part):
                 if len(draft.spans) == len(media.made):
@@ -227,6 +228,16 @@ class Processor:
         if text:
             draft.put(self._ids(text), learn)
         draft.put(begin, learn=False)
+
+    def _wanted(self, part: Part, draft: Draft, media: _Media) -> Wanted:
+        """What is known of a medium in an answer; a mask is read where pixels are, too."""
+        wanted = wanted_of(part, media.sample.messages, len(draft.ids), media.sample)
+        if part.type != "mask" or not media.decoded:
+            return wanted
+        seen = [inputs.seen for inputs in media.made[: len(draft.spans)]]
+        placed = place_mask(part, seen, root=media.sample.root, limits=self.limits)
+        picture = media_seen(media.sample, self.config.hands)[placed.picture - 1][1]
+        return replace(wanted, medium=placed.mask, picture=picture.value)
 
     def _ids(self, text: str) -> list[int]:
         bare = self._frame is not None and self._frame.bare

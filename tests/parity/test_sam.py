@@ -88,7 +88,7 @@ def test_points_and_boxes(theirs: Any, ours: Sam, size: tuple[int, int], several
     image, (height, width) = picture(*size), size
     points = [(Point(width * 0.3, height * 0.6), True), (Point(width * 0.9, 0), False)]
     box = Box(width * 0.1, height * 0.2, width * 0.7, height)
-    reader = SamProcessor(processor())
+    reader: Any = SamProcessor(processor())
     looked = ours.look(image)
     for some, around in ((points, None), (points[:1], None), ([], box), (points, box)):
         given: dict[str, Any] = {}

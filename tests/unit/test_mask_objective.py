@@ -20,7 +20,6 @@ from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.masks import (
     MaskWeights,
     PictureMasks,
-    foretelling,
     mask_losses,
     words_and_masks,
 )
@@ -51,13 +50,6 @@ class Echo:
 
     def to_picture(self, logits_NMLL: Tensor, looked: Any) -> Tensor:
         return logits_NMLL.expand(-1, -1, *looked)
-
-
-def test_states_are_those_that_foretell_the_token() -> None:
-    hidden_BTD = torch.arange(10.0).reshape(2, 5, 1)
-    ids_BT = torch.tensor([[7, 1, 9, 9, 2], [9, 1, 1, 1, 9]])
-    # A row's first token is foretold by nothing.
-    assert foretelling(hidden_BTD, ids_BT, 9).tolist() == [[1.0], [2.0], [8.0]]
 
 
 def test_the_sum_is_lisas() -> None:

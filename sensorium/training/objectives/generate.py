@@ -15,27 +15,24 @@ from typing import Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from sensorium.core.batch import Batch, Wanted
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import MadeKind, ReadingGenerator
 from sensorium.data.source import Source
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.condition_loss import CONDITION_LOSSES, ConditionLossName
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
 from sensorium.training.objectives.next_token import token_losses
-
-Distance = Literal["l2", "mse"]
 
 
 class GenerateConfig(ObjectiveConfig):
     """Teaches `hands` by the generators' own text encoders."""
 
     kind: Literal["generate"] = "generate"
-    distance: Distance = "l2"
-    """`l2`: the root of the summed squares of each condition token, not squared, mean over tokens, as both papers' code has
-    it; `mse`."""
+    distance: ConditionLossName = "l2"
+    """`l2` is the papers', which is not squared (`nn/condition_loss.py`)."""
     weight: float = Field(default=1.0, ge=0.0)
     """Of the distance, beside the next-token loss."""
     text_weight: float = Field(default=1.0, ge=0.0)
@@ -75,17 +72,12 @@ class Generate:
             if not wanted:
                 continue
             made_BLC = model.condition(kind, hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
-            distance = self._distance(made_BLC, self._targets(model, kind, wanted).to(made_BLC))
+            target_BLC = self._targets(model, kind, wanted).to(made_BLC.device)
+            distance = CONDITION_LOSSES[self.config.distance](made_BLC, target_BLC)
             # The loop divides by learned tokens: a medium weighs as much as the signal tokens that stand for it.
             total = total + self.config.weight * distance.sum() * len(model.config.hands[kind].signals)
             parts[f"condition.{kind}"] = float(distance.detach().mean())
         return Losses(total, text.count, parts)
-
-    def _distance(self, made_BLC: Tensor, target_BLC: Tensor) -> Tensor:
-        """One number for each medium."""
-        if self.config.distance == "mse":
-            return F.mse_loss(made_BLC, target_BLC, reduction="none").mean(dim=(1, 2))
-        return (made_BLC - target_BLC).norm(dim=-1).mean(dim=1)
 
     def _targets(self, model: MultimodalModel, kind: MadeKind, wanted: Sequence[Wanted]) -> Tensor:
         new = sorted({one.caption for one in wanted} - {caption for k, caption in self.known if k == kind})
