@@ -15,7 +15,7 @@ from sensorium.training.objectives import OBJECTIVES
 from sensorium.training.objectives.base import ObjectiveConfig
 from sensorium.training.spikes import SpikeConfig
 
-LANE_PARTS = ("encoders", "projectors", "lookups", "newlines")
+LANE_PARTS = ("encoders", "projectors", "lookups", "places", "newlines")
 AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)]
 
 
