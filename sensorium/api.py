@@ -13,11 +13,13 @@ from torch import Tensor
 
 from sensorium.core.batch import Features
 from sensorium.core.errors import WeightsError
+from sensorium.core.hands import Making
 from sensorium.core.naming import nearest
 from sensorium.core.responder import Responder
-from sensorium.core.sample import Part, Sample, parse_messages, parse_sample
+from sensorium.core.sample import Message, Part, Sample, parse_messages, parse_sample
 from sensorium.inference.engine import Answering, Engine
 from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
+from sensorium.inference.making import Maker
 from sensorium.inference.sampling import Sampling
 from sensorium.model.device import choose_device, media_to_device, to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -72,10 +74,7 @@ class Model:
 
         Returns:
             The store, which may be closed; it closes itself at the end of the program. None: the model's
-            lanes cannot use one, and standard error says why.
-
-        Raises:
-            OSError: the folder cannot be read or made.
+            lanes cannot use one, or the folder cannot be read or made, and standard error says why.
         """
         from sensorium.features.store import FeatureStore, StoreOptions, storable
         from sensorium.interop.cache import features_folder
@@ -86,7 +85,11 @@ class Model:
         if not kinds:
             return None
         options = StoreOptions(folder or features_folder(), limit_gb)
-        store = FeatureStore(self.network, kinds, options)
+        try:
+            store = FeatureStore(self.network, kinds, options)
+        except OSError as error:
+            print(f"features are not kept: {error}", file=sys.stderr)
+            return None
         self.network.shelf = self.processor.shelf = store
         return store
 
@@ -170,6 +173,26 @@ class Model:
             return self.engine.stream(prompt, max_tokens=max_tokens, sampling=sampling)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         return self.engine.text(ids)
+
+    def answer(
+        self, messages: Any, *, max_tokens: int = 128, sampling: Sampling | None = None, making: Making | None = None,
+        root: Path | None = None,
+    ) -> Message:  # fmt: skip
+        """Answer a conversation with all that the model makes: text, and pictures (PIL), sound or video (`Made`).
+
+        Args:
+            messages: as of `respond`.
+            making: steps, guidance, size and seed of what is made.
+
+        Raises:
+            DataError: as `respond`.
+            ConfigError, WeightsError: a generator cannot be had.
+        """
+        asked = Sample(parse_messages(_as_messages(messages)), root=root)
+        prompt = self.processor.prompt(asked.messages, root)
+        ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
+        maker = Maker(self.network, self.processor, making or Making())
+        return Message("assistant", maker.parts(prompt, ids, asked))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:

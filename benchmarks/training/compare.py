@@ -87,22 +87,25 @@ def sides_of(shape: Shape, stage: int, work: Path, python: str, options: argpars
 def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse.Namespace) -> dict[str, Any]:
     """One shape in one stage."""
     print(f"{shape.name}, stage {stage}", flush=True)
-    sides = sides_of(shape, stage, work, python, options)
-    for side in sides:
-        side.start()
-    warm_up(sides[0], shape, work)
-    play(sides, options.rounds, TURN[shape.name])
-    for side in sides:
-        side.stop()
-    ours, *peers = sides
+    ours, *peers = sides_of(shape, stage, work, python, options)
+    # Where memory is short each peer has rounds of its own with ours.
+    groups = [[ours, peer] for peer in peers] if options.apart else [[ours, *peers]]
+    for sides in groups:
+        for side in sides:
+            side.start()
+        warm_up(ours, shape, work)
+        play(sides, options.rounds, TURN[shape.name])
+        for side in sides:
+            side.stop()
     gemm = gemm_gflops(shape)
     return {
-        "rates": {side.name: side.rates for side in sides},
-        "peak_mb": {side.name: side.peak_mb for side in sides},
-        "ratio": {f"ours/{peer.name}": ratio(ours, peer) for peer in peers},
+        "rates": {side.name: side.rates for side in (ours, *peers)},
+        "peak_mb": {side.name: side.peak_mb for side in (ours, *peers)},
+        "ratio": {f"ours/{peer.name}": ratio(ours, peer, skip=i * options.rounds if options.apart else 0)
+                  for i, peer in enumerate(peers)},
         "gemm_gflops": gemm,
         "share_of_limit": round(ours.rates["tokens_per_s"] * flops_per_token(shape, stage, work) / gemm / 1e9, 3),
-    }
+    }  # fmt: skip
 
 
 def warm_up(side: Side, shape: Shape, work: Path) -> None:
@@ -143,6 +146,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=("trainer", "trl"), default=["trainer", "trl"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--apart", action="store_true", help="one peer at a time beside ours: half the memory")
     parser.add_argument("--levers", action="store_true", help="also what each lever gives, of ours alone")
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")

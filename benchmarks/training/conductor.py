@@ -79,13 +79,17 @@ def play(sides: Sequence[Side], rounds: int, samples: Mapping[str, int]) -> None
                   f"{done['tokens'] / done['seconds']:9.0f} tokens/s", flush=True)  # fmt: skip
 
 
-def ratio(ours: Side, peer: Side) -> dict[str, float]:
+def ratio(ours: Side, peer: Side, *, skip: int = 0) -> dict[str, float]:
     """Median of the rounds' ratios of tokens a second, and a 95 % bootstrap interval of that median.
 
     Tokens, not samples: a turn's samples are other ones on each side, and longer ones are more work.
+
+    Args:
+        skip: turns of ours in front that were played beside another peer.
     """
+    mine = ours.turns[skip : skip + len(peer.turns)]
     pairs = [(a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"])
-             for a, b in zip(ours.turns, peer.turns, strict=True)]  # fmt: skip
+             for a, b in zip(mine, peer.turns, strict=True)]  # fmt: skip
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(pairs, k=len(pairs))) for _ in range(2000))
     return {"median": round(statistics.median(pairs), 3), "low": round(medians[50], 3), "high": round(medians[1949], 3)}

@@ -22,6 +22,7 @@ OPTIONAL = {
     "resvg-py": ("building drawing-book", "data"),
     "rapidocr-onnxruntime": ("--expert ocr, which reads text in pictures", "ocr"),
     "ray": ("launch --ray, training on a cluster", "ray"),
+    "faiss-cpu": ("quicker answers from retrieval indexes of more than 100,000 pictures", "retrieval"),
 }
 REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "pillow", "numpy",
             "gguf", "typer", "rich", "pyyaml", "huggingface_hub")  # fmt: skip

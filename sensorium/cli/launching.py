@@ -75,18 +75,9 @@ def launch_command(command: Sequence[str], options: LaunchOptions) -> None:
         return
     if options.gpus is not None or options.token_file is not None:
         raise ConfigError("--gpus-per-process and --token-file belong to --ray", fix="leave them out: torchrun gives process N the GPU N")
-    words = torchrun(command, options)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    sys.stdout.flush()
-    os.execv(words[0], words)
+    from sensorium.cli.launch.here import run_here
 
-
-def torchrun(command: Sequence[str], options: LaunchOptions) -> list[str]:
-    """The command line that starts the job on this machine; it takes this process's place, so that signals reach it."""
-    return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(options.processes),
-        "--max-restarts", str(options.restarts), "-m", "sensorium.cli.main", *command,
-    ]  # fmt: skip
+    run_here(command, options.processes, options.restarts)
 
 
 def _on_ray(command: Sequence[str], options: LaunchOptions) -> None:

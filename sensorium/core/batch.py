@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from sensorium.core.boxes import View
 from sensorium.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +38,14 @@ class MediaShape:
 
     height_px: int
     width_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture's own size, and where it lies in the frame that coordinates refer to."""
+
+    shape: MediaShape
+    view: View
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,24 @@ class MediaBatch:
         return found if found and len(found) == len(self.plans) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A medium that an answer holds: where its signal tokens begin, and what is known of it."""
+
+    kind: str
+    start: int
+    """Of its first signal token: in the Example, or in its row of the Batch."""
+    caption: str
+    """The text it goes with: that of its own message or, if there is none, of the one before."""
+    medium: Any = None
+    """The part's value: a path, bytes, an array."""
+    root: Path | None = None
+    """Folder that a relative path starts from."""
+    row: int = 0
+    picture: Any = None
+    """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it."""
+
+
 Place3 = tuple[int, int, int]
 """Time, row and column of a token, as M-RoPE (Qwen2-VL) counts them."""
 
@@ -201,6 +229,10 @@ class Example:
     """Per token its time, row and column, for models with M-RoPE; empty for all others."""
     held: list[int] = field(default_factory=list[int])
     """The tokens that stand at the position of the one before, as places in the lists."""
+    wanted: tuple[Wanted, ...] = ()
+    """The media that its answers hold, in reading order."""
+    seen: tuple[Seen, ...] = ()
+    """The pictures that the model looks at, in reading order: an answer's places lie in them."""
     loss_weight: float = 1.0
     """What the loss of its tokens is multiplied by."""
     loss_count: float | None = None
@@ -222,6 +254,7 @@ class Batch:
     `loss_weights_BT` multiply the losses of tokens; None: all weigh 1. `loss_count` is what their sum
     is divided by; None: the number of learned tokens. `answers_only`: nobody looks at hidden states
     but those in front of learned tokens, and what an LLM returns elsewhere may be anything.
+    `wanted` are the media that answers hold, in the order of their rows.
     """
 
     input_ids_BT: Tensor
@@ -239,6 +272,7 @@ class Batch:
     loss_weights_BT: Tensor | None = None
     loss_count: int | None = None
     answers_only: bool = False
+    wanted: tuple[Wanted, ...] = ()
 
     def in_front_of_learned(self) -> Tensor:
         """(B, T) True at tokens whose next one is learned."""

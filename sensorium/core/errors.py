@@ -95,6 +95,12 @@ class MissingDependencyError(SensoriumError):
     exit_code = 8
 
 
+class GenerationError(SensoriumError):
+    """A generator failed on its way to a medium, and made nothing."""
+
+    exit_code = 9
+
+
 class StoppedError(SensoriumError):
     """A signal asked a run to stop, and it has: all that it did is saved."""
 

@@ -7,10 +7,10 @@ N picture tokens of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sensorium.core.batch import Grid
 from sensorium.core.parts import PartConfig
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-MadeKind = Literal["image", "audio", "video"]
+MadeKind = Literal["image", "audio", "video", "mask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class ConditionShape:
 class Made:
     """One medium that a generator made.
 
-    `array` is uint8: (H, W, 3) of an image, (F, H, W, 3) of a video; float32 in -1..1, (N,) of audio.
+    `array` is uint8: (H, W, 3) of an image, (F, H, W, 3) of a video; float32 in -1..1, (N,) of audio; bool, (H, W), of a
+    mask of a picture.
     """
 
     kind: MadeKind
@@ -64,6 +65,8 @@ class Making:
     """Called with steps done and steps in all."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
+    pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
+    """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
 
 
 class Generator(Protocol):
@@ -78,7 +81,30 @@ class Generator(Protocol):
         Raises:
             ConfigError: a condition of another shape, or a size that it cannot make.
             CancelledError: somebody asked to stop.
+            GenerationError: it failed on its way; the message names the step.
         """
+        ...
+
+
+@runtime_checkable
+class Speaks(Protocol):
+    """What makes a medium of a text, and has no condition."""
+
+    def speak(self, text: str, making: Making = Making()) -> Made:
+        """The text as a medium.
+
+        Raises:
+            ConfigError: a text that it cannot say.
+            CancelledError: somebody asked to stop.
+        """
+        ...
+
+
+class ReadingGenerator(Generator, Protocol):
+    """One that has a text encoder of its own."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """What it is steered by for each text, (B, L, C)."""
         ...
 
 
@@ -95,14 +121,18 @@ class GeneratorConfig(PartConfig):
 
     @property
     def condition(self) -> ConditionShape:
-        """What goes in."""
+        """What goes in.
+
+        Raises:
+            ConfigError: nothing does; it is told by text (`Speaks`).
+        """
         raise TypeError(f"{type(self).__name__} does not define condition")
 
     def build(self, folder: Path | None = None) -> Generator:
         """The generator, with the weights that lie in `folder` in the original's layout, or random ones.
 
         Raises:
-            ConfigError: the extra that it needs is not installed; the message has the command.
+            MissingDependencyError: the extra that it needs is not installed; the message has the command.
             WeightsError: a component is missing; the message names it.
         """
         raise TypeError(f"{type(self).__name__} does not define build()")
@@ -114,6 +144,18 @@ class OutputProjectorConfig(PartConfig):
     @property
     def adds_embeddings(self) -> bool:
         """True: what goes in is the hidden state plus the token's own input embedding (GILL, NExT-GPT)."""
+        return False
+
+    @property
+    def reads_before(self) -> bool:
+        """True: what goes in are the states that predict the signal tokens, each one place before its
+        token (MiniGPT-5, LISA, Emu). False: those at the tokens (FROMAGe, GILL, NExT-GPT)."""
+        return False
+
+    @property
+    def has_negative(self) -> bool:
+        """True: the module's `negative(count) -> condition_BLC` is what a generator is led away from
+        (MiniGPT-5). False: that is the generator's own."""
         return False
 
     def build(self, d_model: int, signals: int, condition: ConditionShape) -> nn.Module:

@@ -272,11 +272,20 @@ class LaneShape(Protocol):
         ...
 
 
+class HandShape(Protocol):
+    """What the Processor must know of how a medium is made."""
+
+    @property
+    def signals(self) -> tuple[str, ...]: ...
+
+
 class ModelShape(Protocol):
     """What the Processor must know of a model."""
 
     @property
     def lanes(self) -> Mapping[str, LaneShape]: ...
+    @property
+    def hands(self) -> Mapping[Any, HandShape]: ...
     @property
     def backbone(self) -> BackboneConfig: ...
     @property

@@ -32,6 +32,8 @@ class Answer:
     id: str
     text: str
     tokens: int = 0
+    parts: tuple[Part, ...] = ()
+    """All of it in order, with the media that were made; empty: it is its text."""
 
 
 class Responder(Protocol):

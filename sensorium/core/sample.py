@@ -13,6 +13,11 @@ the picture in front of them, or of the n-th picture, with a phrase that they be
     {"type": "boxes", "boxes": [[x0, y0, x1, y1], ...]}, {"type": "points2d", "points2d": [[x, y]]},
     {"type": "boxes", "boxes": {"places": [[x0, y0, x1, y1]], "phrase": "a cat", "picture": 1}}
 
+A mask says which pixels of such a picture are meant, as COCO's run lengths (`core/masks.py`) or as a PNG of the picture's size:
+
+    {"type": "mask", "mask": {"size": [height, width], "counts": "...", "phrase": "a cat", "picture": 1}}
+    {"type": "mask", "mask": "cat-mask.png"}, {"type": "mask", "mask": {"png": "cat-mask.png", "phrase": "a cat"}}
+
 A message's `content` may also be a plain string. In memory a medium may be a path,
 bytes, a PIL image or an array. `"separate_turns": true` beside `messages` says that each
 question is asked afresh: it sees the system message and the media, no other pair.
@@ -39,7 +44,9 @@ Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = ("system", "user", "assistant")
 MEDIA_KINDS: tuple[str, ...] = ("image", "audio", "video", "points", "series", "document")
 PLACE_KINDS: tuple[str, ...] = ("boxes", "points2d")
-ANSWER_KINDS: tuple[str, ...] = (*PLACE_KINDS, "mask", "retrieved")
+LOCATED_KINDS: tuple[str, ...] = (*PLACE_KINDS, "mask")
+"""Parts that say where in a picture something is; it may not be moved then."""
+ANSWER_KINDS: tuple[str, ...] = (*LOCATED_KINDS, "retrieved")
 PART_TYPES: tuple[str, ...] = ("text", *MEDIA_KINDS, *ANSWER_KINDS)
 KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns", "answers")
 

@@ -167,6 +167,8 @@ SOURCES = NameTable(
         "picture_book": "sensorium.data.config:PictureBookSource",
         "scenes": "sensorium.data.config:ScenesSource",
         "experts": "sensorium.data.told:ExpertSource",
+        "composites": "sensorium.data.located:CompositesSource",
+        "located_scenes": "sensorium.data.located:LocatedScenesSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

@@ -35,6 +35,7 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "dia
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 GROUNDS = ((255, 255, 255), (255, 255, 255), (245, 245, 235), (225, 235, 245), (235, 245, 230))
 CANVAS_PX, OVERSAMPLE = 224, 2
+Ink = int | tuple[int, int, int]
 Task = Literal["existence", "attribute", "count", "relation"]
 TASKS: tuple[Task, ...] = ("existence", "attribute", "count", "relation")
 
@@ -99,15 +100,21 @@ def draw_scene(scene: Scene) -> PILImage.Image:
     picture = PILImage.new("RGB", (side, side), scene.ground)
     draw = ImageDraw.Draw(picture)
     for thing in scene.things:
-        _draw_thing(draw, thing, side, scene.ground)
+        _draw_thing(draw, thing, COLORS[thing.color], scene.ground)
     return picture.resize((CANVAS_PX, CANVAS_PX), PILImage.Resampling.LANCZOS)
 
 
-def _draw_thing(
-    draw: ImageDraw.ImageDraw, thing: Thing, side: int, ground: tuple[int, int, int]
-) -> None:
+def thing_mask(thing: Thing) -> PILImage.Image:
+    """Where a thing is, at `OVERSAMPLE` times the picture's size: 255 inside, 0 outside."""
+    side = CANVAS_PX * OVERSAMPLE
+    mask = PILImage.new("L", (side, side), 0)
+    _draw_thing(ImageDraw.Draw(mask), thing, 255, 0)
+    return mask
+
+
+def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, fill: Ink, ground: Ink) -> None:
+    side = CANVAS_PX * OVERSAMPLE
     x, y, r = thing.x * side, thing.y * side, thing.half * side
-    fill = COLORS[thing.color]
     box = (x - r, y - r, x + r, y + r)
     if thing.shape in ("circle", "ring"):
         draw.ellipse(box, fill=fill)

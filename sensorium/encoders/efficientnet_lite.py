@@ -135,6 +135,9 @@ class EfficientNetLiteConfig(EncoderConfig):
 class EfficientNetLite(nn.Module):
     """The tower; `blocks` are its trainable units in order."""
 
+    in_pieces = True
+    """Whether many pictures go through its blocks in several calls."""
+
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__()
         self.config = config

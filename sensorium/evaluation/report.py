@@ -7,12 +7,10 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image as PILImage
 
 from sensorium.core.atomic import write_text
-from sensorium.evaluation.benchmarks.base import Item
 from sensorium.evaluation.runner import Result
 from sensorium.media.image import load_image
 
@@ -100,7 +98,7 @@ def _card(result: Result, i: int) -> str:
     right = result.benchmark.right(item, result.answers["model"][i])
     gold = ", ".join(item.gold[:4])
     return (
-        f"<div class='card {'ok' if right else 'bad'}'>{_picture(item)}"
+        f"<div class='card {'ok' if right else 'bad'}'>{_picture(result, i)}"
         f"<div class=q>{html.escape(item.request.messages[-1].text)}</div>"
         f"<b>{html.escape(result.answers['model'][i].text) or '—'}</b>"
         f"<div class=dim>right: {html.escape(gold)}<br>without picture: "
@@ -108,16 +106,18 @@ def _card(result: Result, i: int) -> str:
     )
 
 
-def _picture(item: Item) -> str:
+def _picture(result: Result, i: int) -> str:
+    """The first picture of a question, as its benchmark shows it beside the answer."""
+    item, answer = result.items[i], result.answers["model"][i]
     for message in item.request.messages:
         for part in message.content:
             if part.type == "image":
-                return _thumbnail(part.value, item.request.root)
+                picture = load_image(part.value, root=item.request.root).to_pil()
+                return _thumbnail(result.benchmark.drawn(item, answer, picture))
     return ""
 
 
-def _thumbnail(source: Any, root: Path | None) -> str:
-    picture: PILImage.Image = load_image(source, root=root).to_pil()
+def _thumbnail(picture: PILImage.Image) -> str:
     picture.thumbnail((2 * THUMBNAIL_PX, THUMBNAIL_PX))
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=75)

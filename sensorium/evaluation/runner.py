@@ -28,7 +28,8 @@ class Result:
 
     def interval(self, who: str) -> tuple[float, float]:
         """95 % interval of the headline score."""
-        return wilson(self.headline(who) * len(self.items), len(self.items))
+        count = self.benchmark.counted(self.items)
+        return wilson(self.headline(who) * count, count)
 
     def headline(self, who: str) -> float:
         return self.scores[who][self.benchmark.headline]

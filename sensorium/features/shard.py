@@ -117,7 +117,6 @@ class ShardReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seen = 0
-        self._bin: IO[bytes] | None = None
 
     def news(self) -> list[tuple[bytes, Place]]:
         """Records whose lines were added since the last call."""
@@ -134,20 +133,16 @@ class ShardReader:
         """A record's bytes; None where they are damaged, cut off, or gone.
 
         They are read, not mapped: another process may cut the file short, which ends a program that touches
-        mapped pages, and the values are copied into a batch anyway.
+        mapped pages, and the values are copied into a batch anyway. Nor does the file stay open: a large store has more
+        shards than a process may open files.
         """
         try:
-            if self._bin is None:
-                self._bin = bin_of(self.path).open("rb", buffering=0)
             content = bytearray(place.length)
-            count = os.preadv(self._bin.fileno(), [content], place.start)
-        except (OSError, ValueError, OverflowError, MemoryError):
-            return None  # Removed, closed, or a place that cannot be.
+            with bin_of(self.path).open("rb", buffering=0) as stream:
+                count = os.preadv(stream.fileno(), [content], place.start)
+        except (OSError, OverflowError, MemoryError):
+            return None  # Removed, or a place that cannot be.
         return content if count == place.length and zlib.crc32(content) == place.crc else None
-
-    def close(self) -> None:
-        if self._bin is not None:
-            self._bin.close()
 
 
 def bin_of(index: Path) -> Path:

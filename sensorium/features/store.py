@@ -27,6 +27,7 @@ from sensorium.processing.processor import Processor
 SHARDS = 16
 """The limit is at least so many shards."""
 LARGEST_SHARD = 2**29
+LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class FeatureStore:
         was = features.values_ND.dtype
         values_ND = features.values_ND.detach()
         if self._half:
-            values_ND = values_ND.half()
+            # What is larger than fp16 can say becomes its largest, and not infinite.
+            values_ND = values_ND.half().clamp(-LARGEST_HALF, LARGEST_HALF)
             features = Features(values_ND.to(was), features.grids)
         if not self.writer.takes(values_ND.nbytes):
             self.writer.dropped += len(media.plans)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import threading
@@ -91,14 +92,13 @@ class TowerStore:
             self._writer = None
 
     def close(self) -> None:
-        """End the shard that is being written and close all files; nothing is found afterwards."""
+        """End the shard that is being written; nothing is found afterwards."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
         with self._lock:
             self._places = {}
-        for reader in self._readers.values():
-            reader.close()
+            self._looked = math.inf
 
     def _look(self) -> None:
         """Take in what was written by others."""

@@ -74,6 +74,8 @@ class Writer:
         if self._thread.is_alive():
             self._jobs.put(None)
             self._thread.join(CLOSE_S)
+        # A model may still hand over what nobody would write, or free.
+        self.stopped = self.stopped or "closed"
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -89,13 +91,13 @@ class Writer:
         if kept.key in job.store or self.stopped:
             return
         head, values = write_head(kept, features, job.was), raw_bytes(features.values_ND)
-        if not self._room.make(len(head) + values.nbytes, job.store.folder, job.store.lookups):
-            self.dropped += 1
-            self._say(f"the feature store {self._room.root} is full ({self._room.limit_bytes / 2**30:.1f} GiB, or "
-                      "the disk is): pictures beyond that are encoded anew each time; raise feature_store_gb or "
-                      "empty it with `sensorium cache --clear`")  # fmt: skip
-            return
         try:
+            if not self._room.make(len(head) + values.nbytes, job.store.folder, job.store.lookups):
+                self.dropped += 1
+                self._say(f"the feature store {self._room.root} is full ({self._room.limit_bytes / 2**30:.1f} GiB, or "
+                          "the disk is): pictures beyond that are encoded anew each time; raise feature_store_gb or "
+                          "empty it with `sensorium cache --clear`")  # fmt: skip
+                return
             job.store.append(kept.key, head, values)
             self.written += 1
         except OSError as error:

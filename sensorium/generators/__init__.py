@@ -2,7 +2,22 @@
 
 from sensorium.core.tables import NameTable
 
-GENERATORS = NameTable("generator", {})
+GENERATORS = NameTable(
+    "generator",
+    {
+        "sam": "sensorium.generators.sam:SamConfig",
+        "stable_diffusion": "sensorium.generators.stable_diffusion:StableDiffusionConfig",
+        "unclip": "sensorium.generators.unclip:UnclipConfig",
+        "sdxl": "sensorium.generators.sdxl:SdxlConfig",
+        "text_to_video": "sensorium.generators.text_to_video:TextToVideoConfig",
+        "audioldm": "sensorium.generators.audioldm:AudioLdmConfig",
+        "audioldm2": "sensorium.generators.audioldm2:AudioLdm2Config",
+        "text_route": "sensorium.generators.text_route:TextRouteConfig",
+        "vits": "sensorium.generators.vits:VitsConfig",
+        "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
+        "espeak": "sensorium.generators.espeak:EspeakConfig",
+    },
+)
 
 PICTURE_TOKENIZERS = NameTable(
     "picture tokenizer",

@@ -17,7 +17,9 @@ from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.responder import Answer, Request
+from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
+from sensorium.inference.making import Maker
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -66,6 +68,7 @@ class Engine:
         """
         self.model = model.eval()
         self.processor = processor
+        self.maker = Maker(model, processor)
         lm = model.backbone.lm
         # The fused steps know nothing of a prefix.
         plain_steps = plain_steps or getattr(model.backbone, PREFIX_NAME, None) is not None
@@ -81,14 +84,17 @@ class Engine:
             # What a search finds depends on the room that it has: each length is searched by itself.
             lengths = sorted({r.max_tokens for r in group}) if searches else [max(r.max_tokens for r in group)]
             found: dict[int, list[int]] = {}
+            prompts: dict[int, Example] = {}
             for length in lengths:
                 places = [i for i, r in enumerate(group) if not searches or r.max_tokens == length]
                 examples = [self.processor.prompt(group[i].messages, group[i].root) for i in places]
+                prompts |= dict(zip(places, examples, strict=True))
                 texts = self.generate(examples, max_tokens=length, sampling=sampling)
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                yield Answer(request.id, self.text(kept), len(kept))
+                parts = self.maker.parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
+                yield Answer(request.id, self.text(kept), len(kept), parts)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text."""
@@ -157,8 +163,11 @@ class Engine:
         sampler = Sampler(sampling, self.model.device)
         batch = collate([[p] for p in prompts], self.processor.tokenizer.pad_id, pad_left=True)
         rows, logits_BV = self._prefill(batch, max_tokens)
+        follows = self.maker.follows()
         for count in range(max_tokens):
-            chosen = sampler(logits_BV, answers).tolist()
+            chosen: list[int] = sampler(logits_BV, answers).tolist()
+            if follows:
+                chosen = [follows.get(said[-1], token) if said else token for said, token in zip(answers, chosen, strict=True)]
             for b, token in enumerate(chosen):
                 if not done[b] and token in self.processor.stop_ids:
                     done[b] = True

@@ -84,7 +84,10 @@ def build_pretrained(
     folders = part_folders(config)
     tokenizer = completed(_tokenizer(config, folders, tokenizer_folder), config.backbone)
     tokenizer.reader = tokenizer.reader or reader or _reader(config)
-    return MultimodalModel(config, folders).eval(), tokenizer
+    model = MultimodalModel(config, folders).eval()
+    # A generator of gigabytes is looked for when something is made, not before.
+    model.generators.locate = locate
+    return model, tokenizer
 
 
 def _tokenizer(config: ModelConfig, folders: dict[str, Path], folder: Path | None) -> Tokenizer:

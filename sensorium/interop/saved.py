@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import copytree
 
 import torch
 from safetensors.torch import save_file
@@ -28,6 +29,8 @@ from sensorium.text.reader import Reader
 from sensorium.text.tokenizer import Tokenizer
 
 FORMAT = 1
+GENERATORS = "generators"
+"""Folder of generators that have learnt."""
 
 
 def save_model(
@@ -69,6 +72,7 @@ def save_model(
             },
         )
         save_file(tensors | dict(apart or {}), target / "model.safetensors", metadata={"format": "pt"})
+        model.generators.save(target / GENERATORS)
         # Where the backbone has a source, the tokenizer comes from there as well, but not a
         # projector's reader.
         if not model.config.backbone.weights:
@@ -99,6 +103,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     config = read_model_config(folder)
     own_tokenizer = (folder / "tokenizer.json").exists()
     model, tokenizer = build_pretrained(config, folder if own_tokenizer else None, Reader.find(folder))
+    model.generators.saved_in(folder / GENERATORS)
     stored = dict(read_file(folder / "model.safetensors").items())
     state = model.state_dict()
     adapter = {name: value for name, value in stored.items() if LORA_MARK in name}
@@ -183,6 +188,8 @@ def copy_side_files(folder: Path, target: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "foreign.json"):
         if (folder / name).exists():
             (target / name).write_bytes((folder / name).read_bytes())
+    if (folder / GENERATORS).is_dir():
+        copytree(folder / GENERATORS, target / GENERATORS)
     reader = Reader.find(folder)
     if reader:
         reader.save(target)

@@ -32,7 +32,7 @@ class Augmentation:
         if self.seed is None:
             return self
         seed = stable_int("picture", self.seed, number) if number else self.seed
-        return Augmentation(random.Random(seed), self.mirror, self.seed)
+        return Augmentation(random.Random(seed), self.mirror, seed)
 
 
 def random_background(rng: random.Random) -> tuple[int, int, int]:

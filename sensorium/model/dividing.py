@@ -50,7 +50,15 @@ def dividable(model: MultimodalModel, encoders: Collection[str]) -> list[nn.Modu
     assert isinstance(backbone, CausalLM)  # `check_dividing`
     found = backbone.decoder_layers()
     for name in encoders:
-        blocks: list[nn.Module] = getattr(model.encoders[name], "trainable_blocks", list)()
-        # What pairs the blocks of two towers is not called itself.
-        found += [block for block in blocks if type(block).forward is not nn.Module.forward]
+        found += dividable_blocks(model.encoders[name])
     return found
+
+
+def dividable_blocks(encoder: nn.Module) -> list[nn.Module]:
+    """The blocks of an encoder that every pass with pictures calls, and calls equally often."""
+    # One that takes its pictures in pieces calls its blocks once a piece: processes with other numbers of pictures would wait.
+    if getattr(encoder, "in_pieces", False):
+        return []
+    blocks: list[nn.Module] = getattr(encoder, "trainable_blocks", list)()
+    # What pairs the blocks of two towers is not called itself.
+    return [block for block in blocks if type(block).forward is not nn.Module.forward]

@@ -5,7 +5,7 @@ Shape legend: B rows, T tokens, D LLM width, N features laid end to end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
+from sensorium.core.hands import MadeKind
 from sensorium.core.naming import of_detail
 from sensorium.core.shelf import Shelf
 from sensorium.fusion.apart import Apart
@@ -31,8 +32,10 @@ from sensorium.fusion.visual_expert import VisualExpert
 from sensorium.fusion.visual_prompt import VisualPrompt
 from sensorium.model.check import check_model
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
+from sensorium.model.generators import Generators
 from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
+from sensorium.model.places import Places
 from sensorium.model.tiles import pack_tiles
 
 
@@ -84,13 +87,19 @@ class MultimodalModel(nn.Module):
                 if lane.lookup
             }
         )
-        self.newlines = nn.ParameterDict(
+        self.places = nn.ModuleDict(
             {
-                kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5)
+                kind: Places(lane.places, lane.encoder.out_dim, d_model)
                 for kind, lane in config.lanes.items()
-                if getattr(lane.resolution, "newline", False)
+                if lane.places
             }
         )
+        with_newlines = [kind for kind, lane in config.lanes.items() if getattr(lane.resolution, "newline", False)]
+        self.newlines = nn.ParameterDict(
+            {kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5) for kind in with_newlines}
+        )
+        self.hands = nn.ModuleDict({kind: hand.build(config.backbone.d_model) for kind, hand in config.hands.items()})
+        self.generators = Generators(config, folders)
         self.fusion = cast(
             Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
@@ -158,9 +167,13 @@ class MultimodalModel(nn.Module):
         """Projected features, one item for each medium."""
         out: dict[str, Features] = {}
         for kind, batch in media.items():
-            projected = self.projected(kind, batch)
+            encoded = self.encode(kind, batch)
+            projected = self.project(kind, encoded, batch)
             if kind in self.lookups:
                 projected = self.lookups[kind](projected, self.backbone.embedding.weight)
+            if kind in self.places:
+                places, lookup = cast(Places, self.places[kind]), cast(VocabularyLookup, self.lookups[kind])
+                projected = places.in_front(projected, encoded, lookup, self.backbone.embedding.weight)
             newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
             if batch.details_NCHW is not None:
@@ -176,6 +189,22 @@ class MultimodalModel(nn.Module):
         insert: Any = self.fusion.inserter(context, batch.media_index_BT, batch.slots)
         hidden_BTD = self.backbone.teacher_forced(embeds_BTD, batch, insert)
         return Output(hidden_BTD, features)
+
+    def condition(
+        self, kind: MadeKind, hidden_BTD: Tensor, input_ids_BT: Tensor, places: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """What a generator is to be steered by, (media, L, C).
+
+        Args:
+            places: row and first signal token of each medium.
+        """
+        hand = self.config.hands[kind]
+        count, back = len(hand.signals), int(hand.projector.reads_before)
+        hidden_NKD = torch.stack([hidden_BTD[row, start - back : start - back + count] for row, start in places])
+        if hand.projector.adds_embeddings:
+            ids_NK = torch.stack([input_ids_BT[row, start : start + count] for row, start in places])
+            hidden_NKD = hidden_NKD + self.backbone.embed(ids_NK)
+        return self.hands[kind](hidden_NKD)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""

@@ -2,4 +2,13 @@
 
 from sensorium.core.tables import NameTable
 
-OUTPUT_PROJECTORS = NameTable("output projector", {})
+OUTPUT_PROJECTORS = NameTable(
+    "output projector",
+    {
+        "mapper": "sensorium.output_projectors.mapper:MapperConfig",
+        "encoder_decoder": "sensorium.output_projectors.encoder_decoder:EncoderDecoderConfig",
+        "regression": "sensorium.output_projectors.regression:RegressionConfig",
+        "retrieval": "sensorium.output_projectors.retrieval:RetrievalConfig",
+        "mask_prompt": "sensorium.output_projectors.mask_prompt:MaskPromptConfig",
+    },
+)

@@ -6,10 +6,11 @@ Shape legend: B rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
-from sensorium.core.batch import Batch, Example, Features, Kept, MediaBatch
+from sensorium.core.batch import Batch, Example, Features, Kept, MediaBatch, Wanted
 from sensorium.processing.finish import join_pixels
 
 
@@ -72,6 +73,7 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = 
         padded_left=pad_left and any(sum(len(e) for e in row) < length for row in rows),
         loss_weights_BT=_loss_weights(rows, segments),
         loss_count=_loss_count(rows),
+        wanted=_wanted(rows, segments),
     )
 
 
@@ -92,6 +94,17 @@ def _loss_weights(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) 
         for number, example in enumerate(row, start=1):
             weights_T[segments_T == number] = example.loss_weight
     return weights_BT
+
+
+def _wanted(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) -> tuple[Wanted, ...]:
+    """The media that answers hold, by their places in the rows."""
+    found: list[Wanted] = []
+    for b, row in enumerate(rows):
+        for number, example in enumerate(row, start=1):
+            if example.wanted:
+                start = int((segments_BT[b] == number).nonzero()[0])
+                found += [replace(one, row=b, start=start + one.start) for one in example.wanted]
+    return tuple(found)
 
 
 def _loss_count(rows: Sequence[Sequence[Example]]) -> int | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from sensorium.core.batch import Grid, Kept, TilePlan
+from sensorium.core.batch import Grid, Kept, TilePlan, Wanted
 from sensorium.core.errors import DataError
 from sensorium.core.parts import TextFrame
 
@@ -31,6 +31,8 @@ class Draft:
     """What each medium is looked at for, where the projector reads it."""
     maps: list[Grid] = field(default_factory=list[Grid])
     """How the tokens of each medium lie, where the LLM gives them places in two dimensions."""
+    wanted: list[Wanted] = field(default_factory=list["Wanted"])
+    """Media that its answers hold."""
     branches: list[int] = field(default_factory=list[int])
     left_out: int = 0
     """Tokens of separate turns that found no room."""
@@ -77,6 +79,7 @@ def share_prefix(drafts: Sequence[Draft], max_length: int | None) -> Draft:
             break
         merged.ids += draft.ids[shared:]
         merged.learn += draft.learn[shared:]
+        merged.wanted += [replace(one, start=one.start - shared + len(merged.media_index)) for one in draft.wanted]
         merged.media_index += draft.media_index[shared:]
         merged.branches += [number] * more
     merged.left_out = total - len(merged.ids)

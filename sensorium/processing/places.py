@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sensorium.core.batch import MediaShape
-from sensorium.core.boxes import PlaceT, View, read_boxes, read_points
+from sensorium.core.batch import Seen
+from sensorium.core.boxes import PlaceT, read_boxes, read_points
 from sensorium.core.config import as_mapping
 from sensorium.core.errors import DataError
 from sensorium.core.naming import did_you_mean
@@ -19,14 +18,6 @@ from sensorium.text.tokenizer import Tokenizer
 
 KEYS = ("places", "phrase", "picture")
 MARK = re.compile(r"(<[^<>]+>)")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A picture's own size, and where it lies in the frame that coordinates refer to."""
-
-    shape: MediaShape
-    view: View
 
 
 def place_pieces(
@@ -57,7 +48,7 @@ def _write(part: Part, pictures: Sequence[Seen], style: BoxFormat) -> str:
     phrase = row.get("phrase")
     if phrase is not None and not isinstance(phrase, str):
         raise DataError(f"phrase is {phrase!r}", expected="a string", where=part.type)
-    seen = _picture(row.get("picture", len(pictures)), pictures, part.type)
+    seen = picture_of(row.get("picture", len(pictures)), pictures, part.type)
     units: list[Place]
     if part.type == "boxes":
         units = [_to_unit(box, seen, "boxes") for box in read_boxes(row.get("places"), "boxes")]
@@ -66,7 +57,12 @@ def _write(part: Part, pictures: Sequence[Seen], style: BoxFormat) -> str:
     return style.write(units, phrase)
 
 
-def _picture(number: Any, pictures: Sequence[Seen], where: str) -> Seen:
+def picture_of(number: Any, pictures: Sequence[Seen], where: str) -> Seen:
+    """The picture of a number from 1 on that a part names.
+
+    Raises:
+        DataError: there is no such picture in front of the part.
+    """
     if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= len(pictures):
         count = len(pictures)
         raise DataError(

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sensorium.core.batch import Example
+from sensorium.core.batch import Example, Seen, Wanted
 from sensorium.core.errors import ConfigError, DataError
-from sensorium.core.parts import ModelShape
-from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
+from sensorium.core.parts import HandShape, ModelShape
+from sensorium.core.sample import LOCATED_KINDS, PLACE_KINDS, Message, Part, Sample
 from sensorium.core.shelf import Shelf
 from sensorium.media.augment import Augmentation
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, frame_text, share_prefix
 from sensorium.processing.finish import finish
+from sensorium.processing.masks import place_mask
 from sensorium.processing.pictures import Pictures, Prepared, View
-from sensorium.processing.places import Seen, place_pieces
+from sensorium.processing.places import place_pieces
 from sensorium.processing.question import read_question
+from sensorium.processing.signals import is_made, media_seen, signal_ids, wanted_of
 from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
@@ -45,22 +47,21 @@ class _Media:
     augmentation: Augmentation | None
     decoded: bool
     """Whether pixels are wanted; else sizes alone."""
+    hands: Mapping[str, HandShape]
     made: list[_Inputs] = field(default_factory=list["_Inputs"])
 
     def count(self, kind: str) -> int:
-        """How many media of a kind the Sample holds."""
-        parts = (part for message in self.sample.messages for part in message.content)
-        return sum(part.type == kind for part in parts)
+        """How many media of a kind the model looks at."""
+        return sum(part.type == kind for _, part in media_seen(self.sample, self.hands))
 
     def has_places(self) -> bool:
         """Whether it says where something is."""
         parts = (part for message in self.sample.messages for part in message.content)
-        return any(part.type in PLACE_KINDS for part in parts)
+        return any(part.type in LOCATED_KINDS for part in parts)
 
     def question(self) -> str:
         """The text of the message that holds the medium to be made next."""
-        holders = [m for m in self.sample.messages for part in m.content if part.is_media]
-        return holders[len(self.made)].text
+        return media_seen(self.sample, self.hands)[len(self.made)][0].text
 
 
 class Processor:
@@ -84,6 +85,8 @@ class Processor:
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
         self._markers = [tokenizer.special_id(token) for token in config.image_markers]
         self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
+        self.signals = signal_ids(config.hands, tokenizer)
+        """The tokens that stand for each kind of medium that the model makes."""
         self._mrope: bool = config.backbone.mrope
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._frame = config.text_frame
@@ -115,8 +118,9 @@ class Processor:
         """Raise a DataError for a part that the model does not take."""
         takes = sorted(kind for kind in self.config.lanes if kind in DECODED)
         takes += PLACE_KINDS if self.box_format else ()
-        for part in (part for message in sample.messages for part in message.content):
-            if part.type != "text" and part.type not in takes:
+        parts = ((message, part) for message in sample.messages for part in message.content)
+        for holder, part in parts:
+            if part.type not in ("text", *takes) and not is_made(holder, part, self.config.hands):
                 raise DataError(
                     f"this model does not take a part of type {part.type!r}",
                     expected=" or ".join(["text", *takes]),
@@ -148,7 +152,7 @@ class Processor:
                 model does not take is one too, because a row of data is at fault; in a prompt
                 it is a ConfigError.
         """
-        media = _Media(sample, augmentation, decoded=True)
+        media = _Media(sample, augmentation, decoded=True, hands=self.config.hands)
         return self._example(media, max_length, answer_next=answer_next, only_last=only_last)
 
     def measure(
@@ -165,7 +169,7 @@ class Processor:
         Raises:
             DataError: as `encode`, except for what only decoding finds.
         """
-        media = _Media(sample, augmentation, decoded=False)
+        media = _Media(sample, augmentation, decoded=False, hands=self.config.hands)
         return self._example(media, max_length, answer_next=False, only_last=only_last)
 
     def _example(
@@ -177,7 +181,7 @@ class Processor:
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
-            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last)
+            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.signals)
             self._write(draft, pieces, media)
             drafts.append(draft)
         draft = share_prefix(drafts, max_length)
@@ -185,6 +189,7 @@ class Processor:
             frame_text(draft, self._frame, self.tokenizer.pad_id, max_length)
             max_length = None
         example = finish(draft, sample.id, self.config, max_length)
+        example.seen = tuple(inputs.seen for inputs in media.made)
         for check in self._required:
             check(example)
         return example
@@ -211,7 +216,10 @@ class Processor:
             if text:
                 draft.put(self._ids(text), learn)
                 text = ""
-            if isinstance(piece.value, Part):
+            if piece.kind == "made" and isinstance(piece.value, Part):
+                draft.wanted.append(self._wanted(piece.value, draft, media))
+                draft.put(list(self.signals[piece.value.type]), piece.learn)
+            elif isinstance(piece.value, Part):
                 if len(draft.spans) == len(media.made):
                     media.made.append(self._inputs(piece.value, media))
                 self._put_medium(draft, piece.value.type, media.made[len(draft.spans)])
@@ -220,6 +228,16 @@ class Processor:
         if text:
             draft.put(self._ids(text), learn)
         draft.put(begin, learn=False)
+
+    def _wanted(self, part: Part, draft: Draft, media: _Media) -> Wanted:
+        """What is known of a medium in an answer; a mask is read where pixels are, too."""
+        wanted = wanted_of(part, media.sample.messages, len(draft.ids), media.sample)
+        if part.type != "mask" or not media.decoded:
+            return wanted
+        seen = [inputs.seen for inputs in media.made[: len(draft.spans)]]
+        placed = place_mask(part, seen, root=media.sample.root, limits=self.limits)
+        picture = media_seen(media.sample, self.config.hands)[placed.picture - 1][1]
+        return replace(wanted, medium=placed.mask, picture=picture.value)
 
     def _ids(self, text: str) -> list[int]:
         bare = self._frame is not None and self._frame.bare

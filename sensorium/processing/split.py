@@ -45,6 +45,7 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
         ids=batch.ids[names[0] : names[1]],
         places_3BT=None if batch.places_3BT is None else batch.places_3BT[:, start:stop],
         loss_weights_BT=None if batch.loss_weights_BT is None else batch.loss_weights_BT[start:stop],
+        wanted=tuple(replace(one, row=one.row - start) for one in batch.wanted if start <= one.row < stop),
         loss_count=batch.loss_count if batch.loss_count is None or start == 0 else 0,
     )
 

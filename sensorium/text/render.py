@@ -5,7 +5,7 @@ Assistant text and its closing are learned; `ChatTemplate` names the exceptions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -14,25 +14,30 @@ from sensorium.core.errors import ConfigError
 from sensorium.core.sample import PLACE_KINDS, Message, Part
 from sensorium.text.templates import ChatTemplate
 
+MADE = "made"
+"""Type of a part of the rendering alone, whose value is the Sample's own part."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of template output: plain text, a control token, a medium, or places in a picture."""
+    """A run of template output: plain text, a control token, a medium, places in a picture, or a medium that the
+    model makes."""
 
-    kind: Literal["text", "control", "media", "places"]
+    kind: Literal["text", "control", "media", "places", "made"]
     value: str | Part
     learn: bool
 
 
 def render(
     messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False,
-    only_last: bool = False,
+    only_last: bool = False, made: Collection[str] = (),
 ) -> Iterator[Piece]:  # fmt: skip
     """The pieces of a conversation; assistant text and its closing are learned.
 
     Args:
         answer_next: end with the opening of an assistant turn, for generation.
         only_last: of the answers only one in the last message is learned.
+        made: kinds of media that the model makes, where an answer holds them.
     """
     if template.default_system and (not messages or messages[0].role != "system"):
         yield from _literal(template.before["system"], template, learn=False)
@@ -44,6 +49,8 @@ def render(
     for message in messages:
         answer = message.role == "assistant"
         learn = answer and (not only_last or message is messages[-1])
+        if answer and made:
+            message = _as_made(message, made)
         if template.media_first:
             media, message = _parted(message)
             yield from _content(media, template, numbers, learn=learn)
@@ -60,6 +67,12 @@ def render(
         yield from _literal(template.after[message.role], template, learn=learn and closed)
     if answer_next:
         yield from _literal(template.before["assistant"], template, learn=False)
+
+
+def _as_made(message: Message, made: Collection[str]) -> Message:
+    """The message with what the model makes as parts of their own type."""
+    parts = (Part(MADE, part) if part.type in made else part for part in message.content)
+    return Message(message.role, tuple(parts))
 
 
 def _parted(message: Message) -> tuple[Message, Message]:
@@ -97,6 +110,8 @@ def _content(
         elif part.type == "text":
             if part.value and (template.user_text or message.role != "user"):
                 yield Piece("text", part.value, learn=learn)
+        elif part.type == MADE:
+            yield Piece("made", part.value, learn=learn)
         elif part.type in PLACE_KINDS:
             if template.user_text or message.role != "user":
                 yield Piece("places", part, learn=learn)

@@ -31,6 +31,7 @@ class Saver:
         self._before = before
         self._thread: threading.Thread | None = None
         self._failed = threading.Event()
+        self._written: threading.Event | None = None
         self._error: Exception | None = None
 
     def save(self, checkpoint: Checkpoint | None, share: Share | None = None) -> None:
@@ -42,7 +43,7 @@ class Saver:
         self.wait()
         if share is not None:
             # The share itself holds copies that go when they are written.
-            self._failed = share.failed
+            self._failed, self._written = share.failed, share.written
         # The process may end without it: whatever it leaves is no checkpoint yet.
         self._thread = threading.Thread(target=self._write, args=(checkpoint, share), name="checkpoint", daemon=True)
         self._thread.start()
@@ -74,6 +75,11 @@ class Saver:
         self.settle()
         self.check()
 
+    def wait_for_share(self) -> None:
+        """Wait until this process's own share of the last checkpoint is written, or will never be."""
+        if self._written is not None:
+            self._written.wait()
+
     def _write(self, checkpoint: Checkpoint | None, share: Share | None) -> None:
         try:
             if checkpoint is not None:
@@ -88,3 +94,6 @@ class Saver:
         except Exception as error:
             # A thread has nobody to raise to: the training thread does it (`check`).
             self._error = error
+        finally:
+            if share is not None:
+                share.written.set()

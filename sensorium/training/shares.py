@@ -16,13 +16,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sensorium.core.atomic import write_json
 from sensorium.core.errors import CheckpointError
 from sensorium.nn.pretrained import read_file
 from sensorium.training.disk import naming
@@ -53,6 +53,8 @@ class Share:
     """Of those of them that are pieces."""
     failed: threading.Event = field(default_factory=threading.Event)
     """Set where the run has failed, so that other shares may not come."""
+    written: threading.Event = field(default_factory=threading.Event)
+    """Set once this share is there, or will never be."""
 
     def write(self) -> None:
         """Write the files, then a note that they are there, or why not.
@@ -65,12 +67,14 @@ class Share:
             hashes = {f"{kind}.{self.rank}": write_tensors(self.folder / f"{kind}.{self.rank}.safetensors", self.tensors[kind])
                       for kind in KINDS}  # fmt: skip
             with naming(note):
-                write_json(note, {"sha256": hashes, "cuts": self.cuts})
+                _tell(note, {"sha256": hashes, "cuts": self.cuts})
         except Exception as error:
             # The first process waits for a word; a disk that is full may still take one.
             with suppress(OSError):
-                write_json(note, {"error": str(error)})
+                _tell(note, {"error": str(error)})
             raise
+        finally:
+            self.written.set()
 
 
 def collect(share: Share) -> tuple[dict[str, str], list[dict[str, dict[str, Cut]]]]:
@@ -111,6 +115,13 @@ def _await(path: Path, rank: int, failed: threading.Event) -> None:
         time.sleep(POLL_S)
 
 
+def _tell(note: Path, content: dict[str, Any]) -> None:
+    """A note that is there as a whole, and nothing behind it: the first process may then rename the folder at once."""
+    half = note.with_suffix(".tmp")
+    half.write_text(json.dumps(content), encoding="utf-8")
+    half.replace(note)
+
+
 def _note(folder: Path, rank: int) -> Path:
     return folder / f"share.{rank}.json"
 
@@ -133,7 +144,8 @@ class Joined(Mapping[str, Tensor]):
                 self._pieces.setdefault(name, []).append((start, tensors[name]))
                 self._shapes[name] = shape
         for name, pieces in self._pieces.items():
-            if sum(len(piece) for _, piece in pieces) != self._shapes[name][0]:
+            cut = sorted((start, len(piece)) for start, piece in pieces)
+            if [*(start for start, _ in cut), self._shapes[name][0]] != list(accumulate((rows for _, rows in cut), initial=0)):
                 raise CheckpointError(f"the pieces of {name} do not make a whole of shape {self._shapes[name]}")
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:

@@ -99,7 +99,7 @@ class StageRun:
                 if step < steps and (stopped or step % stage.checkpoint_every == 0):
                     self._save(step, state, finished=False)
                 if step < steps and stopped:
-                    self.trainer.ranks.on_all(self.trainer.saver.wait)
+                    self.trainer.settle()
                     self.trainer.stop.number = asked
                     self.trainer.stop.leave(f"stage {stage.name}, step {step} of {steps}")
         if self.index == len(self.trainer.recipe.stages) - 1:
@@ -226,6 +226,7 @@ class StageRun:
             # A batch of text rows alone has nothing to teach a projector.
             if losses.total.requires_grad:
                 losses.total.backward()
+                self.trainer.held.passed()
             else:
                 self.trainer.held.rest()
             found.append((losses, tokens / max(1, sum(learned)) if len(parts) > 1 else 1.0))

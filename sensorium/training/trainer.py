@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,12 +85,15 @@ class Trainer:
         self.saver = Saver(options.folder / "checkpoint", recipe.keep_checkpoints, self._sync_log)
         self.stop = StopRequest()
 
+    def _newest(self, folder: Path) -> Checkpoint | None:
+        if self.ranks.world_size > 1:
+            # What is damaged, or was left by a crash, is put in order by one of them.
+            self.ranks.on_first(lambda: load_checkpoint(folder))
+        return load_checkpoint(folder)
+
     def _load(self) -> Checkpoint | None:
         folder = self.options.folder / "checkpoint"
-        if self.ranks.world_size > 1:
-            # What a crash left is put in order by one of them.
-            self.ranks.on_first(lambda: load_checkpoint(folder))
-        saved = load_checkpoint(folder)
+        saved = self._newest(folder)
         seen = self.ranks.gather(None if saved is None else [saved.stage, saved.step])
         if any(each != seen[0] for each in seen):
             raise CheckpointError(f"the processes see checkpoints at stage and step {seen}", where=str(folder),
@@ -140,7 +144,7 @@ class Trainer:
         """
         try:
             plans = self._run()
-            self.ranks.on_all(self.saver.wait)
+            self.settle()
         except BaseException:
             # What is half written is not left to chance; the error that ends the run is told, not a later one.
             self.saver.settle(failed=True)
@@ -210,8 +214,8 @@ class Trainer:
 
     def _rewind(self, index: int) -> None:
         """Take back what the stage did since the last checkpoint, the log's lines too."""
-        self.ranks.on_all(self.saver.wait)
-        self._saved = load_checkpoint(self.saver.folder)
+        self.settle()
+        self._saved = self._newest(self.saver.folder)
         if self._saved is None or self._saved.stage != index:
             raise CheckpointError("no checkpoint of this stage to rewind to", where=str(self.saver.folder))
         self._owned |= restore_weights(self.model, self.held, self._saved)
@@ -264,12 +268,19 @@ class Trainer:
                 position, rng, finished, copies(self.model, names) | self._owned | owned_tensors(self.model),
                 moments(optimiser, named))))  # fmt: skip
             return
-        self.ranks.on_all(self.saver.wait)
+        self.settle()
         share = share_of(self.model, self.held, self.ranks, names, moments(optimiser, named),
                          staged(self.ranks, self.saver.folder))  # fmt: skip
         if self.ranks.first:
             share.tensors["weights"] |= self._owned | owned_tensors(self.model)
         self.saver.save(self._checkpoint(position, rng, finished, {}, {}) if self.ranks.first else None, share)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is on disk, on all processes, or end all of them."""
+        if self.held.divided:
+            # The first one's waits for all shares. A process that died within its own is noticed here, at once.
+            self.ranks.on_all(self.saver.wait_for_share if self.ranks.first else self.saver.wait)
+        self.ranks.on_all(self.saver.wait)
 
     def _checkpoint(
         self, position: Position, rng: dict[str, Tensor], finished: bool,

@@ -27,8 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"core", "media", "text", "processing", "experts"},
     "features": {"core", "model", "processing"},
     "training": {"core", "features", "nn", "text", "processing", "model", "data", "input_projectors"},
-    "inference": {"core", "nn", "text", "processing", "model", "backbones"},
-    "evaluation": {"core", "media", "data"},
+    "inference": {"core", "nn", "media", "text", "processing", "model", "backbones"},
+    "evaluation": {"core", "media", "data", "text"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},
     # Models that are asked about pictures; they know nothing of data.
     "experts": {"core", "media", "api"},

@@ -238,6 +238,27 @@ def test_all_go_back_over_a_spike(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert sum(x.get("left_out_samples", 0) for x in lines) == 3
 
 
+def test_all_go_back_over_a_damaged_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the one before it: one process puts the damaged one aside, under the eyes of the other."""
+    real = StageRun._counted
+
+    def spiking(self: StageRun, drawn: Drawn, tally: Any) -> Any:
+        state = real(self, drawn, tally)
+        if self.index == 0 and self.watch._draw == 4:
+            tally.total *= 10
+            if self.trainer.ranks.first:
+                (self.trainer.saver.folder / "rng.safetensors").write_bytes(b"nothing")
+        return state
+
+    monkeypatch.setattr(StageRun, "_counted", spiking)
+    recipe = tiny("stages.align.spikes={factor: 2.5, window: 2, rewind: true}", "stages.align.steps=4",
+                  "stages.align.checkpoint_every=2", "stages.instruct.steps=1")  # fmt: skip
+    together(2, recipe, tmp_path / "run")
+    lines = read_log(tmp_path / "run" / "log.jsonl")
+    assert [x["step"] for x in lines] == [1, 2, 3, 4, 1]
+    assert (tmp_path / "run" / "checkpoint.damaged").exists()
+
+
 def test_a_failed_checkpoint_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left")
@@ -340,8 +361,10 @@ def test_a_job_whose_process_was_killed_is_started_again(
 
 
 def test_launch_is_torchrun() -> None:
-    """Two processes of the command line, which start at once because they only print help."""
-    words = [sys.executable, "-m", "sensorium.cli.main", "launch", "--processes", "2", "--", "train", "--help"]
+    """Two processes of the command line, which end at once; so does the job, with their exit code."""
+    words = [sys.executable, "-m", "sensorium.cli.main", "launch", "--processes", "2", "--", "train"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=2 * END_S, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Train all stages of a recipe.") == 2
+    assert done.returncode == 2, done.stderr
+    assert 1 <= done.stderr.count("Missing argument 'recipe'") <= 2
+    assert done.stderr.endswith(" failed with exit code 2\n")
+    assert "Traceback" not in done.stderr

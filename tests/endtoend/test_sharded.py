@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from sensorium.core.atomic import versions
 from sensorium.core.errors import ConfigError
 from sensorium.recipes import RECIPES
 from sensorium.training import preflight
+from sensorium.training.checkpoint import load_checkpoint
 from sensorium.training.config import Recipe
 from sensorium.training.distributed.ranks import joined
 from sensorium.training.distributed.sharding import check_sharding
 from sensorium.training.log import read_log
 from sensorium.training.memory import Memory
+from sensorium.training.shares import Share
 from sensorium.training.stage_run import StageRun
 from sensorium.training.trainer import Trainer
 
@@ -31,7 +35,9 @@ FORMS = {
     "eye": [EYE, "stages.instruct.accumulate=2", "stages.instruct.loss_per=sample"],
     "lora": ["model.adapter={rank: 2}", "stages.instruct.learns=[{part: adapter, lr: 0.02}]", "stages.instruct.recompute='on'",
              "model.backbone.arch.tie_word_embeddings=false"],
-    "last": ["stages.instruct.learns=[{part: backbone, lr: 0.001, last_blocks: 1}]", "stages.align.pack=true"],
+    # First the head alone, behind which no gradient goes on into the layers.
+    "last": ["stages.align.learns=[{part: backbone, lr: 0.01, module: lm.lm_head}]", "model.backbone.arch.tie_word_embeddings=false",
+             "stages.instruct.learns=[{part: backbone, lr: 0.001, last_blocks: 1}]", "stages.align.pack=true"],
 }  # fmt: skip
 """What else is divided, or learns, or is passed through the model otherwise."""
 
@@ -105,7 +111,8 @@ def bytes_in(folder: Path, rank: int) -> int:
 
 
 def test_layers_gathered_in_bf16_learn_alike(source: str, tmp_path: Path) -> None:
-    recipe = tiny(source, "shard=full", "stages.align.precision=bf16", "stages.instruct.precision=bf16")
+    """But for layers with a LayerNorm, such as the tower's, on processors."""
+    recipe = tiny(source, "shard=full", "stages.align.precision=bf16", "stages.instruct.precision=bf16", EYE)
     train(recipe, tmp_path / "one")
     together(2, lambda: train(recipe, tmp_path / "two"), tmp_path)
     one, two = ([x["loss"] for x in read_log(tmp_path / name / "log.jsonl")] for name in ("one", "two"))
@@ -157,6 +164,29 @@ def test_an_error_within_a_pass_ends_all(source: str, tmp_path: Path, monkeypatc
     assert "SensoriumError: another process of this run ended" in ends[0][1]
     assert ends[1][1].endswith("ValueError: a picture of no colour")
     assert len(read_log(tmp_path / "run" / "log.jsonl")) == 2
+
+
+def test_a_process_that_dies_within_its_share_ends_the_others(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the last checkpoint, which the first process waits for with nothing else to do."""
+    shares, real = list[Share](), Share.write
+
+    def dying(self: Share) -> None:
+        shares.append(self)
+        if self.rank == 1 and len(shares) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(self)
+
+    monkeypatch.setattr(Share, "write", dying)
+    monkeypatch.setattr("sensorium.training.shares.GRACE_S", 0.5)
+    recipe = tiny(source, "shard=full", "stages.align.steps=1", "stages.instruct.steps=1")
+    ends = on_processes(2, lambda: train(recipe, tmp_path / "run"), tmp_path / "said", END_S)
+    assert [code for code, _ in ends] == [1, -signal.SIGKILL]
+    assert "SensoriumError: another process of this run ended" in ends[0][1]
+    found = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert found is not None
+    assert (found.stage, found.step) == (1, 0)
 
 
 def test_an_error_of_data_is_told_to_all(source: str, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ ORACLES: dict[str, Oracle] = {
     "clip": Oracle("transformers.CLIPModel", COMPARED),
     "siglip": Oracle(
         "transformers.SiglipModel",
-        COMPARED | why("its tokenizer reads a SentencePiece model, and neither that nor its library is at hand", "ids"),
+        COMPARED | why("its tokenizer reads a SentencePiece model, which is not at hand", "ids"),
     ),
     "blip-caption": Oracle("transformers.BlipForConditionalGeneration", TEXT_BESIDE),
     "blip-vqa": Oracle("transformers.BlipForQuestionAnswering", TEXT_BESIDE | why(ONE_ROW, "packed")),

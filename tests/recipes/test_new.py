@@ -176,10 +176,9 @@ def test_a_projector_is_added_by_the_page(tmp_path: Path) -> None:
     assert [f for f in before if after[f] != before[f]] == [table.relative_to(package)]
 
     write_recipe(new_recipe(TINY_FORMS.find("llava-1.5")(), "base", {}), tmp_path / "base.yaml")
-    done = run(tmp_path, "recipe", "new", "mine", "--from", "base.yaml", "--projector", "scaled")
-    assert "mine.yaml: written" in done
-    done = run(tmp_path, "train", "mine.yaml", "--out", "run", "--json")
-    assert json.loads(done)["trained"] is True
+    done = run(tmp_path, "recipe new mine --from base.yaml --projector scaled", "train mine.yaml --out run --json").splitlines()
+    assert "mine.yaml: written" in done[0]
+    assert json.loads("".join(done[done.index("{") :]))["trained"] is True
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert config["model"]["lanes"]["image"]["projector"] == {"kind": "scaled"}
 
@@ -188,10 +187,20 @@ def contents(package: Path) -> dict[Path, bytes]:
     return {f.relative_to(package): f.read_bytes() for f in package.rglob("*.py")}
 
 
-def run(folder: Path, *words: str) -> str:
-    """The command, with the copy in front of the path."""
+COMMANDS = """
+import sys
+from typer.testing import CliRunner
+from sensorium.cli.main import app
+for words in sys.argv[1:]:
+    print(CliRunner().invoke(app, words.split(), catch_exceptions=False).stdout, end="")
+"""
+"""Commands one after another in one process, which reads torch once."""
+
+
+def run(folder: Path, *commands: str) -> str:
+    """The commands, with the copy in front of the path."""
     done = subprocess.run(
-        [sys.executable, "-m", "sensorium.cli.main", *words], cwd=folder, capture_output=True, text=True,
+        [sys.executable, "-c", COMMANDS, *commands], cwd=folder, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(folder)}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -29,6 +29,8 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 # A dog, a potato, an arrow, a truck.
 SHIPPED = (100, 300, 900, 1200)
 READ_STEPS, STEPS, ROUNDS = 100, 40, 8
+FIRST_STEPS = 20
+"""Of a stage with the LLM, the first time: enough for most."""
 BETTER = 0.9
 SIDE_PX = 96
 """Of the pictures, which are decoded some thousand times: still larger than what tiny encoders see."""
@@ -123,12 +125,12 @@ def test_stages_teach_to_see(
     )
     # Text towers have no loss on words alone.
     reads = (read,) if model.config.text_frame is None else ()
-    stages = (*reads, *(stage_on(stage, seen, STEPS) for stage in recipe.stages))
+    stages = (*reads, *(stage_on(stage, seen, FIRST_STEPS if stage.objective.runs_llm else STEPS) for stage in recipe.stages))
     processor = Processor(recipe.model, tokenizer)
     template = stages[-1].objective.template
     processor = processor.with_template(template) if template else processor
     # What is learnt without the LLM changes what it reads: once, and then time to get used to it.
-    further = tuple(stage for stage in stages[len(reads) :] if stage.objective.runs_llm)
+    further = tuple(stage_on(stage, seen, STEPS) for stage in recipe.stages if stage.objective.runs_llm)
     for again in range(ROUNDS):
         run(recipe, further if again else stages, model, tokenizer, tmp_path / str(again))
         own, others = sight(model, processor, four, tmp_path)

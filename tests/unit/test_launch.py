@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ import pytest
 import typer.testing
 
 from sensorium.cli.launch import job
-from sensorium.cli.launch.child import Child, Heard
+from sensorium.cli.launch.child import HELD, Child, Heard
+from sensorium.cli.launch.here import SETTINGS, endings_of, words_of
 from sensorium.cli.launch.job import run_job, watch
 from sensorium.cli.launch.seats import Seat, by_machine, environments
-from sensorium.cli.launching import LaunchOptions, launch_command, torchrun, with_address
+from sensorium.cli.launching import LaunchOptions, launch_command, with_address
 from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError, MissingDependencyError, SensoriumError, StoppedError
 from sensorium.training.distributed.place import Place, place
@@ -40,7 +42,8 @@ def test_ranks_of_a_machine_follow_each_other_and_see_its_gpus(monkeypatch: pyte
     # The GPU of a process is the one at its local rank.
     assert [mine["CUDA_VISIBLE_DEVICES"] for mine in told] == ["3,1", "3,1", "0"]
     assert {(mine["MASTER_ADDR"], mine["MASTER_PORT"]) for mine in told} == {("10.0.0.2", "1234")}
-    assert "CUDA_VISIBLE_DEVICES" not in environments([Seat("a", "10.0.0.1")], 1, 0)[0]
+    # One that was given none must not find those that others were given.
+    assert environments([Seat("a", "10.0.0.1")], 1, 0)[0]["CUDA_VISIBLE_DEVICES"] == ""
 
 
 @pytest.mark.parametrize(
@@ -69,17 +72,40 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_cluster_it_is_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    became: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, words: became.append(words))
-    options = LaunchOptions(processes=2, restarts=1)
-    launch_command(["train", "tiny", "--resume"], options)
-    assert became == [torchrun(["train", "tiny", "--resume"], options)]
-    assert became[0][:3] == [sys.executable, "-m", "torch.distributed.run"]
+    given: list[tuple[object, ...]] = []
+    monkeypatch.setattr("sensorium.cli.launch.here.run_here", lambda *words: given.append(words))
+    launch_command(["train", "tiny", "--resume"], LaunchOptions(processes=2, restarts=1))
+    assert given == [(["train", "tiny", "--resume"], 2, 1)]
     from torch.distributed.run import parse_args
 
-    parsed = parse_args(became[0][3:])
+    parsed = parse_args(words_of(["train", "tiny", "--resume"], 2, 1))
     assert (parsed.nproc_per_node, parsed.max_restarts, parsed.module) == ("2", 1, True)
-    assert [parsed.training_script, *parsed.training_script_args] == ["sensorium.cli.main", "train", "tiny", "--resume"]
+    assert [parsed.training_script, *parsed.training_script_args] == [HELD, "train", "tiny", "--resume"]
+    # Settings that it reads under these names.
+    monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", SETTINGS["PET_SIGNALS_TO_HANDLE"])
+    assert parse_args(words_of(["train"], 1, 0)).signals_to_handle == "SIGTERM,SIGINT"
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "blamed"),
+    [
+        ({0: (1, 0), 1: (-9, 0)}, 137, "process 1 was killed by SIGKILL"),
+        ({0: (2, 0), 1: (2, 0)}, 2, "process 0 failed with exit code 2"),
+        # Ended by torchrun: in order, before they began, and at last by force.
+        ({1: (6, 0), 0: (143, 0)}, 6, "process 1 failed with exit code 6"),
+        ({1: (6, 0), 0: (-15, 1)}, 6, "process 1 failed with exit code 6"),
+        ({1: (6, 0), 0: (-9, 30)}, 6, "process 1 failed with exit code 6"),
+        ({1: (143, 0), 0: (143, 0)}, 143, "process 0 failed with exit code 143"),
+    ],
+)
+def test_torchruns_failures_are_told_as_a_clusters(ends: dict[int, tuple[int, int]], code: int, blamed: str) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    failures = {rank: ProcessFailure(rank, 1, code, "") for rank, (code, _) in ends.items()}
+    for rank, (_, late) in ends.items():
+        failures[rank].timestamp = 1000 + late
+    error = job.failure(endings_of(failures))
+    assert (error.exit_code, error.found) == (code, blamed)
 
 
 def test_what_does_not_go_together_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -91,12 +117,18 @@ def test_what_does_not_go_together_is_refused(monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     (tmp_path / "empty").write_text("\n")
-    with pytest.raises(ConfigError, match="no token in the file"):
-        launch_command(["train", "tiny"], LaunchOptions(ray="local", token_file=str(tmp_path / "empty")))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
+    for name in ("empty", "binary", "", "none"):
+        with pytest.raises(ConfigError, match="no token in the file"):
+            launch_command(["train", "tiny"], LaunchOptions(ray="local", token_file=str(tmp_path / name)))
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'sensorium\[ray\]'"):
-        launch_command(["train", "tiny"], LaunchOptions(ray="local"))
+        launch_command(["train", "tiny"], LaunchOptions(ray="find"))
+    # Where Ray finds no cluster it begins one, and would write a token for everybody to read.
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
@@ -235,3 +267,32 @@ def test_a_process_ends_with_its_holder() -> None:
         assert pipe is not None
         pipe.close()
     assert held.wait(20) == 7
+
+
+@pytest.mark.parametrize("begin", ["", "import os; os.close(0); "])
+def test_what_a_holder_starts_ends_with_it(begin: str) -> None:
+    """Also where it was killed, and could tell nobody; and where it had no standard input itself."""
+    held = "import os, signal, time; from sensorium.cli.launch.held import hold; signal.signal(15, lambda *_: os._exit(7)); hold(); time.sleep(30)"
+    script = (
+        f"{begin}import subprocess, sys, time; from sensorium.cli.launch.held import hold_what_starts; hold_what_starts()\n"
+        f"print(subprocess.Popen([sys.executable, '-c', {held!r}], start_new_session=True, stdout=subprocess.DEVNULL).pid, flush=True)\n"
+        "time.sleep(30)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    process = int(holder.stdout.readline())
+    assert Path(f"/proc/{process}").exists()
+    holder.kill()
+    holder.communicate()
+    deadline = time.monotonic() + 20
+    while _runs(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _runs(process: int) -> bool:
+    """Not where it has ended and nobody asked how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

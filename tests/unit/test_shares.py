@@ -109,6 +109,27 @@ def test_a_share_that_cannot_be_written_is_told_to_the_first(tmp_path: Path, mon
         collect(mine)
 
 
-def test_pieces_that_make_no_whole_are_refused() -> None:
+def test_a_share_has_nothing_to_do_once_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process may give the folder its name before the second one comes to breathe."""
+    staged = staging_folder(tmp_path / "checkpoint")
+    real = Path.replace
+
+    def taken(self: Path, target: Path) -> Path:
+        there = real(self, target)
+        if there.name == "share.1.json":
+            staged.rename(tmp_path / "checkpoint")
+        return there
+
+    monkeypatch.setattr(Path, "replace", taken)
+    share(staged, 1, 2).write()
+    assert [x.name for x in tmp_path.iterdir()] == ["checkpoint"]
+    assert sorted(x.name for x in (tmp_path / "checkpoint").iterdir()) == [
+        "optimiser.1.safetensors", "share.1.json", "weights.1.safetensors",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("starts", [[0], [0, 1], [1, 3], [-2, 2]])
+def test_pieces_that_make_no_whole_are_refused(starts: list[int]) -> None:
+    """Too few rows, rows twice, and rows beside the whole."""
     with pytest.raises(CheckpointError, match="the pieces of w do not make a whole"):
-        Joined([{"w": torch.zeros(2, 3)}], [{"w": [0, 3, 3]}])
+        Joined([{"w": torch.zeros(2, 3)} for _ in starts], [{"w": [start, 4, 3]} for start in starts])

@@ -2,7 +2,8 @@
 
     python -m sensorium.cli.launch.held ARGUMENTS
 
-A cluster takes a worker for dead and gives its GPU to the next one, but what the worker had started would live on.
+A cluster takes a worker for dead and gives its GPU to the next one, but what the worker had started would live on; and
+behind a killed `torchrun` its processes would train on, beside those of the job that is started anew.
 Standard input is a pipe that the holder never writes to: it ends with the holder, however that ends.
 """
 
@@ -21,6 +22,16 @@ SAVES_S = 60
 def hold() -> None:
     """From now on, end with the process that started this one."""
     threading.Thread(target=_watch, daemon=True).start()
+
+
+def hold_what_starts() -> None:
+    """From now on, give what this process starts a standard input that ends with this process."""
+    reads, _ = os.pipe()
+    # It is 0 already where this process was started without a standard input.
+    if reads:
+        os.dup2(reads, 0)
+        os.close(reads)
+    os.set_inheritable(0, True)
 
 
 def _watch() -> None:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,9 @@ def connected(address: str | None, token_file: str | None) -> Generator[Any]:
         SensoriumError: no cluster answers there, or it refuses the token.
     """
     _choose_token(token_file)
-    if address == "local":
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address in (None, "local"):
+        # Also where none was named: Ray may find none, and begins one then.
         _own_token()
         # Ray's workers make way for everything else on the machine, and training would with them.
         os.environ.setdefault("RAY_worker_niceness", "0")
@@ -129,7 +131,7 @@ def connected(address: str | None, token_file: str | None) -> Generator[Any]:
     with _unsaid() as unsaid:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR",
-                     include_dashboard=False if address == "local" else None)  # fmt: skip
+                     include_dashboard=False if address in (None, "local") else None)  # fmt: skip
         except AuthenticationError as error:
             raise _refused(error.message) from None
         except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
@@ -152,8 +154,15 @@ def _choose_token(token_file: str | None) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     named = None if os.environ.get("RAY_AUTH_TOKEN") else os.environ.get("RAY_AUTH_TOKEN_PATH")
     # Ray ends the whole process where there is none.
-    if named is not None and not (Path(named).is_file() and Path(named).read_text().strip()):
+    if named is not None and not _has_text(Path(named)):
         raise ConfigError(f"there is no token in the file {named}", fix=f"put the cluster's into it, or a new one: {NEW_TOKEN}")
+
+
+def _has_text(path: Path) -> bool:
+    try:
+        return bool(path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _own_token() -> None:
@@ -161,7 +170,8 @@ def _own_token() -> None:
     path = Path.home() / ".ray" / "auth_token"
     if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH") and not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        # Another job may begin beside this one.
+        with suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
 
 
@@ -268,8 +278,9 @@ def _amounts(resources: dict[str, float]) -> str:
 def _all_of(ray: Any, references: list[Any]) -> list[Any]:
     try:
         return ray.get(references, timeout=STARTS_S)
-    except SensoriumError:
-        raise
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
+        if isinstance(cause, SensoriumError):
+            # As it was raised: Ray's own error of the same class has a traceback for a message.
+            raise cause from None
         raise SensoriumError(f"a process could not be started: {cause or str(error).strip().splitlines()[-1]}") from error

@@ -28,7 +28,8 @@ def environments(seats: Sequence[Seat], port: int, starts: int) -> list[dict[str
     """The variables of every rank, as `torchrun` sets them and `distributed/place.py` reads them.
 
     Every process sees the GPUs of all those on its machine, in the order of their local ranks: the number that it takes
-    is its local rank, and NCCL copies between GPUs only where it sees both.
+    is its local rank, and NCCL copies between GPUs only where it sees both. Where it was given none it sees none: Ray hides
+    what it has given to others no longer.
 
     Args:
         seats: in the order of ranks (`by_machine`).
@@ -43,5 +44,5 @@ def environments(seats: Sequence[Seat], port: int, starts: int) -> list[dict[str
             "MASTER_ADDR": seats[0].address, "MASTER_PORT": port, "TORCHELASTIC_RESTART_COUNT": starts,
         }  # fmt: skip
         gpus = [gpu for n in here for gpu in seats[n].gpus]
-        every.append({name: str(value) for name, value in told.items()} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}))
+        every.append({name: str(value) for name, value in told.items()} | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)})
     return every

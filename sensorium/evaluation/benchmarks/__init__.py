@@ -12,6 +12,7 @@ BENCHMARKS = NameTable(
         "attribute": "sensorium.evaluation.benchmarks.scenes:Attribute",
         "count": "sensorium.evaluation.benchmarks.scenes:Count",
         "relation": "sensorium.evaluation.benchmarks.scenes:Relation",
+        "pointing": "sensorium.evaluation.benchmarks.pointing:PointingBenchmark",
         "vqa_file": "sensorium.evaluation.benchmarks.vqa_file:VqaFile",
     },
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image as PILImage
 from pydantic import ValidationInfo, field_validator
 
 from sensorium.core.config import Config
@@ -62,6 +63,15 @@ class BenchmarkConfig(Config):
     def right(self, item: Item, answer: Answer) -> bool:
         """Whether one answer is right."""
         raise TypeError(f"{type(self).__name__} does not define right()")
+
+    def counted(self, items: Sequence[Item]) -> int:
+        """How many questions the headline is a share of."""
+        return len(items)
+
+    def drawn(self, item: Item, answer: Answer, picture: PILImage.Image) -> PILImage.Image:
+        """The picture as the report shows it beside an answer."""
+        del item, answer
+        return picture
 
     def scores(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, float]:
         """Accuracy, and accuracy by tag."""

@@ -53,6 +53,9 @@ class Held:
     def take(self) -> None:
         """Behind the backward passes of a step: hand the gradients to the optimiser's pieces."""
 
+    def passed(self) -> None:
+        """Behind a backward pass: see to the gradients that it left."""
+
     def rest(self) -> None:
         """Behind a pass that has no backward pass: hold no more than before it."""
 

@@ -96,10 +96,8 @@ class Sharded(Held):
         inside = {id(p) for part in (model.backbone, *units) for p in part.parameters() if p.ndim}
         whole = {p for p in model.parameters() if id(p) not in inside}
         beside = _gathered_bytes(model, units)
-        # Under autocast a copy in bf16 of every weight would live until the backward pass.
-        layers = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False) if half else MixedPrecisionPolicy()
         for unit in units:
-            fully_shard(unit, mesh=mesh, mp_policy=layers, ignored_params=whole)
+            fully_shard(unit, mesh=mesh, mp_policy=_policy(unit, device, half=half), ignored_params=whole)
         # The root stays gathered from its forward to its backward pass.
         fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=whole)
         model.to(device)
@@ -143,6 +141,13 @@ class Sharded(Held):
             piece.grad = None if parameter.grad is None else self.local(parameter.grad)
             parameter.grad = None
 
+    def passed(self) -> None:
+        # torch sums behind a backward pass that goes through what the model returned. One that ends at the head does not, and
+        # leaves the root gathered, with gradients that nobody takes.
+        state = fully_shard.state(self._model)  # pyright: ignore[reportFunctionMemberAccess]
+        if any(group.is_unsharded for group in state._fsdp_param_groups):
+            state._root_post_backward_final_callback()
+
     def rest(self) -> None:
         root = self._model
         assert isinstance(root, FSDPModule)
@@ -174,6 +179,15 @@ def _gathered_bytes(model: MultimodalModel, units: Sequence[nn.Module]) -> int:
     inside = {id(p) for unit in units for p in unit.parameters()}
     root = bytes_of(p for p in model.backbone.parameters() if id(p) not in inside)
     return 2 * root + 3 * max(sizes, default=0)
+
+
+def _policy(unit: nn.Module, device: torch.device, *, half: bool) -> MixedPrecisionPolicy:
+    """In which type a layer is gathered."""
+    # On processors autocast leaves layer norms alone, which take no weights in bf16 beside states in fp32.
+    if not half or (device.type == "cpu" and any(isinstance(module, nn.LayerNorm) for module in unit.modules())):
+        return MixedPrecisionPolicy()
+    # Under autocast a copy in bf16 of every weight would live until the backward pass.
+    return MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
 
 
 def _divided(model: nn.Module) -> Iterator[FSDPModule]:

@@ -6,6 +6,7 @@ OBJECTIVES = NameTable(
     "objective",
     {
         "vocabulary": "sensorium.training.objectives.vocabulary:VocabularyConfig",
+        "places": "sensorium.training.objectives.places:PlacesObjectiveConfig",
         "caption": "sensorium.training.objectives.next_token:CaptionConfig",
         "query_pretrain": "sensorium.training.objectives.query_pretrain:QueryPretrainConfig",
         "sentences": "sensorium.training.objectives.sentences:SentencesConfig",
@@ -13,6 +14,8 @@ OBJECTIVES = NameTable(
         "contrastive": "sensorium.training.objectives.contrastive:ContrastiveConfig",
         "matching": "sensorium.training.objectives.matching:MatchingConfig",
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
+        "generate": "sensorium.training.objectives.generate:GenerateConfig",
+        "mask": "sensorium.training.objectives.masks:MaskConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

@@ -107,7 +107,11 @@ def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0
     Args:
         smoothing: share of each target that is spread over the whole vocabulary.
     """
-    hidden_BTD = model(replace(batch, answers_only=True)).hidden_BTD
+    return token_losses(model, batch, model(replace(batch, answers_only=True)).hidden_BTD, smoothing)
+
+
+def token_losses(model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoothing: float = 0.0) -> Losses:
+    """The same of hidden states that are there already."""
     hidden_ND, targets_N = learned(hidden_BTD, batch)
     count = len(targets_N)
     weights_N = None

@@ -1,0 +1,88 @@
+"""What makes media, built when something is made for the first time.
+
+A generator is no part of the model that is counted: its weights are its source's. One that an objective has taught is
+saved beside the model's own weights, and comes from there again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from sensorium.core.errors import ConfigError
+from sensorium.core.hands import Generator, MadeKind
+from sensorium.core.hashing import sha256_bytes
+from sensorium.core.weights import WeightSource
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sensorium.model.config import ModelConfig
+
+Locate = Callable[[tuple[WeightSource, ...]], Path | None]
+
+
+class Taught(Protocol):
+    """A generator of which a part can learn."""
+
+    @property
+    def decoder(self) -> nn.Module: ...
+    def save(self, folder: Path) -> None: ...
+
+
+class Generators:
+    """The generators of one model, by the kind of what they make."""
+
+    def __init__(self, config: ModelConfig, folders: Mapping[str, Path]) -> None:
+        self._config = config
+        self._folders = folders
+        self._built: dict[str, Generator] = {}
+        self._first: dict[str, str] = {}
+        """What those that can learn were like when they were built."""
+        self._own: set[str] = set()
+        """Kinds whose generator comes from beside the model's own weights."""
+        self.locate: Locate | None = None
+        """Finds the folder of a source of weights; who knows of hubs and wheels sets it."""
+
+    def __getitem__(self, kind: MadeKind) -> Generator:
+        """The generator of a kind of medium.
+
+        Raises:
+            ConfigError: the model makes none, or what it needs is not installed.
+            WeightsError: its weights cannot be had.
+        """
+        if kind not in self._config.hands:
+            known = ", ".join(sorted(self._config.hands)) or "text only"
+            raise ConfigError(f"this model does not make {kind}", expected=known)
+        if kind not in self._built:
+            config = self._config.hands[kind].generator
+            folder = self._folders.get(f"generators.{kind}")
+            if folder is None and config.weights and self.locate is not None:
+                folder = self.locate(config.weights)
+            self._built[kind] = config.build(folder)
+            if hasattr(self._built[kind], "decoder"):
+                self._first[kind] = _digest(cast(Taught, self._built[kind]))
+        return self._built[kind]
+
+    def put(self, kind: MadeKind, generator: Generator) -> None:
+        """Use this one: an index that was just built, say."""
+        self._built[kind] = generator
+
+    def save(self, folder: Path) -> None:
+        """Write those that have learnt, each into a folder of its kind."""
+        for kind in self._config.hands:
+            changed = kind in self._first and _digest(cast(Taught, self._built[kind])) != self._first[kind]
+            if changed or kind in self._own:
+                cast(Taught, self[kind]).save(folder / kind)
+
+    def saved_in(self, folder: Path) -> None:
+        """Take from here what `save` wrote, if anything."""
+        found = {kind for kind in self._config.hands if (folder / kind).is_dir()}
+        self._own |= found
+        self._folders = {**self._folders, **{f"generators.{kind}": folder / kind for kind in found}}
+
+
+def _digest(generator: Taught) -> str:
+    parts = (value.detach().cpu().contiguous().flatten() for value in generator.decoder.state_dict().values())
+    return sha256_bytes(b"".join(part.float().numpy().tobytes() for part in parts))

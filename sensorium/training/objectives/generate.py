@@ -1,0 +1,88 @@
+"""Output alignment: what a projector makes of signal tokens comes to what the generator is steered by for the same caption.
+
+Sources: GILL (arXiv:2305.17216) and NExT-GPT (arXiv:2309.05519): next-token loss, plus the distance between the mapped
+hidden states of the signal tokens and the embedding of the caption by the generator's own text encoder.
+
+Shape legend: B media, K signal tokens, D LLM width, L condition tokens, C condition width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sensorium.core.batch import Batch, Wanted
+from sensorium.core.errors import ConfigError
+from sensorium.core.hands import MadeKind, ReadingGenerator
+from sensorium.data.source import Source
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.nn.condition_loss import CONDITION_LOSSES, ConditionLossName
+from sensorium.processing.processor import Processor
+from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.next_token import token_losses
+
+
+class GenerateConfig(ObjectiveConfig):
+    """Teaches `hands` by the generators' own text encoders."""
+
+    kind: Literal["generate"] = "generate"
+    distance: ConditionLossName = "l2"
+    """`l2` is the papers', which is not squared (`nn/condition_loss.py`)."""
+    weight: float = Field(default=1.0, ge=0.0)
+    """Of the distance, beside the next-token loss."""
+    text_weight: float = Field(default=1.0, ge=0.0)
+
+    @property
+    def weighs_tokens(self) -> bool:
+        return True
+
+    @property
+    def sums_over_rows(self) -> bool:
+        return True
+
+    def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
+        if not model.config.hands:
+            raise ConfigError("objective 'generate' for a model that makes nothing", where="objective.kind",
+                              fix="give the model hands, or choose objective {kind: instruct}")  # fmt: skip
+        for kind in model.config.hands:
+            if not hasattr(model.generators[kind], "encode_text"):
+                raise ConfigError(f"objective 'generate' for {kind} by a generator that reads no text", where=f"model.hands.{kind}.generator")  # fmt: skip
+        return Generate(self)
+
+
+@dataclass(slots=True)
+class Generate:
+    """Next-token loss and distance, per learned token: a batch without media counts like any other."""
+
+    config: GenerateConfig
+    known: dict[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
+    """(kind, caption) -> condition: captions come again in every epoch."""
+
+    def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
+        hidden_BTD = model(batch).hidden_BTD
+        text = token_losses(model, batch, hidden_BTD)
+        total, parts = text.total * self.config.text_weight, dict(text.parts)
+        for kind in model.config.hands:
+            wanted = [one for one in batch.wanted if one.kind == kind]
+            if not wanted:
+                continue
+            made_BLC = model.condition(kind, hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
+            target_BLC = self._targets(model, kind, wanted).to(made_BLC.device)
+            distance = CONDITION_LOSSES[self.config.distance](made_BLC, target_BLC)
+            # The loop divides by learned tokens: a medium weighs as much as the signal tokens that stand for it.
+            total = total + self.config.weight * distance.sum() * len(model.config.hands[kind].signals)
+            parts[f"condition.{kind}"] = float(distance.detach().mean())
+        return Losses(total, text.count, parts)
+
+    def _targets(self, model: MultimodalModel, kind: MadeKind, wanted: Sequence[Wanted]) -> Tensor:
+        new = sorted({one.caption for one in wanted} - {caption for k, caption in self.known if k == kind})
+        if new:
+            with torch.no_grad():
+                found_BLC = cast(ReadingGenerator, model.generators[kind]).encode_text(new)
+            self.known |= {(kind, caption): found for caption, found in zip(new, found_BLC, strict=True)}
+        return torch.stack([self.known[kind, one.caption] for one in wanted])
