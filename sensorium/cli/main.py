@@ -16,6 +16,7 @@ import typer
 
 from sensorium.cli.launching import LaunchCommand, launch
 from sensorium.cli.recipe_app import Json, recipe_app
+from sensorium.cli.tokenizer import tokenizer_app
 from sensorium.core.errors import SensoriumError, StoppedError
 
 # transformers obeys this too: weights load in bars of its own otherwise, in the midst of ours.
@@ -40,6 +41,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data
                        rich_markup_mode=None)  # fmt: skip
 app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(tokenizer_app, name="tokenizer")
 app.command("launch", cls=LaunchCommand)(launch)
 
 Experts = Annotated[

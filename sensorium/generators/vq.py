@@ -41,7 +41,7 @@ class VqConfig(PictureTokenizerConfig):
     decay: float = 0.99
     beta: float = 0.25
     unit: bool = False
-    revive_below: float = 0.03
+    revive_below: float = 0.2
     """These five: see `QuantiseConfig`."""
 
     @classmethod

@@ -39,7 +39,7 @@ class QuantiseConfig(Config):
     """Weight of the term that holds vectors near their codes."""
     unit: bool = False
     """True: vectors and codes are brought to length one before they are compared."""
-    revive_below: float = Field(0.03, ge=0, lt=1)
+    revive_below: float = Field(0.2, ge=0, lt=1)
     """A code that is chosen less often than this share of an even use is dead, and becomes a vector of the batch; 0: never."""
 
 

@@ -26,9 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "processing": {"core", "media", "text"},
     "data": {"core", "media", "text", "processing", "experts"},
     "features": {"core", "model", "processing"},
-    "training": {"core", "features", "nn", "text", "processing", "model", "data", "input_projectors"},
+    "training": {"core", "features", "nn", "text", "processing", "model", "data", "input_projectors", "generators"},
     "inference": {"core", "nn", "media", "text", "processing", "model", "backbones"},
-    "evaluation": {"core", "media", "data", "text"},
+    "evaluation": {"core", "nn", "media", "data", "text"},
     "interop": {"core", "nn", "media", "text", "model", *PARTS},
     # Models that are asked about pictures; they know nothing of data.
     "experts": {"core", "media", "api"},
