@@ -34,7 +34,7 @@ def train(
     recipe = (TokenizerRecipe.load(Path(config)) if config else TokenizerRecipe()).override(overrides or [])
     pixels_NCHW = read_pixels(picture_files(pictures, "train"), recipe.tokenizer.size_px)
     where = choose_device(device)
-    run = TokenizerRun(Path(out), resume, _perceptual(recipe.training.perceptual, where), where)
+    run = TokenizerRun(Path(out), resume, _perceptual(recipe.training.perceptual, where), str(where))
     report = train_tokenizer(recipe, pixels_NCHW, run)
     if as_json:
         print_json({"folder": out, **report})

@@ -23,5 +23,8 @@ PICTURE_TOKENIZERS = NameTable(
     "picture tokenizer",
     {
         "vq": "sensorium.generators.vq:VqConfig",
+        "chameleon_vq": "sensorium.generators.chameleon_vq:ChameleonVqConfig",
+        "emu3_vq": "sensorium.generators.emu3_vq:Emu3VqConfig",
+        "janus_vq": "sensorium.generators.janus_vq:JanusVqConfig",
     },
 )

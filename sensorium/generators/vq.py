@@ -31,11 +31,11 @@ class VqConfig(PictureTokenizerConfig):
     """Each of `widths` halves the picture's sides: three of them make a code stand for 8 x 8 pixels."""
 
     kind: Literal["vq"] = "vq"
-    size_px: int = Field(64, ge=1)
-    codes: int = Field(512, ge=1)
-    code_width: int = Field(16, ge=1)
+    size_px: int = Field(default=64, ge=1)
+    codes: int = Field(default=512, ge=1)
+    code_width: int = Field(default=16, ge=1)
     widths: tuple[int, ...] = (32, 64, 128)
-    blocks: int = Field(1, ge=0)
+    blocks: int = Field(default=1, ge=0)
     """Residual blocks at each resolution, in the encoder and in the decoder; the coarsest has one more."""
     learns: Literal["ema", "loss"] = "ema"
     decay: float = 0.99

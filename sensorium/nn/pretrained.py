@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -163,3 +163,28 @@ def from_folder(
 
 def _expendable(name: str, beside: Collection[str]) -> bool:
     return name.endswith(HARMLESS) or not set(beside).isdisjoint(name.split("."))
+
+
+def read_named(folder: Path, prefixes: Collection[str]) -> dict[str, Tensor]:
+    """Tensors whose names begin with one of these, without it; nothing else of the files is read, which may be large.
+
+    Where none has such a name, the folder holds the part alone, and all are read.
+
+    Raises:
+        WeightsError: there are no files, or one is damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    files = [folder / name for name in _shards(index)] if index.exists() else [folder / "model.safetensors"]
+    found: dict[str, Tensor] = {}
+    for file in files:
+        if not file.exists():
+            raise WeightsError("no such file", where=str(file), fix="give a folder with safetensors files")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    prefix = next((p for p in prefixes if name.startswith(p)), None)
+                    if prefix is not None:
+                        found[name.removeprefix(prefix)] = opened.get_tensor(name)
+        except SafetensorError as error:
+            raise WeightsError(f"not a readable safetensors file: {error}", where=str(file)) from None
+    return found or read_folder(folder)

@@ -29,17 +29,17 @@ SMOOTHING = 1e-5
 class QuantiseConfig(Config):
     """How a codebook is chosen from and how it learns."""
 
-    codes: int = Field(512, ge=1)
-    width: int = Field(16, ge=1)
+    codes: int = Field(default=512, ge=1)
+    width: int = Field(default=16, ge=1)
     learns: Literal["ema", "loss"] = "ema"
     """`ema`: each code follows the mean of the vectors that chose it; `loss`: by the gradient."""
-    decay: float = Field(0.99, ge=0, lt=1)
+    decay: float = Field(default=0.99, ge=0, lt=1)
     """Of the moving averages, a step."""
-    beta: float = Field(0.25, ge=0)
+    beta: float = Field(default=0.25, ge=0)
     """Weight of the term that holds vectors near their codes."""
     unit: bool = False
     """True: vectors and codes are brought to length one before they are compared."""
-    revive_below: float = Field(0.2, ge=0, lt=1)
+    revive_below: float = Field(default=0.2, ge=0, lt=1)
     """A code that is chosen less often than this share of an even use is dead, and becomes a vector of the batch; 0: never."""
 
 

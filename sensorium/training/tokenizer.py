@@ -32,7 +32,12 @@ from sensorium.training.config import ScheduleConfig
 from sensorium.training.log import TrainingLog
 from sensorium.training.optimiser import rate
 from sensorium.training.signals import StopRequest, watch_signals
-from sensorium.training.tokenizer_checkpoint import TokenizerState, load_state, save_state, write_model
+from sensorium.training.tokenizer_checkpoint import (
+    TokenizerState,
+    load_state,
+    save_state,
+    write_model,
+)
 
 AnyTokenizer = Annotated[SerializeAsAny[PictureTokenizerConfig], kinds(PICTURE_TOKENIZERS, PictureTokenizerConfig)]
 
@@ -40,21 +45,21 @@ AnyTokenizer = Annotated[SerializeAsAny[PictureTokenizerConfig], kinds(PICTURE_T
 class TokenizerTraining(Config):
     """How it learns."""
 
-    steps: int = Field(6000, ge=1)
-    batch_size: int = Field(32, ge=1)
-    lr: float = Field(6e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    steps: int = Field(default=6000, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    lr: float = Field(default=6e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     schedule: ScheduleConfig = ScheduleConfig(warmup_steps=100, final_ratio=0.05)
-    clip_norm: float = Field(1.0, gt=0)
-    l1: float = Field(1.0, ge=0)
-    l2: float = Field(1.0, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    l1: float = Field(default=1.0, ge=0)
+    l2: float = Field(default=1.0, ge=0)
     """Weights of the mean absolute and squared distance of values in -1..1; the codebook's loss has weight 1."""
     perceptual: AnyEncoder | None = None
     """A frozen encoder whose features must agree, too."""
-    perceptual_weight: float = Field(0.1, ge=0)
+    perceptual_weight: float = Field(default=0.1, ge=0)
     flip: bool = True
     """Half of the pictures are mirrored, by chance."""
-    checkpoint_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
     seed: int = 0
 
 
@@ -73,7 +78,7 @@ class TokenizerRun:
     resume: bool = False
     perceptual: nn.Module | None = None
     """`PerceptualLoss` of the recipe's encoder."""
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
 
 
 def batch_of(pixels_NCHW: Tensor, training: TokenizerTraining, step: int) -> Tensor:

@@ -1,0 +1,145 @@
+"""Does a VQ tokenizer learn pictures by heart, resume bit for bit, and report what it does?"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from sensorium.cli.main import app
+from sensorium.core.errors import ConfigError
+from sensorium.encoders.efficientnet_lite import EfficientNetLiteConfig
+from sensorium.evaluation.reconstruction import measure, psnr_db, reconstruct, write_sheet
+from sensorium.generators.tokenizer_files import open_tokenizer
+from sensorium.generators.vq import VqConfig
+from sensorium.nn.perceptual import PerceptualLoss
+from sensorium.training.log import read_log
+from sensorium.training.tokenizer import (
+    TokenizerRecipe,
+    TokenizerRun,
+    TokenizerTraining,
+    batch_of,
+    train_tokenizer,
+)
+
+
+def pictures(count: int = 16, size_px: int = 16) -> Tensor:
+    """Coloured halves: simple enough to learn, different enough to need several codes."""
+    rng = np.random.default_rng(0)
+    pixels = np.repeat(rng.integers(0, 256, (count, 3, 1, 1)), size_px, 2).repeat(size_px, 3)
+    pixels[:, :, size_px // 2 :] = rng.integers(0, 256, (count, 3, 1, 1))
+    return torch.from_numpy(pixels.astype(np.uint8))
+
+
+def recipe(steps: int, **changes: object) -> TokenizerRecipe:
+    training = {"steps": steps, "batch_size": 16, "lr": 5e-3, "checkpoint_every": 3, "flip": False,
+                "schedule": {"warmup_steps": 3}, **changes}  # fmt: skip
+    return TokenizerRecipe(
+        tokenizer=VqConfig.from_dict({**VqConfig.tiny().to_dict(), "codes": 32}), training=TokenizerTraining.from_dict(training)
+    )
+
+
+def test_it_learns_sixteen_pictures_by_heart(tmp_path: Path) -> None:
+    pixels = pictures()
+    train_tokenizer(recipe(150, checkpoint_every=1000), pixels, TokenizerRun(tmp_path / "run"))
+    losses = [line["l1"] + line["l2"] for line in read_log(tmp_path / "run" / "log.jsonl")]
+    assert losses[-1] < losses[0] / 4, (losses[0], losses[-1])
+    tokenizer = open_tokenizer(tmp_path / "run")
+    report = measure(tokenizer, *reconstruct(tokenizer, pixels), pixels)
+    assert report.psnr_db > 18
+    assert report.pictures == 16
+
+
+def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    pixels, whole = pictures(10), recipe(9)
+    train_tokenizer(whole, pixels, TokenizerRun(tmp_path / "a"))
+    train_tokenizer(whole, pixels, TokenizerRun(tmp_path / "b"))
+    # Back to the checkpoint after step 6: its run goes on as if it had been cut off there.
+    run = tmp_path / "b"
+    (run / "checkpoint" / "state.json").unlink()
+    for name in ("model.safetensors", "config.json"):
+        (run / name).unlink()
+    with pytest.raises(ConfigError, match="--resume"):
+        train_tokenizer(whole, pixels, TokenizerRun(run))
+    with pytest.raises(ConfigError, match="other settings"):
+        train_tokenizer(recipe(9, lr=1e-3), pixels, TokenizerRun(run, resume=True))
+    train_tokenizer(whole, pixels, TokenizerRun(run, resume=True))
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()
+    assert (run / "log.jsonl").read_bytes() == (tmp_path / "a" / "log.jsonl").read_bytes()
+
+
+def test_each_epoch_shows_every_picture_once() -> None:
+    pixels = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 3, 4, 4)
+    training = TokenizerTraining(batch_size=4, flip=False)
+    shown = [int(v) for step in range(5) for v in batch_of(pixels, training, step)[:, 0, 0, 0]]
+    assert sorted(shown[:10]) == sorted(shown[10:]) == list(range(10))
+    assert shown[:10] != shown[10:]
+
+
+def test_mirrored_pictures_are_some_of_them() -> None:
+    pixels = torch.arange(4, dtype=torch.uint8).expand(64, 3, 4, 4)
+    got = batch_of(pixels, TokenizerTraining(batch_size=64), 0)
+    kinds = {tuple(row) for row in got[:, 0, 0].tolist()}
+    assert kinds == {(0, 1, 2, 3), (3, 2, 1, 0)}
+
+
+def test_a_perceptual_term_leads_the_picture_and_not_the_encoder() -> None:
+    torch.manual_seed(0)
+    loss = PerceptualLoss(EfficientNetLiteConfig(image_size_px=32, levels=("stride8",)).build(), 32).train()
+    assert not any(module.training for module in loss.encoder.modules())
+    wanted = torch.rand(1, 3, 16, 16) * 2 - 1
+    made = (wanted + 0.3 * torch.randn_like(wanted)).requires_grad_()
+    distance = loss(made, wanted)
+    distance.backward()
+    assert float(loss(wanted, wanted)) < 1e-10 < float(distance)
+    assert made.grad is not None
+    assert float(made.grad.norm()) > 0
+    assert all(p.grad is None for p in loss.parameters())
+    step = made.detach() - 0.05 * made.grad / made.grad.norm()
+    assert float(loss(step, wanted)) < float(distance)
+
+
+def test_psnr_by_hand() -> None:
+    black, grey = torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.full((1, 3, 2, 2), 51, dtype=torch.uint8)
+    assert float(psnr_db(grey, black)) == pytest.approx(20 * math.log10(5))
+    assert float(psnr_db(black, black)) == 100
+
+
+def test_a_sheet_has_originals_above_reconstructions(tmp_path: Path) -> None:
+    wanted = pictures(10)
+    write_sheet(tmp_path / "sheet.png", wanted, 255 - wanted)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        shown = np.asarray(sheet)
+    assert shown.shape == (64, 128, 3)
+    for i, top in ((1, 0), (9, 32)):
+        left = i % 8 * 16
+        picture = wanted[i].permute(1, 2, 0).numpy()
+        assert np.array_equal(shown[top : top + 16, left : left + 16], picture)
+        assert np.array_equal(shown[top + 16 : top + 32, left : left + 16], 255 - picture)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, picture in enumerate(pictures(24)):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+    run, sheet = tmp_path / "run", tmp_path / "sheet.png"
+    settings = ["tokenizer.size_px=16", "tokenizer.codes=16", "tokenizer.widths=[8, 16]", "tokenizer.blocks=0",
+                "training.steps=2", "training.batch_size=4"]  # fmt: skip
+    common = ["--pictures", str(folder), "--device", "cpu", "--json"]
+    done = CliRunner().invoke(app, ["tokenizer", "train", *settings, "--out", str(run), *common], catch_exceptions=False)
+    assert json.loads(done.stdout)["steps"] == 2
+    again = CliRunner().invoke(app, ["tokenizer", "report", str(run), "--sheet", str(sheet), *common], catch_exceptions=False)
+    said = json.loads(again.stdout)
+    assert said["grid"] == [4, 4]
+    assert 0 < said["pictures"] < 24
+    assert 1 <= said["perplexity"] <= 16
+    assert sheet.exists()
+    assert sorted(p.name for p in run.iterdir()) == ["checkpoint", "config.json", "log.jsonl", "model.safetensors", "training.json"]
