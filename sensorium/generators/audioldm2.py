@@ -123,5 +123,5 @@ def _writer(bare: Any) -> Any:
 
     with torch.device("meta"):
         writer = GPT2LMHeadModel(bare.config)
-    writer.transformer, writer.lm_head = bare, nn.Identity()
+    writer.transformer, writer.lm_head = bare, nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     return writer.requires_grad_(False).eval()
