@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sensorium.generators.sam import SamConfig
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
+from sensorium.media.augment import Augmentation
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
@@ -98,6 +100,15 @@ def test_a_batch_knows_its_masks_and_their_picture(folder: Path) -> None:
     wrong = row("x ", mask_part(Mask(40, 20, (800,))).to_json())
     with pytest.raises(DataError, match="a mask of 20x40 pixels for a picture of 40x20"):
         processor.encode(parse_sample(wrong, root=folder))
+
+
+def test_a_picture_with_a_mask_is_not_moved(folder: Path) -> None:
+    """Cropped or on a larger canvas it would have another size than its mask."""
+    config = model_config()
+    processor = Processor(config, build_pretrained(config)[1])
+    for seed in range(4):
+        example = processor.encode(samples(folder)[0], augmentation=Augmentation(random.Random(seed)))
+        assert [one.medium for one in example.wanted] == [a_mask(2, 9), a_mask(20, 38)]
 
 
 def test_the_loss_is_words_plus_masks_whatever_shares_a_row(folder: Path) -> None:
