@@ -66,14 +66,6 @@ class Pasted:
     box: Box
     mask_HW: NDArray[np.bool_]
 
-    def run_lengths(self) -> dict[str, Any]:
-        """The mask as COCO writes it uncompressed: column by column, lengths of runs of 0 and 1 in
-        turn, the first of 0."""
-        flat = self.mask_HW.T.ravel()
-        ends = np.flatnonzero(np.diff(flat)) + 1
-        runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-        return {"size": list(self.mask_HW.shape), "counts": [0, *runs] if flat[0] else runs}
-
 
 @dataclass(frozen=True, slots=True)
 class Composite:

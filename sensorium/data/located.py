@@ -1,14 +1,14 @@
 """Scenes and composites whose things are located: sources of pointing questions.
 
 Every Sample holds the truth in `meta.things`: of each thing a name, its box in pixels and its mask
-as run lengths.
+as `core/masks.py` reads it.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from pydantic import Field
 from sensorium.core.boxes import Box
 from sensorium.core.errors import DataError
 from sensorium.core.hashing import stable_int
+from sensorium.core.masks import Mask
 from sensorium.data.composites import Composite, Cutout, Pasted, make_composite, name_words
 from sensorium.data.config import MadeSource, SourceConfig
 from sensorium.data.picture_book.build import read_entries
@@ -39,7 +40,7 @@ from sensorium.data.scenes import (
 from sensorium.data.source import Source
 
 Split = Literal["train", "heldout"]
-LocatedTask = Literal["pointing", "grounded"]
+LocatedTask = Literal["pointing", "grounded", "words"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Located:
     @cached_property
     def meta(self) -> dict[str, Any]:
         return {"things": [
-            {"name": t.names[0], "box": list(t.box.numbers), "mask": p.run_lengths()}
+            {"name": t.names[0], "box": list(t.box.numbers), "mask": Mask.from_array(p.mask_HW).to_json()}
             for t, p in zip(self.targets, self.truth, strict=True)
         ]}  # fmt: skip
 
@@ -69,7 +70,8 @@ class LocatedSource(SourceConfig):
     """What sources of located things share."""
 
     task: LocatedTask = "pointing"
-    """`pointing`: questions, each asked afresh; `grounded`: all things with their boxes."""
+    """`pointing`: questions, each asked afresh; `grounded`: all things with their boxes; `words`: the
+    same, and of each thing every word that is true of it."""
     seed: int = 31
     count: int = Field(default=20000, ge=1)
     """Rows; nothing is kept of them, so that a billion costs no more than one."""
@@ -84,8 +86,9 @@ class LocatedSource(SourceConfig):
 
         def make(index: int) -> dict[str, Any]:
             found = locate(index)
-            if self.task == "grounded":
-                return grounded_sample(f"{found.identity}#grounded", found.picture, found.targets, found.meta)
+            if self.task != "pointing":
+                told = found.targets if self.task == "grounded" else map(_all_words, found.targets)
+                return grounded_sample(f"{found.identity}#{self.task}", found.picture, list(told), found.meta)
             rng = random.Random(stable_int("pointing", self.seed, found.identity))
             asked = found.ask(rng, self.questions)
             return pointing_sample(f"{found.identity}#pointing", found.picture, asked, found.meta)
@@ -171,6 +174,13 @@ def _target(thing: Pasted, categories: Sequence[str | None]) -> Target:
     # A picture without a category may be of any.
     kind = entry["category"] if None not in categories and entry["category"] in BROAD_KINDS else None
     return Target((entry["name"], *others), thing.box, (kind,) if kind else ())
+
+
+def _all_words(target: Target) -> Target:
+    """The target, called by all words of its names at once."""
+    words = dict.fromkeys(word for name in target.names for word in name.split())
+    # Plurals and singulars of one word would count twice.
+    return replace(target, names=(" ".join(w for w in words if not (w.endswith("s") and w[:-1] in words)),))
 
 
 def located_scene(scene: Scene, identity: str) -> Located:

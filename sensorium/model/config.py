@@ -30,6 +30,7 @@ from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.hand import HandConfig
 from sensorium.model.lookup import LookupConfig
+from sensorium.model.places import PlacesConfig
 from sensorium.text.boxes import BoxFormatName
 from sensorium.text.chat import TemplateName
 
@@ -85,6 +86,9 @@ class LaneConfig(Config):
     resolution: AnyResolution = FixedResolution()
     lookup: LookupConfig | None = None
     """Turn tokens into averages of word embeddings."""
+    places: PlacesConfig | None = None
+    """Tell things and where they are in words and numbers, in front of all other tokens; the part `places.KIND`.
+    Needs a lookup, whose words it uses."""
     detail: AnyEncoder | None = None
     """A second encoder of the same picture, whose features enter inside the LLM's layers."""
     adapter: LoraConfig | None = None
@@ -107,6 +111,12 @@ class LaneConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _places_have_words(self) -> LaneConfig:
+        if self.places is not None and self.lookup is None:
+            raise ValueError("places without lookup, whose words they are told in; set lookup or leave places out")
+        return self
+
     def tile_grid(self, patches: Grid | None = None) -> Grid:
         """Tokens of one encoder input after the projector and the lookup.
 
@@ -114,7 +124,8 @@ class LaneConfig(Config):
             patches: the layout of a picture that goes in at a size of its own.
         """
         projected = self.projector.out_grid(patches or self.encoder.grid())
-        return self.lookup.out_grid(projected) if self.lookup else projected
+        looked_up = self.lookup.out_grid(projected) if self.lookup else projected
+        return self.places.out_grid(looked_up) if self.places else looked_up
 
 
 def _native_encoders() -> list[str]:

@@ -34,7 +34,8 @@ class Learn(Config):
 
     part: str
     """`encoders.image`, `adapters.image` (the encoder's), `projectors.image`, `lookups.image`,
-    `newlines.image`, `fusion`, `backbone`, `hands.image`, `adapter` (the LLM's), `tuning`; `objective` for what the stage's objective owns."""
+    `places.image`, `newlines.image`, `fusion`, `backbone`, `hands.image`, `adapter` (the LLM's), `tuning`;
+    `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
     last_blocks: int | None = None
@@ -68,6 +69,7 @@ def part_names(model: MultimodalModel) -> list[str]:
     names = [f"encoders.{kind}" for kind in model.encoders]
     names += [f"projectors.{kind}" for kind in model.projectors]
     names += [f"lookups.{kind}" for kind, m in model.lookups.items() if any(True for _ in m.parameters())]
+    names += [f"places.{kind}" for kind in model.places]
     names += [f"newlines.{kind}" for kind in model.newlines]
     if any(True for _ in model.fusion.parameters()):
         names.append("fusion")
@@ -110,7 +112,7 @@ def owner(name: str) -> str:
     head, _, rest = name.partition(".")
     if head == "encoders" and LORA_MARK in name:
         return f"adapters.{rest.partition('.')[0]}"
-    if head in ("encoders", "projectors", "lookups", "newlines", "hands"):
+    if head in ("encoders", "projectors", "lookups", "places", "newlines", "hands"):
         return f"{head}.{rest.partition('.')[0]}"
     if head == "backbone" and (LORA_MARK in name or PROMPT_MARK in name or rest.startswith(PREFIX_NAME)):
         return "adapter"

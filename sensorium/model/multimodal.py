@@ -35,6 +35,7 @@ from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConf
 from sensorium.model.generators import Generators
 from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
+from sensorium.model.places import Places
 from sensorium.model.tiles import pack_tiles
 
 
@@ -84,6 +85,13 @@ class MultimodalModel(nn.Module):
                 kind: VocabularyLookup(lane.lookup, d_model)
                 for kind, lane in config.lanes.items()
                 if lane.lookup
+            }
+        )
+        self.places = nn.ModuleDict(
+            {
+                kind: Places(lane.places, lane.encoder.out_dim, d_model)
+                for kind, lane in config.lanes.items()
+                if lane.places
             }
         )
         with_newlines = [kind for kind, lane in config.lanes.items() if getattr(lane.resolution, "newline", False)]
@@ -159,9 +167,13 @@ class MultimodalModel(nn.Module):
         """Projected features, one item for each medium."""
         out: dict[str, Features] = {}
         for kind, batch in media.items():
-            projected = self.projected(kind, batch)
+            encoded = self.encode(kind, batch)
+            projected = self.project(kind, encoded, batch)
             if kind in self.lookups:
                 projected = self.lookups[kind](projected, self.backbone.embedding.weight)
+            if kind in self.places:
+                places, lookup = cast(Places, self.places[kind]), cast(VocabularyLookup, self.lookups[kind])
+                projected = places.in_front(projected, encoded, lookup, self.backbone.embedding.weight)
             newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
             if batch.details_NCHW is not None:

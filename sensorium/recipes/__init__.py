@@ -6,6 +6,7 @@ RECIPES = NameTable(
     "recipe",
     {
         "nano": "sensorium.recipes.nano:nano",
+        "nano-points": "sensorium.recipes.nano_points:nano_points",
         "demo": "sensorium.recipes.nano:demo",
         "tiny": "sensorium.recipes.tiny:tiny",
         "clip": "sensorium.recipes.clip:clip",

@@ -80,6 +80,8 @@ def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> lis
         part, what = f"lookups.{kind}", "averages of word embeddings"
         lines.append(f"  |  {between:,} x {width:,}")
         lines.append(table.line(part, what) if part in table.sizes else f"{'lookup':<{NAME}}{what}")
+    if lane.places is not None:
+        lines.append(table.line(f"places.{kind}", f"{lane.places.room} tokens of words and boxes, in front"))
     lines.append(f"  |  {tokens_text(lane)} x {width:,}" + (" a tile" if lane.resolution.kind == "anyres" else ""))
     if f"newlines.{kind}" in table.sizes:
         lines.append(table.line(f"newlines.{kind}", "one token behind each row of the map"))

@@ -169,7 +169,7 @@ def probe_stage(
             "no token of the first batch is learned",
             expected="assistant messages in the data",
         )
-    needs_media = any(x.part.startswith(("projectors", "encoders", "adapters.")) for x in stage.learns)
+    needs_media = any(x.part.startswith(("projectors", "encoders", "adapters.", "places.")) for x in stage.learns)
     if needs_media and not batch.media and not any(_has_media(s) for s in parts.sources):
         raise ConfigError(
             "a projector or encoder learns, but the data holds no media",

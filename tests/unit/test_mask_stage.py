@@ -135,7 +135,7 @@ def test_a_taught_decoder_is_saved_with_the_model(taught: bool, folder: Path, tm
         kept.append((model, {n: v.clone() for n, v in model.generators["mask"].state_dict().items()}))  # pyright: ignore
         return model, tokenizer
 
-    train_recipe(own, build, save_model, TrainerOptions(folder=tmp_path))
+    train_recipe(own, build, save_model, TrainerOptions(folder=tmp_path, cache=tmp_path / "cache"))
     model, before = kept[-1]
     after = model.generators["mask"].state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Literal
 
 from PIL import Image as PILImage
-from PIL import ImageDraw
 from pydantic import Field
 
 from sensorium.core.batch import MediaShape
@@ -27,12 +26,13 @@ from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, question
 from sensorium.evaluation.metrics.boxes import box_iou
 from sensorium.evaluation.metrics.pointed import Pointed, read_pointing
 from sensorium.media.boxes import letterboxed, stretched
+from sensorium.media.drawing import Mark, draw_marks
+from sensorium.media.image import load_image
 from sensorium.text.box_formats import Shikra
 
 TRAINING_PICTURES = 40
 ABSENT_EVERY = 3
 GOLD = Shikra()
-TRUE, SAID = (30, 150, 60), (215, 35, 35)
 
 
 class PointingBenchmark(BenchmarkConfig):
@@ -108,15 +108,11 @@ class PointingBenchmark(BenchmarkConfig):
         return scores
 
     def drawn(self, item: Item, answer: Answer, picture: PILImage.Image) -> PILImage.Image:
-        """The true box in green, the answered one in red."""
+        """With the true box and the answered one."""
         view = view_of(picture.size, self.frame)
-        canvas = picture.copy()
-        pen = ImageDraw.Draw(canvas)
-        for box, colour in ((_gold(item), TRUE), (read_pointing(answer.text).box, SAID)):
-            shown = None if box is None else view.backward(view.from_unit(box)).within(*picture.size)
-            if shown is not None:
-                pen.rectangle(shown.numbers, outline=colour, width=max(2, min(picture.size) // 90))
-        return canvas
+        boxes = {"true": _gold(item), "answer": read_pointing(answer.text).box}
+        marks = [Mark(view.backward(view.from_unit(b)), name) for name, b in boxes.items() if b is not None]
+        return draw_marks(load_image(picture), marks).to_pil()
 
 
 def view_of(size: tuple[int, int], frame: str) -> View:

@@ -6,6 +6,7 @@ OBJECTIVES = NameTable(
     "objective",
     {
         "vocabulary": "sensorium.training.objectives.vocabulary:VocabularyConfig",
+        "places": "sensorium.training.objectives.places:PlacesObjectiveConfig",
         "caption": "sensorium.training.objectives.next_token:CaptionConfig",
         "query_pretrain": "sensorium.training.objectives.query_pretrain:QueryPretrainConfig",
         "sentences": "sensorium.training.objectives.sentences:SentencesConfig",

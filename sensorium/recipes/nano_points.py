@@ -1,0 +1,71 @@
+"""nano-points: nano also says where things are.
+
+The eyes learn to tell things with their boxes in front of nano's words (`model/places.py`), without the LLM
+running; then the LLM learns to read them, beside enough of what it was taught before.
+"""
+
+from __future__ import annotations
+
+from sensorium.data.config import PictureBookSource, ScenesSource
+from sensorium.data.located import CompositesSource, LocatedScenesSource
+from sensorium.model.config import ModelConfig
+from sensorium.model.learning import Learn
+from sensorium.model.places import PlacesConfig
+from sensorium.recipes.nano import ADAPTER, MIRRORED, NOISE, PROJECTOR, nano_model
+from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.next_token import InstructConfig
+from sensorium.training.objectives.places import PlacesObjectiveConfig
+
+BOOKS = ("full", "drawings")
+
+
+def nano_points_model() -> ModelConfig:
+    """nano with 1.8 M parameters that say what is where."""
+    plain = nano_model()
+    image = plain.lanes["image"].model_copy(update={"places": PlacesConfig()})
+    return plain.model_copy(update={"lanes": {"image": image}, "boxes": "minigpt_v2"})
+
+
+def nano_points() -> Recipe:
+    """From nano's weights: places without the LLM, then questions of where and of what."""
+    return Recipe(
+        name="nano-points",
+        description="nano that answers with boxes, on scenes and composites of picture-book's cut-outs",
+        model=nano_points_model(),
+        start="nano",
+        stages=(
+            StageConfig(
+                name="places",
+                objective=PlacesObjectiveConfig(),
+                data=(
+                    CompositesSource(parts=BOOKS, task="words", count=40000, weight=3),
+                    LocatedScenesSource(task="words", count=20000, weight=2),
+                ),
+                learns=(Learn(part="places.image", lr=2e-3, weight_decay=0.05),),
+                steps=2000,
+                batch_size=16,
+                schedule=ScheduleConfig(warmup_steps=50, final_ratio=0.02),
+            ),
+            StageConfig(
+                name="point",
+                objective=InstructConfig(word_noise=NOISE),
+                data=(
+                    CompositesSource(parts=BOOKS, count=40000, questions=6, seed=32, weight=3),
+                    LocatedScenesSource(count=20000, questions=6, seed=32, weight=2),
+                    PictureBookSource(part="full", task="sheets", variants=8, augment=MIRRORED, weight=2),
+                    PictureBookSource(part="drawings", task="sheets", variants=8, augment=MIRRORED, weight=2),
+                    ScenesSource(task="sheets", count=20000, weight=1),
+                ),
+                learns=(
+                    Learn(part=PROJECTOR, lr=1e-4, weight_decay=0.01),
+                    Learn(part=ADAPTER, lr=6e-4, weight_decay=0.01),
+                ),
+                steps=400,
+                batch_size=3,
+                max_length=640,
+                pack=True,
+                schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
+                checkpoint_every=20,
+            ),
+        ),
+    )
