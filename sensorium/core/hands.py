@@ -84,15 +84,6 @@ class Generator(Protocol):
 
 
 @runtime_checkable
-class ReadsText(Protocol):
-    """A generator with a text encoder of its own: what it makes of a caption is what output projectors learn to say."""
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """The condition (B, L, C) that the generator's own text encoder makes of each text."""
-        ...
-
-
-@runtime_checkable
 class Speaks(Protocol):
     """What makes a medium of a text, and has no condition."""
 

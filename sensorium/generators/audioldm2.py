@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import ConfigError
@@ -74,6 +74,11 @@ class AudioLdm2(SoundGenerator):
 
     config: AudioLdm2Config
 
+    def __init__(self, config: AudioLdm2Config, pipe: Any) -> None:
+        super().__init__(config, pipe)
+        if not hasattr(pipe.language_model, "_update_model_kwargs_for_generation"):
+            pipe.register_modules(language_model=_writer(pipe.language_model))
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """What the pipeline's text models make of each text: (B, L, C).
 
@@ -109,3 +114,14 @@ class AudioLdm2(SoundGenerator):
         sounds_BSC = values_BLC[:, : self.config.sounds, : self.config.sound_width]
         text_BTC = values_BLC[:, self.config.sounds :]
         return sounds_BSC, text_BTC, (text_BTC != 0).any(dim=-1).long()
+
+
+def _writer(bare: Any) -> Any:
+    """A GPT-2 that the pipeline can write with: published folders hold the bare model, which later versions of
+    transformers cannot step (github.com/huggingface/diffusers/issues/12630). States are the same."""
+    from transformers import GPT2LMHeadModel
+
+    with torch.device("meta"):
+        writer = GPT2LMHeadModel(bare.config)
+    writer.transformer, writer.lm_head = bare, nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return writer.requires_grad_(False).eval()

@@ -6,7 +6,7 @@ Needs no output projector and no training; what is lost is all that words do not
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import SerializeAsAny, model_validator
 from torch import Tensor
@@ -20,7 +20,7 @@ from sensorium.core.hands import (
     Made,
     MadeKind,
     Making,
-    ReadsText,
+    ReadingGenerator,
 )
 from sensorium.generators import GENERATORS
 
@@ -61,18 +61,17 @@ class TextRoute:
     """
 
     def __init__(self, config: TextRouteConfig, generator: Generator) -> None:
-        if not isinstance(generator, ReadsText):
+        if not hasattr(generator, "encode_text"):
             raise ConfigError(
                 f"generator {config.generator.kind} has no text encoder", where="generator text_route",
                 fix="choose one that is steered by texts, such as stable_diffusion",
             )  # fmt: skip
         self.config = config
-        self.generator: Generator = generator
-        self._reader: ReadsText = generator
+        self.generator = cast(ReadingGenerator, generator)
 
     def speak(self, text: str, making: Making = Making()) -> Made:
         """The text as a medium; see `core.hands.Speaks`."""
-        return self.generator.generate(self._reader.encode_text([text]), making=making)[0]
+        return self.generator.generate(self.generator.encode_text([text]), making=making)[0]
 
     def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:
         """Refused.

@@ -75,10 +75,7 @@ class MultimodalModel(nn.Module):
                 name = of_detail(kind)
                 self.encoders[name] = lane.detail.build(folders.get(f"encoders.{name}"))
         self.projectors = nn.ModuleDict(
-            {
-                kind: lane.projector.build(lane.encoder.out_dim, d_model)
-                for kind, lane in config.lanes.items()
-            }
+            {kind: lane.projector.build(lane.encoder.out_dim, d_model) for kind, lane in config.lanes.items()}
         )
         self.lookups = nn.ModuleDict(
             {

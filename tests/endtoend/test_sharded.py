@@ -179,6 +179,7 @@ def test_a_process_that_dies_within_its_share_ends_the_others(
         real(self)
 
     monkeypatch.setattr(Share, "write", dying)
+    monkeypatch.setattr("sensorium.training.shares.GRACE_S", 0.5)
     recipe = tiny(source, "shard=full", "stages.align.steps=1", "stages.instruct.steps=1")
     ends = on_processes(2, lambda: train(recipe, tmp_path / "run"), tmp_path / "said", END_S)
     assert [code for code, _ in ends] == [1, -signal.SIGKILL]

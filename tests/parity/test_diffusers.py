@@ -134,7 +134,7 @@ def test_emu2_s_unet_sees_vectors_and_their_mean() -> None:
             np.testing.assert_array_equal(made.array, array)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["stable_diffusion", "unclip", "audioldm2"])
 def test_a_folder_is_read_as_diffusers_reads_it(loaded: Any, kind: str) -> None:
     generator, folder = loaded(kind)
     import diffusers
@@ -150,6 +150,19 @@ def test_a_folder_is_read_as_diffusers_reads_it(loaded: Any, kind: str) -> None:
             for one, other in zip(ours.state_dict().items(), component.state_dict().items(), strict=True):
                 assert one[0] == other[0]
                 torch.testing.assert_close(one[1], other[1], atol=0, rtol=0)
+
+
+def test_audioldm2_reads_the_bare_language_model_of_published_folders(loaded: Any, tmp_path: Path) -> None:
+    generator, _ = loaded("audioldm2")
+    pipe = type(generator.pipe)(**generator.pipe.components)
+    pipe.register_modules(language_model=pipe.language_model.transformer)
+    pipe.save_pretrained(tmp_path)
+    assert '"GPT2Model"' in (tmp_path / "model_index.json").read_text()
+    bare = generator.config.build(tmp_path)
+    condition_BLC = bare.encode_text(TEXTS)
+    torch.testing.assert_close(condition_BLC, generator.encode_text(TEXTS), atol=1e-6, rtol=1e-6)
+    ours, theirs = bare.generate(condition_BLC, making=TWO), generator.generate(condition_BLC, making=TWO)
+    np.testing.assert_allclose(ours[1].array, theirs[1].array, atol=1e-5)
 
 
 def test_the_older_layout_of_a_tokenizer_is_read(loaded: Any, tmp_path: Path) -> None:

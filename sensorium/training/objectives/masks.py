@@ -65,23 +65,28 @@ class MaskConfig(ObjectiveConfig):
 class MaskDecoder(Protocol):
     """A promptable decoder of masks, such as `generators.sam.Sam`."""
 
-    @property
-    def decoder(self) -> nn.Module: ...
-    def to(self, device: torch.device) -> Any: ...
     def look(self, picture_HWC: NDArray[np.uint8]) -> Any: ...
     def decode(self, looked: Any, prompts_NPC: Tensor, *, several: bool = False) -> tuple[Tensor, Tensor]: ...
     def to_picture(self, logits_NMLL: Tensor, looked: Any) -> Tensor: ...
 
 
+class TaughtDecoder(MaskDecoder, Protocol):
+    """One whose layers behind the picture's encoder can learn."""
+
+    @property
+    def decoder(self) -> nn.Module: ...
+    def to(self, device: torch.device) -> Any: ...
+
+
 class MaskObjective:
     """Words and masks, as LISA adds them up. It owns the decoder's layers, not the picture's encoder before them."""
 
-    def __init__(self, config: MaskConfig, sam: MaskDecoder, processor: Processor) -> None:
+    def __init__(self, config: MaskConfig, sam: TaughtDecoder, processor: Processor) -> None:
         self.weights = MaskWeights(config.bce, config.dice)
         self.sam = sam
         self.limits = processor.limits
         for parameter in cast(nn.Module, sam).parameters():
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
         self.module = sam.decoder
 
     def begin(self, model: MultimodalModel) -> None:
