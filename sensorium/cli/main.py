@@ -72,18 +72,23 @@ def ask(
     choices: Annotated[str | None, typer.Option(help="A file of answers, one a line or a JSON list: print the likeliest of them.")] = None,
     expert: Experts = None,
     cache_features: CacheFeatures = False,
+    save: Annotated[str | None, typer.Option(help="A new folder for the answer, what it makes, and what it points at, drawn.")] = None,
+    seed: Annotated[int, typer.Option(help="--save: of what is made.")] = 0,
+    steps: Annotated[int, typer.Option(help="--save: of a generator.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
     from sensorium.cli.choosing import choose_command
+    from sensorium.cli.saving_answers import ask_and_save
     from sensorium.core.choices import read_choices
 
     options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams, cache_features)
     if choices is not None:
-        choose_command(picture, question, options, read_choices(choices), as_json)
-        return
-    ask_command(picture, question, options, as_json)
+        return choose_command(picture, question, options, read_choices(choices), as_json)
+    if save is not None:
+        return ask_and_save(picture, question, options, (save, steps, seed), as_json)
+    return ask_command(picture, question, options, as_json)
 
 
 @app.command()

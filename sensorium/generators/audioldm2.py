@@ -122,6 +122,6 @@ def _writer(bare: Any) -> Any:
     from transformers import GPT2LMHeadModel
 
     with torch.device("meta"):
-        writer = GPT2LMHeadModel(bare.config)
+        writer: Any = GPT2LMHeadModel(bare.config)
     writer.transformer, writer.lm_head = bare, nn.Identity()
     return writer.requires_grad_(False).eval()

@@ -75,10 +75,7 @@ class MultimodalModel(nn.Module):
                 name = of_detail(kind)
                 self.encoders[name] = lane.detail.build(folders.get(f"encoders.{name}"))
         self.projectors = nn.ModuleDict(
-            {
-                kind: lane.projector.build(lane.encoder.out_dim, d_model)
-                for kind, lane in config.lanes.items()
-            }
+            {kind: lane.projector.build(lane.encoder.out_dim, d_model) for kind, lane in config.lanes.items()}
         )
         self.lookups = nn.ModuleDict(
             {
@@ -87,13 +84,8 @@ class MultimodalModel(nn.Module):
                 if lane.lookup
             }
         )
-        self.places = nn.ModuleDict(
-            {
-                kind: Places(lane.places, lane.encoder.out_dim, d_model)
-                for kind, lane in config.lanes.items()
-                if lane.places
-            }
-        )
+        told = {kind: (lane.places, lane.encoder.out_dim) for kind, lane in config.lanes.items() if lane.places}
+        self.places = nn.ModuleDict({kind: Places(places, d_in, d_model) for kind, (places, d_in) in told.items()})
         with_newlines = [kind for kind, lane in config.lanes.items() if getattr(lane.resolution, "newline", False)]
         self.newlines = nn.ParameterDict(
             {kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5) for kind in with_newlines}

@@ -17,12 +17,15 @@ from sensorium.training.objectives.next_token import InstructConfig
 from sensorium.training.objectives.places import PlacesObjectiveConfig
 
 BOOKS = ("full", "drawings")
+# After 420 steps of `places` the first three words told of a held-out cut-out held a right one for 31 %, the first
+# eight for 47 %, while its box was found for 93 %.
+TOLD = PlacesConfig(words=6, surety=0.03, room=144)
 
 
 def nano_points_model() -> ModelConfig:
-    """nano with 1.8 M parameters that say what is where."""
+    """nano with 2.6 M parameters that say what is where."""
     plain = nano_model()
-    image = plain.lanes["image"].model_copy(update={"places": PlacesConfig()})
+    image = plain.lanes["image"].model_copy(update={"places": TOLD})
     return plain.model_copy(update={"lanes": {"image": image}, "boxes": "minigpt_v2"})
 
 

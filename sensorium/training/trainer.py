@@ -186,6 +186,8 @@ class Trainer:
             self._owned |= restore_weights(self.model, self.held, self._saved)
         for stage, parts in zip(self.recipe.stages[:start], ready, strict=False):
             with beside(self.model, parts.objective):
+                # What an earlier stage taught may be used after the run, too: a decoder of masks.
+                go_on_from(self.model, self._owned)
                 self._note_learnt(stage)
         for index in range(start, len(self.recipe.stages)):
             with beside(self.model, ready[index].objective):

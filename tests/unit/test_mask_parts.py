@@ -1,8 +1,7 @@
-"""Mask parts of Samples: which picture's they are, what is wrong with one, and that a picture with one stays unmoved."""
+"""Mask parts of Samples: which picture's they are, and what is wrong with one."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from sensorium.core.batch import MediaShape
 from sensorium.core.boxes import Box, View
 from sensorium.core.errors import DataError
 from sensorium.core.masks import Mask
-from sensorium.core.sample import Part, Sample, parse_sample
-from sensorium.media.augment import Augmentation
+from sensorium.core.sample import Part, parse_sample
 from sensorium.media.boxes import letterboxed
 from sensorium.media.masks import mask_png
 from sensorium.processing.masks import mask_part, place_mask
 from sensorium.processing.places import Seen
-from sensorium.processing.processor import _Media  # pyright: ignore[reportPrivateUsage]
 
 WIDE, TALL = MediaShape(20, 40), MediaShape(8, 4)
 PICTURES = [Seen(WIDE, letterboxed(WIDE, 32, 32)), Seen(TALL, View(4, 8, 1.0, 1.0))]
@@ -81,12 +78,3 @@ def test_what_is_wrong_is_named(value: Any, wrong: str, tmp_path: Path) -> None:
 def test_without_a_picture() -> None:
     with pytest.raises(DataError, match="without a picture in front"):
         place_mask(mask_part(a_mask()), [])
-
-
-def test_a_picture_with_a_mask_is_not_moved() -> None:
-    def sample(*parts: Any) -> Sample:
-        return parse_sample({"messages": [{"role": "user", "content": list(parts)}]})
-
-    for parts, located in ((["x"], False), ([mask_part(a_mask()).to_json()], True)):
-        media = _Media(sample(*parts), Augmentation(random.Random(0)), decoded=False)
-        assert media.has_places() is located

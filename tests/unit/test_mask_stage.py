@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,18 @@ from sensorium.generators.sam import SamConfig
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
+from sensorium.media.augment import Augmentation
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
+from sensorium.nn.pretrained import read_file
 from sensorium.output_projectors.mask_prompt import MaskPromptConfig
 from sensorium.processing.collate import collate
 from sensorium.processing.masks import mask_part
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.objectives.masks import MaskConfig, MaskObjective
-from sensorium.training.objectives.next_token import next_token_losses
+from sensorium.training.objectives.next_token import InstructConfig, next_token_losses
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import TrainerOptions
 
@@ -100,6 +103,15 @@ def test_a_batch_knows_its_masks_and_their_picture(folder: Path) -> None:
         processor.encode(parse_sample(wrong, root=folder))
 
 
+def test_a_picture_with_a_mask_is_not_moved(folder: Path) -> None:
+    """Cropped or on a larger canvas it would have another size than its mask."""
+    config = model_config()
+    processor = Processor(config, build_pretrained(config)[1])
+    for seed in range(4):
+        example = processor.encode(samples(folder)[0], augmentation=Augmentation(random.Random(seed)))
+        assert [one.medium for one in example.wanted] == [a_mask(2, 9), a_mask(20, 38)]
+
+
 def test_the_loss_is_words_plus_masks_whatever_shares_a_row(folder: Path) -> None:
     torch.manual_seed(0)
     model, tokenizer = build_pretrained(model_config())
@@ -151,6 +163,22 @@ def test_a_taught_decoder_is_saved_with_the_model(taught: bool, folder: Path, tm
     # Saved again elsewhere, it is not lost.
     save_model(again, tokenizer, tmp_path / "copy", learnt=set())
     assert (tmp_path / "copy" / "generators" / "mask" / "model.safetensors").is_file()
+
+
+def test_a_run_that_goes_on_in_a_later_stage_keeps_the_taught_decoder(folder: Path, tmp_path: Path) -> None:
+    taught = recipe(folder, "hands.mask", "objective")
+    later = StageConfig(name="words", objective=InstructConfig(), data=taught.stages[0].data, steps=1, batch_size=3,
+                        learns=(Learn(part="projectors.image", lr=1e-3),), max_length=128, precision="fp32")  # fmt: skip
+    own = taught.model_copy(update={"stages": (*taught.stages, later)})
+    file = tmp_path / "model" / "generators" / "mask" / "model.safetensors"
+    found: list[dict[str, torch.Tensor]] = []
+    for resume in (False, True):
+        # The second time everything is done but the saving, in a process that never saw the first stage.
+        options = TrainerOptions(folder=tmp_path, cache=tmp_path / "cache", resume=resume)
+        train_recipe(own, lambda: build_pretrained(own.model), save_model, options)
+        found.append(read_file(file))
+        file.unlink()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_models_that_make_no_masks_are_refused(folder: Path) -> None:

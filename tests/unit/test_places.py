@@ -87,7 +87,9 @@ def told(places: Places, cells: Cells, decode: Any, lookup: VocabularyLookup, em
     return decode(places.told(cells, lookup, embedding)[0].tolist())
 
 
-def test_what_is_told_reads_as_words_and_boxes(trained: tuple[Recipe, Path, list[dict[str, Any]]]) -> None:
+def test_what_is_told_reads_as_words_and_boxes(
+    trained: tuple[Recipe, Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two things with certain boxes, the first sure of one word and the other torn between two."""
     model, tokenizer = load_model(trained[1])
     places, lookup = cast(Places, model.places["image"]), cast(VocabularyLookup, model.lookups["image"])
@@ -104,7 +106,7 @@ def test_what_is_told_reads_as_words_and_boxes(trained: tuple[Recipe, Path, list
     map_MSE[0, [5, 6, 9, 10]], map_MSE[0, [0, 4, 8, 12]] = keys_CD[3], keys_CD[7]
     places.what.weight.data = torch.eye(keys_CD.shape[1])
     places.what.bias.data.zero_()
-    places.norm_inside = torch.nn.Identity()
+    monkeypatch.setattr(places, "norm_inside", torch.nn.Identity())
     cells = Cells(thing_MS, box_MS4, map_MSE, GRID)
     text = told(places, cells, tokenizer.decode, lookup, embedding_VD)
     boxes = MiniGPTv2().parse(text).boxes

@@ -74,10 +74,17 @@ class Generate:
             made_BLC = model.condition(kind, hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
             target_BLC = self._targets(model, kind, wanted).to(made_BLC.device)
             distance = CONDITION_LOSSES[self.config.distance](made_BLC, target_BLC)
-            # The loop divides by learned tokens: a medium weighs as much as the signal tokens that stand for it.
-            total = total + self.config.weight * distance.sum() * len(model.config.hands[kind].signals)
+            total = total + self.config.weight * (distance * self._weights(batch, wanted, kind, model)).sum()
             parts[f"condition.{kind}"] = float(distance.detach().mean())
         return Losses(total, text.count, parts)
+
+    def _weights(self, batch: Batch, wanted: Sequence[Wanted], kind: MadeKind, model: MultimodalModel) -> Tensor:
+        """Of each medium: as much as the signal tokens that stand for it, where the loop divides by learned tokens; their
+        source's weight besides."""
+        each = 1.0 if batch.loss_count is not None else float(len(model.config.hands[kind].signals))
+        weights_BT = batch.loss_weights_BT
+        known = [1.0 if weights_BT is None else float(weights_BT[one.row, one.start]) for one in wanted]
+        return torch.tensor(known, device=batch.input_ids_BT.device) * each
 
     def _targets(self, model: MultimodalModel, kind: MadeKind, wanted: Sequence[Wanted]) -> Tensor:
         new = sorted({one.caption for one in wanted} - {caption for k, caption in self.known if k == kind})

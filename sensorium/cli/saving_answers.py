@@ -1,0 +1,121 @@
+"""`ask --save`: an answer as a Sample's message, its media as files beside it, and its places drawn over the picture."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sensorium.core.atomic import atomic_folder, write_json
+from sensorium.core.errors import ConfigError
+from sensorium.core.hands import Made, Making
+from sensorium.core.sample import LOCATED_KINDS, Message, Part
+
+if TYPE_CHECKING:
+    from sensorium.cli.answering import AnswerOptions
+
+
+def ask_and_save(picture: str, question: str, options: AnswerOptions, how: tuple[str, int, int], as_json: bool) -> None:
+    """Answer one question with all that the model makes, and write it down.
+
+    Args:
+        how: the folder, and steps and seed of what is made.
+
+    Raises:
+        ConfigError: the folder is in use, a search with beams, or what `Answerer` raises.
+    """
+    from sensorium.cli.answering import Answerer
+    from sensorium.cli.main import print_json
+    from sensorium.inference.sampling import Sampling
+
+    folder, steps, seed = Path(how[0]), *how[1:]
+    check_folder(folder)
+    if options.beams > 1:
+        raise ConfigError("--save with --beams", expected="one of them")
+    turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}
+    answerer = Answerer(options)
+    answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=options.max_tokens, making=Making(steps=steps, seed=seed),
+                                    sampling=Sampling(temperature=options.temperature))  # fmt: skip
+    files = save_answer(answer, turn, Path(picture), folder)
+    if as_json:
+        print_json({"answer": answer.text, "parts": [part.type for part in answer.content], "folder": str(folder), "files": files})
+        return
+    print(answer.text)
+    print(f"{folder}: {', '.join(files)}")
+
+
+def check_folder(folder: Path) -> None:
+    """Whether an answer may be written there.
+
+    Raises:
+        ConfigError: something is there.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not an empty folder", where="--save", fix="name a new folder")
+
+
+def save_answer(answer: Message, question: dict[str, Any], picture: Path, folder: Path) -> list[str]:
+    """Write `sample.json` with question and answer, and what it names; nothing where something fails.
+
+    Returns:
+        Names of the files, `sample.json` first.
+
+    Raises:
+        ConfigError: the folder is in use.
+    """
+    check_folder(folder)
+    with atomic_folder(folder) as target:
+        asked = target / f"asked{picture.suffix.lower()}"
+        shutil.copyfile(picture, asked)
+        parts = [part if part.type not in WRITERS else Part(part.type, WRITERS[part.type](part.value, target, i))
+                 for i, part in enumerate(answer.content, start=1)]  # fmt: skip
+        content = [{"type": "image", "image": asked.name} if part["type"] == "image" else part for part in question["content"]]
+        messages = [{**question, "content": content}, Message("assistant", tuple(parts)).to_json()]
+        write_json(target / "sample.json", {"messages": messages})
+        _draw(parts, picture, target)
+        names = sorted(file.name for file in target.iterdir())
+    return ["sample.json", *(name for name in names if name != "sample.json")]
+
+
+def _picture(value: Any, target: Path, number: int) -> str:
+    name = f"part{number}.png"
+    value.save(target / name)
+    return name
+
+
+def _sound(value: Made, target: Path, number: int) -> str:
+    from sensorium.media.audio_file import write_wav
+
+    assert value.sample_rate_hz is not None
+    name = f"part{number}.wav"
+    write_wav(target / name, value.array, value.sample_rate_hz)
+    return name
+
+
+def _video(value: Made, target: Path, number: int) -> str:
+    """An animated PNG: without loss, and opened by every browser."""
+    from PIL import Image
+
+    name = f"part{number}.png"
+    first, *others = [Image.fromarray(frame) for frame in value.array]
+    first.save(target / name, save_all=True, append_images=others, duration=round(1000 / (value.fps or 8)), loop=0)
+    return name
+
+
+WRITERS = {"image": _picture, "audio": _sound, "video": _video}
+
+
+def _draw(parts: list[Part], picture: Path, target: Path) -> None:
+    """The picture with the boxes, points and masks that are said of it, if any are."""
+    from sensorium.core.boxes import read_boxes, read_points
+    from sensorium.core.masks import read_mask
+    from sensorium.media.drawing import Mark, draw_marks
+    from sensorium.media.image import load_image
+
+    marks: list[Mark] = []
+    for part in (part for part in parts if part.type in LOCATED_KINDS):
+        places = [read_mask({key: part.value[key] for key in ("size", "counts")}, "mask")] if part.type == "mask" else (
+            read_boxes(part.value["places"], "boxes") if part.type == "boxes" else read_points(part.value["places"], part.type))  # fmt: skip
+        marks += [Mark(place, part.value.get("phrase")) for place in places]
+    if marks:
+        draw_marks(load_image(picture), marks).to_pil().save(target / "drawn.png")
