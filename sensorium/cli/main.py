@@ -37,11 +37,9 @@ app = typer.Typer(
     help="Build, train, measure and serve multimodal language models.",
     epilog=EXIT_CODES,
 )
-data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.",
-                       rich_markup_mode=None)  # fmt: skip
-app.add_typer(data_app, name="data")
-app.add_typer(recipe_app, name="recipe")
-app.add_typer(tokenizer_app, name="tokenizer")
+data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.", rich_markup_mode=None)
+for name, part in (("data", data_app), ("recipe", recipe_app), ("tokenizer", tokenizer_app)):
+    app.add_typer(part, name=name)
 app.command("launch", cls=LaunchCommand)(launch)
 
 Experts = Annotated[
