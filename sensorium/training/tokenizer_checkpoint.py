@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def load_state(folder: Path, state: TokenizerState, *, resume: bool) -> tuple[in
 
 
 def _whole(there: list[Path]) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint whose files are what was written."""
+    """The newest checkpoint whose files are what was written; damaged ones before it are named."""
     damage: list[str] = []
     for path in there:
         try:
@@ -104,6 +105,8 @@ def _whole(there: list[Path]) -> tuple[Path, dict[str, Any]]:
             damage.append(f"{path.name}: {error}")
             continue
         if not wrong:
+            for what in damage:
+                print(f"damaged checkpoint: {what}; {path.name} is used", file=sys.stderr)
             return path, said
         damage.append(f"{path.name}: {', '.join(wrong)} altered")
     raise CheckpointError(f"no checkpoint is whole ({'; '.join(damage)})", where=str(there[0].parent), fix="start in another folder")
