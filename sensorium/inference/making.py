@@ -48,6 +48,8 @@ class Maker:
 
     def follows(self) -> dict[int, int]:
         """Which token must come behind each signal token but the last: half a signal means nothing."""
+        if not self.model.config.hands:
+            return {}
         return {a: b for ids in self.processor.signals.values() for a, b in pairwise(ids)}
 
     @property
