@@ -103,7 +103,8 @@ class Maker:
             making = replace(self.making, seed=self.making.seed + number)
             if found.kind == "mask":
                 making = replace(making, pictures=(self._last_picture(asked),))
-            made += self.model.generators[found.kind].generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
+            generator = self.model.generators.on(found.kind, self.model.device)
+            made += generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
         return made
 
 

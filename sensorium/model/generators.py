@@ -16,6 +16,7 @@ from sensorium.core.hashing import sha256_bytes
 from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from sensorium.model.config import ModelConfig
@@ -64,6 +65,14 @@ class Generators:
             if hasattr(self._built[kind], "decoder"):
                 self._first[kind] = _digest(cast(Taught, self._built[kind]))
         return self._built[kind]
+
+    def on(self, kind: MadeKind, device: torch.device) -> Generator:
+        """The generator of a kind of medium, on a device where it can be moved to one."""
+        generator = self[kind]
+        move = getattr(generator, "to", None)
+        if move is not None:
+            move(device)
+        return generator
 
     def put(self, kind: MadeKind, generator: Generator) -> None:
         """Use this one: an index that was just built, say."""

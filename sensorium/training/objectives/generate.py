@@ -9,7 +9,7 @@ Shape legend: B media, K signal tokens, D LLM width, L condition tokens, C condi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -55,13 +55,14 @@ class GenerateConfig(ObjectiveConfig):
         return Generate(self)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Generate:
-    """Next-token loss and distance, per learned token: a batch without media counts like any other."""
+    """Next-token loss and distance, per learned token: a batch without media counts like any other.
+
+    Captions are encoded anew in each step: a condition is a quarter of a megabyte (77 x 768), and sets have millions.
+    """
 
     config: GenerateConfig
-    known: dict[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
-    """(kind, caption) -> condition: captions come again in every epoch."""
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         hidden_BTD = model(batch).hidden_BTD
@@ -72,7 +73,9 @@ class Generate:
             if not wanted:
                 continue
             made_BLC = model.condition(kind, hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
-            target_BLC = self._targets(model, kind, wanted).to(made_BLC.device)
+            generator = cast(ReadingGenerator, model.generators.on(kind, model.device))
+            with torch.no_grad():
+                target_BLC = generator.encode_text([one.caption for one in wanted]).to(made_BLC.device)
             distance = CONDITION_LOSSES[self.config.distance](made_BLC, target_BLC)
             total = total + self.config.weight * (distance * self._weights(batch, wanted, kind, model)).sum()
             parts[f"condition.{kind}"] = float(distance.detach().mean())
@@ -85,11 +88,3 @@ class Generate:
         weights_BT = batch.loss_weights_BT
         known = [1.0 if weights_BT is None else float(weights_BT[one.row, one.start]) for one in wanted]
         return torch.tensor(known, device=batch.input_ids_BT.device) * each
-
-    def _targets(self, model: MultimodalModel, kind: MadeKind, wanted: Sequence[Wanted]) -> Tensor:
-        new = sorted({one.caption for one in wanted} - {caption for k, caption in self.known if k == kind})
-        if new:
-            with torch.no_grad():
-                found_BLC = cast(ReadingGenerator, model.generators[kind]).encode_text(new)
-            self.known |= {(kind, caption): found for caption, found in zip(new, found_BLC, strict=True)}
-        return torch.stack([self.known[kind, one.caption] for one in wanted])
