@@ -186,11 +186,12 @@ class Model:
 
         Raises:
             DataError: as `respond`.
+            DataError: also where a picture that is asked for (`making.draw`) has no room.
             ConfigError, WeightsError: a generator cannot be had.
         """
         asked = Sample(parse_messages(_as_messages(messages)), root=root)
         prompt = self.processor.prompt(asked.messages, root)
-        ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
+        ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling, making=making)[0]
         maker = Maker(self.network, self.processor, making or Making())
         return Message("assistant", maker.parts(prompt, ids, asked))
 
@@ -199,9 +200,9 @@ class Model:
         """Token ids and logits of a conversation, answers included (teacher forcing)."""
         sample = Sample(messages=parse_messages(_as_messages(messages)), root=root)
         example = self.processor.encode(sample)
-        batch = to_device(collate([[example]], self.tokenizer.pad_id), self.network.device)
+        batch = self.network.read(to_device(collate([[example]], self.tokenizer.pad_id), self.network.device))
         hidden_BTD = self.network(batch).hidden_BTD
-        return Scores(example.input_ids, example.learn, self.network.logits(hidden_BTD)[0])
+        return Scores(batch.input_ids_BT[0].tolist(), example.learn, self.network.logits(hidden_BTD)[0])
 
     @torch.inference_mode()
     def embed(self, media: Any | Sequence[Any], *, kind: str = "image") -> list[Features]:

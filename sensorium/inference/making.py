@@ -55,7 +55,7 @@ class Maker:
     @property
     def answers_in_parts(self) -> bool:
         """Whether there may be more in an answer than text."""
-        return bool(self.processor.signals) or self.processor.box_format is not None
+        return bool(self.processor.makes) or self.processor.box_format is not None
 
     def find(self, ids: Sequence[int]) -> list[Found]:
         """The media of an answer; one whose signal tokens the end of the answer cut off is none."""
@@ -74,19 +74,34 @@ class Maker:
             ConfigError, WeightsError: a generator cannot be had.
             CancelledError: somebody asked to stop.
         """
+        wanted = self.find(ids)
+        made = self._make(prompt, ids, wanted, asked)
+        there = [(one.start, one.start + len(self.processor.signals[one.kind]), as_part(medium, len(prompt.seen)))
+                 for one, medium in zip(wanted, made, strict=True)]  # fmt: skip
         parts: list[Part] = []
         place = 0
-        wanted = self.find(ids)
-        for found, made in zip(wanted, self._make(prompt, ids, wanted, asked), strict=True):
-            parts += self._spoken(prompt, ids[place : found.start])
-            parts.append(as_part(made, len(prompt.seen)))
-            place = found.start + len(self.processor.signals[found.kind])
+        for start, stop, part in sorted([*there, *self._drawn(ids)], key=lambda one: one[0]):
+            parts += self._spoken(prompt, ids[place:start])
+            parts.append(part)
+            place = stop
         parts += self._spoken(prompt, ids[place:])
         return tuple(parts) or (Part("text", ""),)
 
+    @torch.inference_mode()
+    def _drawn(self, ids: Sequence[int]) -> list[tuple[int, int, Part]]:
+        """The pictures whose tokens an answer holds: where they begin and end, and each as a part."""
+        found: list[tuple[int, int, Part]] = []
+        tokenizer = self.model.picture_tokenizer
+        for one in self.processor.frames.written(ids) if self.processor.frames else ():
+            pixels_BCHW = tokenizer.decode(torch.tensor([one.codes], device=self.model.device), one.grid)
+            pixels = pixels_BCHW[0].permute(1, 2, 0).cpu().numpy()
+            found.append((one.start, one.stop, as_part(Made("image", pixels), 0)))
+        return found
+
     def _spoken(self, prompt: Example, ids: Sequence[int]) -> list[Part]:
         signals = {i for one in self.processor.signals.values() for i in one}
-        said = [i for i in ids if i not in signals]
+        frames = self.processor.frames
+        said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]
         return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)
 
     @torch.inference_mode()
@@ -120,7 +135,7 @@ class Maker:
         Raises:
             DataError: there is none, so that nothing can be masked.
         """
-        pictures = [part for _, part in media_seen(asked, self.processor.config.hands) if part.type == "image"]
+        pictures = [part for _, part in media_seen(asked, self.processor.makes) if part.type == "image"]
         if not pictures:
             raise DataError("an answer with a mask to a conversation without a picture",
                             expected="a picture in front of the question")  # fmt: skip

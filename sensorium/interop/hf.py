@@ -19,6 +19,7 @@ from sensorium.interop.families.base import Family
 from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.processor_files import grown, processor_files, with_image_token
 from sensorium.interop.saved import load_model, read_model_config, save_model
+from sensorium.interop.vocabulary_map import with_vocabulary_map
 from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -149,6 +150,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
                               fix=f"--to hf, which finds the family; or one of {', '.join(FAMILIES)}")  # fmt: skip
         family = FAMILIES.find(family_name)()
         config, token = with_image_token(family.to_theirs(model.config), tokenizer)
+        config = with_vocabulary_map(config, model.config, tokenizer)
         beside = processor_files(config, model.config, token, tokenizer)
     with atomic_folder(out) as target:
         write_hf(model, config, family, target, formats)

@@ -13,6 +13,7 @@ TemplateName = Literal[
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
+    "emu3", "emu3_gen",
 ]  # fmt: skip
 
 
@@ -202,6 +203,21 @@ TEMPLATES: dict[str, ChatTemplate] = {
         after={"system": "", "user": "", "assistant": "{eos}"},
         bos=True,
         media_first=True,
+        control=("{eos}",),
+    ),
+    # Emu3-Chat's (github.com/baaivision/Emu3, emu3/mllm/processing_emu3.py); of further turns nothing is known.
+    "emu3": ChatTemplate(
+        before={"system": "", "user": "USER: ", "assistant": " ASSISTANT:"},
+        after={"system": " ", "user": ".", "assistant": "{eos}"},
+        bos=True,
+        default_system="You are a helpful assistant.",
+        control=("{eos}",),
+    ),
+    # What Emu3-Gen draws behind: begin of text and the description, no more (the same file).
+    "emu3_gen": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "", "user": "", "assistant": "{eos}"},
+        bos=True,
         control=("{eos}",),
     ),
     # One question about one picture in front of it, as BLIP-2 is asked

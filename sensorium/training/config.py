@@ -164,6 +164,7 @@ class Recipe(Config):
         adapters = [f"adapters.{kind}" for kind, lane in self.model.lanes.items() if lane.adapter]
         hands = [f"hands.{kind}" for kind in self.model.hands]
         known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters, *hands]
+        known += ["picture_tokenizer", "code_tables"] if self.model.picture_words else []
         for stage in self.stages:
             for learn in stage.learns:
                 if learn.part not in known:
