@@ -190,7 +190,8 @@ class Model:
             ConfigError, WeightsError: a generator cannot be had.
         """
         asked = Sample(parse_messages(_as_messages(messages)), root=root)
-        prompt = self.processor.prompt(asked.messages, root)
+        artist = self.engine.artist if making is not None and making.draw else None
+        prompt = artist.prompt(asked.messages, root) if artist else self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling, making=making)[0]
         maker = Maker(self.network, self.processor, making or Making())
         return Message("assistant", maker.parts(prompt, ids, asked))

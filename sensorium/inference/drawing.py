@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +42,12 @@ class Artist:
         self.opening = frames.opening
         """The token with which a picture begins."""
         self._blocked_V: Tensor | None = None
+        name = frames.shape.template
+        self._processor = engine.processor if name is None else engine.processor.with_template(name)
+
+    def prompt(self, messages: tuple[Message, ...], root: Path | None) -> Example:
+        """The prompt of a conversation that is to be answered with a picture."""
+        return self._processor.prompt(messages, root)
 
     def text_alone(self, logits_BV: Tensor) -> Tensor:
         """Scores without those of codes, which stand in pictures alone."""
@@ -129,7 +136,7 @@ class Artist:
         """Prompts, and what the scores behind each are multiplied by before they are added up."""
         if how.away == "pictures":
             pictures = how.guidance if how.picture_guidance is None else how.picture_guidance
-            found = [(prompt, how.guidance), (self._pictures_alone(prompt), pictures - how.guidance), (self._said(""), 1 - pictures)]
+            found = [(prompt, how.guidance), (self._pictures_alone(prompt), pictures - how.guidance), (self._nothing(), 1 - pictures)]
         else:
             away = self._padded(prompt) if how.away == "pads" else self._said(how.negative)
             found = [(prompt, how.guidance), (away, 1 - how.guidance)]
@@ -137,7 +144,12 @@ class Artist:
 
     def _said(self, text: str) -> Example:
         """A prompt of this text."""
-        return self._engine.processor.prompt((Message("user", (Part("text", text),)),))
+        return self._processor.prompt((Message("user", (Part("text", text),)),))
+
+    def _nothing(self) -> Example:
+        """The begin of a text alone."""
+        begin = self._engine.processor.tokenizer.bos_id
+        return Example([] if begin is None else [begin], [] if begin is None else [False], media_index=[] if begin is None else [0])
 
     def _padded(self, prompt: Example) -> Example:
         """Padding in place of all but the begin of the text and the opening of pictures."""

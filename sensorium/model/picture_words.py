@@ -22,6 +22,7 @@ from sensorium.core.parts import ResolutionConfig
 from sensorium.generators import PICTURE_TOKENIZERS
 from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
+from sensorium.text.chat import TemplateName
 
 AnyPictureTokenizer = Annotated[SerializeAsAny[PictureTokenizerConfig], kinds(PICTURE_TOKENIZERS, PictureTokenizerConfig)]
 AnyResolution = Annotated[SerializeAsAny[ResolutionConfig], kinds(RESOLUTIONS, ResolutionConfig)]
@@ -55,6 +56,8 @@ class PictureWordsConfig(Config):
     resolution: AnyResolution = FixedResolution(fit="crop")
     """How a picture becomes one that is tokenised: `fixed`, or `native` with patches of one code."""
     interpolation: str = "bicubic"
+    template: TemplateName | None = None
+    """The chat template of conversations that are answered with a picture that is asked for; None: the model's own."""
     drawing: Drawing = Drawing()
 
     @property

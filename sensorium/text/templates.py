@@ -13,7 +13,7 @@ TemplateName = Literal[
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
-    "emu3", "emu3_gen",
+    "emu3", "emu3_gen", "chameleon", "janus", "janus_draw",
 ]  # fmt: skip
 
 
@@ -58,6 +58,19 @@ _VICUNA = ChatTemplate(
 _MARKS = ("<im_start>", "<im_end>")
 _MARKED = _VICUNA.model_copy(
     update={"media_before": _MARKS[0], "media_after": _MARKS[1], "control": (EOS, *_MARKS)}
+)
+
+# DeepSeek's format as Janus has it (github.com/deepseek-ai/Janus, janus/models/processing_vlm.py, janus/utils/conversation.py).
+_JANUS = ChatTemplate(
+    before={"system": "", "user": "<|User|>: ", "assistant": "<|Assistant|>:"},
+    after={"system": "\n\n", "user": "\n\n", "assistant": "{eos}"},
+    answer_prefix=" ",
+    bos=True,
+    default_system="You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language.",
+    media_before="<begin_of_image>",
+    media_after="<end_of_image>\n",
+    control=("{eos}", "<begin_of_image>", "<end_of_image>"),
 )
 
 
@@ -213,6 +226,16 @@ TEMPLATES: dict[str, ChatTemplate] = {
         default_system="You are a helpful assistant.",
         control=("{eos}",),
     ),
+    # Chameleon's (github.com/facebookresearch/chameleon, chameleon/inference/vocab.py): a token ends a turn.
+    "chameleon": ChatTemplate(
+        before=dict.fromkeys(ROLES, ""),
+        after={"system": "\n", "user": "<reserved08706>", "assistant": "{eos}"},
+        bos=True,
+        control=("<reserved08706>", "{eos}"),
+    ),
+    "janus": _JANUS,
+    # Without a system message: what it draws behind (github.com/deepseek-ai/Janus, generation_inference.py).
+    "janus_draw": _JANUS.model_copy(update={"default_system": None}),
     # What Emu3-Gen draws behind: begin of text and the description, no more (the same file).
     "emu3_gen": ChatTemplate(
         before=dict.fromkeys(ROLES, ""),

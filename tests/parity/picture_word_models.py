@@ -61,6 +61,58 @@ def emu3_processor(tokenizer: Any, eyes: Any) -> Any:
     return Emu3Processor(eyes, tokenizer)
 
 
+def chameleon(folder: Path) -> tuple[Any, Tokenizer]:
+    from transformers import ChameleonConfig, ChameleonForConditionalGeneration
+
+    from sensorium.interop.families.chameleon import BEGIN, END, LETTERS
+
+    tokenizer, words = vocabulary((*BEGIN, *END, "<reserved08706>"), lambda code: f"IMGIMG{str(code).translate(LETTERS)}Z")
+    vq = VQ | {"num_embeddings": CODES, "latent_channels": 8, "channel_multiplier": [1, 1, 2], "resolution": 16}
+    config = ChameleonConfig(**TEXT, vocab_size=len(tokenizer), vq_config=vq, vocabulary_map=words)
+    return saved(ChameleonForConditionalGeneration(config), tokenizer, folder)
+
+
+def chameleon_eyes() -> Any:
+    from transformers.models.chameleon.image_processing_pil_chameleon import (
+        ChameleonImageProcessorPil,
+    )
+
+    return ChameleonImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+
+
+def chameleon_processor(tokenizer: Any, eyes: Any) -> Any:
+    from transformers import ChameleonProcessor
+
+    return ChameleonProcessor(eyes, tokenizer, image_seq_length=16)
+
+
+def janus(folder: Path) -> tuple[Any, Tokenizer]:
+    from transformers import JanusConfig, JanusForConditionalGeneration
+
+    from sensorium.interop.families.janus import BEGIN, END
+
+    tokenizer, words = vocabulary((*BEGIN, *END, "<image_placeholder>"), "unused{}".format)
+    vq = VQ | {"num_embeddings": CODES, "latent_channels": 8, "channel_multiplier": [1, 1, 2], "projection_dim": 32,
+               "image_token_embed_dim": 32}  # fmt: skip
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4,
+              "projection_dim": 32, "num_image_tokens": 16, "mlp_ratio": 2}  # fmt: skip
+    config = JanusConfig(vq_config=vq, vision_config=vision, text_config=TEXT | {"model_type": "llama", "vocab_size": len(tokenizer)},
+                         image_token_id=words["<image_placeholder>"], tie_word_embeddings=False)  # fmt: skip
+    return saved(JanusForConditionalGeneration(config), tokenizer, folder)
+
+
+def janus_eyes() -> Any:
+    from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+    return JanusImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.6, 0.5, 0.4])
+
+
+def janus_processor(tokenizer: Any, eyes: Any) -> Any:
+    from transformers import JanusProcessor
+
+    return JanusProcessor(eyes, tokenizer, num_image_tokens=16, use_default_system_prompt=True)
+
+
 def saved(model: Any, tokenizer: Tokenizer, folder: Path) -> tuple[Any, Tokenizer]:
     shaken(model)
     model.eval().save_pretrained(folder)
@@ -77,6 +129,13 @@ class Family:
     processor: Callable[[Any, Any], Any]
     marks: dict[str, str] = field(default_factory=dict[str, str])
     around: tuple[str, str] = ("", "")
+    """What its chat template writes around a question."""
+    sep: str = "<|im_end|>"
+    image: str = IMAGE
+    behind: str = ""
+    """Of a picture."""
+    begin: str | None = None
+    """Where the tokenizer begins texts, and not the processor."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -84,4 +143,10 @@ FAMILIES: dict[str, Family] = {
                    {"image_token": IMAGE, "boi_token": "<|image start|>", "eoi_token": "<|image end|>",
                     "image_wrapper_token": "<|image token|>", "eof_token": "<|extra_201|>"},
                    ("You are a helpful assistant. USER: ", ". ASSISTANT:")),
+    "chameleon": Family(chameleon, chameleon_eyes, chameleon_processor,
+                        {"image_token": IMAGE, "boi_token": "<racm3:break>", "eoi_token": "<eoss>"}, sep="<reserved08706>",
+                        begin="<|im_start|>"),
+    "janus": Family(janus, janus_eyes, janus_processor,
+                    {"image_token": "<image_placeholder>", "boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"},
+                    ("<|User|>: ", "\n\n<|Assistant|>:"), image="<image_placeholder>", behind="\n", begin="<|im_start|>"),
 }  # fmt: skip

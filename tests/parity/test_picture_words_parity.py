@@ -17,6 +17,7 @@ from test_matrix_function import LENGTH, SHOWS
 
 from sensorium.api import Model
 from sensorium.core.batch import Example
+from sensorium.core.errors import WeightsError
 from sensorium.core.hands import Drawing, Making
 from sensorium.core.picture_words import CODES
 from sensorium.core.sample import Message, Part
@@ -45,10 +46,6 @@ class Whole:
     def family(self) -> Family:
         return FAMILIES[self.name]
 
-    @property
-    def image_id(self) -> int:
-        return self.ours.tokenizer.special_id(IMAGE)
-
 
 def pictures(prompt: Prompt) -> list[Any]:
     return [picture(part) for part in prompt if not isinstance(part, str)]
@@ -56,7 +53,7 @@ def pictures(prompt: Prompt) -> list[Any]:
 
 def spans(processor: Processor, example: Example) -> list[int]:
     """The places of codes, and those of the tokens that close their rows."""
-    places = example.slots.get(CODES, [])
+    places = [*example.slots.get(CODES, []), *example.slots.get("image", [])]
     row_end = processor.frames.shape.row_end if processor.frames else None
     closing = processor.tokenizer.special_id(row_end) if row_end else -1
     return [*places, *(i for i, token in enumerate(example.input_ids) if token == closing)]
@@ -66,7 +63,13 @@ def given(processor: Processor, prompt: Prompt, example: Example, theirs: Any, e
     """Ids with the reference's image token where codes and ends of rows go; or the words themselves that the reference has
     for each of several pictures. Together it pads them to the largest, so that Emu3's codes are others at the borders."""
     ids_1T = torch.tensor([example.input_ids])
-    seen = [dict(eyes([one], return_tensors="pt")) for one in pictures(prompt)]
+    if "image" in example.media:
+        # Theirs are padded with another colour: those that ours sees.
+        encoder: Any = processor.config.lane("image").encoder.build()
+        ids_1T[0, spans(processor, example)] = theirs.config.image_token_id
+        return {"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T),
+                "pixel_values": encoder.normalise(example.media["image"].pixels_NCHW)}  # fmt: skip
+    seen = [dict(eyes([one], return_tensors="pt")) for one in pictures(prompt)] if example.media else []
     places = sorted(spans(processor, example))
     given = {"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T)}
     if len(seen) == 1:
@@ -112,6 +115,8 @@ def test_logits(whole: Whole, record: Callable[..., None]) -> None:
 @torch.no_grad()
 def test_words_of_pictures(whole: Whole) -> None:
     """The ids that the model reads are those of the reference, and not the same for every picture."""
+    if not whole.ours.processor.config.picture_words.shared:  # pyright: ignore[reportOptionalMemberAccess]
+        pytest.skip("pictures are read by an encoder")
     for title in ("start", "middle"):
         case = whole.cases[title]
         read = whole.ours.network.read(collate([[case.example]], 0)).input_ids_BT[0]
@@ -128,7 +133,7 @@ def test_greedy_text(whole: Whole, record: Callable[..., None]) -> None:
     frames = engine.processor.frames
     assert frames is not None
     engine.processor.stop_ids = set()
-    never = [*frames.words, frames.opening]
+    never = [*frames.words, frames.opening] if frames.shape.shared else [frames.opening]
     block(engine, frames.opening)
     cases = list(whole.cases.values())
     together = engine.generate([case.example for case in cases], max_tokens=LENGTH)
@@ -150,12 +155,16 @@ def block(engine: Engine, token: int) -> None:
 
 def theirs_tokenizer(whole: Whole) -> Any:
     from tokenizers import Tokenizer as RustTokenizer
+    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     rust = RustTokenizer.from_str(whole.ours.tokenizer.rust.to_str())
     rust.encode_special_tokens = False
+    begin = whole.family.begin
+    if begin:
+        rust.post_processor = TemplateProcessing(single=f"{begin} $A", special_tokens=[(begin, whole.ours.tokenizer.special_id(begin))])
     return PreTrainedTokenizerFast(tokenizer_object=rust, pad_token="<|endoftext|>", bos_token="<|im_start|>",
-                                   sep_token="<|im_end|>", extra_special_tokens=whole.family.marks)  # fmt: skip
+                                   sep_token=whole.family.sep, extra_special_tokens=whole.family.marks)  # fmt: skip
 
 
 def test_prompts_and_pixels(whole: Whole, record: Callable[..., None]) -> None:
@@ -166,14 +175,22 @@ def test_prompts_and_pixels(whole: Whole, record: Callable[..., None]) -> None:
     front, back = whole.family.around
     for size in ((40, 40), (5, 6), (200, 4), (4, 200), (61, 100)):
         example = processor.encode(talk([size, "what?"]), answer_next=True)
-        asked = reference(images=[picture(size)], text=[f"{front}{IMAGE}what?{back}"], return_tensors="pt")
+        text = f"{front}{whole.family.image}{whole.family.behind}what?{back}"
+        asked = reference(images=[picture(size)], text=[text], return_tensors="pt")
         ids = torch.tensor(example.input_ids)
-        ids[spans(processor, example)] = whole.image_id
-        assert ids.tolist() == asked["input_ids"][0].tolist()
+        ids[spans(processor, example)] = whole.ours.tokenizer.special_id(whole.family.image)
+        assert ids.tolist() == torch.as_tensor(asked["input_ids"])[0].tolist()
+        record(whole.name, "ids", "placeholders")
+        if "image" in example.media:
+            encoder: Any = processor.config.lane("image").encoder.build()
+            if size[0] == size[1]:
+                record(whole.name, "pixels", ours=encoder.normalise(example.media["image"].pixels_NCHW),
+                       theirs=torch.as_tensor(asked["pixel_values"]).float())  # fmt: skip
+            continue
         tokenizer: Any = whole.ours.network.picture_tokenizer
         plan = example.media[CODES].plans[0]
         pixels = as_picture(example.media[CODES].pixels_NCHW, plan)
-        record(whole.name, "pixels", "ids", "placeholders", ours=tokenizer.to_values(pixels),
+        record(whole.name, "pixels", ours=tokenizer.to_values(pixels),
                theirs=torch.as_tensor(asked["pixel_values"])[..., : pixels.shape[-2], : pixels.shape[-1]].float())  # fmt: skip
 
 
@@ -244,3 +261,60 @@ def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float) -> N
     if guidance > 1:
         alone = ours.engine.generate([prompt], max_tokens=len(frame), making=Making(draw=True, drawing=GREEDY, size=(16, 24)))[0]
         assert said != alone, "guidance changed nothing"
+
+
+@torch.no_grad()
+def test_janus_draws_what_the_reference_draws(whole: Whole) -> None:
+    """Codes and pixels, greedily and by chance with one seed, led away from padding; without guidance the reference fails."""
+    if whole.name != "janus":
+        pytest.skip("Janus'")
+    ours = whole.ours
+    prompt = ours.engine.artist.prompt(ask("a cat"), None)  # pyright: ignore[reportOptionalMemberAccess]
+    boi = ours.tokenizer.special_id("<begin_of_image>")
+    theirs = whole.theirs
+    theirs.generation_config.generation_kwargs = {"boi_token_id": boi}
+    theirs.generation_config.update(pad_token_id=0, bos_token_id=1, eos_token_id=None)
+    seen: set[tuple[int, ...]] = set()
+    for temperature in (0.0, 1.0):
+        torch.manual_seed(11)
+        more = {"do_sample": True, "temperature": 1.0} if temperature else {"do_sample": False}
+        codes = theirs.generate(torch.tensor([[*prompt.input_ids, boi]]), attention_mask=torch.ones(1, len(prompt) + 1),
+                                generation_mode="image", guidance_scale=5.0, **more)  # fmt: skip
+        how = Drawing(guidance=5.0, away="pads", temperature=temperature)
+        making = Making(draw=True, drawing=how, seed=11)
+        said = ours.engine.generate([prompt], max_tokens=18, making=making)[0]
+        assert [i - ours.network.config.backbone.vocab_size for i in said[1:-1]] == codes[0].tolist()
+        values = theirs.decode_image_tokens(codes)
+        expected = ((values[0] + 1) * 127.5).round().clamp(0, 255).int().numpy()
+        answer = ours.answer([{"role": "user", "content": "a cat"}], max_tokens=18, making=making)
+        assert np.array_equal(np.asarray(answer.content[0].value, dtype=int), expected)
+        seen.add(tuple(said))
+    assert len(seen) == 2
+
+
+@torch.no_grad()
+def test_chameleon_draws_by_three_prompts(whole: Whole) -> None:
+    """Against the reference's own layers: text and pictures, pictures alone, and nothing, as its authors' code adds them up."""
+    if whole.name != "chameleon":
+        pytest.skip("Chameleon's")
+    ours, theirs = whole.ours, whole.theirs
+    content = [{"type": "image", "image": picture((20, 16))}, {"type": "text", "text": "more"}]
+    prompt = ours.processor.encode(talk([(20, 16), "more"]), answer_next=True)
+    frames = ours.processor.frames
+    assert frames is not None
+    read = ours.network.read(collate([[prompt]], 0)).input_ids_BT[0].tolist()
+    boi, eoi = (ours.tokenizer.special_id(token) for token in ("<racm3:break>", "<eoss>"))
+    kept = [1, boi, eoi, *frames.words]
+    streams = [[*read, boi], [*(i for i in read if i in kept), boi], [1, boi]]
+    drawn: list[int] = []
+    for _ in range(frames.grid.tokens):
+        full, pictures_alone, nothing = (
+            theirs.lm_head(theirs.model(torch.tensor([[*one, *drawn]])).last_hidden_state[0, -1]) for one in streams
+        )
+        scores = nothing + 1.2 * (pictures_alone - nothing) + 3.0 * (full - pictures_alone)
+        drawn.append(frames.words[int(scores[frames.words].argmax())])
+    how = Drawing(guidance=3.0, picture_guidance=1.2, away="pictures", temperature=0.0)
+    said = ours.engine.generate([prompt], max_tokens=18, making=Making(draw=True, drawing=how))[0]
+    assert said == [boi, *drawn, eoi]
+    with pytest.raises(WeightsError, match="no decoder"):
+        ours.answer([{"role": "user", "content": content}], max_tokens=18, making=Making(draw=True, drawing=how))

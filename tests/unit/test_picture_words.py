@@ -57,7 +57,7 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def picture(shade: int = 90) -> Image.Image:
     image = Image.linear_gradient("L").resize((40, 30)).convert("RGB")
-    return image.point(lambda value: (value + shade) % 256)
+    return image.rotate(shade)
 
 
 def sample(role: str = "assistant") -> Sample:

@@ -42,6 +42,7 @@ class Emu3:
                 row_end=ROW_END,
                 end=END,
                 resolution=NativeResolution(patch_px=tokenizer.stride, merge=1, min_pixels=512**2, max_pixels=1024**2),
+                template="emu3_gen",
                 drawing=DRAWING,
             ),
             template="emu3",
