@@ -12,7 +12,7 @@ from sensorium.cli.watching import Watch
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, GenerationError
 from sensorium.core.hands import Made, Making
-from sensorium.core.sample import LOCATED_KINDS, MISSING, Message, Part
+from sensorium.core.sample import MISSING, Message, Part
 
 if TYPE_CHECKING:
     from sensorium.cli.answering import AnswerOptions
@@ -130,15 +130,9 @@ WRITERS = {"image": _picture, "audio": _sound, "video": _video}
 
 def _draw(parts: list[Part], picture: Path, target: Path) -> None:
     """The picture with the boxes, points and masks that are said of it, if any are."""
-    from sensorium.core.boxes import read_boxes, read_points
-    from sensorium.core.masks import read_mask
-    from sensorium.media.drawing import Mark, draw_marks
+    from sensorium.media.drawing import draw_marks, marks_of
     from sensorium.media.image import load_image
 
-    marks: list[Mark] = []
-    for part in (part for part in parts if part.type in LOCATED_KINDS):
-        places = [read_mask({key: part.value[key] for key in ("size", "counts")}, "mask")] if part.type == "mask" else (
-            read_boxes(part.value["places"], "boxes") if part.type == "boxes" else read_points(part.value["places"], part.type))  # fmt: skip
-        marks += [Mark(place, part.value.get("phrase")) for place in places]
+    marks = marks_of(parts)
     if marks:
         draw_marks(load_image(picture), marks).to_pil().save(target / "drawn.png")
