@@ -198,3 +198,23 @@ def test_an_answer_is_spoken_where_it_is_asked_for(model: Model, painter: Painte
     # Whoever has no voice of their own speaks with eSpeak NG's.
     monkeypatch.setitem(model.network.config.hands, "audio", model.network.config.hands["mask"])
     assert answered(model, monkeypatch, "A red ball.", speak=True)[-1].value.array.size > direct.array.size
+
+
+def test_a_mask_of_a_tiled_picture_is_of_the_whole_picture(model: Model) -> None:
+    def row(size: list[int]) -> Sample:
+        return parse_sample({"messages": [
+            {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (90, 40))}, {"type": "text", "text": "The lawn?"}]},
+            {"role": "assistant", "content": [{"type": "mask", "mask": {"size": size, "counts": [0, size[0] * size[1]]}}]}]})  # fmt: skip
+
+    example = model.processor.encode(row([40, 90]))
+    assert example.media["image"].plans[0].images > 1
+    (wanted,) = example.wanted
+    assert (wanted.medium.size, wanted.count) == ((40, 90), 2)
+    with pytest.raises(DataError, match="a mask of 45x40 pixels for a picture of 90x40"):
+        model.processor.encode(row([40, 45]))
+
+
+def test_an_answer_longer_than_the_context_is_refused(model: Model) -> None:
+    longest = model.network.config.longest_row
+    with pytest.raises(DataError, match=rf"and {longest} to answer; expected at most {longest} together.*lower max_tokens"):
+        model.answer("draw", max_tokens=longest)
