@@ -66,34 +66,33 @@ class Artist:
         return [i for i in said if not self._frames.is_code(i)]
 
     def whole(self, ids: list[int]) -> list[int]:
-        """An answer that was cut, up to the picture that the cut goes through."""
+        """An answer that was cut, up to the opening of the picture that the cut goes through."""
         stops = [one.stop for one in self._frames.written(ids)]
         behind = stops[-1] if stops else 0
-        return ids[: ids.index(self.opening, behind)] if self.opening in ids[behind:] else ids
+        return ids[: ids.index(self.opening, behind) + 1] if self.opening in ids[behind:] else ids
 
     def finish(self, prompt: Example, said: list[int], max_tokens: int, sampling: Sampling, making: Making) -> list[int]:
         """The answer that goes on behind `said`: pictures where it opens one, and text.
 
-        A picture for which no room is left ends the answer in front of it.
+        A picture for which no room is left, or that is stopped, ends the answer: of it there is its opening alone.
 
         Raises:
             ConfigError: a size that the model does not draw.
             DataError: there is no room for the picture that is asked for (`making.draw`).
-            CancelledError: somebody asked to stop.
         """
-        number = 0
-        asked = making.draw
-        while asked or said[-1:] == [self.opening]:
-            said = said if asked else said[:-1]
-            frame = self._frames.sized(making.size)
-            if len(said) + len(frame) > max_tokens or self._engine.model.config.longest_row < len(prompt) + len(said) + len(frame):
-                if asked:
-                    raise self._no_room(prompt, frame, max_tokens)
+        frame, number = self._frames.sized(making.size), 0
+        room = min(max_tokens, self._engine.model.config.longest_row - len(prompt))
+        if making.draw and room < len(frame):
+            raise self._no_room(prompt, frame, max_tokens)
+        said = [self.opening] if making.draw else said
+        while said[-1:] == [self.opening] and len(said) - 1 + len(frame) <= room:
+            try:
+                # Two pictures of one answer are two draws.
+                drawn = self.draw(extended(prompt, said[:-1]), frame, replace(making, seed=making.seed + number))
+            except CancelledError:
                 return said
-            # Two pictures of one answer are two draws.
-            said = said + self.draw(extended(prompt, said), frame, replace(making, seed=making.seed + number))
-            asked, number = False, number + 1
-            left = min(max_tokens, self._engine.model.config.longest_row - len(prompt)) - len(said)
+            said, number = said[:-1] + drawn, number + 1
+            left = room - len(said)
             if left > 0:
                 said = said + self._engine.write([extended(prompt, said)], left, sampling)[0]
         return said

@@ -23,7 +23,7 @@ from sensorium.processing.pictures import Pictures
 from sensorium.processing.places import place_pieces
 from sensorium.processing.question import read_question
 from sensorium.processing.sample_media import Inputs, SampleMedia, prepared
-from sensorium.processing.signals import is_made, media_seen, signal_ids, wanted_of
+from sensorium.processing.signals import is_made, made_ids, media_seen, signal_ids, wanted_of
 from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
@@ -60,7 +60,7 @@ class Processor:
         """How pictures are written as tokens, where the model does that."""
         if config.picture_words is not None:
             self.frames = WordFrames(config.picture_words, tokenizer, config.backbone.vocab_size, limits or ImageLimits())
-        self.makes: frozenset[str] = frozenset(self.signals) | ({"image"} if self.frames else frozenset[str]())
+        self.makes: frozenset[str] = frozenset(config.hands) | ({"image"} if self.frames else frozenset[str]())
         """Kinds of media that an answer may hold."""
         self._mrope: bool = config.backbone.mrope
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
@@ -177,6 +177,12 @@ class Processor:
             begin = []
         text, learn = "", False
         for piece in self._with_places(pieces, draft, media):
+            words = self._as_words(piece)
+            if piece.kind == "made" and isinstance(piece.value, Part) and piece.value.type not in self.signals and not words:
+                # A voice says what is written there already; a mask of a box takes no token.
+                if piece.value.type == "mask":
+                    draft.wanted.append(self._wanted(piece.value, draft, media, 0))
+                continue
             if begin and piece.kind != "media":
                 draft.put(begin, learn=False)
                 begin = []
@@ -191,12 +197,12 @@ class Processor:
             if text:
                 draft.put(self._ids(text), learn)
                 text = ""
-            words = self._reads_words if piece.kind == "media" else piece.kind == "made" and self.frames is not None
-            if words and isinstance(piece.value, Part) and piece.value.type == "image":
+            if words:
                 self._put_words(draft, piece, media)
             elif piece.kind == "made" and isinstance(piece.value, Part):
-                draft.wanted.append(self._wanted(piece.value, draft, media))
-                draft.put(list(self.signals[piece.value.type]), piece.learn)
+                ids = made_ids(piece.value, media.sample, self.config.hands[piece.value.type], self.tokenizer)
+                draft.wanted.append(self._wanted(piece.value, draft, media, len(ids)))
+                draft.put(ids, piece.learn)
             elif isinstance(piece.value, Part):
                 if len(draft.spans) == len(media.made):
                     media.made.append(self._inputs(piece.value, media))
@@ -207,9 +213,9 @@ class Processor:
             draft.put(self._ids(text), learn)
         draft.put(begin, learn=False)
 
-    def _wanted(self, part: Part, draft: Draft, media: SampleMedia) -> Wanted:
+    def _wanted(self, part: Part, draft: Draft, media: SampleMedia, count: int) -> Wanted:
         """What is known of a medium in an answer; a mask is read where pixels are, too."""
-        wanted = wanted_of(part, media.sample.messages, len(draft.ids), media.sample)
+        wanted = wanted_of(part, media.sample, (len(draft.ids), count))
         if part.type != "mask" or not media.decoded:
             return wanted
         seen = media.seen(len(draft.spans))
@@ -245,6 +251,11 @@ class Processor:
     def _reads_words(self) -> bool:
         """Whether pictures in front of an answer are tokens, too."""
         return self.frames is not None and self.frames.shape.shared
+
+    def _as_words(self, piece: Piece) -> bool:
+        """Whether it is a picture that becomes tokens."""
+        here = self._reads_words if piece.kind == "media" else piece.kind == "made" and self.frames is not None
+        return here and isinstance(piece.value, Part) and piece.value.type == "image"
 
     def prompt(self, messages: tuple[Message, ...], root: Path | None = None) -> Example:
         """The Example of a conversation that the model is to continue."""

@@ -2,45 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from sensorium.core.config import Config
 from sensorium.core.sample import ROLES
+from sensorium.text.picture_templates import PICTURE_TEMPLATES
+from sensorium.text.template import EOS, ChatTemplate, TemplateName
 
-EOS = "{eos}"
-TemplateName = Literal[
-    "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
-    "openflamingo", "caption", "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
-    "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
-    "emu3", "emu3_gen", "chameleon", "janus", "janus_draw",
-]  # fmt: skip
-
-
-class ChatTemplate(Config):
-    """Strings around each turn; `{special}` pieces are listed in `control`."""
-
-    before: dict[str, str]
-    after: dict[str, str]
-    bos: bool = False
-    bos_behind: bool = False
-    """The begin of text stands behind the media at the front, not before them."""
-    default_system: str | None = None
-    media_before: str = ""
-    """In front of each medium; `{n}` is its number in the conversation, from 1."""
-    media_after: str = ""
-    chunk_end: str = ""
-    """Closes what is written about a medium, in front of the next one. What an answer says before
-    the first medium is not learned then."""
-    answer_prefix: str = ""
-    """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
-    media_first: bool = False
-    """Media of a message stand in front of all else, what the template writes before it included."""
-    user_text: bool = True
-    """False: of what a user says, only the media are written."""
-    control: tuple[str, ...] = ()
-    """Control tokens that may occur in the strings above; `{eos}` is the tokenizer's own."""
-
+__all__ = ["EOS", "TEMPLATES", "ChatTemplate", "TemplateName"]
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
 _CHATML_AFTER = dict.fromkeys(ROLES, "<|im_end|>\n")
@@ -58,19 +24,6 @@ _VICUNA = ChatTemplate(
 _MARKS = ("<im_start>", "<im_end>")
 _MARKED = _VICUNA.model_copy(
     update={"media_before": _MARKS[0], "media_after": _MARKS[1], "control": (EOS, *_MARKS)}
-)
-
-# DeepSeek's format as Janus has it (github.com/deepseek-ai/Janus, janus/models/processing_vlm.py, janus/utils/conversation.py).
-_JANUS = ChatTemplate(
-    before={"system": "", "user": "<|User|>: ", "assistant": "<|Assistant|>:"},
-    after={"system": "\n\n", "user": "\n\n", "assistant": "{eos}"},
-    answer_prefix=" ",
-    bos=True,
-    default_system="You are a helpful language and vision assistant. You are able to understand the visual content that the user "
-    "provides, and assist the user with a variety of tasks using natural language.",
-    media_before="<begin_of_image>",
-    media_after="<end_of_image>\n",
-    control=("{eos}", "<begin_of_image>", "<end_of_image>"),
 )
 
 
@@ -218,31 +171,6 @@ TEMPLATES: dict[str, ChatTemplate] = {
         media_first=True,
         control=("{eos}",),
     ),
-    # Emu3-Chat's (github.com/baaivision/Emu3, emu3/mllm/processing_emu3.py); of further turns nothing is known.
-    "emu3": ChatTemplate(
-        before={"system": "", "user": "USER: ", "assistant": " ASSISTANT:"},
-        after={"system": " ", "user": ".", "assistant": "{eos}"},
-        bos=True,
-        default_system="You are a helpful assistant.",
-        control=("{eos}",),
-    ),
-    # Chameleon's (github.com/facebookresearch/chameleon, chameleon/inference/vocab.py): a token ends a turn.
-    "chameleon": ChatTemplate(
-        before=dict.fromkeys(ROLES, ""),
-        after={"system": "\n", "user": "<reserved08706>", "assistant": "{eos}"},
-        bos=True,
-        control=("<reserved08706>", "{eos}"),
-    ),
-    "janus": _JANUS,
-    # Without a system message: what it draws behind (github.com/deepseek-ai/Janus, generation_inference.py).
-    "janus_draw": _JANUS.model_copy(update={"default_system": None}),
-    # What Emu3-Gen draws behind: begin of text and the description, no more (the same file).
-    "emu3_gen": ChatTemplate(
-        before=dict.fromkeys(ROLES, ""),
-        after={"system": "", "user": "", "assistant": "{eos}"},
-        bos=True,
-        control=("{eos}",),
-    ),
     # One question about one picture in front of it, as BLIP-2 is asked
     # (github.com/salesforce/LAVIS, vqav2_zeroshot_opt_eval.yaml).
     "question": ChatTemplate(
@@ -331,3 +259,4 @@ TEMPLATES: dict[str, ChatTemplate] = {
 # (github.com/salesforce/LAVIS, blip2_opt.py, blip2_vicuna_instruct.py).
 TEMPLATES["caption_behind"] = TEMPLATES["caption_line"].model_copy(update={"bos_behind": True})
 TEMPLATES["bare"] = TEMPLATES["document"].model_copy(update={"bos_behind": True})
+TEMPLATES |= PICTURE_TEMPLATES

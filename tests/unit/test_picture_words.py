@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError, DataError
-from sensorium.core.hands import CancelledError, Drawing, Making
+from sensorium.core.hands import Drawing, Making
 from sensorium.core.picture_words import CODES, as_ranges, code_words
 from sensorium.core.responder import Request
 from sensorium.core.sample import Sample, parse_messages, parse_sample
@@ -142,8 +142,9 @@ def test_a_picture_without_room(model: Model) -> None:
         model.answer(ASK, max_tokens=len(frame) - 1, making=Making(draw=True))
     with pytest.raises(DataError, match="at most 256 together"):
         model.answer([{"role": "user", "content": "x" * 240}], max_tokens=len(frame), making=Making(draw=True))
-    with pytest.raises(CancelledError, match="after 1 of"):
-        model.answer(ASK, max_tokens=len(frame), making=Making(draw=True, cancelled=lambda: True))
+    (stopped,) = model.answer(ASK, max_tokens=len(frame), making=Making(draw=True, cancelled=lambda: True)).content
+    assert (stopped.type, stopped.value["kind"]) == ("missing", "image")
+    assert "stopped" in stopped.value["error"]
 
 
 def test_a_model_that_opens_a_picture_itself(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +165,9 @@ def test_a_model_that_opens_a_picture_itself(model: Model, monkeypatch: pytest.M
     assert [part.type for part in answer.content] == ["text", "image", "text"]
     assert answer.content[2].value == "kk"
     said = iter([letter, artist.opening, letter])
-    assert [part.value for part in model.answer(ASK, max_tokens=len(frame)).content] == ["k"]
+    text, missing = model.answer(ASK, max_tokens=len(frame)).content
+    assert text.value == "k"
+    assert "had no room" in missing.value["error"]
     # A responder's answers are text beside the parts, and a shorter limit beside a longer one cuts no picture.
     said = iter([letter, artist.opening, *[letter] * 99])
     requests = [Request("a", parse_messages(ASK), max_tokens=len(frame) + 2)]
@@ -172,7 +175,7 @@ def test_a_model_that_opens_a_picture_itself(model: Model, monkeypatch: pytest.M
     assert (got.text, [part.type for part in got.parts]) == ("kk", ["text", "image", "text"])
     ids = [letter, *[i if i is not None else model.processor.frames.words[0] for i in frame.tokens]]  # pyright: ignore[reportOptionalMemberAccess]
     assert artist.whole(ids) == ids
-    assert artist.whole(ids[:-1]) == [letter]
+    assert artist.whole(ids[:-1]) == [letter, artist.opening]
 
 
 def test_saved_and_loaded(model: Model, tmp_path: Path) -> None:
