@@ -61,6 +61,10 @@ RECIPES = NameTable(
         "cogvlm-224": "sensorium.recipes.cogvlm:cogvlm_224",
         "cogvlm": "sensorium.recipes.cogvlm:cogvlm",
         "cogagent": "sensorium.recipes.cogagent:cogagent",
+        "chameleon": "sensorium.recipes.chameleon:chameleon",
+        "emu3": "sensorium.recipes.emu3:emu3",
+        "janus": "sensorium.recipes.janus:janus",
+        "janus-pro": "sensorium.recipes.janus:janus_pro",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -104,5 +108,8 @@ TINY_FORMS = NameTable(
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
         "cogvlm": "sensorium.recipes.cogvlm:tiny",
         "cogagent": "sensorium.recipes.cogagent:tiny",
+        "chameleon": "sensorium.recipes.chameleon:tiny",
+        "emu3": "sensorium.recipes.emu3:tiny",
+        "janus": "sensorium.recipes.janus:tiny",
     },
 )
