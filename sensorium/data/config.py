@@ -169,6 +169,7 @@ SOURCES = NameTable(
         "experts": "sensorium.data.told:ExpertSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
+        "sought": "sensorium.data.sought:SoughtSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]
