@@ -169,6 +169,8 @@ SOURCES = NameTable(
         "experts": "sensorium.data.told:ExpertSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
+        "drawn_scenes": "sensorium.data.drawn:DrawnScenesSource",
+        "drawn_book": "sensorium.data.drawn:DrawnBookSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

@@ -93,8 +93,12 @@ class Engine:
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                parts = self.maker.parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
+                parts = self.maker.with_seed(request.seed).parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
                 yield Answer(request.id, self.text(kept), len(kept), parts)
+
+    def redraw(self, pictures: Sequence[Any]) -> list[Any] | None:
+        """See `core.responder.Redraws`."""
+        return self.maker.redraw(pictures)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text."""

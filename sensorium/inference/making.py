@@ -27,6 +27,7 @@ from sensorium.processing.masks import mask_part
 from sensorium.processing.processor import Processor
 from sensorium.processing.signals import media_seen
 from sensorium.processing.spoken import spoken_parts
+from sensorium.processing.wanted_pictures import square_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,18 @@ class Maker:
             made += generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
         return made
 
+    def with_seed(self, more: int) -> Maker:
+        """One whose media are drawn by another seed, so much larger."""
+        return replace(self, making=replace(self.making, seed=self.making.seed + more)) if more else self
+
+    def redraw(self, pictures: Sequence[Any]) -> list[Image.Image] | None:
+        """Pictures through what it draws with and back; None: it does not draw, or by nothing that could."""
+        generator: Any = self.model.generators.on("image", self.model.device) if "image" in self.model.config.hands else None
+        if not hasattr(generator, "redraw"):
+            return None
+        side = generator.tokenizer.size_px
+        made = [generator.redraw(square_pixels(picture, side)[None].to(self.model.device))[0] for picture in pictures]
+        return [Image.fromarray(pixels_CHW.permute(1, 2, 0).cpu().numpy().copy()) for pixels_CHW in made]
 
     def _negative(self, kind: MadeKind) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""

@@ -15,6 +15,8 @@ OBJECTIVES = NameTable(
         "matching": "sensorium.training.objectives.matching:MatchingConfig",
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
+        "picture_codes": "sensorium.training.objectives.picture_codes:PictureCodesConfig",
+        "draw": "sensorium.training.objectives.draw:DrawConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
