@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from sensorium.core.atomic import write_json
 from sensorium.core.errors import ConfigError, GenerationError
-from sensorium.core.hands import CancelledError, ConditionShape, GeneratorConfig, Made, MadeKind, Making
+from sensorium.core.hands import (
+    CancelledError,
+    ConditionShape,
+    GeneratorConfig,
+    Made,
+    MadeKind,
+    Making,
+)
 from sensorium.generators.painter import Painter, PainterShape, Strokes
 from sensorium.generators.vq import VqConfig, VqTokenizer
 from sensorium.nn.pretrained import load_exact, read_file
