@@ -20,6 +20,7 @@ from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
 from sensorium.inference.making import Maker
+from sensorium.inference.redrawing import redrawn
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -94,11 +95,11 @@ class Engine:
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
                 parts = self.maker.with_seed(request.seed).parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
-                yield Answer(request.id, self.text(kept), len(kept), parts)
+                yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
 
     def redraw(self, pictures: Sequence[Any]) -> list[Any] | None:
         """See `core.responder.Redraws`."""
-        return self.maker.redraw(pictures)
+        return redrawn(self.model, pictures)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text."""

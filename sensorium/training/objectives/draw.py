@@ -106,7 +106,7 @@ class Draw:
 def _at_signals(model: MultimodalModel, hidden_BTD: Tensor, one: Wanted) -> Tensor:
     """What the output projector reads of one picture, (K, D)."""
     hand = model.config.hands["image"]
-    start = one.start - int(hand.projector.reads_before)
+    start = one.start - int(hand.reader.reads_before)
     return hidden_BTD[one.row, start : start + len(hand.signals)]
 
 
