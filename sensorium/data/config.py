@@ -170,6 +170,8 @@ SOURCES = NameTable(
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
         "sought": "sensorium.data.sought:SoughtSource",
+        "drawn_scenes": "sensorium.data.drawn:DrawnScenesSource",
+        "drawn_book": "sensorium.data.drawn:DrawnBookSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

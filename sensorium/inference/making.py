@@ -122,6 +122,10 @@ class Maker:
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return tuple(parts) or (Part("text", ""),)
 
+    def with_seed(self, more: int) -> Maker:
+        """One whose media are drawn by another seed, so much larger."""
+        return replace(self, making=replace(self.making, seed=self.making.seed + more)) if more else self
+
     def _is_told(self, kind: str) -> bool:
         return self.processor.config.hands[kind].told
 
