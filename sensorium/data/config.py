@@ -169,6 +169,7 @@ SOURCES = NameTable(
         "experts": "sensorium.data.told:ExpertSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
+        "requests": "sensorium.data.requests:RequestsSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

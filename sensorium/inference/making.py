@@ -98,21 +98,24 @@ class Maker:
         hidden_BTD = self.model(batch).hidden_BTD
         made: list[Made] = []
         for number, found in enumerate(wanted):
-            condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(prompt) + found.start)])
-            # Two pictures of one answer are two draws.
-            making = replace(self.making, seed=self.making.seed + number)
+            place = (0, len(prompt) + found.start)
+            way = self.model.chosen(found.kind, hidden_BTD, place)
+            condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
+            # Two pictures of one answer are two draws, and none is found twice.
+            shown = tuple(one.source for one in made if one.source is not None)
+            making = replace(self.making, seed=self.making.seed + number, without=(*self.making.without, *shown))
             if found.kind == "mask":
                 making = replace(making, pictures=(self._last_picture(asked),))
-            generator = self.model.generators.on(found.kind, self.model.device)
-            made += generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
+            generator = self.model.generators.on(way, self.model.device)
+            made += generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)
         return made
 
 
-    def _negative(self, kind: MadeKind) -> torch.Tensor | None:
+    def _negative(self, way: str) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""
-        if not self.model.config.hands[kind].projector.has_negative:
+        if not self.model.config.ways[way].projector.has_negative:
             return None
-        return cast(Any, self.model.hands[kind]).negative(1)
+        return cast(Any, self.model.hands[way]).negative(1)
 
     def _last_picture(self, asked: Sample) -> np.ndarray[Any, Any]:
         """Of what the model looks at, (H, W, 3).
