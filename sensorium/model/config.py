@@ -223,7 +223,7 @@ class ModelConfig(Config):
         found: dict[str, Way] = {}
         for kind, hand in self.hands.items():
             for name, way in ((kind, hand), (of_other(kind), hand.other)):
-                if way is not None:
+                if way is not None and way.projector is not None:
                     found[name] = Way(kind, hand.signals, way.projector, way.generator)
         return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import SerializeAsAny, model_validator
 from torch import nn
 
 from sensorium.core.config import Config, kinds
@@ -18,12 +18,12 @@ from sensorium.model.choice import ChoiceConfig
 from sensorium.output_projectors import OUTPUT_PROJECTORS
 
 AnyGenerator = Annotated[SerializeAsAny[GeneratorConfig], kinds(GENERATORS, GeneratorConfig)]
-AnyOutputProjector = Annotated[SerializeAsAny[OutputProjectorConfig], kinds(OUTPUT_PROJECTORS, OutputProjectorConfig)]
+AnyOutputProjector = Annotated[SerializeAsAny[OutputProjectorConfig] | None, kinds(OUTPUT_PROJECTORS, OutputProjectorConfig)]
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to make a kind of medium."""
+    """One way to make a kind of medium of signal tokens."""
 
     kind: MadeKind
     signals: tuple[str, ...]
@@ -39,34 +39,53 @@ class Way:
         return self.projector.build(d_model, len(self.signals), self.generator.condition)
 
 
-class WayConfig(Config):
-    """What reads the states of signal tokens, and what makes a medium of it."""
+class OtherConfig(Config):
+    """What else reads the states of a hand's signal tokens, and what makes a medium of it."""
 
-    projector: AnyOutputProjector
+    projector: Annotated[SerializeAsAny[OutputProjectorConfig], kinds(OUTPUT_PROJECTORS, OutputProjectorConfig)]
     generator: AnyGenerator
 
 
-class HandConfig(WayConfig):
-    """Signal tokens -> output projector -> generator."""
+class HandConfig(Config):
+    """Signal tokens -> output projector -> generator, or words -> a generator that is told by text."""
 
-    signals: tuple[str, ...] = Field(min_length=1)
+    signals: tuple[str, ...] = ()
     """Control tokens that the LLM writes where a medium is to stand, in this order; they are among the backbone's
-    `added_tokens`, or in its tokenizer already."""
-    other: WayConfig | None = None
+    `added_tokens`, or in its tokenizer already. Of a generator that is told by text, the two between which the LLM writes
+    what it is told; none: it is a voice, which says the answer's text where an answer is to be spoken."""
+    projector: AnyOutputProjector = None
+    """None: the generator is told by text."""
+    generator: AnyGenerator
+    other: OtherConfig | None = None
     """A second way to the same medium by the same tokens, the part `hands.KIND_other` (GILL draws pictures, or finds them)."""
     choice: ChoiceConfig | None = None
     """What decides between both, the part `hands.KIND_choice`; None: the first way is taken."""
+
+    @property
+    def told(self) -> bool:
+        """Whether the LLM writes what the generator is told, between two tokens."""
+        return self.generator.told_by_text and bool(self.signals)
 
     @model_validator(mode="after")
     def _chooses_between_two(self) -> HandConfig:
         if self.choice is not None and self.other is None:
             raise ValueError("choice without other: there is nothing to choose")
-        if self.other is not None and self.other.generator.makes != self.generator.makes:
-            raise ValueError(f"other makes {self.other.generator.makes}, the first way {self.generator.makes}")
+        if self.other is not None and (self.generator.told_by_text or self.other.generator.makes != self.generator.makes):
+            raise ValueError(f"other by {self.other.generator.kind} beside {self.generator.kind}; both are to take a condition and make the same kind")
         return self
 
     @model_validator(mode="after")
-    def _distinct(self) -> HandConfig:
+    def _fits(self) -> HandConfig:
         if len(set(self.signals)) < len(self.signals):
             raise ValueError(f"signals {list(self.signals)} name a token twice")
+        kind = self.generator.kind
+        if not self.generator.told_by_text:
+            if not self.signals or self.projector is None:
+                raise ValueError(f"a hand with generator {kind} and without signals or projector; it takes a condition, which a projector makes of signals")
+            return self
+        if self.projector is not None:
+            raise ValueError(f"a projector in front of generator {kind}, which is told by text; leave projector out")
+        if len(self.signals) != 2 and (self.signals or self.generator.makes != "audio"):
+            raise ValueError(f"{len(self.signals)} signals for generator {kind}, which is told by text; name two, between which the LLM writes "
+                             "what it is told" + (", or none for a voice" if self.generator.makes == "audio" else ""))
         return self

@@ -147,6 +147,8 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
 def _hand(kind: str, model: ModelConfig, table: _Table) -> list[str]:
     """From signal tokens to what makes a medium, both ways if there are two."""
     hand, width = model.hands[kind], model.backbone.d_model
+    if hand.generator.told_by_text:
+        return ["", f"{f'{kind} made':<{NAME}}{' ... '.join(hand.signals) or 'the whole answer'} -> {hand.generator.kind}"]
     lines = ["", f"{f'{kind} made':<{NAME}}{len(hand.signals)} signal tokens, {hand.signals[0]} first -> {len(hand.signals)} x {width:,}"]
     if hand.choice is not None:
         lines.append(table.line(f"hands.{of_choice(kind)}", "which way"))

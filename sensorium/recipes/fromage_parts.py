@@ -11,7 +11,7 @@ from sensorium.generators.found_pictures import RetrievalIndexConfig
 from sensorium.input_projectors.linear import LinearConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig
-from sensorium.model.hand import WayConfig
+from sensorium.model.hand import OtherConfig
 from sensorium.model.learning import Learn
 from sensorium.output_projectors.retrieval import RetrievalConfig
 from sensorium.recipes.mixtures import mixed
@@ -37,9 +37,9 @@ def clip_lane(tokens: int) -> LaneConfig:
     return LaneConfig(encoder=encoder, projector=LinearConfig(tokens=tokens), resolution=FixedResolution(fit="crop"))
 
 
-def finds() -> WayConfig:
+def finds() -> OtherConfig:
     """The way that both find pictures."""
-    return WayConfig(projector=RetrievalConfig(), generator=RetrievalIndexConfig())
+    return OtherConfig(projector=RetrievalConfig(), generator=RetrievalIndexConfig())
 
 
 def pairs_stage(objective: ObjectiveConfig, *, signals: int, lr: float, hands: tuple[str, ...] = ("image",), **changes: Any) -> StageConfig:

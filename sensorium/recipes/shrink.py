@@ -26,7 +26,7 @@ from sensorium.fusion.match import MatchConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
-from sensorium.model.hand import HandConfig, WayConfig
+from sensorium.model.hand import HandConfig, OtherConfig
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -125,8 +125,8 @@ def _hand(hand: HandConfig) -> HandConfig:
     return hand.model_copy(update=_way(hand) | {"other": other})
 
 
-def _way(way: WayConfig) -> dict[str, Any]:
-    projector = _with(way.projector, HANDS.get(way.projector.kind, {}))
+def _way(way: HandConfig | OtherConfig) -> dict[str, Any]:
+    projector = way.projector and _with(way.projector, HANDS.get(way.projector.kind, {}))
     return {"projector": projector, "generator": type(way.generator).tiny()}
 
 

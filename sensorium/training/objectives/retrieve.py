@@ -127,7 +127,7 @@ class Retrieve:
                 caption = batch.input_ids_BT[row][mine_T].tolist()
                 ids = [*begin, *caption, *self.signals]
                 learn = [*([False] * len(begin)), *([True] * (len(caption) + 1)), *([False] * (count - 1))]
-                wanted = Wanted("image", len(ids) - count, tokenizer.decode(caption).strip())
+                wanted = Wanted("image", len(ids) - count, count, tokenizer.decode(caption).strip())
                 rows.append([Example(ids, learn, media_index=[0] * len(ids), wanted=(wanted,))])
         return collate(rows, tokenizer.pad_id)
 
