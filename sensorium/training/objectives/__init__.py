@@ -16,6 +16,7 @@ OBJECTIVES = NameTable(
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
+        "cut": "sensorium.training.objectives.cut:CutConfig",
         "retrieve": "sensorium.training.objectives.retrieve:RetrieveConfig",
         "decide": "sensorium.training.objectives.decide:DecideConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
