@@ -170,6 +170,7 @@ SOURCES = NameTable(
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
         "requests": "sensorium.data.requests:RequestsSource",
+        "sought": "sensorium.data.sought:SoughtSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

@@ -15,6 +15,7 @@ OBJECTIVES = NameTable(
         "matching": "sensorium.training.objectives.matching:MatchingConfig",
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
+        "seek": "sensorium.training.objectives.seek:SeekConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "cut": "sensorium.training.objectives.cut:CutConfig",
         "retrieve": "sensorium.training.objectives.retrieve:RetrieveConfig",
