@@ -169,6 +169,7 @@ SOURCES = NameTable(
         "experts": "sensorium.data.told:ExpertSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
+        "requests": "sensorium.data.requests:RequestsSource",
         "sought": "sensorium.data.sought:SoughtSource",
         "drawn_scenes": "sensorium.data.drawn:DrawnScenesSource",
         "drawn_book": "sensorium.data.drawn:DrawnBookSource",

@@ -20,6 +20,8 @@ OBJECTIVES = NameTable(
         "draw": "sensorium.training.objectives.draw:DrawConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "cut": "sensorium.training.objectives.cut:CutConfig",
+        "retrieve": "sensorium.training.objectives.retrieve:RetrieveConfig",
+        "decide": "sensorium.training.objectives.decide:DecideConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )
