@@ -9,7 +9,7 @@ from sensorium.core.sample import ROLES
 
 EOS = "{eos}"
 TemplateName = Literal[
-    "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
+    "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2", "next_gpt",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "captioned", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
@@ -149,7 +149,16 @@ TEMPLATES: dict[str, ChatTemplate] = {
         media_before="<Img>",
         media_after="</Img> ",
     ),
-    # The same repository, minigpt_v2.py and datasets/: the question begins with its task in
+    # NExT-GPT's (github.com/NExT-GPT/NExT-GPT, code/model/common/utils.py and anyToImageVideoAudio.py).
+    "next_gpt": ChatTemplate(
+        before={"system": "", "user": "### Human: ", "assistant": "### Assistant: "},
+        after={"system": "", "user": "\n", "assistant": "\n###"},
+        bos=True,
+        media_before="<Img>",
+        media_after="</Img> ",
+        control=("<Img>", "</Img>"),
+    ),
+    # The same repository as MiniGPT-4's, minigpt_v2.py and datasets/: the question begins with its task in
     # brackets, `[vqa]`, which rows bring along, and has a space behind it.
     "minigpt_v2": ChatTemplate(
         before={"system": "", "user": "[INST] ", "assistant": ""},
