@@ -192,7 +192,7 @@ class Model:
         prompt = self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         maker = Maker(self.network, self.processor, making or Making())
-        return Message("assistant", maker.parts(prompt, ids, asked))
+        return Message("assistant", maker.parts(prompt, ids, asked, left=max_tokens - len(ids), sampling=sampling))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:

@@ -201,6 +201,8 @@ class Wanted:
     row: int = 0
     picture: Any = None
     """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it."""
+    tokens: int = 0
+    """How many stand for it: its signals, and what lies between them."""
 
 
 Place3 = tuple[int, int, int]

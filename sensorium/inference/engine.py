@@ -93,7 +93,8 @@ class Engine:
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                parts = self.maker.parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
+                asked, left = Sample(request.messages, root=request.root), request.max_tokens - len(kept)
+                parts = self.maker.parts(prompts[i], kept, asked, left=left, sampling=sampling) if self.maker.answers_in_parts else ()
                 yield Answer(request.id, self.text(kept), len(kept), parts)
 
     def text(self, ids: Sequence[int]) -> str:

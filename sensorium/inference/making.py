@@ -19,8 +19,12 @@ from sensorium.core.errors import DataError
 from sensorium.core.hands import Made, MadeKind, Making
 from sensorium.core.masks import Mask
 from sensorium.core.sample import Part, Sample
+from sensorium.inference.extending import extended
+from sensorium.inference.regressing import Room, go_on, negative
+from sensorium.inference.sampling import Sampling
 from sensorium.media.image import load_image
 from sensorium.model.device import to_device
+from sensorium.model.hand_check import fed_kinds
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.masks import mask_part
@@ -50,7 +54,15 @@ class Maker:
         """Which token must come behind each signal token but the last: half a signal means nothing."""
         if not self.model.config.hands:
             return {}
+        if self.fed:
+            # What begins a picture ends the text; what follows is no token (`inference/regressing.py`).
+            return {self.processor.signals[kind][0]: min(self.processor.stop_ids) for kind in self.fed}
         return {a: b for ids in self.processor.signals.values() for a, b in pairwise(ids)}
+
+    @property
+    def fed(self) -> list[MadeKind]:
+        """The kinds of media that are made embedding by embedding."""
+        return fed_kinds(self.model.config)
 
     @property
     def answers_in_parts(self) -> bool:
@@ -64,20 +76,28 @@ class Maker:
             found += [Found(cast(MadeKind, kind), i) for i in range(len(ids)) if tuple(ids[i : i + len(signals)]) == signals]
         return sorted(found, key=lambda one: one.start)
 
-    def parts(self, prompt: Example, ids: Sequence[int], asked: Sample) -> tuple[Part, ...]:
+    def parts(
+        self, prompt: Example, ids: Sequence[int], asked: Sample, *, left: int = 0, sampling: Sampling | None = None
+    ) -> tuple[Part, ...]:
         """The answer's parts in order: text, places in the pictures, and the media that it asks for.
 
         Args:
             asked: what `prompt` was made of; masks are of its last picture.
+            left: how many tokens of text may follow a picture that ends `ids`.
+            sampling: how they are chosen.
 
         Raises:
+            DataError: there is no room for a picture.
             ConfigError, WeightsError: a generator cannot be had.
             CancelledError: somebody asked to stop.
         """
         parts: list[Part] = []
         place = 0
+        conditions: Sequence[torch.Tensor] = ()
+        for kind in self.fed:
+            ids, conditions = go_on(self.model, self.processor, kind, prompt, ids, Room(left, sampling or Sampling()))
         wanted = self.find(ids)
-        for found, made in zip(wanted, self._make(prompt, ids, wanted, asked), strict=True):
+        for found, made in zip(wanted, self._make(prompt, ids, wanted, asked, conditions), strict=True):
             parts += self._spoken(prompt, ids[place : found.start])
             parts.append(as_part(made, len(prompt.seen)))
             place = found.start + len(self.processor.signals[found.kind])
@@ -90,15 +110,13 @@ class Maker:
         return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)
 
     @torch.inference_mode()
-    def _make(self, prompt: Example, ids: Sequence[int], wanted: Sequence[Found], asked: Sample) -> list[Made]:
+    def _make(
+        self, prompt: Example, ids: Sequence[int], wanted: Sequence[Found], asked: Sample, conditions: Sequence[torch.Tensor]
+    ) -> list[Made]:
         if not wanted:
             return []
-        whole = extended(prompt, ids)
-        batch = to_device(collate([[whole]], self.processor.tokenizer.pad_id), self.model.device)
-        hidden_BTD = self.model(batch).hidden_BTD
         made: list[Made] = []
-        for number, found in enumerate(wanted):
-            condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(prompt) + found.start)])
+        for number, (found, condition_BLC) in enumerate(zip(wanted, conditions or self._conditions(prompt, ids, wanted), strict=True)):
             # Two pictures of one answer are two draws.
             making = replace(self.making, seed=self.making.seed + number)
             if found.kind == "mask":
@@ -107,9 +125,16 @@ class Maker:
             made += generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
         return made
 
+    def _conditions(self, prompt: Example, ids: Sequence[int], wanted: Sequence[Found]) -> list[torch.Tensor]:
+        """What media are steered by, from the states at their signals: one more forward pass over prompt and answer."""
+        batch = to_device(collate([[extended(prompt, ids)]], self.processor.tokenizer.pad_id), self.model.device)
+        hidden_BTD = self.model(batch).hidden_BTD
+        return [self.model.condition(one.kind, hidden_BTD, batch.input_ids_BT, [(0, len(prompt) + one.start)]) for one in wanted]
 
     def _negative(self, kind: MadeKind) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""
+        if kind in self.fed and self.making.guidance != 1:
+            return negative(self.model, self.processor, kind)
         if not self.model.config.hands[kind].projector.has_negative:
             return None
         return cast(Any, self.model.hands[kind]).negative(1)
@@ -125,22 +150,6 @@ class Maker:
             raise DataError("an answer with a mask to a conversation without a picture",
                             expected="a picture in front of the question")  # fmt: skip
         return load_image(pictures[-1].value, root=asked.root, limits=self.processor.limits).pixels_HWC
-
-
-def extended(prompt: Example, ids: Sequence[int]) -> Example:
-    """A prompt with tokens of text behind it."""
-    count = len(ids)
-    index = prompt.media_index[-1] if prompt.media_index else 0
-    branch = prompt.branches[-1:] * count
-    furthest = max((max(place) for place in prompt.places), default=-1)
-    return replace(
-        prompt,
-        input_ids=[*prompt.input_ids, *ids],
-        learn=[*prompt.learn, *([False] * count)],
-        media_index=[*prompt.media_index, *([index] * count)],
-        branches=[*prompt.branches, *branch],
-        places=[*prompt.places, *((furthest + 1 + i,) * 3 for i in range(count))] if prompt.places else [],
-    )
 
 
 def as_part(made: Made, picture: int) -> Part:

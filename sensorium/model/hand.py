@@ -28,6 +28,17 @@ class HandConfig(Config):
     projector: AnyOutputProjector
     generator: AnyGenerator
 
+    @property
+    def feeds_back(self) -> bool:
+        """Whether its vectors are made one after another, and each is read before the next; they stand between two
+        signals then."""
+        return self.projector.feeds_back is not None
+
+    @property
+    def reads(self) -> int:
+        """How many states of the LLM make one medium."""
+        return self.generator.condition.length if self.feeds_back else len(self.signals)
+
     def build(self, d_model: int) -> nn.Module:
         """The output projector.
 

@@ -40,7 +40,7 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
         if start < cut < stop or (start == cut and fusion.fills_slots):
             cut = start
             break
-    cut = _before_signals(draft, config, cut)
+    cut = _before_signals(draft, cut)
     kept = [span for span in draft.spans if span[2] <= cut and span[1] <= cut]
     if cut < length and not any(draft.learn[:cut]) and any(draft.learn):
         raise DataError(
@@ -83,9 +83,9 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
     )  # fmt: skip
 
 
-def _before_signals(draft: Draft, config: ModelShape, cut: int) -> int:
+def _before_signals(draft: Draft, cut: int) -> int:
     """Where to cut instead of in the midst of the signal tokens of a medium."""
     for one in draft.wanted:
-        if one.start < cut < one.start + len(config.hands[one.kind].signals):
+        if one.start < cut < one.start + one.tokens:
             return one.start
     return cut

@@ -17,14 +17,17 @@ from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
-from sensorium.data.config import PictureBookSource
+from sensorium.data.both_ways import BothWaysSource
+from sensorium.data.config import PictureBookSource, SourceConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
 from sensorium.fusion.match import MatchConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
+from sensorium.generators.diffusion import DiffusionConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.hand import HandConfig
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -34,6 +37,7 @@ PICTURES = 4
 PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
+    "avg_pool": {"side": 2},
     "position_aware": {"side": 2, "heads": 4},
     "c_abstractor": {"tokens": 4, "width": 16, "depth": 1, "position_side": 4},
     "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
@@ -58,6 +62,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "aligned": {"teacher": TEACHER, "weight": 1.0},
 }
 TALKS = ("instruct",)
+DRAWS = ("regress",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
@@ -99,6 +104,7 @@ def _model(config: ModelConfig) -> ModelConfig:
     return config.model_copy(
         update={
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
+            "hands": {kind: _hand(hand, _lane(config.lane(kind))) for kind, hand in config.hands.items()},
             "backbone": _backbone(config.backbone, layers=2 * every),
             "fusion": fusion,
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
@@ -130,6 +136,15 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     return lane.model_copy(
         update={"encoder": encoder, "projector": projector, "resolution": resolution, "detail": detail}
     )
+
+
+def _hand(hand: HandConfig, lane: LaneConfig) -> HandConfig:
+    """One whose vectors are read by the lane that is given."""
+    if not isinstance(hand.generator, DiffusionConfig) or not hand.feeds_back:
+        raise ConfigError(f"no tiny form of a {hand.projector.kind} with {hand.generator.kind}", expected="a regression with a pipeline")
+    width = BACKBONE["hidden_size"] if hand.projector.feeds_back == "llm" else lane.encoder.out_dim
+    sizes = {"length": lane.tile_grid().tokens, "width": width, "scale": "tiny", "weights": ()}
+    return hand.model_copy(update={"generator": _with(hand.generator, sizes)})
 
 
 def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
@@ -176,7 +191,9 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
     task = "instruct" if stage.objective.kind in TALKS else "captions"
-    source = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    source: SourceConfig = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    if stage.objective.kind in DRAWS:
+        source = BothWaysSource(source=source, take=PICTURES)
     return stage.model_copy(
         update={
             "data": (source,),
