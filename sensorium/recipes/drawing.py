@@ -23,6 +23,7 @@ from sensorium.model.config import (
     ModelConfig,
     PrefixConfig,
 )
+from sensorium.model.hand import HandConfig
 from sensorium.recipes.sizes import adapter_size, part_sizes, tokens_text
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
@@ -139,7 +140,20 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
         lines.append(table.line("adapter", _adapter(model.adapter)))
     if model.tuning is not None and model.tuning is not model.adapter:
         lines.append(table.line("tuning", _adapter(model.tuning)))
-    return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
+    lines += [f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
+    return [*lines, *(line for kind, hand in model.hands.items() for line in _hand(kind, hand, model, table))]
+
+
+def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> list[str]:
+    """From states of the LLM to a medium."""
+    how = "one after another" if hand.feeds_back else ", ".join(hand.signals[:1]) + (" ..." if len(hand.signals) > 1 else "")
+    return [
+        f"  |  {hand.reads:,} x {model.backbone.d_model:,}, {how}",
+        table.line(f"hands.{kind}", hand.projector.kind),
+        f"  |  {hand.generator.condition.length:,} x {hand.generator.condition.width:,}",
+        "  v",
+        f"{kind:<{NAME}}{hand.generator.kind}",
+    ]
 
 
 def _text_tower(model: ModelConfig, table: _Table) -> list[str]:
