@@ -20,6 +20,7 @@ from sensorium.core.sample import Message, Part, Sample, parse_messages, parse_s
 from sensorium.inference.engine import Answering, Engine
 from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
 from sensorium.inference.making import Maker
+from sensorium.inference.regressing import Room
 from sensorium.inference.sampling import Sampling
 from sensorium.model.device import choose_device, media_to_device, to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -176,23 +177,24 @@ class Model:
 
     def answer(
         self, messages: Any, *, max_tokens: int = 128, sampling: Sampling | None = None, making: Making | None = None,
-        root: Path | None = None,
+        root: Path | None = None, speak: bool = False,
     ) -> Message:  # fmt: skip
-        """Answer a conversation with all that the model makes: text, and pictures (PIL), sound or video (`Made`).
+        """Answer a conversation with all that the model makes: text, and pictures (PIL), sound or video (`Made`). What could
+        not be made, or was stopped, is a part `missing` that says why; the rest is there.
 
         Args:
             messages: as of `respond`.
             making: steps, guidance, size and seed of what is made.
+            speak: end with the text as sound, in the voice of the model's hand `audio` or eSpeak NG's.
 
         Raises:
             DataError: as `respond`.
-            ConfigError, WeightsError: a generator cannot be had.
         """
         asked = Sample(parse_messages(_as_messages(messages)), root=root)
         prompt = self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         maker = Maker(self.network, self.processor, making or Making())
-        return Message("assistant", maker.parts(prompt, ids, asked, left=max_tokens - len(ids), sampling=sampling))
+        return Message("assistant", maker.parts(prompt, ids, asked, speak=speak, room=Room(max_tokens - len(ids), sampling)))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:

@@ -192,6 +192,8 @@ class Wanted:
     kind: str
     start: int
     """Of its first signal token: in the Example, or in its row of the Batch."""
+    count: int
+    """Tokens that stand for it: its signals, and what lies between them."""
     caption: str
     """The text it goes with: that of its own message or, if there is none, of the one before."""
     medium: Any = None
@@ -201,8 +203,6 @@ class Wanted:
     row: int = 0
     picture: Any = None
     """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it."""
-    tokens: int = 0
-    """How many stand for it: its signals, and what lies between them."""
 
 
 Place3 = tuple[int, int, int]

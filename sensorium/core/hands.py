@@ -122,6 +122,11 @@ class GeneratorConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define makes")
 
     @property
+    def told_by_text(self) -> bool:
+        """True: it builds what `Speaks` promises, and there is no condition."""
+        return False
+
+    @property
     def condition(self) -> ConditionShape:
         """What goes in.
 

@@ -20,6 +20,7 @@ from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
 from sensorium.inference.making import Maker
+from sensorium.inference.regressing import Room
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -93,9 +94,9 @@ class Engine:
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                asked, left = Sample(request.messages, root=request.root), request.max_tokens - len(kept)
-                parts = self.maker.parts(prompts[i], kept, asked, left=left, sampling=sampling) if self.maker.answers_in_parts else ()
-                yield Answer(request.id, self.text(kept), len(kept), parts)
+                asked, room = Sample(request.messages, root=request.root), Room(request.max_tokens - len(kept), sampling)
+                parts = self.maker.parts(prompts[i], kept, asked, room=room) if self.maker.answers_in_parts else ()
+                yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text."""

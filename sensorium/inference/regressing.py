@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from sensorium.core.batch import Example
-from sensorium.core.errors import DataError
 from sensorium.core.hands import MadeKind
 from sensorium.inference.extending import extended
 from sensorium.inference.sampling import Sampler, Sampling
@@ -34,10 +33,10 @@ from sensorium.processing.processor import Processor
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What text may follow a picture: so many tokens, and how they are chosen (a search is none: its beams count as one)."""
+    """What text may follow a picture: so many tokens, and how they are chosen (greedily where nothing is said, or a search was)."""
 
-    tokens: int
-    sampling: Sampling
+    tokens: int = 0
+    sampling: Sampling | None = None
 
 
 class Row:
@@ -83,10 +82,8 @@ def go_on(
         ids: the answer so far. What stands behind the begin of a picture was written without having read it, and is written anew.
 
     Returns:
-        All tokens, each picture as its two signals, and the embeddings of the pictures, (1, N, C).
-
-    Raises:
-        DataError: there is no room for the first picture. A later one without room ends the answer in front of it.
+        All tokens, each picture as its two signals, and the embeddings of the pictures, (1, N, C). One without room ends the
+        answer with its first signal.
     """
     begin, end = processor.signals[kind]
     said = list(ids)
@@ -97,10 +94,9 @@ def go_on(
     count = model.config.hands[kind].reads + 1
     limit = model.config.longest_row
     if len(prompt) + len(said) + count > limit:
-        raise DataError(f"a picture of {count - 1} embeddings behind {len(prompt) + len(said)} tokens", expected=f"at most {limit} together",
-                        fix="shorten the conversation")  # fmt: skip
+        return said, []
     row = Row(model, extended(prompt, said), processor.tokenizer.pad_id)
-    sampler = Sampler(room.sampling, model.device)
+    sampler = Sampler(room.sampling or Sampling(), model.device)
     pictures: list[Tensor] = []
     while True:
         pictures.append(row.picture(kind))
@@ -108,9 +104,11 @@ def go_on(
         row.say(end)
         while True:
             token = int(sampler(model.logits(row.hidden_1D), [said])) if left and row.last + 1 < limit else min(processor.stop_ids)
-            if token in processor.stop_ids or (token == begin and row.last + 1 + count >= limit):
+            if token in processor.stop_ids:
                 return said, pictures
             said.append(token)
+            if token == begin and row.last + 1 + count >= limit:
+                return said, pictures
             left -= 1
             row.say(token)
             if token == begin:

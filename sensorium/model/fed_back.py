@@ -19,7 +19,7 @@ from sensorium.model.multimodal import MultimodalModel
 
 def as_input(model: MultimodalModel, kind: MadeKind, embeddings: Tensor) -> Tensor:
     """What the LLM reads of embeddings, (..., C) -> (..., D)."""
-    if model.config.hands[kind].projector.feeds_back == "llm":
+    if model.config.hands[kind].reader.feeds_back == "llm":
         return embeddings
     return cast(Any, model.projectors[kind]).widen(embeddings)
 
@@ -31,6 +31,6 @@ def true_embeddings(model: MultimodalModel, kind: MadeKind, encoded: Features, r
         encoded: what the encoder made of the pictures.
         read: what the LLM reads of them.
     """
-    if model.config.hands[kind].projector.feeds_back == "llm":
+    if model.config.hands[kind].reader.feeds_back == "llm":
         return read.values_ND.detach()
     return cast(Any, model.projectors[kind]).pooled(encoded).values_ND.detach()

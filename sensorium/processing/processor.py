@@ -19,7 +19,7 @@ from sensorium.processing.masks import place_mask
 from sensorium.processing.pictures import Pictures, Prepared, View
 from sensorium.processing.places import place_pieces
 from sensorium.processing.question import read_question
-from sensorium.processing.signals import is_made, media_seen, signal_ids, wanted_of
+from sensorium.processing.signals import is_made, made_ids, media_seen, signal_ids, wanted_of
 from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
@@ -179,7 +179,7 @@ class Processor:
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
-            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.signals)
+            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.config.hands)
             self._write(draft, pieces, media)
             drafts.append(draft)
         draft = share_prefix(drafts, max_length)
@@ -200,6 +200,9 @@ class Processor:
             begin = []
         text, learn = "", False
         for piece in self._with_places(pieces, draft, media):
+            if piece.kind == "made" and isinstance(piece.value, Part) and piece.value.type not in self.signals:
+                # A voice says what is written there already.
+                continue
             if begin and piece.kind != "media":
                 draft.put(begin, learn=False)
                 begin = []
@@ -225,19 +228,19 @@ class Processor:
         draft.put(begin, learn=False)
 
     def _put_made(self, draft: Draft, part: Part, media: _Media, *, learn: bool) -> None:
-        """The signals of a medium in an answer; what the model reads of it stands between the two."""
-        wanted = self._wanted(part, draft, media)
-        signals = list(self.signals[part.type])
-        fed_back = self.config.hands[part.type].feeds_back
-        draft.put(signals[:1] if fed_back else signals, learn)
-        if fed_back:
+        """The tokens of a medium in an answer; what the model reads of it stands between its two signals."""
+        hand = self.config.hands[part.type]
+        ids = made_ids(part, media.sample, hand, self.tokenizer)
+        inside = self._tiles[part.type].tokens if hand.feeds_back else 0
+        draft.wanted.append(self._wanted(part, draft, media, len(ids) + inside))
+        draft.put(ids[:1] if hand.feeds_back else ids, learn)
+        if hand.feeds_back:
             self._put_medium(draft, part, media)
-            draft.put(signals[1:], learn=False)
-        draft.wanted.append(replace(wanted, tokens=len(draft.ids) - wanted.start))
+            draft.put(ids[1:], learn=False)
 
-    def _wanted(self, part: Part, draft: Draft, media: _Media) -> Wanted:
+    def _wanted(self, part: Part, draft: Draft, media: _Media, count: int) -> Wanted:
         """What is known of a medium in an answer; a mask is read where pixels are, too."""
-        wanted = wanted_of(part, media.sample.messages, len(draft.ids), media.sample)
+        wanted = wanted_of(part, media.sample, (len(draft.ids), count))
         if part.type != "mask" or not media.decoded:
             return wanted
         seen = [inputs.seen for inputs in media.made[: len(draft.spans)]]

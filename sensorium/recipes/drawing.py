@@ -146,10 +146,12 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
 
 def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> list[str]:
     """From states of the LLM to a medium."""
+    if hand.projector is None:
+        return ["  v", f"{kind:<{NAME}}{hand.generator.kind}"]
     how = "one after another" if hand.feeds_back else ", ".join(hand.signals[:1]) + (" ..." if len(hand.signals) > 1 else "")
     return [
         f"  |  {hand.reads:,} x {model.backbone.d_model:,}, {how}",
-        table.line(f"hands.{kind}", hand.projector.kind),
+        table.line(f"hands.{kind}", hand.reader.kind),
         f"  |  {hand.generator.condition.length:,} x {hand.generator.condition.width:,}",
         "  v",
         f"{kind:<{NAME}}{hand.generator.kind}",

@@ -141,8 +141,8 @@ def _lane(lane: LaneConfig) -> LaneConfig:
 def _hand(hand: HandConfig, lane: LaneConfig) -> HandConfig:
     """One whose vectors are read by the lane that is given."""
     if not isinstance(hand.generator, DiffusionConfig) or not hand.feeds_back:
-        raise ConfigError(f"no tiny form of a {hand.projector.kind} with {hand.generator.kind}", expected="a regression with a pipeline")
-    width = BACKBONE["hidden_size"] if hand.projector.feeds_back == "llm" else lane.encoder.out_dim
+        raise ConfigError(f"no tiny form of a hand with generator {hand.generator.kind}", expected="a regression with a pipeline")
+    width = BACKBONE["hidden_size"] if hand.reader.feeds_back == "llm" else lane.encoder.out_dim
     sizes = {"length": lane.tile_grid().tokens, "width": width, "scale": "tiny", "weights": ()}
     return hand.model_copy(update={"generator": _with(hand.generator, sizes)})
 

@@ -15,7 +15,6 @@ from sensorium.core.hands import Making
 from sensorium.core.responder import Request
 from sensorium.core.sample import parse_messages
 from sensorium.inference.regressing import Room, go_on
-from sensorium.inference.sampling import Sampling
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.processing.collate import collate
@@ -83,7 +82,7 @@ def embeddings(model: Model, name: str) -> torch.Tensor:
     """What the model writes when it is asked, (N, D)."""
     prompt = model.processor.prompt(parse_messages([{"role": "user", "content": f"draw {name}"}]))
     ids = model.engine.generate([prompt], max_tokens=12)[0]
-    _, (made,) = go_on(model.network, model.processor, "image", prompt, ids, Room(0, Sampling()))
+    _, (made,) = go_on(model.network, model.processor, "image", prompt, ids, Room())
     return made[0]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
-from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.errors import ConfigError
 from sensorium.core.hands import Making
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.encoders import ENCODERS
@@ -20,7 +20,6 @@ from sensorium.generators.sdxl import SdxlConfig
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.inference.extending import extended
 from sensorium.inference.regressing import Room, go_on, negative
-from sensorium.inference.sampling import Sampling
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
@@ -82,7 +81,7 @@ def test_a_picture_in_an_answer_is_read_between_its_signals(model: Model) -> Non
     (wanted,) = example.wanted
     place = wanted.start
     assert example.input_ids[place : place + N + 2] == [begin, *[hole] * N, end]
-    assert wanted.tokens == N + 2
+    assert wanted.count == N + 2
     # What begins a picture is learned, for the model decides; what it reads there and what must follow are not.
     assert example.learn[place - 1 : place + N + 3] == [True, True, *[False] * (N + 1), True]
     # Both pictures are read, and stand in the same frame.
@@ -112,7 +111,7 @@ def test_the_loss_is_of_what_the_model_itself_reads(model: Model) -> None:
             encoded = module.encode("image", batch.media["image"])
             lane = module.projectors["image"]
             own = output.features["image"].values_ND
-            if module.config.hands["image"].projector.feeds_back == "encoder":
+            if module.config.hands["image"].reader.feeds_back == "encoder":
                 own = lane.pooled(encoded).values_ND  # pyright: ignore
                 assert torch.allclose(lane.widen(own), output.features["image"].values_ND)  # pyright: ignore
             true = own[number * N : (number + 1) * N]
@@ -137,7 +136,7 @@ def test_embeddings_come_as_where_everything_is_computed_anew(model: Model) -> N
     """Emu's own loop: for each embedding the whole row again, with all of those before in the holes."""
     module, prompt, begin = model.network, asked(model), model.processor.signals["image"][0]
     said = [*model.tokenizer.encode("It: "), begin]
-    ids, (made,) = go_on(module, model.processor, "image", prompt, said, Room(0, Sampling()))
+    ids, (made,) = go_on(module, model.processor, "image", prompt, said, Room())
     assert ids == [*said, model.processor.signals["image"][1]]
     hole = model.tokenizer.special_id("<image>")
     with torch.inference_mode():
@@ -171,7 +170,7 @@ def test_text_goes_on_behind_what_was_made(model: Model) -> None:
 
     head.forward = script
     try:
-        ids, made = go_on(module, model.processor, "image", prompt, [begin], Room(5, Sampling()))
+        ids, made = go_on(module, model.processor, "image", prompt, [begin], Room(5))
     finally:
         del head.forward
     assert len(made) == 2
@@ -197,7 +196,7 @@ def test_an_answer_holds_the_picture(model: Model, monkeypatch: pytest.MonkeyPat
     few = Making(steps=2, guidance=3.0, seed=4)
     answer = model.answer([message.to_json() for message in sample().messages[:1]], max_tokens=len(said), making=few)
     assert [part.type for part in answer.content] == ["text", "image"]
-    _, (made,) = go_on(model.network, model.processor, "image", asked(model), said, Room(0, Sampling()))
+    _, (made,) = go_on(model.network, model.processor, "image", asked(model), said, Room())
     drawn = model.network.generators["image"].generate(made, negative_BLC=negative(model.network, model.processor, "image"), making=few)
     assert np.array_equal(np.asarray(answer.content[1].value), drawn[0].array)
     # The begin of a picture ends the text of the engine's own turn.
@@ -207,11 +206,14 @@ def test_an_answer_holds_the_picture(model: Model, monkeypatch: pytest.MonkeyPat
 def test_no_room_for_a_picture(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, (begin, end) = asked(model), model.processor.signals["image"]
     monkeypatch.setattr(type(model.network.config), "longest_row", len(prompt) + N + 1)
-    with pytest.raises(DataError, match=f"a picture of {N} embeddings behind {len(prompt) + 1} tokens"):
-        go_on(model.network, model.processor, "image", prompt, [begin], Room(9, Sampling()))
+    assert go_on(model.network, model.processor, "image", prompt, [begin], Room(9)) == ([begin], [])
+    monkeypatch.setattr(model.engine, "generate", lambda *_, **__: [[begin]])
+    answer = model.answer([message.to_json() for message in sample().messages[:1]], max_tokens=1)
+    assert [part.type for part in answer.content] == ["missing"]
+    assert "no room for image" in answer.content[0].value["error"]
     # Where it just fits, nothing follows.
     monkeypatch.setattr(type(model.network.config), "longest_row", len(prompt) + N + 2)
-    ids, made = go_on(model.network, model.processor, "image", prompt, [begin], Room(9, Sampling()))
+    ids, made = go_on(model.network, model.processor, "image", prompt, [begin], Room(9))
     assert (ids, len(made)) == ([begin, end], 1)
 
 
