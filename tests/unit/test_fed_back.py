@@ -119,13 +119,6 @@ def test_the_loss_is_of_what_the_model_itself_reads(model: Model) -> None:
         total = words + 0.5 * sum(distances)
     assert float(found.total) == pytest.approx(float(total), rel=1e-5)
     assert found.count == int(batch.learn_BT[:, 1:].sum()) + 4 * N
-    # The pictures themselves are not drawn to what is foretold.
-    for parameter in module.parameters():
-        parameter.grad = None
-    RegressConfig(weight=1.0).build(module, model.processor, [])(module, batch).total.backward()
-    both = module.hands["image"].out.weight.grad
-    assert both is not None
-    assert float(both.abs().sum()) > 0
 
 
 def asked(model: Model) -> Any:
@@ -157,7 +150,8 @@ def test_text_goes_on_behind_what_was_made(model: Model) -> None:
     """Greedy text behind a picture is that of a row which holds the picture's embeddings; a second one is made, too."""
     module, prompt = model.network, asked(model)
     begin, end = model.processor.signals["image"]
-    head, plain = module.backbone.lm.lm_head, module.backbone.lm.lm_head.forward
+    head: Any = module.backbone.lm.lm_head  # pyright: ignore[reportAttributeAccessIssue]
+    plain = head.forward
     calls: list[int] = []
 
     def script(hidden: torch.Tensor) -> torch.Tensor:

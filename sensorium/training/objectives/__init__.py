@@ -17,6 +17,7 @@ OBJECTIVES = NameTable(
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "regress": "sensorium.training.objectives.regress:RegressConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
+        "cut": "sensorium.training.objectives.cut:CutConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

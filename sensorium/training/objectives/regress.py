@@ -68,7 +68,7 @@ class Regress:
     config: RegressConfig
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
-        kinds = [kind for kind in fed_kinds(model.config) if kind in batch.media]
+        kinds = [kind for kind in fed_kinds(model.config) if batch.media.get(kind) is not None]
         encoded = {kind: model.encode(kind, batch.media[kind]) for kind in kinds}
         # What was encoded is not encoded again.
         known = {kind: replace(batch.media[kind], features=encoded[kind]) for kind in kinds}
