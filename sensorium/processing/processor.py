@@ -283,10 +283,7 @@ class Processor:
             augmentation = augmentation.of_picture(len(media.made))
         view = View(augmentation, media.has_places(), media.count(kind))
         pictures, root = self._pictures[kind], media.sample.root
-        if media.decoded:
-            made = pictures.prepare(part.value, root, view, self.shelf)
-        else:
-            made = pictures.measure(part.value, root, view)
+        made = pictures.prepare(part.value, root, view, self.shelf) if media.decoded else pictures.measure(part.value, root, view)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
         frame = lane.resolution.frame(made.shape, made.plan, lane.encoder.preprocess().size_px)
         return _Inputs(made, text, Seen(made.shape, frame))

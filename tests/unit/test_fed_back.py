@@ -24,7 +24,7 @@ from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.config import LaneConfig, ModelConfig
-from sensorium.model.fed_back import as_input
+from sensorium.model.fed_back import as_input, true_embeddings
 from sensorium.model.hand import HandConfig
 from sensorium.output_projectors.regression import RegressionConfig
 from sensorium.processing.collate import collate
@@ -119,6 +119,9 @@ def test_the_loss_is_of_what_the_model_itself_reads(model: Model) -> None:
         total = words + 0.5 * sum(distances)
     assert float(found.total) == pytest.approx(float(total), rel=1e-5)
     assert found.count == int(batch.learn_BT[:, 1:].sum()) + 4 * N
+    # The pictures' own embeddings are not drawn to what is foretold.
+    assert module(batch).features["image"].values_ND.requires_grad
+    assert not true_embeddings(module, "image", module.encode("image", batch.media["image"]), module(batch).features["image"]).requires_grad
 
 
 def asked(model: Model) -> Any:
