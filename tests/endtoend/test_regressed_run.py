@@ -43,8 +43,8 @@ def rows(folder: Path) -> Path:
 def recipe(folder: Path) -> Recipe:
     tiny: Recipe = TINY_FORMS.find("emu")()
     # The pictures' own embeddings stay where they are, so that what is foretold can be told apart in the end.
-    learns = [{"part": "backbone", "lr": 5e-3}, {"part": "hands.image", "lr": 5e-3}]
-    changes = {"objective": {"kind": "regress"}, "data": [{"kind": "file", "path": str(rows(folder))}], "learns": learns, "steps": 70}
+    learns = [{"part": "backbone", "lr": 1e-2}, {"part": "hands.image", "lr": 1e-2}]
+    changes = {"objective": {"kind": "regress"}, "data": [{"kind": "file", "path": str(rows(folder))}], "learns": learns, "steps": 40}
     return Recipe.from_dict(tiny.to_dict() | {"stages": [tiny.stages[0].to_dict() | changes]})
 
 
