@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sensorium.core.sample import Message, Part
 
@@ -23,6 +23,8 @@ class Request:
     root: Path | None = None
     choices: tuple[str, ...] = ()
     """All answers that could be right, for who cannot write but rank; empty: too many to list."""
+    pictures: tuple[Any, ...] = ()
+    """Pictures to find the described one among; the answer is their numbers from 0, the fittest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,7 @@ SOURCES = NameTable(
         "both_ways": "sensorium.data.both_ways:BothWaysSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
+        "sought": "sensorium.data.sought:SoughtSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

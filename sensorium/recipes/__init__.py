@@ -7,6 +7,7 @@ RECIPES = NameTable(
     {
         "nano": "sensorium.recipes.nano:nano",
         "nano-points": "sensorium.recipes.nano_points:nano_points",
+        "nano-finds": "sensorium.recipes.nano_finds:nano_finds",
         "demo": "sensorium.recipes.nano:demo",
         "tiny": "sensorium.recipes.tiny:tiny",
         "clip": "sensorium.recipes.clip:clip",

@@ -78,10 +78,12 @@ def test_a_stage_teaches_it_and_saves_it_with_the_model(rows: Path, tmp_path: Pa
     model, _ = load_model(tmp_path / "run" / "model")
     picture, mask = disc()
     cutter = model.generators["mask"]
-    assert isinstance(cutter, Cuts) and isinstance(cutter, Cutter)
+    assert isinstance(cutter, Cuts)
+    assert isinstance(cutter, Cutter)
     assert mask.box is not None
     found, elsewhere = cutter.cut(picture, [mask.box, Box(2, 2, 12, 12)])
-    assert found.kind == "mask" and found.array.shape == (40, 60)
+    assert found.kind == "mask"
+    assert found.array.shape == (40, 60)
     assert Mask.from_array(found.array).iou(mask) > 0.7
     assert not elsewhere.array[20:, 30:].any()
 
@@ -112,7 +114,8 @@ def test_a_picture_that_is_lost_costs_the_mask_alone(rows: Path) -> None:
     (rows.parent / "a.png").unlink()
     kept = Maker(model, processor).parts(prompt, tokenizer.encode("{<10><20><30><40>}"), asked)
     assert [part.type for part in kept] == ["boxes", "missing"]
-    assert isinstance(kept[1], Part) and "a.png" in kept[1].value["error"]
+    assert isinstance(kept[1], Part)
+    assert "a.png" in kept[1].value["error"]
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -16,6 +16,7 @@ OBJECTIVES = NameTable(
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "regress": "sensorium.training.objectives.regress:RegressConfig",
+        "seek": "sensorium.training.objectives.seek:SeekConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "cut": "sensorium.training.objectives.cut:CutConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
