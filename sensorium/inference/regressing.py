@@ -66,7 +66,7 @@ class Row:
 
     def picture(self, kind: MadeKind) -> Tensor:
         """The embeddings that follow, (1, N, C); the row has read all of them then."""
-        count = self.model.config.hands[kind].reads
+        count = self.model.config.ways[kind].reads
         made = list(continuous_embeddings(self.model.hands[kind], lambda x: self.read(as_input(self.model, kind, x)), self.hidden_1D, count))
         self.read(as_input(self.model, kind, made[-1]))
         return torch.stack(made, dim=1)
@@ -91,7 +91,7 @@ def go_on(
         return said, []
     said = said[: said.index(begin) + 1]
     left = room.tokens + len(ids) - len(said)
-    count = model.config.hands[kind].reads + 1
+    count = model.config.ways[kind].reads + 1
     limit = model.config.longest_row
     if len(prompt) + len(said) + count > limit:
         return said, []
