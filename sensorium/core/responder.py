@@ -23,6 +23,8 @@ class Request:
     root: Path | None = None
     choices: tuple[str, ...] = ()
     """All answers that could be right, for who cannot write but rank; empty: too many to list."""
+    pictures: tuple[Any, ...] = ()
+    """Pictures to find the described one among; the answer is their numbers from 0, the fittest first."""
     seed: int = 0
     """Added to the seed of the media that an answer makes."""
 
