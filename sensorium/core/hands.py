@@ -18,7 +18,10 @@ from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from sensorium.core.boxes import Box
 
 MadeKind = Literal["image", "audio", "video", "mask"]
 
@@ -43,6 +46,8 @@ class Made:
     array: np.ndarray[Any, Any]
     sample_rate_hz: int | None = None
     fps: float | None = None
+    source: str | None = None
+    """Of what was found, not made: its id in the index."""
 
 
 class CancelledError(Exception):
@@ -65,6 +70,8 @@ class Making:
     """Called with steps done and steps in all."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
+    without: tuple[str, ...] = ()
+    """Ids that are not to be found again, by generators that find: what was shown already."""
     pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
     """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
 
@@ -100,6 +107,20 @@ class Speaks(Protocol):
         ...
 
 
+@runtime_checkable
+class Cuts(Protocol):
+    """What makes masks of boxes: which pixels in a box belong to what fills it."""
+
+    def cut(self, picture_HWC: NDArray[np.uint8], boxes: Sequence[Box], making: Making = Making()) -> list[Made]:
+        """A mask of the whole picture, (H, W), for each box, which is in the picture's own pixels.
+
+        Raises:
+            ConfigError: the picture is no uint8 (H, W, 3).
+            CancelledError: somebody asked to stop.
+        """
+        ...
+
+
 class ReadingGenerator(Generator, Protocol):
     """One that has a text encoder of its own."""
 
@@ -120,8 +141,18 @@ class GeneratorConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define makes")
 
     @property
+    def needs_folder(self) -> bool:
+        """True: it makes nothing of itself, such as an index without pictures."""
+        return False
+
+    @property
     def told_by_text(self) -> bool:
         """True: it builds what `Speaks` promises, and there is no condition."""
+        return False
+
+    @property
+    def cuts_boxes(self) -> bool:
+        """True: it builds what `Cuts` promises, so that a hand needs no signals: each box of an answer gets its mask."""
         return False
 
     @property

@@ -6,6 +6,7 @@ GENERATORS = NameTable(
     "generator",
     {
         "sam": "sensorium.generators.sam:SamConfig",
+        "cutter": "sensorium.generators.cutter:CutterConfig",
         "stable_diffusion": "sensorium.generators.stable_diffusion:StableDiffusionConfig",
         "unclip": "sensorium.generators.unclip:UnclipConfig",
         "sdxl": "sensorium.generators.sdxl:SdxlConfig",
@@ -16,6 +17,8 @@ GENERATORS = NameTable(
         "vits": "sensorium.generators.vits:VitsConfig",
         "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
         "espeak": "sensorium.generators.espeak:EspeakConfig",
+        "drawer": "sensorium.generators.drawer:DrawerConfig",
+        "retrieval_index": "sensorium.generators.found_pictures:RetrievalIndexConfig",
     },
 )
 

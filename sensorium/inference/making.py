@@ -22,6 +22,7 @@ from sensorium.core.errors import DataError, SensoriumError
 from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.sample import MISSING, Part, Sample
+from sensorium.inference.cutting import box_masks, cuts_boxes
 from sensorium.media.image import load_image
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -57,6 +58,8 @@ class _Run:
     asked: Sample
     pad_id: int
     seen: tuple[Batch, torch.Tensor] | None = None
+    shown: list[str] = field(default_factory=list[str])
+    """Ids of what was found, which is not to be found again."""
 
     def states(self) -> tuple[Batch, torch.Tensor]:
         """Prompt and answer as a batch, and the hidden states of its tokens (1, T, D)."""
@@ -114,10 +117,16 @@ class Maker:
             parts.append(self._part(run, found, number))
             place = found.stop
         parts += self._spoken(prompt, ids[place:])
+        if cuts_boxes(self.model):
+            parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
         if speak:
             text = " ".join(part.value for part in parts if part.type == "text")
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return tuple(parts) or (Part("text", ""),)
+
+    def with_seed(self, more: int) -> Maker:
+        """One whose media are drawn by another seed, so much larger."""
+        return replace(self, making=replace(self.making, seed=self.making.seed + more)) if more else self
 
     def _is_told(self, kind: str) -> bool:
         return self.processor.config.hands[kind].told
@@ -171,29 +180,46 @@ class Maker:
     @torch.inference_mode()
     def _make(self, run: _Run, found: Found, making: Making) -> Made:
         batch, hidden_BTD = run.states()
-        condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(run.prompt) + found.start)])
+        place = (0, len(run.prompt) + found.start)
+        way = self.model.chosen(found.kind, hidden_BTD, place)
+        condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
+        making = replace(making, without=(*making.without, *run.shown))
         if found.kind == "mask":
-            making = replace(making, pictures=(self._last_picture(run.asked),))
-        generator = self.model.generators.on(found.kind, self.model.device)
-        return generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)[0]
+            making = replace(making, pictures=(self._picture(run.asked),))
+        generator = self.model.generators.on(way, self.model.device)
+        made = generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)[0]
+        run.shown += [] if made.source is None else [made.source]
+        return made
 
     @torch.inference_mode()
     def _tell(self, kind: MadeKind, text: str, making: Making) -> Made:
         return cast(Speaks, self.model.generators.on(kind, self.model.device)).speak(text, making)
+
+    def _cut(self, said: Part, asked: Sample) -> list[Part]:
+        """The masks of a part with boxes, or what says why there are none."""
+        made: list[Part] = []
+
+        def cut() -> Part:
+            picture_HWC = self._picture(asked, cast(Any, said.value)["picture"] - 1)
+            made.extend(box_masks(self.model, said, picture_HWC, self.making))
+            return said
+
+        tried = self._attempt("mask", None, cut)
+        return made if tried is said else [tried]
 
     def _voiced(self, text: str) -> Part:
         # Its text alone decides how long speech is.
         making = replace(self.making, size=None, seconds=None)
         return as_part(self.model.generators.voice().speak(text, making), 0)
 
-    def _negative(self, kind: MadeKind) -> torch.Tensor | None:
+    def _negative(self, way: str) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""
-        if not self.model.config.hands[kind].reader.has_negative:
+        if not self.model.config.ways[way].projector.has_negative:
             return None
-        return cast(Any, self.model.hands[kind]).negative(1)
+        return cast(Any, self.model.hands[way]).negative(1)
 
-    def _last_picture(self, asked: Sample) -> np.ndarray[Any, Any]:
-        """Of what the model looks at, (H, W, 3).
+    def _picture(self, asked: Sample, number: int = -1) -> np.ndarray[Any, Any]:
+        """Of what the model looks at, (H, W, 3): one of its pictures, the last if none is named.
 
         Raises:
             DataError: there is none, so that nothing can be masked.
@@ -202,7 +228,7 @@ class Maker:
         if not pictures:
             raise DataError("an answer with a mask to a conversation without a picture",
                             expected="a picture in front of the question")  # fmt: skip
-        return load_image(pictures[-1].value, root=asked.root, limits=self.processor.limits).pixels_HWC
+        return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
 
 
 def extended(prompt: Example, ids: Sequence[int]) -> Example:

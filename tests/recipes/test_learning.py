@@ -70,10 +70,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", TINY_FORMS)
-def test_each_stage_trains_what_it_says(
-    name: str, tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sensorium.training.trainer.draw_curve", lambda *_: None)
+def test_each_stage_trains_what_it_says(name: str, tmp_path: Path, data_home: Path) -> None:
     recipe: Recipe = TINY_FORMS.find(name)()
     torch.manual_seed(recipe.seed)
     model, tokenizer = build_pretrained(recipe.model)
