@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sensorium.core.boxes import Box
 
 MadeKind = Literal["image", "audio", "video", "mask"]
+Space = Literal["llm", "encoder"]
+"""Where embeddings of pictures lie: as the LLM reads them, or as the encoder makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Made:
     array: np.ndarray[Any, Any]
     sample_rate_hz: int | None = None
     fps: float | None = None
+    source: str | None = None
+    """Of what was found, not made: its id in the index."""
 
 
 class Drawing(Config):
@@ -96,6 +100,8 @@ class Making:
     """How such tokens are chosen; None: the model's own way."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
+    without: tuple[str, ...] = ()
+    """Ids that are not to be found again, by generators that find: what was shown already."""
     pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
     """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
 
@@ -165,6 +171,11 @@ class GeneratorConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define makes")
 
     @property
+    def needs_folder(self) -> bool:
+        """True: it makes nothing of itself, such as an index without pictures."""
+        return False
+
+    @property
     def told_by_text(self) -> bool:
         """True: it builds what `Speaks` promises, and there is no condition."""
         return False
@@ -204,7 +215,7 @@ class OutputProjectorConfig(PartConfig):
     @property
     def reads_before(self) -> bool:
         """True: what goes in are the states that predict the signal tokens, each one place before its
-        token (MiniGPT-5, LISA, Emu). False: those at the tokens (FROMAGe, GILL, NExT-GPT)."""
+        token (MiniGPT-5, LISA). False: those at the tokens (FROMAGe, GILL, NExT-GPT)."""
         return False
 
     @property
@@ -212,6 +223,13 @@ class OutputProjectorConfig(PartConfig):
         """True: the module's `negative(count) -> condition_BLC` is what a generator is led away from
         (MiniGPT-5). False: that is the generator's own."""
         return False
+
+    @property
+    def feeds_back(self) -> Space | None:
+        """Where the LLM reads each vector of the condition before it makes the next (Emu): in its own space, or in the
+        encoder's, from which the lane's projector brings it. There are two signal tokens then, and the vectors stand between
+        them. None: all vectors are made at once."""
+        return None
 
     def build(self, d_model: int, signals: int, condition: ConditionShape) -> nn.Module:
         """The module `forward(hidden_BKD) -> condition_BLC`.
@@ -276,6 +294,11 @@ class PictureTokenizerConfig(PartConfig):
     def stride(self) -> int:
         """Pixels of a side that one code stands for."""
         raise TypeError(f"{type(self).__name__} does not define stride")
+
+    @property
+    def whole(self) -> bool:
+        """True: ids are of a whole picture, a square of `size_px`, and lie on no map (SEED)."""
+        return False
 
     def grid(self) -> Grid:
         """Layout of the codes of a square picture of `size_px`."""

@@ -22,7 +22,7 @@ from sensorium.core.errors import DataError
 from sensorium.core.hands import CancelledError, Drawing, Making
 from sensorium.core.picture_words import CODES
 from sensorium.core.sample import Message, Part
-from sensorium.inference.making import extended
+from sensorium.inference.extending import extended
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.processing.collate import collate
 from sensorium.processing.picture_words import Frame, WordFrames

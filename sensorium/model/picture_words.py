@@ -22,7 +22,7 @@ from sensorium.core.parts import ResolutionConfig
 from sensorium.generators import PICTURE_TOKENIZERS
 from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
-from sensorium.text.chat import TemplateName
+from sensorium.text.chat import EOS, TEMPLATES, TemplateName
 
 AnyPictureTokenizer = Annotated[SerializeAsAny[PictureTokenizerConfig], kinds(PICTURE_TOKENIZERS, PictureTokenizerConfig)]
 AnyResolution = Annotated[SerializeAsAny[ResolutionConfig], kinds(RESOLUTIONS, ResolutionConfig)]
@@ -79,6 +79,13 @@ class PictureWordsConfig(Config):
         elif self.resolution.kind != "fixed":
             raise ValueError(f"resolution {self.resolution.kind} for a picture tokenizer; nearest: fixed, native")
         return self
+
+
+def marks(told: PictureWordsConfig, template: str) -> tuple[str, ...]:
+    """The control tokens of pictures and of a chat template, which a tokenizer of bytes lacks."""
+    found = [token for token in told.begin if "{" not in token]
+    found += [*([told.row_end] if told.row_end else []), *told.end, *TEMPLATES[template].control]
+    return tuple(dict.fromkeys(token for token in found if token != EOS))
 
 
 class CodeTables(nn.Module):

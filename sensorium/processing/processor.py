@@ -60,8 +60,10 @@ class Processor:
         """How pictures are written as tokens, where the model does that."""
         if config.picture_words is not None:
             self.frames = WordFrames(config.picture_words, tokenizer, config.backbone.vocab_size, limits or ImageLimits())
-        self.makes: frozenset[str] = frozenset(config.hands) | ({"image"} if self.frames else frozenset[str]())
-        """Kinds of media that an answer may hold."""
+        self.makes: dict[str, bool] = {kind: hand.feeds_back for kind, hand in config.hands.items()}
+        """Kinds of media that an answer may hold, and whether the model looks at what it makes."""
+        if self.frames:
+            self.makes["image"] = False
         self._mrope: bool = config.backbone.mrope
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._frame = config.text_frame
@@ -147,9 +149,7 @@ class Processor:
         media = SampleMedia(sample, augmentation, decoded=False, kinds=self.makes)
         return self._example(media, max_length, answer_next=False, only_last=only_last)
 
-    def _example(
-        self, media: SampleMedia, max_length: int | None, *, answer_next: bool, only_last: bool
-    ) -> Example:
+    def _example(self, media: SampleMedia, max_length: int | None, *, answer_next: bool, only_last: bool) -> Example:
         sample = media.sample
         if not answer_next:
             self._check_parts(sample)
@@ -200,18 +200,25 @@ class Processor:
             if words:
                 self._put_words(draft, piece, media)
             elif piece.kind == "made" and isinstance(piece.value, Part):
-                ids = made_ids(piece.value, media.sample, self.config.hands[piece.value.type], self.tokenizer)
-                draft.wanted.append(self._wanted(piece.value, draft, media, len(ids)))
-                draft.put(ids, piece.learn)
+                self._put_made(draft, piece.value, media, learn=piece.learn)
             elif isinstance(piece.value, Part):
-                if len(draft.spans) == len(media.made):
-                    media.made.append(self._inputs(piece.value, media))
-                self._put_medium(draft, piece.value.type, media.made[len(draft.spans)])
+                self._put_medium(draft, piece.value, media)
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
             draft.put(self._ids(text), learn)
         draft.put(begin, learn=False)
+
+    def _put_made(self, draft: Draft, part: Part, media: SampleMedia, *, learn: bool) -> None:
+        """The tokens of a medium in an answer; what the model reads of it stands between its two signals."""
+        hand = self.config.hands[part.type]
+        ids = made_ids(part, media.sample, hand, self.tokenizer)
+        inside = self._tiles[part.type].tokens if hand.feeds_back else 0
+        draft.wanted.append(self._wanted(part, draft, media, len(ids) + inside))
+        draft.put(ids[:1] if hand.feeds_back else ids, learn)
+        if hand.feeds_back:
+            self._put_medium(draft, part, media)
+            draft.put(ids[1:], learn=False)
 
     def _wanted(self, part: Part, draft: Draft, media: SampleMedia, count: int) -> Wanted:
         """What is known of a medium in an answer; a mask is read where pixels are, too."""
@@ -227,9 +234,7 @@ class Processor:
         bare = self._frame is not None and self._frame.bare
         return self.tokenizer.encode(bare_text(text) if bare else text)
 
-    def _with_places(
-        self, pieces: Iterable[Piece], draft: Draft, media: SampleMedia
-    ) -> Iterator[Piece]:
+    def _with_places(self, pieces: Iterable[Piece], draft: Draft, media: SampleMedia) -> Iterator[Piece]:
         """The pieces with places written out; a piece is drawn when those before it are in the
         Draft, so that their pictures are known."""
         for piece in pieces:
@@ -243,9 +248,7 @@ class Processor:
                 )
             else:
                 pictures = media.seen(len(draft.spans))
-                yield from place_pieces(
-                    piece.value, pictures, self.box_format, self.tokenizer, learn=piece.learn
-                )
+                yield from place_pieces(piece.value, pictures, self.box_format, self.tokenizer, learn=piece.learn)
 
     @property
     def _reads_words(self) -> bool:
@@ -283,7 +286,10 @@ class Processor:
         draft.spans.append((CODES, start, start + len(tokens)))
         draft.put([self._placeholder if token is None else token for token in tokens], piece.learn)
 
-    def _put_medium(self, draft: Draft, kind: str, inputs: Inputs) -> None:
+    def _put_medium(self, draft: Draft, part: Part, media: SampleMedia) -> None:
+        if len(draft.spans) == len(media.made):
+            media.made.append(self._inputs(part, media))
+        kind, inputs = part.type, media.made[len(draft.spans)]
         made, plan = inputs.made, inputs.made.plan
         tile = self.config.lane(kind).tile_grid(plan.patches) if plan.patches else self._tiles[kind]
         draft.pixels.setdefault(kind, []).append(made.pixels_NCHW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sensorium.core.batch import Seen
@@ -32,8 +32,8 @@ class SampleMedia:
     augmentation: Augmentation | None
     decoded: bool
     """Whether pixels are wanted; else sizes alone."""
-    kinds: Collection[str]
-    """What the model makes."""
+    kinds: Mapping[str, bool]
+    """What the model makes, and whether it looks at that."""
     made: list[Inputs] = field(default_factory=list["Inputs"])
 
     def count(self, kind: str) -> int:

@@ -32,10 +32,10 @@ def signal_ids(hands: Mapping[str, HandShape], tokenizer: Tokenizer) -> dict[str
     return found
 
 
-def media_seen(sample: Sample, made: Collection[str]) -> list[tuple[Message, Part]]:
-    """The media that the model looks at, with their messages; those of its answers, which it makes, left out."""
+def media_seen(sample: Sample, made: Mapping[str, bool]) -> list[tuple[Message, Part]]:
+    """The media that the model looks at, with their messages: those of its answers only where it looks at what it makes."""
     return [(message, part) for message in sample.messages for part in message.content
-            if part.is_media and not is_made(message, part, made)]  # fmt: skip
+            if part.is_media and (not is_made(message, part, made) or made[part.type])]  # fmt: skip
 
 
 def is_made(message: Message, part: Part, made: Collection[str]) -> bool:

@@ -7,6 +7,8 @@ RECIPES = NameTable(
     {
         "nano": "sensorium.recipes.nano:nano",
         "nano-points": "sensorium.recipes.nano_points:nano_points",
+        "nano-finds": "sensorium.recipes.nano_finds:nano_finds",
+        "nano-draws": "sensorium.recipes.nano_draws:nano_draws",
         "demo": "sensorium.recipes.nano:demo",
         "tiny": "sensorium.recipes.tiny:tiny",
         "clip": "sensorium.recipes.clip:clip",
@@ -52,6 +54,9 @@ RECIPES = NameTable(
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:qwen25_vl",
         "qwen2.5-vl-3b": "sensorium.recipes.qwen25_vl:qwen25_vl_3b",
         "kosmos-2": "sensorium.recipes.kosmos2:kosmos2",
+        "fromage": "sensorium.recipes.fromage:fromage",
+        "gill": "sensorium.recipes.gill:gill",
+        "next-gpt": "sensorium.recipes.next_gpt:next_gpt",
         "flamingo": "sensorium.recipes.flamingo:flamingo",
         "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
         "openflamingo-4b": "sensorium.recipes.openflamingo:openflamingo_4b",
@@ -65,6 +70,8 @@ RECIPES = NameTable(
         "emu3": "sensorium.recipes.emu3:emu3",
         "janus": "sensorium.recipes.janus:janus",
         "janus-pro": "sensorium.recipes.janus:janus_pro",
+        "emu": "sensorium.recipes.emu:emu",
+        "emu2": "sensorium.recipes.emu2:emu2",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -103,6 +110,9 @@ TINY_FORMS = NameTable(
         "qwen2-vl": "sensorium.recipes.qwen2_vl:tiny",
         "qwen2.5-vl": "sensorium.recipes.qwen25_vl:tiny",
         "kosmos-2": "sensorium.recipes.kosmos2:tiny",
+        "fromage": "sensorium.recipes.fromage:tiny",
+        "gill": "sensorium.recipes.gill:tiny",
+        "next-gpt": "sensorium.recipes.next_gpt:tiny",
         "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
@@ -111,5 +121,7 @@ TINY_FORMS = NameTable(
         "chameleon": "sensorium.recipes.chameleon:tiny",
         "emu3": "sensorium.recipes.emu3:tiny",
         "janus": "sensorium.recipes.janus:tiny",
+        "emu": "sensorium.recipes.emu:tiny",
+        "emu2": "sensorium.recipes.emu2:tiny",
     },
 )

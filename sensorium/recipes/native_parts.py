@@ -16,10 +16,8 @@ from sensorium.generators.chameleon_vq import ChameleonVqConfig
 from sensorium.generators.emu3_vq import Emu3VqConfig
 from sensorium.generators.janus_vq import JanusVqConfig
 from sensorium.input_projectors.mlp import MlpConfig
-from sensorium.interop.families import chameleon, emu3, janus
-from sensorium.media.native import NativeResolution
-from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.picture_layouts import CHAMELEON, EMU3, JANUS
 from sensorium.model.picture_words import CodeTablesConfig, PictureWordsConfig
 
 JanusSize = Literal["1b", "7b"]
@@ -42,10 +40,7 @@ def emu3_model() -> ModelConfig:
         "bos_token_id": 151849, "eos_token_id": 151850, "attention_dropout": 0.1, "tie_word_embeddings": False,
     }  # fmt: skip
     vq = Emu3VqConfig()
-    told = PictureWordsConfig(
-        tokenizer=vq, words=((EMU3_FIRST, vq.codes),), begin=emu3.BEGIN, row_end=emu3.ROW_END, end=emu3.END, drawing=emu3.DRAWING,
-        resolution=NativeResolution(patch_px=8, merge=1, min_pixels=512**2, max_pixels=1024**2), template="emu3_gen",
-    )  # fmt: skip
+    told = PictureWordsConfig(tokenizer=vq, words=((EMU3_FIRST, vq.codes),), **EMU3)
     backbone = Emu3TextConfig(arch=arch, tokenizer_from=(HubSource(id="BAAI/Emu3-Chat-hf"),))
     return ModelConfig(backbone=backbone, picture_words=told, template="emu3")
 
@@ -58,10 +53,7 @@ def chameleon_model() -> ModelConfig:
         "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
     }  # fmt: skip
     vq = ChameleonVqConfig()
-    told = PictureWordsConfig(
-        tokenizer=vq, words=((CHAMELEON_FIRST, vq.codes),), begin=chameleon.BEGIN, end=chameleon.END,
-        resolution=FixedResolution(fit="crop"), interpolation="lanczos", drawing=chameleon.DRAWING,
-    )  # fmt: skip
+    told = PictureWordsConfig(tokenizer=vq, words=((CHAMELEON_FIRST, vq.codes),), **CHAMELEON)
     backbone = ChameleonTextConfig(arch=arch, tokenizer_from=(HubSource(id="facebook/chameleon-7b"),))
     return ModelConfig(backbone=backbone, picture_words=told, template="chameleon")
 
@@ -72,10 +64,7 @@ def janus_model(size: JanusSize) -> ModelConfig:
             "tie_word_embeddings": False}  # fmt: skip
     tower = SiglipConfig(width=1024, layers=24, heads=16, mlp_width=4096, image_size_px=384, patch_size_px=16, activation="gelu",
                          pooling_head=False)  # fmt: skip
-    told = PictureWordsConfig(
-        tokenizer=JanusVqConfig(), tables=CodeTablesConfig(), begin=janus.BEGIN, end=janus.END, template="janus_draw",
-        resolution=FixedResolution(fit="crop"), drawing=janus.DRAWING,
-    )  # fmt: skip
+    told = PictureWordsConfig(tokenizer=JanusVqConfig(), tables=CodeTablesConfig(), **JANUS)
     return ModelConfig(
         lanes={"image": LaneConfig(encoder=tower, projector=MlpConfig(depth=2))},
         backbone=CausalLMConfig(arch=arch, tokenizer_from=(HubSource(id=f"deepseek-community/Janus-Pro-{size.upper()}"),)),

@@ -17,7 +17,10 @@ from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
-from sensorium.data.config import PictureBookSource
+from sensorium.data.both_ways import BothWaysSource
+from sensorium.data.config import PictureBookSource, SourceConfig
+from sensorium.data.requests import RequestsSource
+from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
@@ -25,6 +28,7 @@ from sensorium.fusion.match import MatchConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.hand import HandConfig, OtherConfig
 from sensorium.recipes.shrink_words import tiny_words, words_backbone
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
@@ -35,6 +39,7 @@ PICTURES = 4
 PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
+    "avg_pool": {"side": 2},
     "position_aware": {"side": 2, "heads": 4},
     "c_abstractor": {"tokens": 4, "width": 16, "depth": 1, "position_side": 4},
     "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
@@ -58,7 +63,15 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     # A teacher of a few steps is not to outweigh the LLM.
     "aligned": {"teacher": TEACHER, "weight": 1.0},
 }
+# Of what reads signal tokens.
+HANDS: dict[str, dict[str, Any]] = {
+    "retrieval": {"image_width": tiny_shape()["width"]},
+    "mapper": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32},
+    "encoder_decoder": {"layers": 1, "heads": 2, "mlp_factor": 2},
+}
 TALKS = ("instruct",)
+DRAWS = ("regress",)
+MAKES = ("generate", "decide")
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
@@ -100,9 +113,10 @@ def _model(config: ModelConfig) -> ModelConfig:
     return config.model_copy(
         update={
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
-            "backbone": words_backbone(config, _backbone(config.backbone, layers=2 * every)),
-            "picture_words": config.picture_words and tiny_words(config),
+            "backbone": words_backbone(config, _backbone(config.backbone, layers=2 * every), BYTES),
+            "picture_words": config.picture_words and tiny_words(config, BYTES),
             "fusion": fusion,
+            "hands": {kind: _fed(hand, _lane(config.lane(kind))) if hand.feeds_back else _hand(hand) for kind, hand in config.hands.items()},
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
             # The tokenizer of bytes has only those of these tokens that are added to it.
             "image_markers": tuple(t for t in config.image_markers if t in config.backbone.added_tokens),
@@ -111,12 +125,24 @@ def _model(config: ModelConfig) -> ModelConfig:
     )
 
 
+def _hand(hand: HandConfig) -> HandConfig:
+    """With small projectors, and the tiny generators of their kinds."""
+    other = hand.other and hand.other.model_copy(update=_way(hand.other))
+    return hand.model_copy(update=_way(hand) | {"other": other})
+
+
+def _way(way: HandConfig | OtherConfig) -> dict[str, Any]:
+    projector = way.projector and _with(way.projector, HANDS.get(way.projector.kind, {}))
+    return {"projector": projector, "generator": type(way.generator).tiny()}
+
+
 def _lane(lane: LaneConfig) -> LaneConfig:
     if isinstance(lane.encoder, NativeVitConfig):
         windows = {"window_px": 32, "whole_layers": (1,)} if lane.encoder.window_px else {}
         encoder = _with(lane.encoder, tiny_shape(weights=(), **windows))
     elif isinstance(lane.encoder, TowerConfig):
         joint = {"token_projection": 16} if getattr(lane.encoder, "token_projection", None) else {}
+        joint |= {"joint": 16} if isinstance(lane.encoder, ImageBindConfig) else {}
         encoder = _with(lane.encoder, tiny_shape(weights=(), **joint))
     else:
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
@@ -132,6 +158,13 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     return lane.model_copy(
         update={"encoder": encoder, "projector": projector, "resolution": resolution, "detail": detail}
     )
+
+
+def _fed(hand: HandConfig, lane: LaneConfig) -> HandConfig:
+    """One whose vectors are read by the lane that is given."""
+    width = BACKBONE["hidden_size"] if hand.reader.feeds_back == "llm" else lane.encoder.out_dim
+    sizes = {"length": lane.tile_grid().tokens, "width": width, "scale": "tiny", "weights": ()}
+    return hand.model_copy(update={"generator": _with(hand.generator, sizes)})
 
 
 def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
@@ -177,8 +210,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    task = "instruct" if stage.objective.kind in TALKS else "captions"
-    source = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    source = _source(stage.objective, model)
     return stage.model_copy(
         update={
             "data": (source, source.model_copy(update={"task": "drawings"})) if model.picture_words else (source,),
@@ -189,10 +221,19 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "batch_size": 1 if stage.pack else PICTURES,
             "max_length": min(256 if stage.pack and not model.picture_words else 512, _backbone(model.backbone, 1).max_positions),
             "picture_px": stage.picture_px and _picture_px(stage.picture_px, model),
-            "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
+            "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1, every=stage.schedule.every and steps),
             "precision": "fp32",
         }
     )
+
+
+def _source(objective: ObjectiveConfig, model: ModelConfig) -> SourceConfig:
+    """The shipped pictures, or requests for what the model makes."""
+    if objective.kind in MAKES:
+        return RequestsSource(kinds=tuple(model.hands), take=PICTURES * len(model.hands))
+    task = "instruct" if objective.kind in TALKS else "captions"
+    source = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    return BothWaysSource(source=source, take=PICTURES) if objective.kind in DRAWS else source
 
 
 def _objective(config: ObjectiveConfig) -> ObjectiveConfig:

@@ -7,30 +7,23 @@ from typing import Any
 from sensorium.core.parts import BackboneConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import ModelConfig
-from sensorium.model.picture_words import CodeTablesConfig, PictureWordsConfig
-from sensorium.text.byte_tokenizer import byte_tokenizer
-from sensorium.text.chat import EOS, TEMPLATES
+from sensorium.model.picture_words import CodeTablesConfig, PictureWordsConfig, marks
 
 CODE_WIDTH = 4
 
 
-def marks(config: ModelConfig) -> tuple[str, ...]:
-    """The control tokens that a tokenizer of bytes lacks: those of pictures, and of the chat template."""
-    told = config.picture_words
-    assert told is not None, "a model without picture words"
-    found = [token for token in told.begin if "{" not in token]
-    found += [*([told.row_end] if told.row_end else []), *told.end, *TEMPLATES[config.template].control]
-    return tuple(dict.fromkeys(token for token in found if token != EOS))
+def tiny_words(config: ModelConfig, bytes_: int) -> PictureWordsConfig:
+    """A tiny tokenizer; small pictures, of several sizes where the full form takes them.
 
-
-def tiny_words(config: ModelConfig) -> PictureWordsConfig:
-    """A tiny tokenizer; small pictures, of several sizes where the full form takes them."""
+    Args:
+        bytes_: words in front of the markers.
+    """
     told = config.picture_words
     assert told is not None, "a model without picture words"
     tokenizer = type(told.tokenizer).tiny()
     changes: dict[str, Any] = {"tokenizer": tokenizer}
     if told.words:
-        changes["words"] = ((len(byte_tokenizer()) + len(marks(config)), tokenizer.codes),)
+        changes["words"] = ((bytes_ + len(marks(told, config.template)), tokenizer.codes),)
     if told.tables:
         changes["tables"] = CodeTablesConfig(width=CODE_WIDTH, depth=told.tables.depth)
     if isinstance(told.resolution, NativeResolution):
@@ -38,12 +31,13 @@ def tiny_words(config: ModelConfig) -> PictureWordsConfig:
     return told.model_copy(update=changes)
 
 
-def words_backbone(config: ModelConfig, small: BackboneConfig) -> BackboneConfig:
+def words_backbone(config: ModelConfig, small: BackboneConfig, bytes_: int) -> BackboneConfig:
     """The tiny LLM with rows for markers and words; another one as it is."""
-    if config.picture_words is None:
+    told = config.picture_words
+    if told is None:
         return small
-    added = marks(config)
-    rows = len(byte_tokenizer()) + len(added) + (type(config.picture_words.tokenizer).tiny().codes if config.picture_words.words else 0)
+    added = marks(told, config.template)
+    rows = bytes_ + len(added) + (type(told.tokenizer).tiny().codes if told.words else 0)
     arch: dict[str, Any] = {**small.to_dict()["arch"], "vocab_size": rows, "pad_token_id": 0}
     # Dropout would hide that what is frozen gives the same twice.
     arch |= {"attention_dropout": 0.0} if "attention_dropout" in arch else {}

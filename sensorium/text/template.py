@@ -1,19 +1,10 @@
-"""What a chat template is, and which there are."""
+"""What a chat template is."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from sensorium.core.config import Config
 
 EOS = "{eos}"
-TemplateName = Literal[
-    "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
-    "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
-    "openflamingo", "caption", "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
-    "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
-    "emu3", "emu3_gen", "chameleon", "janus", "janus_draw",
-]  # fmt: skip
 
 
 class ChatTemplate(Config):

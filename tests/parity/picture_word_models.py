@@ -41,9 +41,9 @@ def shaken(model: Any) -> None:
 def emu3(folder: Path) -> tuple[Any, Tokenizer]:
     from transformers import Emu3Config, Emu3ForConditionalGeneration
 
-    from sensorium.interop.families.emu3 import BEGIN, END, ROW_END
+    from sensorium.model.picture_layouts import EMU3
 
-    tokenizer, words = vocabulary((BEGIN[0], BEGIN[2], ROW_END, *END), "<|visual token {:06d}|>".format)
+    tokenizer, words = vocabulary((EMU3["begin"][0], EMU3["begin"][2], EMU3["row_end"], *EMU3["end"]), "<|visual token {:06d}|>".format)
     vq = VQ | {"codebook_size": CODES, "channel_multiplier": [1, 1, 1, 1], "attn_resolutions": [3], "hidden_size": 32}
     text = TEXT | {"vocab_size": len(tokenizer), "attention_dropout": 0.0}
     return saved(Emu3ForConditionalGeneration(Emu3Config(vq_config=vq, text_config=text, vocabulary_map=words)), tokenizer, folder)
@@ -64,9 +64,9 @@ def emu3_processor(tokenizer: Any, eyes: Any) -> Any:
 def chameleon(folder: Path) -> tuple[Any, Tokenizer]:
     from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
-    from sensorium.interop.families.chameleon import BEGIN, END, LETTERS
+    from sensorium.interop.families.chameleon import LETTERS
 
-    tokenizer, words = vocabulary((*BEGIN, *END, "<reserved08706>"), lambda code: f"IMGIMG{str(code).translate(LETTERS)}Z")
+    tokenizer, words = vocabulary(("<racm3:break>", "<eoss>", "<reserved08706>"), lambda code: f"IMGIMG{str(code).translate(LETTERS)}Z")
     vq = VQ | {"num_embeddings": CODES, "latent_channels": 8, "channel_multiplier": [1, 1, 2], "resolution": 16}
     config = ChameleonConfig(**TEXT, vocab_size=len(tokenizer), vq_config=vq, vocabulary_map=words)
     return saved(ChameleonForConditionalGeneration(config), tokenizer, folder)
@@ -89,9 +89,7 @@ def chameleon_processor(tokenizer: Any, eyes: Any) -> Any:
 def janus(folder: Path) -> tuple[Any, Tokenizer]:
     from transformers import JanusConfig, JanusForConditionalGeneration
 
-    from sensorium.interop.families.janus import BEGIN, END
-
-    tokenizer, words = vocabulary((*BEGIN, *END, "<image_placeholder>"), "unused{}".format)
+    tokenizer, words = vocabulary(("<begin_of_image>", "<end_of_image>", "<image_placeholder>"), "unused{}".format)
     vq = VQ | {"num_embeddings": CODES, "latent_channels": 8, "channel_multiplier": [1, 1, 2], "projection_dim": 32,
                "image_token_embed_dim": 32}  # fmt: skip
     vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4,

@@ -7,19 +7,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sensorium.backbones.chameleon_text import ChameleonTextConfig
-from sensorium.core.hands import Drawing
 from sensorium.generators.chameleon_vq import ChameleonVqConfig
 from sensorium.generators.image_words import chameleon_words
 from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
 from sensorium.interop.families.picture_words import code_names, word_ranges
 from sensorium.interop.key_map import KeyMap, Rule
-from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import ModelConfig
+from sensorium.model.picture_layouts import CHAMELEON
 from sensorium.model.picture_words import PictureWordsConfig
 
-BEGIN, END = ("<racm3:break>",), ("<eoss>",)
-DRAWING = Drawing(guidance=3.0, picture_guidance=1.2, away="pictures", temperature=0.7, top_p=0.9)
-"""As github.com/facebookresearch/chameleon, chameleon/inference/chameleon.py, draws."""
 APART = ("vq_config", "vocabulary_map", "image_token_id")
 LETTERS = str.maketrans("0123456789", "ABCDEFGHIJ")
 
@@ -34,11 +30,7 @@ class Chameleon:
             picture_words=PictureWordsConfig(
                 tokenizer=ChameleonVqConfig.published(config, {}).model_copy(update={"decoder": False}),
                 words=word_ranges(config, chameleon_words),
-                begin=BEGIN,
-                end=END,
-                resolution=FixedResolution(fit="crop"),
-                interpolation="lanczos",
-                drawing=DRAWING,
+                **CHAMELEON,
             ),
             template="chameleon",
         )

@@ -6,23 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from sensorium.backbones.emu3_text import Emu3TextConfig
-from sensorium.core.hands import Drawing
 from sensorium.generators.emu3_vq import Emu3VqConfig
 from sensorium.generators.image_words import emu3_words
 from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
 from sensorium.interop.families.picture_words import code_names, word_ranges
 from sensorium.interop.key_map import KeyMap, Rule
-from sensorium.media.native import NativeResolution
 from sensorium.model.config import ModelConfig
+from sensorium.model.picture_layouts import EMU3
 from sensorium.model.picture_words import PictureWordsConfig
 
 TEXT_TYPE = "emu3_text_model"
-BEGIN = ("<|image start|>", "{h}*{w}", "<|image token|>")
-ROW_END, END = "<|extra_200|>", ("<|extra_201|>", "<|image end|>")
-NEGATIVE = ("lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, worst quality, low "
-            "quality, normal quality, jpeg artifacts, signature, watermark, username, blurry.")  # fmt: skip
-DRAWING = Drawing(guidance=3.0, negative=NEGATIVE, top_k=2048)
-"""As github.com/baaivision/Emu3, image_generation.py, draws."""
 
 
 class Emu3:
@@ -38,12 +31,7 @@ class Emu3:
             picture_words=PictureWordsConfig(
                 tokenizer=tokenizer,
                 words=word_ranges(config, emu3_words),
-                begin=BEGIN,
-                row_end=ROW_END,
-                end=END,
-                resolution=NativeResolution(patch_px=tokenizer.stride, merge=1, min_pixels=512**2, max_pixels=1024**2),
-                template="emu3_gen",
-                drawing=DRAWING,
+                **EMU3 | {"resolution": EMU3["resolution"].model_copy(update={"patch_px": tokenizer.stride})},
             ),
             template="emu3",
         )

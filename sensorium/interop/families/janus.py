@@ -7,19 +7,15 @@ from typing import Any
 
 from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import Drawing
 from sensorium.encoders.siglip import SiglipConfig
 from sensorium.generators.janus_vq import JanusVqConfig
 from sensorium.input_projectors.mlp import MlpConfig
 from sensorium.interop.families.base import lm_arch, refuse_export, text_arch
 from sensorium.interop.key_map import KeyMap, Rule
-from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.picture_layouts import JANUS
 from sensorium.model.picture_words import CodeTablesConfig, PictureWordsConfig
 
-BEGIN, END = ("<begin_of_image>",), ("<end_of_image>",)
-DRAWING = Drawing(guidance=5.0, away="pads")
-"""As github.com/deepseek-ai/Janus, generation_inference.py, draws."""
 # transformers' class defaults, which config.json may leave out.
 VISION_DEFAULTS = {
     "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 384, "patch_size": 16,
@@ -53,11 +49,7 @@ class Janus:
         told = PictureWordsConfig(
             tokenizer=JanusVqConfig.published(config, {}),
             tables=CodeTablesConfig(width=vq["embed_dim"], depth=vq["num_hidden_layers"]),
-            begin=BEGIN,
-            end=END,
-            resolution=FixedResolution(fit="crop"),
-            template="janus_draw",
-            drawing=DRAWING,
+            **JANUS,
         )
         return ModelConfig(lanes={"image": lane}, backbone=backbone, picture_words=told, template="janus")
 
