@@ -120,6 +120,11 @@ class GeneratorConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define makes")
 
     @property
+    def looks(self) -> bool:
+        """True: it looks at a picture (`Making.pictures`), that which is masked or edited."""
+        return False
+
+    @property
     def condition(self) -> ConditionShape:
         """What goes in.
 

@@ -68,6 +68,10 @@ class SamConfig(GeneratorConfig):
         return "mask"
 
     @property
+    def looks(self) -> bool:
+        return True
+
+    @property
     def condition(self) -> ConditionShape:
         return ConditionShape(1, self.prompt_width)
 

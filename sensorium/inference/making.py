@@ -68,7 +68,7 @@ class Maker:
         """The answer's parts in order: text, places in the pictures, and the media that it asks for.
 
         Args:
-            asked: what `prompt` was made of; masks are of its last picture.
+            asked: what `prompt` was made of; masks and edits are of its last picture.
 
         Raises:
             ConfigError, WeightsError: a generator cannot be had.
@@ -101,28 +101,22 @@ class Maker:
             condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(prompt) + found.start)])
             # Two pictures of one answer are two draws.
             making = replace(self.making, seed=self.making.seed + number)
-            if found.kind == "mask":
+            if self.model.config.hands[found.kind].generator.looks:
                 making = replace(making, pictures=(self._last_picture(asked),))
+            negative_BLC = self.model.negative(found.kind, self.processor.signals[found.kind])
             generator = self.model.generators.on(found.kind, self.model.device)
-            made += generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
+            made += generator.generate(condition_BLC, negative_BLC=negative_BLC, making=making)
         return made
-
-
-    def _negative(self, kind: MadeKind) -> torch.Tensor | None:
-        """What a projector has learnt to lead away from; None: the generator's own."""
-        if not self.model.config.hands[kind].projector.has_negative:
-            return None
-        return cast(Any, self.model.hands[kind]).negative(1)
 
     def _last_picture(self, asked: Sample) -> np.ndarray[Any, Any]:
         """Of what the model looks at, (H, W, 3).
 
         Raises:
-            DataError: there is none, so that nothing can be masked.
+            DataError: there is none, so that nothing can be masked or edited.
         """
         pictures = [part for _, part in media_seen(asked, self.processor.config.hands) if part.type == "image"]
         if not pictures:
-            raise DataError("an answer with a mask to a conversation without a picture",
+            raise DataError("an answer with a mask or an edited picture to a conversation without one",
                             expected="a picture in front of the question")  # fmt: skip
         return load_image(pictures[-1].value, root=asked.root, limits=self.processor.limits).pixels_HWC
 

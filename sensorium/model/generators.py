@@ -40,7 +40,7 @@ class Generators:
         self._folders = folders
         self._built: dict[str, Generator] = {}
         self._first: dict[str, str] = {}
-        """What those that can learn were like when they were built."""
+        """What those that may learn were like before (`watch`)."""
         self._own: set[str] = set()
         """Kinds whose generator comes from beside the model's own weights."""
         self.locate: Locate | None = None
@@ -62,9 +62,12 @@ class Generators:
             if folder is None and config.weights and self.locate is not None:
                 folder = self.locate(config.weights)
             self._built[kind] = config.build(folder)
-            if hasattr(self._built[kind], "decoder"):
-                self._first[kind] = _digest(cast(Taught, self._built[kind]))
         return self._built[kind]
+
+    def watch(self, kind: MadeKind) -> None:
+        """Remember what a generator is like that an objective may teach: if it is another one when the model is saved, it
+        is saved, too."""
+        self._first.setdefault(kind, _digest(cast(Taught, self[kind])))
 
     def on(self, kind: MadeKind, device: torch.device) -> Generator:
         """The generator of a kind of medium, on a device where it can be moved to one."""
@@ -93,5 +96,6 @@ class Generators:
 
 
 def _digest(generator: Taught) -> str:
+    """Tensor by tensor: a UNet is gigabytes."""
     parts = (value.detach().cpu().contiguous().flatten() for value in generator.decoder.state_dict().values())
-    return sha256_bytes(b"".join(part.float().numpy().tobytes() for part in parts))
+    return sha256_bytes("".join(sha256_bytes(part.float().numpy().tobytes()) for part in parts).encode())

@@ -198,6 +198,19 @@ class MultimodalModel(nn.Module):
             hidden_NKD = hidden_NKD + self.backbone.embed(ids_NK)
         return self.hands[kind](hidden_NKD)
 
+    def negative(self, kind: MadeKind, signals: Sequence[int]) -> Tensor | None:
+        """What a generator is to be led away from, (1, L, C): what the projector makes of zeros in place of hidden states.
+        None: the generator's own.
+
+        Args:
+            signals: ids of the tokens that stand for such a medium.
+        """
+        projector = self.config.hands[kind].projector
+        if not projector.has_negative:
+            return None
+        states_1KD = self.backbone.embed(torch.tensor([signals], device=self.device))
+        return self.hands[kind](states_1KD if projector.adds_embeddings else torch.zeros_like(states_1KD))
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""
         return self.backbone.logits(hidden)

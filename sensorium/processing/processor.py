@@ -230,14 +230,16 @@ class Processor:
         draft.put(begin, learn=False)
 
     def _wanted(self, part: Part, draft: Draft, media: _Media) -> Wanted:
-        """What is known of a medium in an answer; a mask is read where pixels are, too."""
+        """What is known of a medium in an answer; a mask is read where pixels are, too, and a picture may be an edit of the last one."""
         wanted = wanted_of(part, media.sample.messages, len(draft.ids), media.sample)
+        shown = [one for _, one in media_seen(media.sample, self.config.hands)][: len(draft.spans)]
+        if part.type == "image" and shown:
+            return replace(wanted, picture=shown[-1].value)
         if part.type != "mask" or not media.decoded:
             return wanted
         seen = [inputs.seen for inputs in media.made[: len(draft.spans)]]
         placed = place_mask(part, seen, root=media.sample.root, limits=self.limits)
-        picture = media_seen(media.sample, self.config.hands)[placed.picture - 1][1]
-        return replace(wanted, medium=placed.mask, picture=picture.value)
+        return replace(wanted, medium=placed.mask, picture=shown[placed.picture - 1].value)
 
     def _ids(self, text: str) -> list[int]:
         bare = self._frame is not None and self._frame.bare

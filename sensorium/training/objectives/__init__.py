@@ -15,6 +15,7 @@ OBJECTIVES = NameTable(
         "matching": "sensorium.training.objectives.matching:MatchingConfig",
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
+        "diffuse": "sensorium.training.objectives.diffuse:DiffuseConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
