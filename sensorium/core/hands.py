@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sensorium.core.batch import Grid
+from sensorium.core.errors import ConfigError
 from sensorium.core.parts import PartConfig
 from sensorium.core.weights import WeightSource
 
@@ -56,6 +57,8 @@ class Making:
     steps: int = 50
     guidance: float = 7.5
     """Weight of the condition against the negative one; 1: the negative one is not looked at."""
+    picture_guidance: float = 1.5
+    """Of generators that edit: weight of the picture that is looked at against none."""
     size: tuple[int, int] | None = None
     """Height and width in pixels; None: the generator's own."""
     seconds: float | None = None
@@ -67,6 +70,16 @@ class Making:
     """Asked after each step; true ends the work with `CancelledError`."""
     pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
     """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
+
+    def pictures_of(self, items: int, where: str) -> tuple[np.ndarray[Any, Any], ...]:
+        """The picture that each item looks at.
+
+        Raises:
+            ConfigError: there is none, or they are neither one nor one for each.
+        """
+        if len(self.pictures) not in (1, items):
+            raise ConfigError(f"{len(self.pictures)} pictures for {items} items", where=where, expected="one for all, or one for each")
+        return self.pictures * items if len(self.pictures) == 1 else self.pictures
 
 
 class Generator(Protocol):
@@ -159,8 +172,8 @@ class OutputProjectorConfig(PartConfig):
 
     @property
     def has_negative(self) -> bool:
-        """True: the module's `negative(count) -> condition_BLC` is what a generator is led away from
-        (MiniGPT-5). False: that is the generator's own."""
+        """True: what the module makes of zeros in place of hidden states is what a generator is led away from
+        (MiniGPT-5, MGIE). False: that is the generator's own."""
         return False
 
     def build(self, d_model: int, signals: int, condition: ConditionShape) -> nn.Module:

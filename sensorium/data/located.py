@@ -37,10 +37,11 @@ from sensorium.data.scenes import (
     make_scene,
     thing_mask,
 )
+from sensorium.data.segmenting import segment_sample
 from sensorium.data.source import Source
 
 Split = Literal["train", "heldout"]
-LocatedTask = Literal["pointing", "grounded", "words"]
+LocatedTask = Literal["pointing", "grounded", "words", "masks"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class LocatedSource(SourceConfig):
 
     task: LocatedTask = "pointing"
     """`pointing`: questions, each asked afresh; `grounded`: all things with their boxes; `words`: the
-    same, and of each thing every word that is true of it."""
+    same, and of each thing every word that is true of it; `masks`: one thing is asked for and answered with its mask."""
     seed: int = 31
     count: int = Field(default=20000, ge=1)
     """Rows; nothing is kept of them, so that a billion costs no more than one."""
@@ -86,6 +87,10 @@ class LocatedSource(SourceConfig):
 
         def make(index: int) -> dict[str, Any]:
             found = locate(index)
+            if self.task == "masks":
+                rng = random.Random(stable_int("masks", self.seed, found.identity))
+                things = [(target.names[0], pasted.mask_HW) for target, pasted in zip(found.targets, found.truth, strict=True)]
+                return segment_sample(f"{found.identity}#masks", found.picture, things, rng, found.meta)
             if self.task != "pointing":
                 told = found.targets if self.task == "grounded" else map(_all_words, found.targets)
                 return grounded_sample(f"{found.identity}#{self.task}", found.picture, list(told), found.meta)

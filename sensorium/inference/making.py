@@ -103,10 +103,13 @@ class Maker:
             making = replace(self.making, seed=self.making.seed + number)
             if self.model.config.hands[found.kind].generator.looks:
                 making = replace(making, pictures=(self._last_picture(asked),))
-            negative_BLC = self.model.negative(found.kind, self.processor.signals[found.kind])
             generator = self.model.generators.on(found.kind, self.model.device)
-            made += generator.generate(condition_BLC, negative_BLC=negative_BLC, making=making)
+            made += generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
         return made
+
+    def _negative(self, kind: MadeKind) -> torch.Tensor | None:
+        """What a projector has learnt to lead away from; None: the generator's own."""
+        return self.model.negative(kind, self.processor.signals[kind])
 
     def _last_picture(self, asked: Sample) -> np.ndarray[Any, Any]:
         """Of what the model looks at, (H, W, 3).

@@ -61,6 +61,8 @@ RECIPES = NameTable(
         "cogvlm-224": "sensorium.recipes.cogvlm:cogvlm_224",
         "cogvlm": "sensorium.recipes.cogvlm:cogvlm",
         "cogagent": "sensorium.recipes.cogagent:cogagent",
+        "lisa": "sensorium.recipes.lisa:lisa",
+        "mgie": "sensorium.recipes.mgie:mgie",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -104,5 +106,7 @@ TINY_FORMS = NameTable(
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
         "cogvlm": "sensorium.recipes.cogvlm:tiny",
         "cogagent": "sensorium.recipes.cogagent:tiny",
+        "lisa": "sensorium.recipes.lisa:tiny",
+        "mgie": "sensorium.recipes.mgie:tiny",
     },
 )

@@ -25,6 +25,7 @@ from sensorium.fusion.match import MatchConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.recipes.shrink_hands import made_source, tiny_hand
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -56,6 +57,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "sentences": {"width": 16, "teacher": TEACHER},
     # A teacher of a few steps is not to outweigh the LLM.
     "aligned": {"teacher": TEACHER, "weight": 1.0},
+    # No larger than what tiny pipelines make.
+    "diffuse": {"size_px": None},
 }
 TALKS = ("instruct",)
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
@@ -99,6 +102,7 @@ def _model(config: ModelConfig) -> ModelConfig:
     return config.model_copy(
         update={
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
+            "hands": {kind: tiny_hand(hand) for kind, hand in config.hands.items()},
             "backbone": _backbone(config.backbone, layers=2 * every),
             "fusion": fusion,
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
@@ -179,7 +183,7 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return stage.model_copy(
         update={
-            "data": (source,),
+            "data": (made_source(stage.objective.kind, model, PICTURES) or source,),
             "objective": _objective(stage.objective),
             "learns": tuple(learn.model_copy(update={"lr": lr}) for learn in stage.learns),
             "steps": steps,

@@ -208,7 +208,27 @@ def blip_med() -> int:
     return reads + sum(own.values()) + sum(size for key, size in head.items() if key != id(words))
 
 
+def edit_mapper() -> int:
+    """MGIE's EditMapper (mgie_llava.py): llm2hid, query, mapper, hid2feat."""
+    with torch.device("meta"):
+        mapper = torch.nn.Transformer(512, 4, 4, 4, 2048, dropout=0.0, batch_first=True, norm_first=True)
+    return linear(4096, 512) + 77 * 512 + sum(p.numel() for p in mapper.parameters()) + linear(512, 768)
+
+
+def llava_lightning(model_type: str, tokens: int, hand: str, size: Callable[[], int]) -> ByParts:
+    """LLaVA with one linear map, as many tokens as there are after more were added, and an output projector."""
+    return ByParts(model_type, {
+        "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
+        "projectors.image": lambda: linear(1024, 4096),
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=tokens),
+        hand: size,
+    })  # fmt: skip
+
+
 BY_PARTS: dict[str, ByParts] = {
+    # model/LISA.py: text_hidden_fcs.
+    "lisa": llava_lightning("lisa", 32004, "hands.mask", lambda: linear(4096, 4096) + linear(4096, 256)),
+    "mgie": llava_lightning("mgie", 32011, "hands.image", edit_mapper),
     "blip": ByParts("blip_pretrain", {
         "encoders.image": size_of("BlipVisionModel", "BlipVisionConfig", image_size=224),
         "backbone": blip_med,
