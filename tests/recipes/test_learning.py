@@ -89,7 +89,7 @@ def test_each_stage_trains_what_it_says(
         # One stage at a time over the same model, so that it can be looked at in between.
         owns = any(learn.part == "objective" for learn in stage.learns)
         # Masks and negatives drawn at random make its losses uneven: more steps tell.
-        stage = stage.model_copy(update={"steps": 40}) if owns else stage
+        stage = stage.model_copy(update={"steps": 16 if recipe.model.hands else 40}) if owns else stage
         alone = recipe.model_copy(update={"stages": (stage,)})
         loss, before, owned = first_loss(alone, model, tokenizer), snapshot(model), owned_before(alone, model, tokenizer)
         options = TrainerOptions(folder=tmp_path / stage.name, cache=tmp_path / "cache")
