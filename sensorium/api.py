@@ -176,23 +176,24 @@ class Model:
 
     def answer(
         self, messages: Any, *, max_tokens: int = 128, sampling: Sampling | None = None, making: Making | None = None,
-        root: Path | None = None,
+        root: Path | None = None, speak: bool = False,
     ) -> Message:  # fmt: skip
-        """Answer a conversation with all that the model makes: text, and pictures (PIL), sound or video (`Made`).
+        """Answer a conversation with all that the model makes: text, and pictures (PIL), sound or video (`Made`). What could
+        not be made, or was stopped, is a part `missing` that says why; the rest is there.
 
         Args:
             messages: as of `respond`.
             making: steps, guidance, size and seed of what is made.
+            speak: end with the text as sound, in the voice of the model's hand `audio` or eSpeak NG's.
 
         Raises:
             DataError: as `respond`.
-            ConfigError, WeightsError: a generator cannot be had.
         """
         asked = Sample(parse_messages(_as_messages(messages)), root=root)
         prompt = self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         maker = Maker(self.network, self.processor, making or Making())
-        return Message("assistant", maker.parts(prompt, ids, asked))
+        return Message("assistant", maker.parts(prompt, ids, asked, speak=speak))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:

@@ -2,7 +2,7 @@
 
 0 done; 1 another error; 2 config or usage; 3 data or media; 4 placeholders and features
 disagree; 5 weights; 6 checkpoint; 7 numbers not finite; 8 an optional package is missing;
-130 interrupted.
+9 a medium could not be made; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 error, 2 config or usage, 3 data or media, 4 misaligned "
-    "placeholders, 5 weights, 6 checkpoint, 7 numbers not finite, 8 missing package, "
-    "130 interrupted."
+    "Exit codes: 0 done, 1 error, 2 config or usage, 3 data or media, 4 misaligned placeholders, 5 weights, "
+    "6 checkpoint, 7 numbers not finite, 8 missing package, 9 a medium could not be made, 130 interrupted."
 )
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,19 +72,20 @@ def ask(
     save: Annotated[str | None, typer.Option(help="A new folder for the answer, what it makes, and what it points at, drawn.")] = None,
     seed: Annotated[int, typer.Option(help="--save: of what is made.")] = 0,
     steps: Annotated[int, typer.Option(help="--save: of a generator.")] = 50,
+    speak: Annotated[bool, typer.Option("--speak", help="--save: the answer as sound, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask one question about a picture."""
     from sensorium.cli.answering import AnswerOptions, ask_command
     from sensorium.cli.choosing import choose_command
-    from sensorium.cli.saving_answers import ask_and_save
+    from sensorium.cli.saving_answers import Saving, ask_and_save
     from sensorium.core.choices import read_choices
 
     options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams, cache_features)
     if choices is not None:
         return choose_command(picture, question, options, read_choices(choices), as_json)
-    if save is not None:
-        return ask_and_save(picture, question, options, (save, steps, seed), as_json)
+    if save is not None or speak:
+        return ask_and_save(picture, question, options, Saving(save, steps, seed, speak), as_json)
     return ask_command(picture, question, options, as_json)
 
 

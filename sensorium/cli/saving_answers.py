@@ -3,45 +3,68 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sensorium.cli.watching import Watch
 from sensorium.core.atomic import atomic_folder, write_json
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, GenerationError
 from sensorium.core.hands import Made, Making
-from sensorium.core.sample import LOCATED_KINDS, Message, Part
+from sensorium.core.sample import MISSING, Message, Part
 
 if TYPE_CHECKING:
     from sensorium.cli.answering import AnswerOptions
 
 
-def ask_and_save(picture: str, question: str, options: AnswerOptions, how: tuple[str, int, int], as_json: bool) -> None:
-    """Answer one question with all that the model makes, and write it down.
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Where an answer goes, and how its media are made."""
 
-    Args:
-        how: the folder, and steps and seed of what is made.
+    folder: str | None
+    steps: int
+    seed: int
+    speak: bool
+    """End with the answer's text as sound."""
+
+
+def ask_and_save(picture: str, question: str, options: AnswerOptions, saving: Saving, as_json: bool) -> None:
+    """Answer one question with all that the model makes, and write it down, also where some of it could not be made.
 
     Raises:
-        ConfigError: the folder is in use, a search with beams, or what `Answerer` raises.
+        ConfigError: no folder or one in use, a search with beams, or what `Answerer` raises.
+        SystemExit: a medium could not be made (9), or was stopped by Ctrl-C (130); the rest is written.
     """
     from sensorium.cli.answering import Answerer
     from sensorium.cli.main import print_json
     from sensorium.inference.sampling import Sampling
 
-    folder, steps, seed = Path(how[0]), *how[1:]
+    if saving.folder is None:
+        raise ConfigError("--speak without --save", fix="--save FOLDER says where the sound goes")
+    folder = Path(saving.folder)
     check_folder(folder)
     if options.beams > 1:
         raise ConfigError("--save with --beams", expected="one of them")
     turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}
     answerer = Answerer(options)
-    answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=options.max_tokens, making=Making(steps=steps, seed=seed),
-                                    sampling=Sampling(temperature=options.temperature))  # fmt: skip
+    with Watch() as watch:
+        making = Making(steps=saving.steps, seed=saving.seed, progress=watch.progress, cancelled=watch.cancelled)
+        answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=options.max_tokens, making=making,
+                                        sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
     files = save_answer(answer, turn, Path(picture), folder)
+    text = " ".join(part.value for part in answer.content if part.type == "text")
+    missing = [part.value for part in answer.content if part.type == MISSING]
     if as_json:
-        print_json({"answer": answer.text, "parts": [part.type for part in answer.content], "folder": str(folder), "files": files})
-        return
-    print(answer.text)
-    print(f"{folder}: {', '.join(files)}")
+        print_json({"answer": text, "parts": [part.type for part in answer.content], "missing": missing,
+                    "folder": str(folder), "files": files})  # fmt: skip
+    else:
+        print(text)
+        print(f"{folder}: {', '.join(files)}")
+        for one in missing:
+            print(f"error: no {one['kind']}: {one['error']}", file=sys.stderr)
+    if missing:
+        sys.exit(130 if watch.stopped else GenerationError.exit_code)
 
 
 def check_folder(folder: Path) -> None:
@@ -67,7 +90,7 @@ def save_answer(answer: Message, question: dict[str, Any], picture: Path, folder
     with atomic_folder(folder) as target:
         asked = target / f"asked{picture.suffix.lower()}"
         shutil.copyfile(picture, asked)
-        parts = [part if part.type not in WRITERS else Part(part.type, WRITERS[part.type](part.value, target, i))
+        parts = [part if part.type not in WRITERS else replace(part, value=WRITERS[part.type](part.value, target, i))
                  for i, part in enumerate(answer.content, start=1)]  # fmt: skip
         content = [{"type": "image", "image": asked.name} if part["type"] == "image" else part for part in question["content"]]
         messages = [{**question, "content": content}, Message("assistant", tuple(parts)).to_json()]
@@ -107,15 +130,9 @@ WRITERS = {"image": _picture, "audio": _sound, "video": _video}
 
 def _draw(parts: list[Part], picture: Path, target: Path) -> None:
     """The picture with the boxes, points and masks that are said of it, if any are."""
-    from sensorium.core.boxes import read_boxes, read_points
-    from sensorium.core.masks import read_mask
-    from sensorium.media.drawing import Mark, draw_marks
+    from sensorium.media.drawing import draw_marks, marks_of
     from sensorium.media.image import load_image
 
-    marks: list[Mark] = []
-    for part in (part for part in parts if part.type in LOCATED_KINDS):
-        places = [read_mask({key: part.value[key] for key in ("size", "counts")}, "mask")] if part.type == "mask" else (
-            read_boxes(part.value["places"], "boxes") if part.type == "boxes" else read_points(part.value["places"], part.type))  # fmt: skip
-        marks += [Mark(place, part.value.get("phrase")) for place in places]
+    marks = marks_of(parts)
     if marks:
         draw_marks(load_image(picture), marks).to_pil().save(target / "drawn.png")

@@ -192,6 +192,8 @@ class Wanted:
     kind: str
     start: int
     """Of its first signal token: in the Example, or in its row of the Batch."""
+    count: int
+    """Tokens that stand for it."""
     caption: str
     """The text it goes with: that of its own message or, if there is none, of the one before."""
     medium: Any = None

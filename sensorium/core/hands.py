@@ -138,6 +138,11 @@ class GeneratorConfig(PartConfig):
         return False
 
     @property
+    def told_by_text(self) -> bool:
+        """True: it builds what `Speaks` promises, and there is no condition."""
+        return False
+
+    @property
     def condition(self) -> ConditionShape:
         """What goes in.
 

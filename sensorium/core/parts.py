@@ -277,6 +277,8 @@ class HandShape(Protocol):
 
     @property
     def signals(self) -> tuple[str, ...]: ...
+    @property
+    def told(self) -> bool: ...
 
 
 class ModelShape(Protocol):

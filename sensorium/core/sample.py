@@ -18,6 +18,12 @@ A mask says which pixels of such a picture are meant, as COCO's run lengths (`co
     {"type": "mask", "mask": {"size": [height, width], "counts": "...", "phrase": "a cat", "picture": 1}}
     {"type": "mask", "mask": "cat-mask.png"}, {"type": "mask", "mask": {"png": "cat-mask.png", "phrase": "a cat"}}
 
+A medium in an answer may have a prompt, which is what a generator that is told by text is told; what could not be made
+is a part that says so:
+
+    {"type": "image", "image": "ball.png", "prompt": "a red ball"}
+    {"type": "missing", "missing": {"kind": "image", "error": "it failed after step 3 of 50 ..."}, "prompt": "a red ball"}
+
 A message's `content` may also be a plain string. In memory a medium may be a path,
 bytes, a PIL image or an array. `"separate_turns": true` beside `messages` says that each
 question is asked afresh: it sees the system message and the media, no other pair.
@@ -46,7 +52,9 @@ MEDIA_KINDS: tuple[str, ...] = ("image", "audio", "video", "points", "series", "
 PLACE_KINDS: tuple[str, ...] = ("boxes", "points2d")
 LOCATED_KINDS: tuple[str, ...] = (*PLACE_KINDS, "mask")
 """Parts that say where in a picture something is; it may not be moved then."""
-ANSWER_KINDS: tuple[str, ...] = (*LOCATED_KINDS, "retrieved")
+MISSING = "missing"
+"""Stands in an answer for a medium that could not be made: its kind, and why."""
+ANSWER_KINDS: tuple[str, ...] = (*LOCATED_KINDS, "retrieved", MISSING)
 PART_TYPES: tuple[str, ...] = ("text", *MEDIA_KINDS, *ANSWER_KINDS)
 KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns", "answers")
 
@@ -57,6 +65,8 @@ class Part:
 
     type: str
     value: Any
+    prompt: str | None = None
+    """Of a medium in an answer: what its generator is told, where that is told by text."""
 
     @property
     def is_media(self) -> bool:
@@ -64,7 +74,8 @@ class Part:
 
     def to_json(self) -> dict[str, Any]:
         value = str(self.value) if isinstance(self.value, Path) else self.value
-        return {"type": self.type, self.type: value}
+        told = {} if self.prompt is None else {"prompt": self.prompt}
+        return {"type": self.type, self.type: value, **told}
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +291,12 @@ def _parse_part(value: Any, where: str) -> Part:
         raise DataError(f"text is {_kind(part['text'])}", expected="a string", where=where)
     if kind == "text":
         _check_text(part["text"], where)
-    return Part(kind, part[kind])
+    prompt = part.get("prompt")
+    if prompt is not None and not isinstance(prompt, str):
+        raise DataError(f"prompt is {_kind(prompt)}", expected="a string", where=where)
+    if prompt is not None:
+        _check_text(prompt, where)
+    return Part(kind, part[kind], prompt)
 
 
 def _check_text(text: str, where: str) -> None:

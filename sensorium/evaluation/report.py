@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from sensorium.core.atomic import write_text
+from sensorium.core.sample import LOCATED_KINDS
+from sensorium.evaluation.report_parts import answer_html, thumbnail
 from sensorium.evaluation.runner import Result
 from sensorium.media.image import load_image
 
 EXAMPLES = 24
-THUMBNAIL_PX = 132
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;
 color:#1c2430;background:#fff}
@@ -26,7 +24,7 @@ border-bottom:1px solid #dde3ea}td.n{text-align:right;font-variant-numeric:tabul
 .bar i{display:block;height:10px;background:#2f6db3}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(245px,1fr));gap:.8rem}
 .card{border:1px solid #dde3ea;border-radius:8px;padding:.6rem;font-size:13px}
-.card img{max-height:132px;display:block;margin:0 auto .5rem}
+.card img{max-height:132px;display:block;margin:0 auto .5rem}.card audio{width:100%}.lost{color:#a3362a}
 .ok{border-left:5px solid #2e9e5b}.bad{border-left:5px solid #cf4a3c}
 .q{color:#51607a}.dim{color:#8290a5}
 """
@@ -100,26 +98,18 @@ def _card(result: Result, i: int) -> str:
     return (
         f"<div class='card {'ok' if right else 'bad'}'>{_picture(result, i)}"
         f"<div class=q>{html.escape(item.request.messages[-1].text)}</div>"
-        f"<b>{html.escape(result.answers['model'][i].text) or '—'}</b>"
+        f"<div>{answer_html(result.answers['model'][i])}</div>"
         f"<div class=dim>right: {html.escape(gold)}<br>without picture: "
         f"{html.escape(result.answers['blind'][i].text) or '—'}</div></div>"
     )
 
 
 def _picture(result: Result, i: int) -> str:
-    """The first picture of a question, as its benchmark shows it beside the answer."""
+    """A picture of a question, the one that its answer points into or else the first, as the benchmark shows it beside that."""
     item, answer = result.items[i], result.answers["model"][i]
-    for message in item.request.messages:
-        for part in message.content:
-            if part.type == "image":
-                picture = load_image(part.value, root=item.request.root).to_pil()
-                return _thumbnail(result.benchmark.drawn(item, answer, picture))
-    return ""
-
-
-def _thumbnail(picture: PILImage.Image) -> str:
-    picture.thumbnail((2 * THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=75)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"<img alt='' src='data:image/webp;base64,{encoded}'>"
+    pictures = [part.value for message in item.request.messages for part in message.content if part.type == "image"]
+    if not pictures:
+        return ""
+    number = next((part.value.get("picture", 1) for part in answer.parts if part.type in LOCATED_KINDS), 1)
+    picture = load_image(pictures[number - 1], root=item.request.root).to_pil()
+    return thumbnail([result.benchmark.drawn(item, answer, picture)])

@@ -83,7 +83,7 @@ def widened(unet: Any) -> Any:
     new = nn.Conv2d(2 * old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding).to(old.weight)
     with torch.no_grad():
         new.weight.zero_()[:, : old.in_channels].copy_(old.weight)
-        new.bias.copy_(old.bias)
+        cast(Tensor, new.bias).copy_(old.bias)
     unet.register_to_config(in_channels=new.in_channels)
     unet.conv_in = new
     return unet

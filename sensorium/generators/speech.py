@@ -34,6 +34,10 @@ class SpeechConfig(GeneratorConfig):
         return "audio"
 
     @property
+    def told_by_text(self) -> bool:
+        return True
+
+    @property
     def condition(self) -> ConditionShape:
         raise ConfigError("speech is told by text and takes no condition", where=f"generator {self.kind}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
+import torch
 from pydantic import SerializeAsAny, model_validator
 from torch import Tensor
 
@@ -46,6 +47,10 @@ class TextRouteConfig(GeneratorConfig):
         return self.generator.makes
 
     @property
+    def told_by_text(self) -> bool:
+        return True
+
+    @property
     def condition(self) -> ConditionShape:
         raise ConfigError("a text route is told by text and takes no condition", where="generator text_route")
 
@@ -68,6 +73,13 @@ class TextRoute:
             )  # fmt: skip
         self.config = config
         self.generator = cast(ReadingGenerator, generator)
+
+    def to(self, device: torch.device) -> TextRoute:
+        """Move the generator, where it can be."""
+        move = getattr(self.generator, "to", None)
+        if move is not None:
+            move(device)
+        return self
 
     def speak(self, text: str, making: Making = Making()) -> Made:
         """The text as a medium; see `core.hands.Speaks`."""

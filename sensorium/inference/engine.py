@@ -94,7 +94,7 @@ class Engine:
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
                 parts = self.maker.parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
-                yield Answer(request.id, self.text(kept), len(kept), parts)
+                yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text."""

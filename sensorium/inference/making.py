@@ -1,11 +1,14 @@
-"""From signal tokens in an answer to media: one more forward pass over prompt and answer, the output projector, the generator.
+"""From an answer's tokens to its media. Signal tokens: one more forward pass over prompt and answer, the output projector,
+the generator. Words between two markers, or the whole answer's: a generator that is told by text.
+
+What fails is missing, and takes nothing else with it: the answer's text and its other media stay.
 
 Shape legend: T tokens, D width, L condition tokens, C condition width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, cast
@@ -14,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sensorium.core.batch import Example
-from sensorium.core.errors import DataError
-from sensorium.core.hands import Made, MadeKind, Making
+from sensorium.core.batch import Batch, Example
+from sensorium.core.errors import DataError, SensoriumError
+from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
-from sensorium.core.sample import Part, Sample
+from sensorium.core.sample import MISSING, Part, Sample
 from sensorium.media.image import load_image
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -35,7 +38,32 @@ class Found:
 
     kind: MadeKind
     start: int
-    """Place of its first signal token among the answer's ids."""
+    """Place of its first token among the answer's ids."""
+    stop: int
+    """Behind its last one."""
+    told: tuple[int, ...] | None = None
+    """What its generator is told, where that is told by text."""
+    whole: bool = True
+    """False: the answer ended in its midst."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """An answer whose media are made. Its states are computed once, and only where a medium is made of them."""
+
+    model: MultimodalModel
+    prompt: Example
+    ids: Sequence[int]
+    asked: Sample
+    pad_id: int
+    seen: tuple[Batch, torch.Tensor] | None = None
+
+    def states(self) -> tuple[Batch, torch.Tensor]:
+        """Prompt and answer as a batch, and the hidden states of its tokens (1, T, D)."""
+        if self.seen is None:
+            batch = to_device(collate([[extended(self.prompt, self.ids)]], self.pad_id), self.model.device)
+            self.seen = batch, self.model(batch).hidden_BTD
+        return self.seen
 
 
 @dataclass(slots=True)
@@ -48,9 +76,7 @@ class Maker:
 
     def follows(self) -> dict[int, int]:
         """Which token must come behind each signal token but the last: half a signal means nothing."""
-        if not self.model.config.hands:
-            return {}
-        return {a: b for ids in self.processor.signals.values() for a, b in pairwise(ids)}
+        return {a: b for kind, ids in self.processor.signals.items() if not self._is_told(kind) for a, b in pairwise(ids)}
 
     @property
     def answers_in_parts(self) -> bool:
@@ -58,54 +84,107 @@ class Maker:
         return bool(self.processor.signals) or self.processor.box_format is not None
 
     def find(self, ids: Sequence[int]) -> list[Found]:
-        """The media of an answer; one whose signal tokens the end of the answer cut off is none."""
-        found: list[Found] = []
-        for kind, signals in self.processor.signals.items():
-            found += [Found(cast(MadeKind, kind), i) for i in range(len(ids)) if tuple(ids[i : i + len(signals)]) == signals]
-        return sorted(found, key=lambda one: one.start)
+        """The media of an answer in order; the last of them may have been cut off by the answer's end."""
+        found = [one for kind in self.processor.signals for one in self._find(cast(MadeKind, kind), ids)]
+        kept: list[Found] = []
+        for one in sorted(found, key=lambda one: one.start):
+            # What stands inside of what a generator is told belongs to that.
+            if not kept or one.start >= kept[-1].stop:
+                kept.append(one)
+        return kept
 
-    def parts(self, prompt: Example, ids: Sequence[int], asked: Sample) -> tuple[Part, ...]:
-        """The answer's parts in order: text, places in the pictures, and the media that it asks for.
+    def said(self, ids: Sequence[int]) -> list[int]:
+        """An answer's ids without what generators are told."""
+        inside = {i for one in self.find(ids) if one.told is not None for i in range(one.start, one.stop)}
+        return [token for i, token in enumerate(ids) if i not in inside]
+
+    def parts(self, prompt: Example, ids: Sequence[int], asked: Sample, *, speak: bool = False) -> tuple[Part, ...]:
+        """The answer's parts in order: text, places in the pictures, and the media that it asks for. A medium that could not
+        be made, was stopped or was cut off is a part `missing`.
 
         Args:
             asked: what `prompt` was made of; masks and edits are of its last picture.
-
-        Raises:
-            ConfigError, WeightsError: a generator cannot be had.
-            CancelledError: somebody asked to stop.
+            speak: end with the text as sound.
         """
+        run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id)
         parts: list[Part] = []
         place = 0
-        wanted = self.find(ids)
-        for found, made in zip(wanted, self._make(prompt, ids, wanted, asked), strict=True):
+        for number, found in enumerate(self.find(ids)):
             parts += self._spoken(prompt, ids[place : found.start])
-            parts.append(as_part(made, len(prompt.seen)))
-            place = found.start + len(self.processor.signals[found.kind])
+            parts.append(self._part(run, found, number))
+            place = found.stop
         parts += self._spoken(prompt, ids[place:])
+        if speak:
+            text = " ".join(part.value for part in parts if part.type == "text")
+            parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return tuple(parts) or (Part("text", ""),)
+
+    def _is_told(self, kind: str) -> bool:
+        return self.processor.config.hands[kind].told
+
+    def _find(self, kind: MadeKind, ids: Sequence[int]) -> Iterator[Found]:
+        signals, ids = self.processor.signals[kind], tuple(ids)
+        place = 0
+        while signals[0] in ids[place:]:
+            start = ids.index(signals[0], place)
+            if self._is_told(kind):
+                whole = signals[1] in ids[start:]
+                end = ids.index(signals[1], start) if whole else len(ids)
+                yield Found(kind, start, place := end + whole, ids[start + 1 : end], whole)
+            else:
+                run = ids[start : start + len(signals)]
+                place = start + 1
+                if run == signals[: len(run)]:
+                    yield Found(kind, start, place := start + len(run), whole=run == signals)
 
     def _spoken(self, prompt: Example, ids: Sequence[int]) -> list[Part]:
         signals = {i for one in self.processor.signals.values() for i in one}
         said = [i for i in ids if i not in signals]
         return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)
 
+    def _part(self, run: _Run, found: Found, number: int) -> Part:
+        """A medium, or what says why there is none."""
+        told = None if found.told is None else self.processor.tokenizer.decode(found.told).strip()
+        # Two pictures of one answer are two draws.
+        making = replace(self.making, seed=self.making.seed + number)
+
+        def make() -> Part:
+            if not found.whole:
+                raise DataError(f"the answer ended in the midst of the tokens that stand for {found.kind}", fix="raise max_tokens")
+            made = self._make(run, found, making) if told is None else self._tell(found.kind, told, making)
+            return replace(as_part(made, len(run.prompt.seen)), prompt=told)
+
+        return self._attempt(found.kind, told, make)
+
+    def _attempt(self, kind: MadeKind, prompt: str | None, make: Callable[[], Part]) -> Part:
+        """What was made, or the part `missing` with the error: whatever it was, the rest of the answer is not lost by it."""
+        try:
+            if self.making.cancelled is not None and self.making.cancelled():
+                raise CancelledError("stopped before it was begun")
+            return make()
+        except (SensoriumError, CancelledError) as error:
+            reason = str(error) or "stopped"
+        except Exception as error:
+            reason = f"it failed ({type(error).__name__}: {str(error)[:300]})"
+        return Part(MISSING, {"kind": kind, "error": reason}, prompt)
+
     @torch.inference_mode()
-    def _make(self, prompt: Example, ids: Sequence[int], wanted: Sequence[Found], asked: Sample) -> list[Made]:
-        if not wanted:
-            return []
-        whole = extended(prompt, ids)
-        batch = to_device(collate([[whole]], self.processor.tokenizer.pad_id), self.model.device)
-        hidden_BTD = self.model(batch).hidden_BTD
-        made: list[Made] = []
-        for number, found in enumerate(wanted):
-            condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(prompt) + found.start)])
-            # Two pictures of one answer are two draws.
-            making = replace(self.making, seed=self.making.seed + number)
-            if self.model.config.hands[found.kind].generator.looks:
-                making = replace(making, pictures=(self._last_picture(asked),))
-            generator = self.model.generators.on(found.kind, self.model.device)
-            made += generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)
-        return made
+    def _make(self, run: _Run, found: Found, making: Making) -> Made:
+        batch, hidden_BTD = run.states()
+        condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(run.prompt) + found.start)])
+        if self.model.config.hands[found.kind].generator.looks:
+            making = replace(making, pictures=(self._last_picture(run.asked),))
+        generator = self.model.generators.on(found.kind, self.model.device)
+        return generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)[0]
+
+    @torch.inference_mode()
+    def _tell(self, kind: MadeKind, text: str, making: Making) -> Made:
+        return cast(Speaks, self.model.generators.on(kind, self.model.device)).speak(text, making)
+
+    def _voiced(self, text: str) -> Part:
+        # Its text alone decides how long speech is.
+        making = replace(self.making, size=None, seconds=None)
+        return as_part(self.model.generators.voice().speak(text, making), 0)
 
     def _negative(self, kind: MadeKind) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from sensorium.core.boxes import Box, Point
+from sensorium.core.boxes import Box, Point, read_boxes, read_points
 from sensorium.core.errors import DataError
-from sensorium.core.masks import Mask
+from sensorium.core.masks import Mask, read_mask
+from sensorium.core.sample import LOCATED_KINDS, Part
 from sensorium.media.image import BLACK, WHITE, Image
 
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -35,6 +36,20 @@ class Mark:
 
     place: Box | Point | Mask
     phrase: str | None = None
+
+
+def marks_of(parts: Sequence[Part]) -> list[Mark]:
+    """What the parts of an answer point at.
+
+    Raises:
+        DataError: a part that is malformed.
+    """
+    marks: list[Mark] = []
+    for part in (part for part in parts if part.type in LOCATED_KINDS):
+        places = [read_mask({key: part.value[key] for key in ("size", "counts")}, "mask")] if part.type == "mask" else (
+            read_boxes(part.value["places"], "boxes") if part.type == "boxes" else read_points(part.value["places"], part.type))  # fmt: skip
+        marks += [Mark(place, part.value.get("phrase")) for place in places]
+    return marks
 
 
 def draw_marks(image: Image, marks: Sequence[Mark]) -> Image:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import Generator, MadeKind
+from sensorium.core.hands import Generator, MadeKind, Speaks
 from sensorium.core.hashing import sha256_bytes
 from sensorium.core.weights import WeightSource
+from sensorium.generators import GENERATORS
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ class Generators:
         self._config = config
         self._folders = folders
         self._built: dict[str, Generator] = {}
+        self._voice: Speaks | None = None
         self._first: dict[str, str] = {}
         """What those that may learn were like before (`watch`)."""
         self._own: set[str] = set()
@@ -76,6 +78,20 @@ class Generators:
         if move is not None:
             move(device)
         return generator
+
+    def voice(self) -> Speaks:
+        """What says an answer's text: that of the hand `audio` where it is a voice, or eSpeak NG.
+
+        Raises:
+            MissingDependencyError: eSpeak NG is not installed.
+            WeightsError: the hand's weights cannot be had.
+        """
+        hand = self._config.hands.get("audio")
+        if hand is not None and hand.generator.told_by_text:
+            return cast(Speaks, self["audio"])
+        if self._voice is None:
+            self._voice = cast(Speaks, GENERATORS.find("espeak")().build())
+        return self._voice
 
     def put(self, kind: MadeKind, generator: Generator) -> None:
         """Use this one: an index that was just built, say."""

@@ -7,37 +7,66 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import SerializeAsAny, model_validator
 from torch import nn
 
 from sensorium.core.config import Config, kinds
+from sensorium.core.errors import ConfigError
 from sensorium.core.hands import GeneratorConfig, OutputProjectorConfig
 from sensorium.generators import GENERATORS
 from sensorium.output_projectors import OUTPUT_PROJECTORS
 
 AnyGenerator = Annotated[SerializeAsAny[GeneratorConfig], kinds(GENERATORS, GeneratorConfig)]
-AnyOutputProjector = Annotated[SerializeAsAny[OutputProjectorConfig], kinds(OUTPUT_PROJECTORS, OutputProjectorConfig)]
+AnyOutputProjector = Annotated[SerializeAsAny[OutputProjectorConfig] | None, kinds(OUTPUT_PROJECTORS, OutputProjectorConfig)]
 
 
 class HandConfig(Config):
-    """Signal tokens -> output projector -> generator."""
+    """Signal tokens -> output projector -> generator, or words -> a generator that is told by text."""
 
-    signals: tuple[str, ...] = Field(min_length=1)
+    signals: tuple[str, ...] = ()
     """Control tokens that the LLM writes where a medium is to stand, in this order; they are among the backbone's
-    `added_tokens`, or in its tokenizer already."""
-    projector: AnyOutputProjector
+    `added_tokens`, or in its tokenizer already. Of a generator that is told by text, the two between which the LLM writes
+    what it is told; none: it is a voice, which says the answer's text where an answer is to be spoken."""
+    projector: AnyOutputProjector = None
+    """None: the generator is told by text."""
     generator: AnyGenerator
+
+    @property
+    def told(self) -> bool:
+        """Whether the LLM writes what the generator is told, between two tokens."""
+        return self.generator.told_by_text and bool(self.signals)
+
+    @property
+    def reader(self) -> OutputProjectorConfig:
+        """The output projector.
+
+        Raises:
+            ConfigError: the generator is told by text, and there is none.
+        """
+        if self.projector is None:
+            raise ConfigError("no output projector", expected="signals, a projector, and a generator that takes a condition")
+        return self.projector
 
     def build(self, d_model: int) -> nn.Module:
         """The output projector.
 
         Raises:
-            ConfigError: it cannot make what the generator wants of so many tokens.
+            ConfigError: there is none, or it cannot make what the generator wants of so many tokens.
         """
-        return self.projector.build(d_model, len(self.signals), self.generator.condition)
+        return self.reader.build(d_model, len(self.signals), self.generator.condition)
 
     @model_validator(mode="after")
-    def _distinct(self) -> HandConfig:
+    def _fits(self) -> HandConfig:
         if len(set(self.signals)) < len(self.signals):
             raise ValueError(f"signals {list(self.signals)} name a token twice")
+        kind = self.generator.kind
+        if not self.generator.told_by_text:
+            if not self.signals or self.projector is None:
+                raise ValueError(f"a hand with generator {kind} and without signals or projector; it takes a condition, which a projector makes of signals")
+            return self
+        if self.projector is not None:
+            raise ValueError(f"a projector in front of generator {kind}, which is told by text; leave projector out")
+        if len(self.signals) != 2 and (self.signals or self.generator.makes != "audio"):
+            raise ValueError(f"{len(self.signals)} signals for generator {kind}, which is told by text; name two, between which the LLM writes "
+                             "what it is told" + (", or none for a voice" if self.generator.makes == "audio" else ""))
         return self

@@ -90,7 +90,7 @@ class MultimodalModel(nn.Module):
         self.newlines = nn.ParameterDict(
             {kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5) for kind in with_newlines}
         )
-        self.hands = nn.ModuleDict({kind: hand.build(config.backbone.d_model) for kind, hand in config.hands.items()})
+        self.hands = nn.ModuleDict({kind: hand.build(config.backbone.d_model) for kind, hand in config.hands.items() if hand.projector})
         self.generators = Generators(config, folders)
         self.fusion = cast(
             Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
@@ -191,9 +191,9 @@ class MultimodalModel(nn.Module):
             places: row and first signal token of each medium.
         """
         hand = self.config.hands[kind]
-        count, back = len(hand.signals), int(hand.projector.reads_before)
+        count, back = len(hand.signals), int(hand.reader.reads_before)
         hidden_NKD = torch.stack([hidden_BTD[row, start - back : start - back + count] for row, start in places])
-        if hand.projector.adds_embeddings:
+        if hand.reader.adds_embeddings:
             ids_NK = torch.stack([input_ids_BT[row, start : start + count] for row, start in places])
             hidden_NKD = hidden_NKD + self.backbone.embed(ids_NK)
         return self.hands[kind](hidden_NKD)
@@ -205,7 +205,7 @@ class MultimodalModel(nn.Module):
         Args:
             signals: ids of the tokens that stand for such a medium.
         """
-        projector = self.config.hands[kind].projector
+        projector = self.config.hands[kind].reader
         if not projector.has_negative:
             return None
         states_1KD = self.backbone.embed(torch.tensor([signals], device=self.device))

@@ -40,7 +40,7 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
         if start < cut < stop or (start == cut and fusion.fills_slots):
             cut = start
             break
-    cut = _before_signals(draft, config, cut)
+    cut = next((one.start for one in draft.wanted if one.start < cut < one.start + one.count), cut)
     kept = [span for span in draft.spans if span[2] <= cut and span[1] <= cut]
     if cut < length and not any(draft.learn[:cut]) and any(draft.learn):
         raise DataError(
@@ -81,11 +81,3 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
         held=[start + n for _, start, stop in kept
               for n in fusion.same_position(stop - start)],
     )  # fmt: skip
-
-
-def _before_signals(draft: Draft, config: ModelShape, cut: int) -> int:
-    """Where to cut instead of in the midst of the signal tokens of a medium."""
-    for one in draft.wanted:
-        if one.start < cut < one.start + len(config.hands[one.kind].signals):
-            return one.start
-    return cut

@@ -19,7 +19,7 @@ from sensorium.processing.masks import place_mask
 from sensorium.processing.pictures import Pictures, Prepared, View
 from sensorium.processing.places import place_pieces
 from sensorium.processing.question import read_question
-from sensorium.processing.signals import is_made, media_seen, signal_ids, wanted_of
+from sensorium.processing.signals import is_made, made_ids, media_seen, signal_ids, wanted_of
 from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
@@ -181,7 +181,7 @@ class Processor:
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
-            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.signals)
+            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.config.hands)
             self._write(draft, pieces, media)
             drafts.append(draft)
         draft = share_prefix(drafts, max_length)
@@ -202,6 +202,9 @@ class Processor:
             begin = []
         text, learn = "", False
         for piece in self._with_places(pieces, draft, media):
+            if piece.kind == "made" and isinstance(piece.value, Part) and piece.value.type not in self.signals:
+                # A voice says what is written there already.
+                continue
             if begin and piece.kind != "media":
                 draft.put(begin, learn=False)
                 begin = []
@@ -217,8 +220,9 @@ class Processor:
                 draft.put(self._ids(text), learn)
                 text = ""
             if piece.kind == "made" and isinstance(piece.value, Part):
-                draft.wanted.append(self._wanted(piece.value, draft, media))
-                draft.put(list(self.signals[piece.value.type]), piece.learn)
+                ids = made_ids(piece.value, media.sample, self.config.hands[piece.value.type], self.tokenizer)
+                draft.wanted.append(self._wanted(piece.value, draft, media, len(ids)))
+                draft.put(ids, piece.learn)
             elif isinstance(piece.value, Part):
                 if len(draft.spans) == len(media.made):
                     media.made.append(self._inputs(piece.value, media))
@@ -229,9 +233,9 @@ class Processor:
             draft.put(self._ids(text), learn)
         draft.put(begin, learn=False)
 
-    def _wanted(self, part: Part, draft: Draft, media: _Media) -> Wanted:
+    def _wanted(self, part: Part, draft: Draft, media: _Media, count: int) -> Wanted:
         """What is known of a medium in an answer; a mask is read where pixels are, too, and a picture may be an edit of the last one."""
-        wanted = wanted_of(part, media.sample.messages, len(draft.ids), media.sample)
+        wanted = wanted_of(part, media.sample, (len(draft.ids), count))
         shown = [one for _, one in media_seen(media.sample, self.config.hands)][: len(draft.spans)]
         if part.type == "image" and shown:
             return replace(wanted, picture=shown[-1].value)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from sensorium.core.batch import Wanted
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import HandShape
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.text.tokenizer import Tokenizer
 
 
 def signal_ids(hands: Mapping[str, HandShape], tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
-    """The tokens of each kind of medium.
+    """The tokens of each kind of medium; a voice has none.
 
     Raises:
         ConfigError: the tokenizer has no such token, or two kinds share one.
@@ -20,6 +20,8 @@ def signal_ids(hands: Mapping[str, HandShape], tokenizer: Tokenizer) -> dict[str
     found: dict[str, tuple[int, ...]] = {}
     owners: dict[int, str] = {}
     for kind, hand in hands.items():
+        if not hand.signals:
+            continue
         for token in hand.signals:
             if not tokenizer.has(token):
                 raise ConfigError(f"the tokenizer has no token {token!r}", where=f"model.hands.{kind}.signals",
@@ -41,13 +43,37 @@ def is_made(message: Message, part: Part, hands: Mapping[str, HandShape]) -> boo
     return message.role == "assistant" and part.type in hands
 
 
-def wanted_of(part: Part, messages: Sequence[Message], start: int, sample: Sample) -> Wanted:
+def wanted_of(part: Part, sample: Sample, place: tuple[int, int]) -> Wanted:
     """What is known of a medium in an answer.
 
     Args:
-        messages: the conversation that holds it.
+        sample: the conversation that holds it.
+        place: its first token, and how many stand for it.
     """
+    return Wanted(part.type, *place, caption_of(part, sample), part.value, sample.root)
+
+
+def caption_of(part: Part, sample: Sample) -> str:
+    """The text that a medium in an answer goes with: its prompt or, where it has none, the text of its message or of the
+    one before."""
+    if part.prompt is not None:
+        return part.prompt.strip()
+    messages = sample.messages
     place = next(i for i, message in enumerate(messages) if any(one is part for one in message.content))
     said = [message.text.strip() for message in messages[max(0, place - 1) : place + 1]]
-    caption = said[-1] or said[0]
-    return Wanted(part.type, start, caption, part.value, sample.root)
+    return said[-1] or said[0]
+
+
+def made_ids(part: Part, sample: Sample, hand: HandShape, tokenizer: Tokenizer) -> list[int]:
+    """The tokens that stand for a medium in an answer: its signals, or what its generator is told between two.
+
+    Raises:
+        DataError: nothing is known that the generator could be told.
+    """
+    ids = [tokenizer.special_id(token) for token in hand.signals]
+    if not hand.told:
+        return ids
+    caption = caption_of(part, sample)
+    if not caption:
+        raise DataError(f"an answer with {part.type} that nothing is said of", expected='a "prompt" beside it, or text in its message')
+    return [ids[0], *tokenizer.encode(caption), ids[1]]

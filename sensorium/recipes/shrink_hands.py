@@ -18,7 +18,8 @@ KEPT = ("kind", "mode", "before", "guided", "query_std", "bias", "scale", "decod
 
 def tiny_hand(hand: HandConfig) -> HandConfig:
     """The same tokens before the same kinds of parts."""
-    return hand.model_copy(update={"projector": _tiny(hand.projector), "generator": _tiny(hand.generator)})
+    projector = None if hand.projector is None else _tiny(hand.projector)
+    return hand.model_copy(update={"projector": projector, "generator": _tiny(hand.generator)})
 
 
 def made_source(objective: str, model: ModelConfig, take: int) -> SourceConfig | None:

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Literal
 
 from sensorium.core.errors import ConfigError
-from sensorium.core.sample import PLACE_KINDS, Message, Part
+from sensorium.core.sample import MISSING, PLACE_KINDS, Message, Part
 from sensorium.text.templates import ChatTemplate
 
 MADE = "made"
@@ -112,6 +112,9 @@ def _content(
                 yield Piece("text", part.value, learn=learn)
         elif part.type == MADE:
             yield Piece("made", part.value, learn=learn)
+        elif part.type == MISSING:
+            # What could not be made is not there.
+            continue
         elif part.type in PLACE_KINDS:
             if template.user_text or message.role != "user":
                 yield Piece("places", part, learn=learn)

@@ -162,7 +162,7 @@ class Recipe(Config):
         kinds_of = [f"{head}.{kind}" for kind in self.model.lanes for head in LANE_PARTS]
         details = [f"encoders.{of_detail(kind)}" for kind, lane in self.model.lanes.items() if lane.detail]
         adapters = [f"adapters.{kind}" for kind, lane in self.model.lanes.items() if lane.adapter]
-        hands = [f"hands.{kind}" for kind in self.model.hands]
+        hands = [f"hands.{kind}" for kind, hand in self.model.hands.items() if hand.projector]
         known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters, *hands]
         for stage in self.stages:
             for learn in stage.learns:

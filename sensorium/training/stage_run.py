@@ -25,7 +25,7 @@ from sensorium.training.checkpoint import Position
 from sensorium.training.config import StageConfig
 from sensorium.training.distributed.gradients import reached, sum_gradients
 from sensorium.training.distributed.lockstep import Drawn, OwnPace
-from sensorium.training.distributed.tally import Tally, of_all
+from sensorium.training.distributed.tally import Tally, mean_of, of_all
 from sensorium.training.heap import keep_freed_blocks, return_freed_blocks
 from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
@@ -198,29 +198,25 @@ class StageRun:
         """This rank's passes over a batch, added to the tally."""
         loaded, parts = drawn
         losses = self._passes(parts)
-        tally.total += sum(float(each.total.detach()) for each, _ in losses)
-        tally.count += sum(each.count for each, _ in losses)
+        tally.total += sum(float(each.total.detach()) for each in losses)
+        tally.count += sum(each.count for each in losses)
         tally.samples += loaded.samples
         # A row of padding stands for a share without rows.
         tally.tokens += int((loaded.batch.segments_BT > 0).sum()) if loaded.samples else 0
         tally.problems += loaded.problems
         for key, value in self.cuts.of(loaded.picks).items():
             tally.cut[key] = tally.cut.get(key, 0) + value
-        named: dict[str, float] = {}
-        for each, share in losses:
-            for key, value in each.parts.items():
-                named[key] = named.get(key, 0.0) + value * share
-        tally.batches.append((int(loaded.batch.learn_BT.sum()), named))
+        learned = [int(part.learn_BT.sum()) for part in parts]
+        tally.batches.append(mean_of([{key: (value, tokens) for key, value in each.parts.items()}
+                                      for each, tokens in zip(losses, learned, strict=True)]))  # fmt: skip
         return loaded.state
 
-    def _passes(self, parts: Sequence[Batch]) -> list[tuple[Losses, float]]:
-        """Forward and backward passes over the parts of a batch, and each one's share of the learned tokens, over which
-        what is logged are means."""
+    def _passes(self, parts: Sequence[Batch]) -> list[Losses]:
+        """Forward and backward passes over the parts of a batch."""
         model = self.trainer.model
         precision = stage_precision(self.stage, self.trainer.precision, model.device)
-        found: list[tuple[Losses, float]] = []
-        learned = [int(part.learn_BT.sum()) for part in parts]
-        for part, tokens in zip(parts, learned, strict=True):
+        found: list[Losses] = []
+        for part in parts:
             with autocast(precision, model.device):
                 losses = self.parts.objective(model, part)
             # A batch of text rows alone has nothing to teach a projector.
@@ -229,7 +225,7 @@ class StageRun:
                 self.trainer.held.passed()
             else:
                 self.trainer.held.rest()
-            found.append((losses, tokens / max(1, sum(learned)) if len(parts) > 1 else 1.0))
+            found.append(losses)
         return found
 
     def _stop_if_lost(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import sensorium
 from sensorium.evaluation.benchmarks.category import Category
@@ -34,3 +35,14 @@ def test_nano_sees(nano: sensorium.Model) -> None:
     for benchmark in (Category(part="shipped", limit=14), Attribute(limit=14)):
         result = run_benchmark(benchmark, nano.engine)
         assert result.headline("model") > result.headline("blind") + 0.25, benchmark.kind
+
+
+def test_nano_speaks(nano: sensorium.Model) -> None:
+    """How well it is understood is for `benchmarks/speech.py`."""
+    pytest.importorskip("espeakng_loader", reason="espeakng_loader is not installed (extra `gen`)")
+    answer = nano.answer([{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (64, 64), (200, 30, 30))},
+                                                       {"type": "text", "text": "Which colour is this?"}]}], speak=True)  # fmt: skip
+    text, sound = answer.content
+    seconds = len(sound.value.array) / sound.value.sample_rate_hz
+    assert (text.type, sound.type) == ("text", "audio")
+    assert 0.2 < seconds < 1.0 + 1.5 * len(text.value.split()), text.value

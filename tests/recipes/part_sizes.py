@@ -211,7 +211,7 @@ def blip_med() -> int:
 def edit_mapper() -> int:
     """MGIE's EditMapper (mgie_llava.py): llm2hid, query, mapper, hid2feat."""
     with torch.device("meta"):
-        mapper = torch.nn.Transformer(512, 4, 4, 4, 2048, dropout=0.0, batch_first=True, norm_first=True)
+        mapper: torch.nn.Module = torch.nn.Transformer(512, 4, 4, 4, 2048, dropout=0.0, batch_first=True, norm_first=True)
     return linear(4096, 512) + 77 * 512 + sum(p.numel() for p in mapper.parameters()) + linear(512, 768)
 
 

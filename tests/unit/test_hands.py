@@ -136,7 +136,7 @@ def test_half_a_signal_is_completed_and_a_cut_one_is_nothing(model: Model) -> No
     assert ids == [first, second, first, second, first]
     maker = model.engine.maker
     assert [one.start for one in maker.find(ids)] == [0, 2]
-    assert maker.find([first]) == []
+    assert [(one.start, one.whole) for one in maker.find([first])] == [(0, False)]
 
 
 def test_what_cannot_be_made_is_said(model: Model, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Message, Part
+from sensorium.media.drawing import draw_marks, marks_of
+from sensorium.media.image import load_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,10 @@ class BenchmarkConfig(Config):
         return len(items)
 
     def drawn(self, item: Item, answer: Answer, picture: PILImage.Image) -> PILImage.Image:
-        """The picture as the report shows it beside an answer."""
-        del item, answer
-        return picture
+        """The picture as the report shows it beside an answer: with what that points at."""
+        del item
+        marks = marks_of(answer.parts)
+        return draw_marks(load_image(picture), marks).to_pil() if marks else picture
 
     def scores(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, float]:
         """Accuracy, and accuracy by tag."""

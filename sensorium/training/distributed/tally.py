@@ -8,6 +8,9 @@ from typing import Any
 
 from sensorium.training.distributed.ranks import Ranks, raise_one
 
+Means = dict[str, tuple[float, float]]
+"""Parts of the loss by name: a mean, and over how many learned tokens."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -24,20 +27,20 @@ class Tally:
     """Samples that were passed over because they spiked."""
     cut: dict[str, int] = field(default_factory=dict[str, int])
     """What `max_length` cut off: a part of the log's line."""
-    batches: list[tuple[int, dict[str, float]]] = field(default_factory=list[tuple[int, dict[str, float]]])
-    """Of each batch its learned tokens, and means over them that are logged."""
+    batches: list[Means] = field(default_factory=list["Means"])
+    """Of each batch, what is logged."""
     reached: str = "0"
     """Which parameters have a gradient (`distributed/gradients.py`)."""
     stop: int | None = None
     """A signal that asks the run to end."""
 
     def means(self) -> dict[str, float]:
-        """Means that are logged, over the step's batches."""
-        named: dict[str, float] = {}
-        for _, parts in self.batches:
-            for key, value in parts.items():
-                named[key] = named.get(key, 0.0) + value / len(self.batches)
-        return named
+        """Means that are logged, over those of the step's batches that have them."""
+        found: dict[str, list[float]] = {}
+        for batch in self.batches:
+            for key, (value, _) in batch.items():
+                found.setdefault(key, []).append(value)
+        return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def of_all(ranks: Ranks, mine: Tally, error: Exception | None) -> tuple[Tally, list[str]]:
@@ -72,16 +75,17 @@ def _summed(tallies: Sequence[Tally]) -> Tally:
         whole.problems += each.problems
         for key, value in each.cut.items():
             whole.cut[key] = whole.cut.get(key, 0) + value
-    whole.batches = [_mean(shares) for shares in zip(*(each.batches for each in tallies), strict=True)]
+    whole.batches = [mean_of(shares) for shares in zip(*(each.batches for each in tallies), strict=True)]
     return whole
 
 
-def _mean(shares: Sequence[tuple[int, dict[str, float]]]) -> tuple[int, dict[str, float]]:
-    """One batch out of every rank's share of it."""
-    learned = sum(tokens for tokens, _ in shares)
-    named: dict[str, float] = {}
-    for tokens, parts in shares:
-        for key, value in parts.items():
-            # A share from which nothing is learned has no mean.
-            named[key] = named.get(key, 0.0) + (value * tokens / max(1, learned) if tokens else 0.0)
-    return learned, named
+def mean_of(shares: Sequence[Means]) -> Means:
+    """The means of a batch out of those of its passes, or of every rank's share of it; each by its learned tokens. A pass that
+    lacks a name, for it had no media of that kind, does not count for it."""
+    named: Means = {}
+    for key in dict.fromkeys(key for share in shares for key in share):
+        found = [share[key] for share in shares if key in share]
+        tokens = sum(count for _, count in found)
+        # A share from which nothing is learned has no mean, unless there is no other.
+        named[key] = sum(value * (count / tokens if tokens else 1 / len(found)) for value, count in found), tokens
+    return named

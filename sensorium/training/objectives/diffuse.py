@@ -74,7 +74,7 @@ class DiffuseConfig(ObjectiveConfig):
             raise ConfigError(f"objective 'diffuse' by a generator of kind {hand.generator.kind}", where=where,
                               expected="stable_diffusion or instruct_pix2pix")  # fmt: skip
         drawing = cast(Diffusing, made)
-        if self.unsteered and not hand.projector.has_negative:
+        if self.unsteered and not hand.reader.has_negative:
             raise ConfigError("unsteered for a projector that makes nothing of zeros", where="objective.unsteered",
                               expected="a projector with a negative, or 0")  # fmt: skip
         if self.unseen and not drawing.looks:

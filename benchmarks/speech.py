@@ -1,0 +1,119 @@
+"""Is nano understood when it speaks? Answers as nano is taught to give them -> eSpeak NG -> Whisper tiny.en -> word error rate.
+
+    python benchmarks/speech.py [--env FOLDER] [--search]
+
+Whisper is installed into an environment of its own (`speech_peers.txt`: about 300 MB). What is said are the answers to questions
+about held-out pictures and scenes, each text once: captions, and words that stand alone. Voice, pace and pitch were chosen
+by `--search` on texts of the training split. Texts are normalised by Whisper's English normaliser. Goes to `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from sensorium.core.atomic import write_json
+from sensorium.data.config import PictureBookSource, ScenesSource, SourceConfig
+from sensorium.evaluation.metrics.wer import word_error_rate, word_errors
+from sensorium.generators.espeak import EspeakConfig
+from sensorium.media.audio_file import write_wav
+
+HERE = Path(__file__).resolve().parent
+SCENES = {"train": 11, "heldout": 900001}
+"""Seeds: those of training, and those of nano's evaluation."""
+VOICES = ("en-us", "en-gb", "en-us+f3", "en-us+m3", "en-gb-x-rp", "en-us+Andy", "en-us+klatt4")
+PACES = (110, 130, 150, 175)
+PITCHES = (35, 50, 65)
+
+Split = Literal["train", "heldout"]
+
+
+def texts_of(split: Split) -> dict[str, list[str]]:
+    """Answers by sort: sentences that say what a picture shows, and words that stand alone."""
+    captions: list[SourceConfig] = [
+        PictureBookSource(part="shipped", task="captions", split=split), ScenesSource(task="captions", seed=SCENES[split], count=80)]  # fmt: skip
+    answers: list[SourceConfig] = [
+        PictureBookSource(part="shipped", split=split, variants=2), ScenesSource(task="instruct", seed=SCENES[split], count=200)]  # fmt: skip
+    said = {"captions": _answers(captions), "answers": _answers(answers)}
+    return {"captions": said["captions"], "words": [text for text in said["answers"] if text not in said["captions"]]}
+
+
+def _answers(configs: Sequence[SourceConfig]) -> list[str]:
+    sources = [config.open() for config in configs]
+    found = [message.text for source in sources for i in range(len(source)) for message in source[i].messages if message.role == "assistant"]
+    return list(dict.fromkeys(found))
+
+
+def python_of(folder: Path) -> str:
+    """Whisper's own environment, installed on first use."""
+    python = folder / "bin" / "python"
+    if not (folder / ".installed").exists():
+        print(f"installing Whisper into {folder} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check",
+                        "-r", str(HERE / "speech_peers.txt")], check=True)  # fmt: skip
+        (folder / ".installed").touch()
+    return str(python)
+
+
+def heard_from(voice: EspeakConfig, texts: Sequence[str], python: str) -> dict[str, list[str]]:
+    """What was said and heard, normalised, and `raw`, as it was heard."""
+    speaker = voice.build()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.wav" for i in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            made = speaker.speak(text)
+            write_wav(path, made.array, speaker.rate_hz)
+        asked = json.dumps({"sounds": [str(path) for path in paths], "texts": list(texts)})
+        done = subprocess.run([python, "speech_hear.py"], cwd=HERE, input=asked, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(voice: EspeakConfig, texts: dict[str, list[str]], python: str) -> dict[str, Any]:
+    """Word error rates, of all texts and by sort, and what was heard wrongly."""
+    every = [text for group in texts.values() for text in group]
+    found = heard_from(voice, every, python)
+    rates: dict[str, Any] = {"all": round(word_error_rate(found["said"], found["heard"]), 4)}
+    place = 0
+    for sort, group in texts.items():
+        there = slice(place, place := place + len(group))
+        rates[sort] = round(word_error_rate(found["said"][there], found["heard"][there]), 4)
+    wrong = [[text, raw] for text, raw, *pair in zip(every, found["raw"], found["said"], found["heard"], strict=True) if word_errors(*pair)]
+    words = sum(len(text.split()) for text in found["said"])
+    return {"voice": voice.voice, "words_a_minute": voice.words_a_minute, "pitch": voice.pitch, "wer": rates, "words": words,
+            "texts": {sort: len(group) for sort, group in texts.items()}, "heard_wrongly": wrong}  # fmt: skip
+
+
+def search(texts: dict[str, list[str]], python: str) -> EspeakConfig:
+    """One setting after the other: the voice, its pace, its pitch."""
+    best = EspeakConfig()
+    for name, values in (("voice", VOICES), ("words_a_minute", PACES), ("pitch", PITCHES)):
+        rates: dict[Any, float] = {}
+        for value in values:
+            rates[value] = measured(best.model_copy(update={name: value}), texts, python)["wer"]["all"]
+            print(f"{name} {value}: {rates[value]:.1%}", flush=True)
+        best = best.model_copy(update={name: min(rates, key=lambda value: rates[value])})
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", type=Path, default=Path(tempfile.gettempdir()) / "sensorium-whisper")
+    parser.add_argument("--search", action="store_true", help="Try voices, paces and pitches on the training split first.")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "speech.json")
+    options = parser.parse_args()
+    python = python_of(options.env)
+    voice = search({sort: group[:60] for sort, group in texts_of("train").items()}, python) if options.search else EspeakConfig()
+    result = measured(voice, texts_of("heldout"), python)
+    write_json(options.out, result)
+    print(json.dumps({key: value for key, value in result.items() if key != "heard_wrongly"}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

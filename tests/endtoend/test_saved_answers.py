@@ -1,0 +1,127 @@
+"""`ask --save` writes what an answer holds, says what it lacks, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import sensorium.cli.answering as answering
+from sensorium.cli.main import app
+from sensorium.cli.watching import Watch
+from sensorium.core.hands import CancelledError, Made, Making
+from sensorium.core.sample import Message, Part, parse_sample
+
+SOUND = Made("audio", np.zeros(80, np.float32), sample_rate_hz=8000)
+BOX = Part("boxes", {"places": [[2.0, 2.0, 20.0, 10.0]], "picture": 1, "phrase": "it"})
+LOST = Part("missing", {"kind": "image", "error": "generator painter: it failed after step 1 of 3"}, "a red ball")
+
+
+class Fake:
+    """Answers with what it is told to."""
+
+    loaded: Any
+    parts: tuple[Part, ...] = ()
+    asked: list[dict[str, Any]]
+
+    def __init__(self, options: Any) -> None:
+        del options
+        self.loaded = self
+
+    def told(self, messages: Any) -> Any:
+        return messages
+
+    def answer(self, messages: Any, **how: Any) -> Message:
+        type(self).asked = [how]
+        making: Making = how["making"]
+        content: list[Part] = []
+        for part in self.parts:
+            try:
+                content.append(self.made(part, making))
+            except CancelledError as stop:
+                content.append(Part("missing", {"kind": part.type, "error": str(stop)}))
+        return Message("assistant", tuple(content))
+
+    def made(self, part: Part, making: Making) -> Part:
+        assert making.progress is not None
+        assert making.cancelled is not None
+        if part.type != "video":
+            return part
+        for step in range(1, 4):
+            if making.cancelled():
+                raise CancelledError(f"stopped after step {step - 1} of 3")
+            making.progress(step, 3)
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+        return part
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    Image.new("RGB", (40, 20), (9, 99, 9)).save(tmp_path / "in.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(answering, "Answerer", Fake)
+
+    def run(*options: str, parts: tuple[Part, ...] = ()) -> Any:
+        monkeypatch.setattr(Fake, "parts", parts)
+        return CliRunner().invoke(app, ["ask", "in.png", "What?", *options])
+
+    return run
+
+
+def test_what_there_is_is_written_and_what_lacks_is_said(ask: Any, tmp_path: Path) -> None:
+    parts = (Part("text", "It is"), BOX, Part("image", Image.new("RGB", (4, 4)), "a blue ball"), LOST, Part("text", "there."), Part("audio", SOUND))
+    done = ask("--save", "out", "--speak", "--json", parts=parts)
+    assert done.exit_code == 9
+    said = json.loads(done.stdout)
+    assert (said["answer"], said["missing"]) == ("It is there.", [LOST.value])
+    assert said["parts"] == ["text", "boxes", "image", "missing", "text", "audio"]
+    assert said["files"] == ["sample.json", "asked.png", "drawn.png", "part3.png", "part6.wav"]
+    assert sorted(said["files"]) == sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert Fake.asked[0]["speak"] is True
+    (_, answer) = parse_sample(json.loads((tmp_path / "out" / "sample.json").read_text())).messages
+    assert [part.prompt for part in answer.content] == [None, None, "a blue ball", "a red ball", None, None]
+    plain = ask("--save", "again", parts=parts)
+    assert plain.exit_code == 9
+    assert "error: no image: generator painter: it failed after step 1 of 3" in plain.stderr
+    assert plain.stdout.splitlines()[0] == "It is there."
+    assert ask("--save", "whole", parts=parts[:3]).exit_code == 0
+
+
+def test_nothing_is_half_written(ask: Any, tmp_path: Path) -> None:
+    silent = Part("audio", Made("audio", np.array([np.nan], np.float32), sample_rate_hz=8000))
+    done = ask("--save", "out", parts=(Part("image", Image.new("RGB", (4, 4))), silent))
+    assert "one row of finite samples" in str(done.exception)
+    assert [file.name for file in tmp_path.iterdir()] == ["in.png"]
+    assert "--save FOLDER" in str(ask("--speak").exception)
+
+
+def test_ctrl_c_ends_the_making_and_keeps_the_answer(ask: Any, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done = ask("--save", "out", parts=(Part("text", "Look."), Part("video", None), Part("audio", SOUND)))
+    assert done.exit_code == 130
+    assert "no video: stopped after step 2 of 3" in done.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["asked.png", "part3.wav", "sample.json"]
+    assert signal.getsignal(signal.SIGINT) is before
+    with Watch() as watch:
+        assert not watch.cancelled()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert watch.cancelled()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_steps_are_shown_and_a_single_one_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watch() as watch:
+        watch.progress(1, 1)
+        assert capsys.readouterr().err == ""
+        for step in range(1, 4):
+            watch.progress(step, 3)
+    assert "making: 3/3" in capsys.readouterr().err
