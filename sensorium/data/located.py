@@ -26,7 +26,14 @@ from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.instruct import BROAD_KINDS, Catalogue
 from sensorium.data.picture_book.place import Part, book_folder
 from sensorium.data.picture_book.words import singular
-from sensorium.data.pointing import Pointing, Target, ask_where, grounded_sample, pointing_sample
+from sensorium.data.pointing import (
+    Pointing,
+    Target,
+    ask_where,
+    grounded_sample,
+    masked_sample,
+    pointing_sample,
+)
 from sensorium.data.scenes import (
     CANVAS_PX,
     COLORS,
@@ -41,7 +48,7 @@ from sensorium.data.segmenting import segment_sample
 from sensorium.data.source import Source
 
 Split = Literal["train", "heldout"]
-LocatedTask = Literal["pointing", "grounded", "words", "masks"]
+LocatedTask = Literal["pointing", "grounded", "words", "masks", "segment"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,8 @@ class LocatedSource(SourceConfig):
 
     task: LocatedTask = "pointing"
     """`pointing`: questions, each asked afresh; `grounded`: all things with their boxes; `words`: the
-    same, and of each thing every word that is true of it; `masks`: one thing is asked for and answered with its mask."""
+    same, and of each thing every word that is true of it; `masks`: all things with their masks;
+    `segment`: a thing is asked for, and answered with its mask as LISA's data word it."""
     seed: int = 31
     count: int = Field(default=20000, ge=1)
     """Rows; nothing is kept of them, so that a billion costs no more than one."""
@@ -88,9 +96,11 @@ class LocatedSource(SourceConfig):
         def make(index: int) -> dict[str, Any]:
             found = locate(index)
             if self.task == "masks":
-                rng = random.Random(stable_int("masks", self.seed, found.identity))
+                return masked_sample(f"{found.identity}#masks", found.picture, found.meta)
+            if self.task == "segment":
+                rng = random.Random(stable_int("segment", self.seed, found.identity))
                 things = [(target.names[0], pasted.mask_HW) for target, pasted in zip(found.targets, found.truth, strict=True)]
-                return segment_sample(f"{found.identity}#masks", found.picture, things, rng, found.meta)
+                return segment_sample(f"{found.identity}#segment", found.picture, things, rng, found.meta)
             if self.task != "pointing":
                 told = found.targets if self.task == "grounded" else map(_all_words, found.targets)
                 return grounded_sample(f"{found.identity}#{self.task}", found.picture, list(told), found.meta)

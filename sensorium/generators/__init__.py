@@ -6,6 +6,7 @@ GENERATORS = NameTable(
     "generator",
     {
         "sam": "sensorium.generators.sam:SamConfig",
+        "cutter": "sensorium.generators.cutter:CutterConfig",
         "stable_diffusion": "sensorium.generators.stable_diffusion:StableDiffusionConfig",
         "instruct_pix2pix": "sensorium.generators.instruct_pix2pix:InstructPix2PixConfig",
         "unclip": "sensorium.generators.unclip:UnclipConfig",

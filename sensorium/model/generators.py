@@ -66,10 +66,12 @@ class Generators:
             self._built[kind] = config.build(folder)
         return self._built[kind]
 
-    def watch(self, kind: MadeKind) -> None:
-        """Remember what a generator is like that an objective may teach: if it is another one when the model is saved, it
-        is saved, too."""
-        self._first.setdefault(kind, _digest(cast(Taught, self[kind])))
+    def watch(self, module: nn.Module) -> None:
+        """Remember what a generator is like whose layers an objective may teach: if it is another one when the model is saved,
+        it is saved, too."""
+        for kind, built in self._built.items():
+            if getattr(built, "decoder", None) is module and kind not in self._first:
+                self._first[kind] = _digest(cast(Taught, built))
 
     def on(self, kind: MadeKind, device: torch.device) -> Generator:
         """The generator of a kind of medium, on a device where it can be moved to one."""

@@ -35,7 +35,7 @@ def mgie() -> Recipe:
             paper="2309.17102",
             differs=(
                 "starts from Vicuna v1.1; the original from LLaVA-Lightning-7B-v1-1, released as a difference to LLaMA",
-                "pictures are scaled to 256 pixels in one go, not by way of 512, nor cut to squares before CLIP sees them",
+                "pictures are scaled in one go, not by way of squares of 512 pixels",
             ),
         ),
         model=llava_v1().model.model_copy(update={

@@ -25,7 +25,7 @@ def tiny_hand(hand: HandConfig) -> HandConfig:
 def made_source(objective: str, model: ModelConfig, take: int) -> SourceConfig | None:
     """Rows whose answers hold what an objective teaches to make; None: it teaches nothing of the kind."""
     if objective == "mask":
-        return LocatedScenesSource(task="masks", take=take)
+        return LocatedScenesSource(task="segment", take=take)
     if objective == "diffuse" and model.hands["image"].generator.looks:
         return EditsSource(source=PictureBookSource(part="shipped", task="captions"), take=take)
     return None

@@ -17,6 +17,7 @@ OBJECTIVES = NameTable(
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "diffuse": "sensorium.training.objectives.diffuse:DiffuseConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
+        "cut": "sensorium.training.objectives.cut:CutConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

@@ -84,7 +84,6 @@ class DiffuseConfig(ObjectiveConfig):
         drawing.unet.requires_grad_(False)
         if not self.teach_unet:
             return Diffuse(self, drawing, processor)
-        model.generators.watch("image")
         return TeachingDiffuse(self, drawing, processor)
 
 

@@ -59,7 +59,6 @@ class MaskConfig(ObjectiveConfig):
         if not isinstance(sam, nn.Module) or not hasattr(sam, "decoder"):
             raise ConfigError(f"objective 'mask' by a generator of type {type(sam).__name__}", where="model.hands.mask.generator",
                               expected="a promptable decoder of masks: sam")  # fmt: skip
-        model.generators.watch("mask")
         return MaskObjective(self, cast(Any, sam), processor)
 
 
