@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from sensorium.core.batch import Features
-from sensorium.core.errors import WeightsError
 from sensorium.core.hands import Making
-from sensorium.core.naming import nearest
 from sensorium.core.responder import Responder
 from sensorium.core.sample import Message, Part, Sample, parse_messages, parse_sample
 from sensorium.inference.engine import Answering, Engine
 from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
 from sensorium.inference.making import Maker
 from sensorium.inference.sampling import Sampling
+from sensorium.interop.shipped import SHIPPED, find_model
 from sensorium.model.device import choose_device, media_to_device, to_device
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
@@ -30,7 +29,7 @@ from sensorium.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from sensorium.features.store import FeatureStore
 
-SHIPPED = {"nano": Path(__file__).parent / "assets" / "nano"}
+__all__ = ["SHIPPED", "Model", "Scores", "find_model", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,40 +241,3 @@ def load(name: str | Path, device: str = "auto") -> Model:
     target = choose_device(device)
     network, tokenizer = load_model(find_model(name))
     return Model(network.to(target), tokenizer)
-
-
-def find_model(name: str | Path) -> Path:
-    """The folder of a model by shipped name, path, or hub id.
-
-    Raises:
-        WeightsError: nothing is there.
-    """
-    text = str(name)
-    if text in SHIPPED:
-        if not SHIPPED[text].exists():
-            raise WeightsError(
-                f"the shipped model {text!r} is missing from this installation",
-                where=str(SHIPPED[text]),
-                fix="reinstall, or train it with `sensorium train nano`",
-            )
-        return SHIPPED[text]
-    path = Path(name)
-    if path.is_dir():
-        return path / "model" if (path / "model" / "config.json").exists() else path
-    # Whoever has a folder `owner` means a path in it, and misspelt the rest.
-    if text.count("/") == 1 and not text.startswith((".", "/", "~", "runs/")) and not path.parent.is_dir():
-        from sensorium.core.weights import HubSource
-        from sensorium.interop.locate import locate
-
-        found = locate((HubSource(id=text),))
-        if found is not None:
-            return found
-    near = nearest(text, SHIPPED) if "/" not in text else None
-    if near is None and path.parent.is_dir():
-        beside = nearest(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
-        near = beside and str(path.parent / beside)
-    raise WeightsError(
-        f"no model {text!r}",
-        expected="a shipped name, a folder, or a hub id owner/name",
-        fix=f"did you mean {near!r}?" if near else f"shipped: {', '.join(SHIPPED)}",
-    )

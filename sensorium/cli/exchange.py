@@ -11,6 +11,8 @@ from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.naming import did_you_mean, nearest
 
 NUMBERS = ("f32", "f16", "q8_0")
+ONTO = "onto:"
+"""Before the name of another model: what differs from it is written."""
 
 
 def check_target(out: Path, source: Path) -> None:
@@ -179,6 +181,10 @@ def _export(source: Path, out: Path, options: ExportOptions) -> tuple[str, list[
         from sensorium.interop.saved import recast
 
         recast(source, out, half=options.half)
+    elif options.to is not None and options.to.startswith(ONTO):
+        from sensorium.interop.onto import write_difference
+
+        write_difference(source, options.to.removeprefix(ONTO), out)
     elif options.to == "original" or (options.to is None and (source / ORIGINAL).exists()):
         from sensorium.interop.original_export import export_original
 

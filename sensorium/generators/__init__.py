@@ -18,6 +18,8 @@ GENERATORS = NameTable(
         "vits": "sensorium.generators.vits:VitsConfig",
         "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
         "espeak": "sensorium.generators.espeak:EspeakConfig",
+        "drawer": "sensorium.generators.drawer:DrawerConfig",
+        "retrieval_index": "sensorium.generators.found_pictures:RetrievalIndexConfig",
     },
 )
 

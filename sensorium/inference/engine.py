@@ -19,7 +19,9 @@ from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
+from sensorium.inference.finding import Finder
 from sensorium.inference.making import Maker
+from sensorium.inference.redrawing import redrawn
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -69,6 +71,7 @@ class Engine:
         self.model = model.eval()
         self.processor = processor
         self.maker = Maker(model, processor)
+        self.finder = Finder(model, processor)
         lm = model.backbone.lm
         # The fused steps know nothing of a prefix.
         plain_steps = plain_steps or getattr(model.backbone, PREFIX_NAME, None) is not None
@@ -78,6 +81,9 @@ class Engine:
         self, requests: Sequence[Request], *, batch_size: int = 8, sampling: Sampling | None = None
     ) -> Iterator[Answer]:
         """Answers in the order of the requests, greedy ones where nothing else is said."""
+        if any(request.pictures for request in requests):
+            yield from self._found(requests, batch_size, sampling)
+            return
         searches = sampling is not None and sampling.beams > 1
         for start in range(0, len(requests), batch_size):
             group = requests[start : start + batch_size]
@@ -93,8 +99,20 @@ class Engine:
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                parts = self.maker.parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
+                parts = self.maker.with_seed(request.seed).parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
                 yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
+
+    def _found(self, requests: Sequence[Request], batch_size: int, sampling: Sampling | None) -> Iterator[Answer]:
+        """Answers to requests some of which have pictures to choose from."""
+        for request in requests:
+            if request.pictures:
+                yield from self.finder.respond([request])
+            else:
+                yield from self.respond([request], batch_size=batch_size, sampling=sampling)
+
+    def redraw(self, pictures: Sequence[Any]) -> list[Any] | None:
+        """See `core.responder.Redraws`."""
+        return redrawn(self.model, pictures)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text."""
@@ -157,7 +175,7 @@ class Engine:
         done: list[bool],
     ) -> Iterator[list[int]]:
         """Extend `answers` by one token a turn until all are done."""
-        if not prompts:
+        if not prompts or not max_tokens:
             return
         self.check(prompts, max_tokens)
         sampler = Sampler(sampling, self.model.device)

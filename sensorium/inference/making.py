@@ -58,6 +58,8 @@ class _Run:
     asked: Sample
     pad_id: int
     seen: tuple[Batch, torch.Tensor] | None = None
+    shown: list[str] = field(default_factory=list[str])
+    """Ids of what was found, which is not to be found again."""
 
     def states(self) -> tuple[Batch, torch.Tensor]:
         """Prompt and answer as a batch, and the hidden states of its tokens (1, T, D)."""
@@ -122,6 +124,10 @@ class Maker:
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return tuple(parts) or (Part("text", ""),)
 
+    def with_seed(self, more: int) -> Maker:
+        """One whose media are drawn by another seed, so much larger."""
+        return replace(self, making=replace(self.making, seed=self.making.seed + more)) if more else self
+
     def _is_told(self, kind: str) -> bool:
         return self.processor.config.hands[kind].told
 
@@ -174,11 +180,16 @@ class Maker:
     @torch.inference_mode()
     def _make(self, run: _Run, found: Found, making: Making) -> Made:
         batch, hidden_BTD = run.states()
-        condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(run.prompt) + found.start)])
-        if self.model.config.hands[found.kind].generator.looks:
+        place = (0, len(run.prompt) + found.start)
+        way = self.model.chosen(found.kind, hidden_BTD, place)
+        condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
+        making = replace(making, without=(*making.without, *run.shown))
+        if self.model.config.ways[way].generator.looks:
             making = replace(making, pictures=(self._picture(run.asked),))
-        generator = self.model.generators.on(found.kind, self.model.device)
-        return generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)[0]
+        generator = self.model.generators.on(way, self.model.device)
+        made = generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)[0]
+        run.shown += [] if made.source is None else [made.source]
+        return made
 
     @torch.inference_mode()
     def _tell(self, kind: MadeKind, text: str, making: Making) -> Made:
@@ -201,9 +212,9 @@ class Maker:
         making = replace(self.making, size=None, seconds=None)
         return as_part(self.model.generators.voice().speak(text, making), 0)
 
-    def _negative(self, kind: MadeKind) -> torch.Tensor | None:
+    def _negative(self, way: str) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""
-        return self.model.negative(kind, self.processor.signals[kind])
+        return self.model.negative(way, self.processor.signals[self.model.config.ways[way].kind])
 
     def _picture(self, asked: Sample, number: int = -1) -> np.ndarray[Any, Any]:
         """Of what the model looks at, (H, W, 3): one of its pictures, the last if none is named.

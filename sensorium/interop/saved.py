@@ -19,6 +19,7 @@ import sensorium
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.onto import is_difference, read_difference
 from sensorium.model.adapter import LORA_MARK, inject_adapter, merge_all
 from sensorium.model.check import is_quantised
 from sensorium.model.config import ModelConfig
@@ -104,12 +105,12 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     own_tokenizer = (folder / "tokenizer.json").exists()
     model, tokenizer = build_pretrained(config, folder if own_tokenizer else None, Reader.find(folder))
     model.generators.saved_in(folder / GENERATORS)
-    stored = dict(read_file(folder / "model.safetensors").items())
+    stored, rows = read_difference(folder) if is_difference(folder) else (dict(read_file(folder / "model.safetensors").items()), {})
     state = model.state_dict()
     adapter = {name: value for name, value in stored.items() if LORA_MARK in name}
     plain = {name: value for name, value in stored.items() if LORA_MARK not in name}
     unknown = sorted(set(plain) - set(state))
-    missing = sorted(own_names(model) - set(plain) - set(tied_names(folder)))
+    missing = sorted(own_names(model) - set(plain) - set(rows) - set(tied_names(folder)))
     if unknown or missing:
         raise WeightsError(
             f"{len(unknown)} unknown and {len(missing)} missing tensors: {(unknown + missing)[:4]}",
@@ -125,6 +126,8 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
                     where=str(folder),
                 )
             state[name].copy_(value)
+        for name, (numbers, value) in rows.items():
+            state[name][numbers] = value.to(state[name])
     if is_quantised(config):
         _put_beside(model, adapter)
     if adapter:
@@ -181,6 +184,9 @@ def recast(folder: Path, out: Path, *, half: bool) -> None:
         )
         (target / "config.json").write_bytes((folder / "config.json").read_bytes())
         copy_side_files(folder, target)
+        if half:
+            for file in (target / GENERATORS).rglob("*.safetensors"):
+                save_file({k: _stored(v, torch.float16) for k, v in read_file(file).items()}, file, metadata={"format": "pt"})
 
 
 def copy_side_files(folder: Path, target: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sensorium.core.naming import of_detail
+from sensorium.core.naming import of_choice, of_detail
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig
@@ -23,6 +23,7 @@ from sensorium.model.config import (
     ModelConfig,
     PrefixConfig,
 )
+from sensorium.model.hand import HandConfig
 from sensorium.recipes.sizes import adapter_size, part_sizes, tokens_text
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
@@ -38,6 +39,8 @@ def draw(recipe: Recipe) -> str:
     for kind, lane in model.lanes.items():
         lines += _lane(kind, lane, model, table)
     lines += _language_model(model, table)
+    for kind, hand in model.hands.items():
+        lines += _hand(kind, hand, model, table)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -140,6 +143,24 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
     if model.tuning is not None and model.tuning is not model.adapter:
         lines.append(table.line("tuning", _adapter(model.tuning)))
     return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
+
+
+def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> list[str]:
+    """From signal tokens to what makes a medium, both ways if there are two."""
+    width = model.backbone.d_model
+    if hand.projector is None:
+        told = " ... ".join(hand.signals) or ("boxes" if hand.generator.cuts_boxes else "the whole answer")
+        return ["", f"{f'{kind} made':<{NAME}}{told} -> {hand.generator.kind}"]
+    lines = ["", f"{f'{kind} made':<{NAME}}{len(hand.signals)} signal tokens, {hand.signals[0]} first -> {len(hand.signals)} x {width:,}"]
+    if hand.choice is not None:
+        lines.append(table.line(f"hands.{of_choice(kind)}", "which way"))
+    for name, way in model.ways.items():
+        if way.kind == kind:
+            condition = way.generator.condition
+            lines += ["  |", table.line(f"hands.{name}", way.projector.kind),
+                      f"  |  {condition.length:,} x {condition.width:,}", "  v",
+                      f"{way.generator.kind:<{NAME}}{way.generator.makes}"]  # fmt: skip
+    return lines
 
 
 def _text_tower(model: ModelConfig, table: _Table) -> list[str]:

@@ -75,10 +75,7 @@ OWNED_WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", TINY_FORMS)
-def test_each_stage_trains_what_it_says(
-    name: str, tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sensorium.training.trainer.draw_curve", lambda *_: None)
+def test_each_stage_trains_what_it_says(name: str, tmp_path: Path, data_home: Path) -> None:
     recipe: Recipe = TINY_FORMS.find(name)()
     if any(isinstance(hand.generator, DiffusionConfig) for hand in recipe.model.hands.values()):
         pytest.importorskip("diffusers", reason="diffusers is not installed (extra `gen`)")

@@ -16,8 +16,13 @@ OBJECTIVES = NameTable(
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "diffuse": "sensorium.training.objectives.diffuse:DiffuseConfig",
+        "seek": "sensorium.training.objectives.seek:SeekConfig",
+        "picture_codes": "sensorium.training.objectives.picture_codes:PictureCodesConfig",
+        "draw": "sensorium.training.objectives.draw:DrawConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "cut": "sensorium.training.objectives.cut:CutConfig",
+        "retrieve": "sensorium.training.objectives.retrieve:RetrieveConfig",
+        "decide": "sensorium.training.objectives.decide:DecideConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },
 )

@@ -1,0 +1,86 @@
+"""A model as what differs from another one: a few rows and parts beside a model that is shipped.
+
+A folder holds `config.json`, which names the other model and the SHA-256 of its weights, and `difference.safetensors`
+with the tensors that the other model does not have, or has otherwise. Of a matrix whose source of weights provides all rows but a
+few, only those rows are stored; `config.json` lists their numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sensorium.core.atomic import atomic_folder, write_json
+from sensorium.core.errors import WeightsError
+from sensorium.core.hashing import sha256_file
+from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.shipped import find_model
+from sensorium.model.config import ModelConfig
+from sensorium.nn.pretrained import read_file
+
+DIFFERENCE, WHOLE, CONFIG = "difference.safetensors", "model.safetensors", "config.json"
+FEW = 0.1
+"""Share of a matrix's rows, below which they are stored without the others."""
+
+
+def is_difference(folder: Path) -> bool:
+    """Whether a model folder holds a difference."""
+    return (folder / DIFFERENCE).exists()
+
+
+def write_difference(folder: Path, onto: str, out: Path) -> None:
+    """Write what a saved model has beyond another one.
+
+    Args:
+        onto: the other model, as it is to be found later: a shipped name, a folder, or a hub id.
+
+    Raises:
+        WeightsError: there is no such model, or one of them is a difference itself.
+    """
+    base = find_model(onto)
+    for one in (folder, base):
+        if is_difference(one):
+            raise WeightsError("a difference from another model", expected="a whole model", where=str(one))
+    about: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    theirs, mine = read_file(base / WHOLE), read_file(folder / WHOLE)
+    kept = {name: value for name, value in mine.items() if name not in theirs or not torch.equal(value.float(), theirs[name].float())}
+    rows = _few_rows(kept, about["model"])
+    with atomic_folder(out) as target:
+        save_file(kept, target / DIFFERENCE, metadata={"format": "pt"})
+        write_json(target / CONFIG, about | {"onto": onto, "onto_sha256": sha256_file(base / WHOLE), "rows": rows})
+
+
+def _few_rows(kept: dict[str, Tensor], model: dict[str, Any]) -> dict[str, list[int]]:
+    """Cut matrices down to the rows that their source does not provide; the numbers of those."""
+    source = build_pretrained(ModelConfig.from_dict(model))[0].state_dict()
+    rows: dict[str, list[int]] = {}
+    for name, value in kept.items():
+        before = source.get(name)
+        if not name.startswith("backbone.") or before is None or before.shape != value.shape or value.ndim != 2:
+            continue
+        changed = (before != value).any(dim=1).nonzero()[:, 0]
+        if len(changed) < FEW * len(value):
+            rows[name] = changed.tolist()
+            kept[name] = value[changed].contiguous()
+    return rows
+
+
+def read_difference(folder: Path) -> tuple[dict[str, Tensor], dict[str, tuple[list[int], Tensor]]]:
+    """All tensors of the model, whole ones, and rows of others with their numbers.
+
+    Raises:
+        WeightsError: the other model is not there, or not the same any more.
+    """
+    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    base = find_model(about["onto"])
+    if sha256_file(base / WHOLE) != about["onto_sha256"]:
+        raise WeightsError(f"model {about['onto']!r} is not the one that this one goes on from", where=str(base / WHOLE),
+                           expected=f"SHA-256 {about['onto_sha256'][:16]}…", fix="train this model again, from the present one")  # fmt: skip
+    mine = dict(read_file(folder / DIFFERENCE).items())
+    rows = {name: (numbers, mine.pop(name)) for name, numbers in about["rows"].items()}
+    return dict(read_file(base / WHOLE).items()) | mine, rows

@@ -1,0 +1,46 @@
+"""Where models lie: shipped names, folders, hub ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sensorium.core.errors import WeightsError
+from sensorium.core.naming import nearest
+from sensorium.core.weights import HubSource
+from sensorium.interop.locate import locate
+
+SHIPPED = {"nano": Path(__file__).parents[1] / "assets" / "nano"}
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model by shipped name, path, or hub id.
+
+    Raises:
+        WeightsError: nothing is there.
+    """
+    text = str(name)
+    if text in SHIPPED:
+        if not SHIPPED[text].exists():
+            raise WeightsError(
+                f"the shipped model {text!r} is missing from this installation",
+                where=str(SHIPPED[text]),
+                fix="reinstall, or train it with `sensorium train nano`",
+            )
+        return SHIPPED[text]
+    path = Path(name)
+    if path.is_dir():
+        return path / "model" if (path / "model" / "config.json").exists() else path
+    # Whoever has a folder `owner` means a path in it, and misspelt the rest.
+    if text.count("/") == 1 and not text.startswith((".", "/", "~", "runs/")) and not path.parent.is_dir():
+        found = locate((HubSource(id=text),))
+        if found is not None:
+            return found
+    near = nearest(text, SHIPPED) if "/" not in text else None
+    if near is None and path.parent.is_dir():
+        beside = nearest(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
+        near = beside and str(path.parent / beside)
+    raise WeightsError(
+        f"no model {text!r}",
+        expected="a shipped name, a folder, or a hub id owner/name",
+        fix=f"did you mean {near!r}?" if near else f"shipped: {', '.join(SHIPPED)}",
+    )

@@ -1,0 +1,53 @@
+"""A model kept as what differs from another: rows and parts, there and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sensorium.api import load
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.errors import WeightsError
+from sensorium.core.weights import FolderSource
+from sensorium.encoders import ENCODERS
+from sensorium.input_projectors import INPUT_PROJECTORS
+from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.onto import DIFFERENCE, write_difference
+from sensorium.interop.saved import save_model
+from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.text.byte_tokenizer import byte_tokenizer
+
+ROW = 6
+MATRIX = "backbone.lm.model.embed_tokens.weight"
+
+
+def test_a_difference_is_small_and_gives_the_model_back(tmp_path: Path) -> None:
+    tiny = CausalLMConfig.tiny()
+    lm = tiny.build().lm
+    lm.save_pretrained(tmp_path / "lm")
+    byte_tokenizer().save(tmp_path / "lm")
+    backbone = tiny.model_copy(update={"weights": (FolderSource(path=str(tmp_path / "lm")),)})
+    lane = LaneConfig(encoder=ENCODERS.find("clip").tiny(), projector=INPUT_PROJECTORS.find("mlp").tiny())
+    network, tokenizer = build_pretrained(ModelConfig(lanes={"image": lane}, backbone=backbone, template="plain"))
+    save_model(network, tokenizer, tmp_path / "base", learnt=set(), dtype=torch.float16)
+
+    whole = load(tmp_path / "base", "cpu")
+    with torch.no_grad():
+        whole.network.backbone.embedding.weight[ROW] += 1
+        next(whole.network.projectors.parameters()).add_(0.5)
+    save_model(whole.network, tokenizer, tmp_path / "whole", learnt={MATRIX})
+    write_difference(tmp_path / "whole", str(tmp_path / "base"), tmp_path / "small")
+    about = json.loads((tmp_path / "small" / "config.json").read_text())
+    assert about["rows"] == {MATRIX: [ROW]}
+    assert (tmp_path / "small" / DIFFERENCE).stat().st_size < 0.2 * (tmp_path / "whole" / "model.safetensors").stat().st_size
+    again = load(tmp_path / "small", "cpu").network.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in whole.network.state_dict().items())
+
+    with pytest.raises(WeightsError, match="expected a whole model"):
+        write_difference(tmp_path / "small", str(tmp_path / "base"), tmp_path / "smaller")
+    save_model(whole.network, tokenizer, tmp_path / "base", learnt=set())
+    with pytest.raises(WeightsError, match="not the one that this one goes on from"):
+        load(tmp_path / "small", "cpu")
