@@ -56,6 +56,7 @@ RECIPES = NameTable(
         "kosmos-2": "sensorium.recipes.kosmos2:kosmos2",
         "fromage": "sensorium.recipes.fromage:fromage",
         "gill": "sensorium.recipes.gill:gill",
+        "next-gpt": "sensorium.recipes.next_gpt:next_gpt",
         "flamingo": "sensorium.recipes.flamingo:flamingo",
         "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
         "openflamingo-4b": "sensorium.recipes.openflamingo:openflamingo_4b",
@@ -67,6 +68,8 @@ RECIPES = NameTable(
         "cogagent": "sensorium.recipes.cogagent:cogagent",
         "lisa": "sensorium.recipes.lisa:lisa",
         "mgie": "sensorium.recipes.mgie:mgie",
+        "emu": "sensorium.recipes.emu:emu",
+        "emu2": "sensorium.recipes.emu2:emu2",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -107,6 +110,7 @@ TINY_FORMS = NameTable(
         "kosmos-2": "sensorium.recipes.kosmos2:tiny",
         "fromage": "sensorium.recipes.fromage:tiny",
         "gill": "sensorium.recipes.gill:tiny",
+        "next-gpt": "sensorium.recipes.next_gpt:tiny",
         "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
@@ -114,5 +118,7 @@ TINY_FORMS = NameTable(
         "cogagent": "sensorium.recipes.cogagent:tiny",
         "lisa": "sensorium.recipes.lisa:tiny",
         "mgie": "sensorium.recipes.mgie:tiny",
+        "emu": "sensorium.recipes.emu:tiny",
+        "emu2": "sensorium.recipes.emu2:tiny",
     },
 )

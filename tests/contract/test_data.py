@@ -31,7 +31,7 @@ def needs(tmp_path: Path, data_home: Path) -> dict[str, dict[str, Any]]:
     inner, scripted = {"kind": "file", "path": str(file)}, {"kind": "captioner", "model": "nano"}
     return {"vqa_file": {"path": str(file)}, "file": {"path": str(file)},
             "edits": {"source": inner},
-            "experts": {"source": inner, "experts": [scripted]}}  # fmt: skip
+            "experts": {"source": inner, "experts": [scripted]}, "both_ways": {"source": inner}}  # fmt: skip
 
 
 class Knowing:
