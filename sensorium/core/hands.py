@@ -16,6 +16,7 @@ from pydantic import Field
 
 from sensorium.core.batch import Grid
 from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
 from sensorium.core.parts import PartConfig
 from sensorium.core.weights import WeightSource
 
@@ -87,6 +88,8 @@ class Making:
     steps: int = 50
     guidance: float = 7.5
     """Weight of the condition against the negative one; 1: the negative one is not looked at."""
+    picture_guidance: float = 1.5
+    """Of generators that edit: weight of the picture that is looked at against none."""
     size: tuple[int, int] | None = None
     """Height and width in pixels; None: the generator's own."""
     seconds: float | None = None
@@ -104,6 +107,16 @@ class Making:
     """Ids that are not to be found again, by generators that find: what was shown already."""
     pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
     """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
+
+    def pictures_of(self, items: int, where: str) -> tuple[np.ndarray[Any, Any], ...]:
+        """The picture that each item looks at.
+
+        Raises:
+            ConfigError: there is none, or they are neither one nor one for each.
+        """
+        if len(self.pictures) not in (1, items):
+            raise ConfigError(f"{len(self.pictures)} pictures for {items} items", where=where, expected="one for all, or one for each")
+        return self.pictures * items if len(self.pictures) == 1 else self.pictures
 
 
 class Generator(Protocol):
@@ -171,6 +184,11 @@ class GeneratorConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define makes")
 
     @property
+    def looks(self) -> bool:
+        """True: it looks at a picture (`Making.pictures`), that which is masked or edited."""
+        return False
+
+    @property
     def needs_folder(self) -> bool:
         """True: it makes nothing of itself, such as an index without pictures."""
         return False
@@ -220,8 +238,8 @@ class OutputProjectorConfig(PartConfig):
 
     @property
     def has_negative(self) -> bool:
-        """True: the module's `negative(count) -> condition_BLC` is what a generator is led away from
-        (MiniGPT-5). False: that is the generator's own."""
+        """True: what the module makes of zeros in place of hidden states is what a generator is led away from
+        (MiniGPT-5, MGIE). False: that is the generator's own."""
         return False
 
     @property
