@@ -198,7 +198,8 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    source = _source(stage.objective, model)
+    seen = any(learn.part.startswith("projectors.") for learn in stage.learns)
+    source = _source(stage.objective, model, seen)
     return stage.model_copy(
         update={
             "data": (source,),
@@ -215,10 +216,10 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
     )
 
 
-def _source(objective: ObjectiveConfig, model: ModelConfig) -> SourceConfig:
-    """The shipped pictures, or requests for what the model makes."""
+def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> SourceConfig:
+    """The shipped pictures, or requests for what the model makes, behind a picture where it learns to see."""
     if objective.kind in MAKES:
-        return RequestsSource(kinds=tuple(model.hands), take=PICTURES * len(model.hands))
+        return RequestsSource(kinds=tuple(model.hands), seen=seen, take=PICTURES * len(model.hands))
     task = "instruct" if objective.kind in TALKS else "captions"
     return PictureBookSource(part="shipped", task=task, take=PICTURES)
 
