@@ -166,6 +166,7 @@ SOURCES = NameTable(
         "picture_book": "sensorium.data.config:PictureBookSource",
         "scenes": "sensorium.data.config:ScenesSource",
         "experts": "sensorium.data.told:ExpertSource",
+        "both_ways": "sensorium.data.both_ways:BothWaysSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
         "requests": "sensorium.data.requests:RequestsSource",

@@ -28,6 +28,7 @@ PICTURE_TOKENIZERS = NameTable(
         "vq": "sensorium.generators.vq:VqConfig",
         "chameleon_vq": "sensorium.generators.chameleon_vq:ChameleonVqConfig",
         "emu3_vq": "sensorium.generators.emu3_vq:Emu3VqConfig",
+        "seed": "sensorium.generators.seed:SeedConfig",
         "janus_vq": "sensorium.generators.janus_vq:JanusVqConfig",
     },
 )

@@ -66,6 +66,8 @@ RECIPES = NameTable(
         "cogvlm-224": "sensorium.recipes.cogvlm:cogvlm_224",
         "cogvlm": "sensorium.recipes.cogvlm:cogvlm",
         "cogagent": "sensorium.recipes.cogagent:cogagent",
+        "emu": "sensorium.recipes.emu:emu",
+        "emu2": "sensorium.recipes.emu2:emu2",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -112,5 +114,7 @@ TINY_FORMS = NameTable(
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
         "cogvlm": "sensorium.recipes.cogvlm:tiny",
         "cogagent": "sensorium.recipes.cogagent:tiny",
+        "emu": "sensorium.recipes.emu:tiny",
+        "emu2": "sensorium.recipes.emu2:tiny",
     },
 )

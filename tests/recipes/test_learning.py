@@ -40,8 +40,9 @@ def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     mark = marks[adapter.kind] if adapter else ""
     places = [mark if place == "adapter." else f"^{place}" for place in places]
     # A part may be one parameter: `newlines.image`.
-    found = {n: [_tuned(n) if place == "^tuning." else place in f"^{n}." for place in places]
-             for n, _ in model.named_parameters()}  # fmt: skip
+    # Matrices of an adapter lie inside the LLM and are none of its own.
+    found = {n: [_tuned(n) if place == "^tuning." else place in f"^{n}." and not (place == "^backbone." and mark and mark in n)
+                 for place in places] for n, _ in model.named_parameters()}  # fmt: skip
     assert all(any(column) for column in zip(*found.values(), strict=True)), stage.learns
     return {name for name, hits in found.items() if any(hits)}
 
