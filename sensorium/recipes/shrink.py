@@ -20,6 +20,7 @@ from sensorium.core.parts import BackboneConfig
 from sensorium.data.both_ways import BothWaysSource
 from sensorium.data.config import PictureBookSource, SourceConfig
 from sensorium.data.requests import RequestsSource
+from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
@@ -139,6 +140,7 @@ def _lane(lane: LaneConfig) -> LaneConfig:
         encoder = _with(lane.encoder, tiny_shape(weights=(), **windows))
     elif isinstance(lane.encoder, TowerConfig):
         joint = {"token_projection": 16} if getattr(lane.encoder, "token_projection", None) else {}
+        joint |= {"joint": 16} if isinstance(lane.encoder, ImageBindConfig) else {}
         encoder = _with(lane.encoder, tiny_shape(weights=(), **joint))
     else:
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")

@@ -251,7 +251,22 @@ def retrieval_head() -> int:
     return linear(4096, 256) + linear(1024, 256) + 1
 
 
+def imagebind_eye(width: int = 1280, joint: int = 1024) -> int:
+    """imagebind_huge's part `vision`: patches of two frames, class token, 257 positions, pre_transformer_layer, 32 blocks, head."""
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 4 * width
+    return 3 * 2 * 14 * 14 * width + width + 257 * width + 2 * width + 32 * block + 2 * width + width * joint
+
+
 BY_PARTS: dict[str, ByParts] = {
+    "next-gpt": ByParts("next_gpt", {
+        "encoders.image": imagebind_eye,
+        "projectors.image": lambda: linear(1024, 4096),
+        # <Img>, </Img>, <Vid>, </Vid>, <Aud>, </Aud> and 4 + 24 + 8 signal tokens.
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 6 + 36),
+        "hands.image": lambda: torch_mapper(77, 768),
+        "hands.video": lambda: torch_mapper(77, 1024),
+        "hands.audio": lambda: torch_mapper(1, 512),
+    }),
     "fromage": opt_with_clip(1, 1, {"hands.image": retrieval_head}),
     "gill": opt_with_clip(8, 4, {
         "hands.image": lambda: torch_mapper(77, 768),
