@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sensorium.cli.indexing import index_app
 from sensorium.cli.launching import LaunchCommand, launch
 from sensorium.cli.recipe_app import Json, recipe_app
 from sensorium.cli.tokenizer import tokenizer_app
@@ -30,14 +31,13 @@ EXIT_CODES = (
 )
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Build, train, measure and serve multimodal language models.",
     epilog=EXIT_CODES,
 )
 data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.", rich_markup_mode=None)
-for name, part in (("data", data_app), ("recipe", recipe_app), ("tokenizer", tokenizer_app)):
+for name, part in (("data", data_app), ("recipe", recipe_app), ("tokenizer", tokenizer_app), ("index", index_app)):
     app.add_typer(part, name=name)
 app.command("launch", cls=LaunchCommand)(launch)
 

@@ -43,6 +43,8 @@ class Made:
     array: np.ndarray[Any, Any]
     sample_rate_hz: int | None = None
     fps: float | None = None
+    source: str | None = None
+    """Of what was found, not made: its id in the index."""
 
 
 class CancelledError(Exception):
@@ -65,6 +67,8 @@ class Making:
     """Called with steps done and steps in all."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
+    without: tuple[str, ...] = ()
+    """Ids that are not to be found again, by generators that find: what was shown already."""
     pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
     """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
 
@@ -118,6 +122,11 @@ class GeneratorConfig(PartConfig):
     def makes(self) -> MadeKind:
         """What comes out."""
         raise TypeError(f"{type(self).__name__} does not define makes")
+
+    @property
+    def needs_folder(self) -> bool:
+        """True: it makes nothing of itself, such as an index without pictures."""
+        return False
 
     @property
     def told_by_text(self) -> bool:

@@ -27,3 +27,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def of_detail(kind: str) -> str:
     """What the second encoder of a lane, and its features, are called."""
     return f"{kind}_detail"
+
+
+def of_other(kind: str) -> str:
+    """What the second way to make a medium is called."""
+    return f"{kind}_other"
+
+
+def of_choice(kind: str) -> str:
+    """What decides between both ways is called."""
+    return f"{kind}_choice"

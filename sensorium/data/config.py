@@ -170,6 +170,7 @@ SOURCES = NameTable(
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
         "sought": "sensorium.data.sought:SoughtSource",
+        "requests": "sensorium.data.requests:RequestsSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

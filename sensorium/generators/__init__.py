@@ -16,6 +16,7 @@ GENERATORS = NameTable(
         "vits": "sensorium.generators.vits:VitsConfig",
         "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
         "espeak": "sensorium.generators.espeak:EspeakConfig",
+        "retrieval_index": "sensorium.generators.found_pictures:RetrievalIndexConfig",
     },
 )
 

@@ -2,7 +2,7 @@
 
 A folder holds `embeddings.safetensors` (float32, unit length), `ids.json` (one for each, such as a picture's path) and
 `index.json` with the SHA-256 of both and of itself, so that a file that is lost or damaged is named before anything
-is answered. Scores are cosines (FROMAGe, arXiv:2301.13823; GILL, arXiv:2305.17216).
+is answered, and with the folder that the paths start from, as it is found from the index. Scores are cosines (FROMAGe, arXiv:2301.13823; GILL, arXiv:2305.17216).
 
 With faiss (extra `retrieval`), single questions to more than 100,000 vectors go to its own exact search, without a copy of
 them: on one thread 15 ms instead of 47 for 400,000 vectors of 256; of 32 questions numpy answers 2.5 times as fast.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +56,16 @@ class Hit:
 class RetrievalIndex:
     """Vectors of unit length with names."""
 
-    def __init__(self, ids: Sequence[str], vectors_NC: Floats) -> None:
+    def __init__(self, ids: Sequence[str], vectors_NC: Floats, root: Path | None = None) -> None:
         """Take vectors of unit length; `build` takes any.
+
+        Args:
+            root: the folder that ids are paths from, where they are paths.
 
         Raises:
             DataError: an id comes twice, or there are more or fewer than vectors.
         """
-        self.ids = tuple(ids)
+        self.ids, self.root = tuple(ids), root
         if vectors_NC.ndim != 2 or len(self.ids) != len(vectors_NC):
             raise DataError(f"{len(self.ids)} ids for vectors of shape {vectors_NC.shape}", expected="one for each")
         self._place = {name: n for n, name in enumerate(self.ids)}
@@ -71,13 +75,13 @@ class RetrievalIndex:
         self.vectors_NC = vectors_NC
 
     @classmethod
-    def build(cls, ids: Sequence[str], vectors_NC: Floats) -> RetrievalIndex:
+    def build(cls, ids: Sequence[str], vectors_NC: Floats, root: Path | None = None) -> RetrievalIndex:
         """An index of vectors of any length.
 
         Raises:
             DataError: as above, or a vector has no direction.
         """
-        index = cls(ids, vectors_NC)
+        index = cls(ids, vectors_NC, root)
         index.vectors_NC, bad = _unit(vectors_NC)
         if len(bad):
             raise DataError(f"the vector of {ids[bad[0]]!r} is zero or not finite ({len(bad)} in all)",
@@ -91,6 +95,9 @@ class RetrievalIndex:
             write_json(target / IDS, list(self.ids))
             about = {"format": FORMAT, "vectors": len(self.ids), "width": self.vectors_NC.shape[1],
                      "sha256": {name: sha256_file(target / name) for name in (EMBEDDINGS, IDS)}}  # fmt: skip
+            if self.root is not None:
+                # From the index, so that both can be moved together.
+                about["root"] = os.path.relpath(self.root.resolve(), folder.resolve())
             write_json(target / INDEX, about | {"own_sha256": _digest(about)})
 
     @classmethod
@@ -115,7 +122,7 @@ class RetrievalIndex:
             ids = json.loads((folder / IDS).read_text(encoding="utf-8"))
         except (SafetensorError, KeyError, ValueError) as error:
             raise DataError(f"not an index of this format: {error}", where=str(folder), fix=AGAIN) from None
-        return cls(ids, vectors_NC)
+        return cls(ids, vectors_NC, (folder / about["root"]).resolve() if "root" in about else None)
 
     def search(
         self, questions_QC: Floats, count: int, *, without: Collection[str] = ()

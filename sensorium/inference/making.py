@@ -57,6 +57,8 @@ class _Run:
     asked: Sample
     pad_id: int
     seen: tuple[Batch, torch.Tensor] | None = None
+    shown: list[str] = field(default_factory=list[str])
+    """Ids of what was found, which is not to be found again."""
 
     def states(self) -> tuple[Batch, torch.Tensor]:
         """Prompt and answer as a batch, and the hidden states of its tokens (1, T, D)."""
@@ -171,11 +173,16 @@ class Maker:
     @torch.inference_mode()
     def _make(self, run: _Run, found: Found, making: Making) -> Made:
         batch, hidden_BTD = run.states()
-        condition_BLC = self.model.condition(found.kind, hidden_BTD, batch.input_ids_BT, [(0, len(run.prompt) + found.start)])
+        place = (0, len(run.prompt) + found.start)
+        way = self.model.chosen(found.kind, hidden_BTD, place)
+        condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
+        making = replace(making, without=(*making.without, *run.shown))
         if found.kind == "mask":
             making = replace(making, pictures=(self._last_picture(run.asked),))
-        generator = self.model.generators.on(found.kind, self.model.device)
-        return generator.generate(condition_BLC, negative_BLC=self._negative(found.kind), making=making)[0]
+        generator = self.model.generators.on(way, self.model.device)
+        made = generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)[0]
+        run.shown += [] if made.source is None else [made.source]
+        return made
 
     @torch.inference_mode()
     def _tell(self, kind: MadeKind, text: str, making: Making) -> Made:
@@ -186,11 +193,11 @@ class Maker:
         making = replace(self.making, size=None, seconds=None)
         return as_part(self.model.generators.voice().speak(text, making), 0)
 
-    def _negative(self, kind: MadeKind) -> torch.Tensor | None:
+    def _negative(self, way: str) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""
-        if not self.model.config.hands[kind].reader.has_negative:
+        if not self.model.config.ways[way].projector.has_negative:
             return None
-        return cast(Any, self.model.hands[kind]).negative(1)
+        return cast(Any, self.model.hands[way]).negative(1)
 
     def _last_picture(self, asked: Sample) -> np.ndarray[Any, Any]:
         """Of what the model looks at, (H, W, 3).

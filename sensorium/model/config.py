@@ -12,6 +12,7 @@ from sensorium.core.batch import Grid
 from sensorium.core.config import Config, kinds
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import MadeKind
+from sensorium.core.naming import of_other
 from sensorium.core.parts import (
     BackboneConfig,
     EncoderConfig,
@@ -28,7 +29,7 @@ from sensorium.fusion.splice import SpliceConfig
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
-from sensorium.model.hand import HandConfig
+from sensorium.model.hand import HandConfig, Way
 from sensorium.model.lookup import LookupConfig
 from sensorium.model.places import PlacesConfig
 from sensorium.text.boxes import BoxFormatName
@@ -215,6 +216,16 @@ class ModelConfig(Config):
     placeholder_token: str | None = None
     """Vocabulary entry used as placeholder id; None: the padding id. Only its position
     matters, features replace it."""
+
+    @property
+    def ways(self) -> dict[str, Way]:
+        """How media are made, by the name of each way: a kind of medium, or that of its second way."""
+        found: dict[str, Way] = {}
+        for kind, hand in self.hands.items():
+            for name, way in ((kind, hand), (of_other(kind), hand.other)):
+                if way is not None and way.projector is not None:
+                    found[name] = Way(kind, hand.signals, way.projector, way.generator)
+        return found
 
     @property
     def tuning(self) -> BiasNormConfig | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import Generator, MadeKind, Speaks
+from sensorium.core.hands import Generator, Speaks
 from sensorium.core.hashing import sha256_bytes
 from sensorium.core.weights import WeightSource
 from sensorium.generators import GENERATORS
@@ -34,7 +34,7 @@ class Taught(Protocol):
 
 
 class Generators:
-    """The generators of one model, by the kind of what they make."""
+    """The generators of one model, by the kind of what they make, or the name of its second way."""
 
     def __init__(self, config: ModelConfig, folders: Mapping[str, Path]) -> None:
         self._config = config
@@ -48,18 +48,18 @@ class Generators:
         self.locate: Locate | None = None
         """Finds the folder of a source of weights; who knows of hubs and wheels sets it."""
 
-    def __getitem__(self, kind: MadeKind) -> Generator:
-        """The generator of a kind of medium.
+    def __getitem__(self, kind: str) -> Generator:
+        """The generator of a kind of medium, or of its second way.
 
         Raises:
             ConfigError: the model makes none, or what it needs is not installed.
             WeightsError: its weights cannot be had.
         """
-        if kind not in self._config.hands:
+        if kind not in self._config.ways:
             known = ", ".join(sorted(self._config.hands)) or "text only"
             raise ConfigError(f"this model does not make {kind}", expected=known)
         if kind not in self._built:
-            config = self._config.hands[kind].generator
+            config = self._config.ways[kind].generator
             folder = self._folders.get(f"generators.{kind}")
             if folder is None and config.weights and self.locate is not None:
                 folder = self.locate(config.weights)
@@ -68,7 +68,12 @@ class Generators:
                 self._first[kind] = _digest(cast(Taught, self._built[kind]))
         return self._built[kind]
 
-    def on(self, kind: MadeKind, device: torch.device) -> Generator:
+    def ready(self, kind: str) -> bool:
+        """Whether there is anything to make a medium from this way: an index, where pictures are found."""
+        config = self._config.ways[kind].generator
+        return not config.needs_folder or kind in self._built or f"generators.{kind}" in self._folders or bool(config.weights)
+
+    def on(self, kind: str, device: torch.device) -> Generator:
         """The generator of a kind of medium, on a device where it can be moved to one."""
         generator = self[kind]
         move = getattr(generator, "to", None)
@@ -90,20 +95,20 @@ class Generators:
             self._voice = cast(Speaks, GENERATORS.find("espeak")().build())
         return self._voice
 
-    def put(self, kind: MadeKind, generator: Generator) -> None:
+    def put(self, kind: str, generator: Generator) -> None:
         """Use this one: an index that was just built, say."""
         self._built[kind] = generator
 
     def save(self, folder: Path) -> None:
         """Write those that have learnt, each into a folder of its kind."""
-        for kind in self._config.hands:
+        for kind in self._config.ways:
             changed = kind in self._first and _digest(cast(Taught, self._built[kind])) != self._first[kind]
             if changed or kind in self._own:
                 cast(Taught, self[kind]).save(folder / kind)
 
     def saved_in(self, folder: Path) -> None:
         """Take from here what `save` wrote, if anything."""
-        found = {kind for kind in self._config.hands if (folder / kind).is_dir()}
+        found = {kind for kind in self._config.ways if (folder / kind).is_dir()}
         self._own |= found
         self._folders = {**self._folders, **{f"generators.{kind}": folder / kind for kind in found}}
 

@@ -5,19 +5,45 @@ Source of the design: GILL (arXiv:2305.17216), NExT-GPT (arXiv:2309.05519).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import SerializeAsAny, model_validator
 from torch import nn
 
 from sensorium.core.config import Config, kinds
-from sensorium.core.errors import ConfigError
-from sensorium.core.hands import GeneratorConfig, OutputProjectorConfig
+from sensorium.core.hands import GeneratorConfig, MadeKind, OutputProjectorConfig
 from sensorium.generators import GENERATORS
+from sensorium.model.choice import ChoiceConfig
 from sensorium.output_projectors import OUTPUT_PROJECTORS
 
 AnyGenerator = Annotated[SerializeAsAny[GeneratorConfig], kinds(GENERATORS, GeneratorConfig)]
 AnyOutputProjector = Annotated[SerializeAsAny[OutputProjectorConfig] | None, kinds(OUTPUT_PROJECTORS, OutputProjectorConfig)]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to make a kind of medium of signal tokens."""
+
+    kind: MadeKind
+    signals: tuple[str, ...]
+    projector: OutputProjectorConfig
+    generator: GeneratorConfig
+
+    def build(self, d_model: int) -> nn.Module:
+        """The output projector.
+
+        Raises:
+            ConfigError: it cannot make what the generator wants of so many tokens.
+        """
+        return self.projector.build(d_model, len(self.signals), self.generator.condition)
+
+
+class OtherConfig(Config):
+    """What else reads the states of a hand's signal tokens, and what makes a medium of it."""
+
+    projector: Annotated[SerializeAsAny[OutputProjectorConfig], kinds(OUTPUT_PROJECTORS, OutputProjectorConfig)]
+    generator: AnyGenerator
 
 
 class HandConfig(Config):
@@ -30,30 +56,23 @@ class HandConfig(Config):
     projector: AnyOutputProjector = None
     """None: the generator is told by text."""
     generator: AnyGenerator
+    other: OtherConfig | None = None
+    """A second way to the same medium by the same tokens, the part `hands.KIND_other` (GILL draws pictures, or finds them)."""
+    choice: ChoiceConfig | None = None
+    """What decides between both, the part `hands.KIND_choice`; None: the first way is taken."""
 
     @property
     def told(self) -> bool:
         """Whether the LLM writes what the generator is told, between two tokens."""
         return self.generator.told_by_text and bool(self.signals)
 
-    @property
-    def reader(self) -> OutputProjectorConfig:
-        """The output projector.
-
-        Raises:
-            ConfigError: the generator is told by text, and there is none.
-        """
-        if self.projector is None:
-            raise ConfigError("no output projector", expected="signals, a projector, and a generator that takes a condition")
-        return self.projector
-
-    def build(self, d_model: int) -> nn.Module:
-        """The output projector.
-
-        Raises:
-            ConfigError: there is none, or it cannot make what the generator wants of so many tokens.
-        """
-        return self.reader.build(d_model, len(self.signals), self.generator.condition)
+    @model_validator(mode="after")
+    def _chooses_between_two(self) -> HandConfig:
+        if self.choice is not None and self.other is None:
+            raise ValueError("choice without other: there is nothing to choose")
+        if self.other is not None and (self.generator.told_by_text or self.other.generator.makes != self.generator.makes):
+            raise ValueError(f"other by {self.other.generator.kind} beside {self.generator.kind}; both are to take a condition and make the same kind")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> HandConfig:

@@ -5,6 +5,9 @@ AdamW then leaves those rows as they are, bit for bit, as long as it does not de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.hooks import RemovableHandle
@@ -38,3 +41,14 @@ def learning_size(parameter: Parameter) -> int:
         return 0
     rows: tuple[int, ...] | None = getattr(parameter, ROWS, None)
     return parameter.numel() if rows is None else len(set(rows)) * parameter.shape[1]
+
+
+@torch.no_grad()
+def keep_length(parameter: Parameter, rows: Sequence[int]) -> None:
+    """Make rows of a matrix that learns as long as its other rows are on average (FROMAGe, GILL)."""
+    if not parameter.requires_grad:
+        return
+    lengths = parameter.norm(dim=1)
+    chosen = torch.zeros_like(lengths, dtype=torch.bool)
+    chosen[list(rows)] = True
+    parameter[chosen] *= (lengths[~chosen].mean() / lengths[chosen])[:, None]

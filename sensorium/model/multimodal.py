@@ -22,7 +22,7 @@ from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import MadeKind
-from sensorium.core.naming import of_detail
+from sensorium.core.naming import of_choice, of_detail, of_other
 from sensorium.core.shelf import Shelf
 from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
@@ -90,7 +90,10 @@ class MultimodalModel(nn.Module):
         self.newlines = nn.ParameterDict(
             {kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5) for kind in with_newlines}
         )
-        self.hands = nn.ModuleDict({kind: hand.build(config.backbone.d_model) for kind, hand in config.hands.items() if hand.projector})
+        self.hands = nn.ModuleDict({name: way.build(config.backbone.d_model) for name, way in config.ways.items()})
+        for kind, hand in config.hands.items():
+            if hand.choice is not None:
+                self.hands[of_choice(kind)] = hand.choice.build(config.backbone.d_model)
         self.generators = Generators(config, folders)
         self.fusion = cast(
             Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
@@ -183,20 +186,34 @@ class MultimodalModel(nn.Module):
         return Output(hidden_BTD, features)
 
     def condition(
-        self, kind: MadeKind, hidden_BTD: Tensor, input_ids_BT: Tensor, places: Sequence[tuple[int, int]]
+        self, way: str, hidden_BTD: Tensor, input_ids_BT: Tensor, places: Sequence[tuple[int, int]]
     ) -> Tensor:
         """What a generator is to be steered by, (media, L, C).
 
         Args:
+            way: a kind of medium, or the name of its second way.
             places: row and first signal token of each medium.
         """
-        hand = self.config.hands[kind]
-        count, back = len(hand.signals), int(hand.reader.reads_before)
+        hand = self.config.ways[way]
+        count, back = len(hand.signals), int(hand.projector.reads_before)
         hidden_NKD = torch.stack([hidden_BTD[row, start - back : start - back + count] for row, start in places])
-        if hand.reader.adds_embeddings:
+        if hand.projector.adds_embeddings:
             ids_NK = torch.stack([input_ids_BT[row, start : start + count] for row, start in places])
             hidden_NKD = hidden_NKD + self.backbone.embed(ids_NK)
-        return self.hands[kind](hidden_NKD)
+        return self.hands[way](hidden_NKD)
+
+    def chosen(self, kind: MadeKind, hidden_BTD: Tensor, place: tuple[int, int]) -> str:
+        """The way that is decided for, where both can be gone.
+
+        Args:
+            place: row and first signal token of the medium.
+        """
+        other = of_other(kind)
+        if self.config.hands[kind].choice is None or not self.generators.ready(other):
+            return kind
+        row, start = place
+        scores_12 = self.hands[of_choice(kind)](hidden_BTD[row, start : start + 1][None])
+        return (kind, other)[int(scores_12.argmax())]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""

@@ -1,4 +1,4 @@
-"""A Batch with a row more.
+"""A Batch with a row more, or with two rows in one.
 
 Shape legend: B rows, T tokens.
 """
@@ -10,8 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from sensorium.core.batch import Batch
+from sensorium.core.errors import ConfigError
 
 
 def with_row(batch: Batch, row: Batch) -> Batch:
@@ -42,6 +44,37 @@ def with_row(batch: Batch, row: Batch) -> Batch:
         ids=(*batch.ids, *row.ids),
         places_3BT=places,
         loss_weights_BT=None if weights is None else _stacked(weights, torch.ones_like(row.input_ids_BT, dtype=weights.dtype)),
+    )
+
+
+def in_pairs(batch: Batch, pad_id: int) -> Batch:
+    """A batch whose rows are two rows each, one behind the other as one sample; one that is left over stays alone.
+
+    Raises:
+        ConfigError: rows that hold several samples, are padded on the left, or have places in two dimensions.
+    """
+    if batch.packed or batch.padded_left or batch.places_3BT is not None:
+        raise ConfigError("rows that are to be joined, and hold several samples or places in two dimensions", fix="pack: false")
+    lengths = (batch.segments_BT > 0).sum(dim=1).tolist()
+    pairs = [(row, row + 1)[: len(lengths) - row] for row in range(0, len(lengths), 2)]
+
+    def pair_up(values_BT: Tensor, fill: int = 0) -> Tensor:
+        rows = [torch.cat([values_BT[row, : lengths[row]] for row in pair]) for pair in pairs]
+        return pad_sequence(rows, batch_first=True, padding_value=fill)
+
+    segments_PT = pair_up((batch.segments_BT > 0).long())
+    return replace(
+        batch,
+        input_ids_BT=pair_up(batch.input_ids_BT, pad_id),
+        learn_BT=pair_up(batch.learn_BT),
+        segments_BT=segments_PT,
+        positions_BT=torch.arange(segments_PT.shape[1], device=segments_PT.device) * segments_PT,
+        branches_BT=torch.zeros_like(segments_PT),
+        slots={kind: pair_up(slots_BT) for kind, slots_BT in batch.slots.items()},
+        media={kind: replace(media, rows=tuple(row // 2 for row in media.rows)) for kind, media in batch.media.items()},
+        media_index_BT=pair_up(batch.media_index_BT),
+        loss_weights_BT=None if batch.loss_weights_BT is None else pair_up(batch.loss_weights_BT, 1),
+        wanted=tuple(replace(one, row=one.row // 2, start=one.start + lengths[one.row - 1] * (one.row % 2)) for one in batch.wanted),
     )
 
 

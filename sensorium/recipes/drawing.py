@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sensorium.core.naming import of_detail
+from sensorium.core.naming import of_choice, of_detail
 from sensorium.core.parts import EncoderConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig
@@ -38,6 +38,8 @@ def draw(recipe: Recipe) -> str:
     for kind, lane in model.lanes.items():
         lines += _lane(kind, lane, model, table)
     lines += _language_model(model, table)
+    for kind in model.hands:
+        lines += _hand(kind, model, table)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -140,6 +142,23 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
     if model.tuning is not None and model.tuning is not model.adapter:
         lines.append(table.line("tuning", _adapter(model.tuning)))
     return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
+
+
+def _hand(kind: str, model: ModelConfig, table: _Table) -> list[str]:
+    """From signal tokens to what makes a medium, both ways if there are two."""
+    hand, width = model.hands[kind], model.backbone.d_model
+    if hand.generator.told_by_text:
+        return ["", f"{f'{kind} made':<{NAME}}{' ... '.join(hand.signals) or 'the whole answer'} -> {hand.generator.kind}"]
+    lines = ["", f"{f'{kind} made':<{NAME}}{len(hand.signals)} signal tokens, {hand.signals[0]} first -> {len(hand.signals)} x {width:,}"]
+    if hand.choice is not None:
+        lines.append(table.line(f"hands.{of_choice(kind)}", "which way"))
+    for name, way in model.ways.items():
+        if way.kind == kind:
+            condition = way.generator.condition
+            lines += ["  |", table.line(f"hands.{name}", way.projector.kind),
+                      f"  |  {condition.length:,} x {condition.width:,}", "  v",
+                      f"{way.generator.kind:<{NAME}}{way.generator.makes}"]  # fmt: skip
+    return lines
 
 
 def _text_tower(model: ModelConfig, table: _Table) -> list[str]:

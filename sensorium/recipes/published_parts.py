@@ -143,23 +143,33 @@ def mistral_7b_instruct() -> CausalLMConfig:
 
 def opt_2_7b() -> CausalLMConfig:
     """OPT-2.7B (arXiv:2205.01068)."""
-    return CausalLMConfig(
-        arch={
-            "model_type": "opt",
-            "vocab_size": 50272,
-            "hidden_size": 2560,
-            "word_embed_proj_dim": 2560,
-            "ffn_dim": 10240,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "max_position_embeddings": 2048,
-            "do_layer_norm_before": True,
-            "bos_token_id": 2,
-            "eos_token_id": 2,
-            "pad_token_id": 1,
-        },
-        weights=(HubSource(id="facebook/opt-2.7b"),),
-    )
+    return _opt("2.7b", hidden_size=2560, word_embed_proj_dim=2560, ffn_dim=10240)
+
+
+def opt_6_7b(*added: str) -> CausalLMConfig:
+    """OPT-6.7B with control tokens behind those of its tokenizer, and no row for anything else, as
+    `resize_token_embeddings` leaves it."""
+    sizes = {"hidden_size": 4096, "word_embed_proj_dim": 4096, "ffn_dim": 16384, "vocab_size": OPT_TOKENS + len(added)}
+    return _opt("6.7b", **sizes).model_copy(update={"added_tokens": added})
+
+
+OPT_TOKENS = 50265
+"""Of OPT's tokenizer; its embeddings have seven rows more."""
+
+
+def _opt(size: str, **sizes: int) -> CausalLMConfig:
+    arch: dict[str, Any] = {
+        "model_type": "opt",
+        "vocab_size": 50272,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "do_layer_norm_before": True,
+        "bos_token_id": 2,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
+    return CausalLMConfig(arch=arch | sizes, weights=(HubSource(id=f"facebook/opt-{size}"),))
 
 
 def flan_t5_xl() -> Seq2SeqLMConfig:

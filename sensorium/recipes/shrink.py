@@ -17,7 +17,8 @@ from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
-from sensorium.data.config import PictureBookSource
+from sensorium.data.config import PictureBookSource, SourceConfig
+from sensorium.data.requests import RequestsSource
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
@@ -25,6 +26,7 @@ from sensorium.fusion.match import MatchConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.hand import HandConfig, OtherConfig
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -57,7 +59,14 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     # A teacher of a few steps is not to outweigh the LLM.
     "aligned": {"teacher": TEACHER, "weight": 1.0},
 }
+# Of what reads signal tokens.
+HANDS: dict[str, dict[str, Any]] = {
+    "retrieval": {"image_width": tiny_shape()["width"]},
+    "mapper": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32},
+    "encoder_decoder": {"layers": 1, "heads": 2, "mlp_factor": 2},
+}
 TALKS = ("instruct",)
+MAKES = ("generate", "decide")
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
@@ -101,12 +110,24 @@ def _model(config: ModelConfig) -> ModelConfig:
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
             "backbone": _backbone(config.backbone, layers=2 * every),
             "fusion": fusion,
+            "hands": {kind: _hand(hand) for kind, hand in config.hands.items()},
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
             # The tokenizer of bytes has only those of these tokens that are added to it.
             "image_markers": tuple(t for t in config.image_markers if t in config.backbone.added_tokens),
             "placeholder_token": None,
         }
     )
+
+
+def _hand(hand: HandConfig) -> HandConfig:
+    """With small projectors, and the tiny generators of their kinds."""
+    other = hand.other and hand.other.model_copy(update=_way(hand.other))
+    return hand.model_copy(update=_way(hand) | {"other": other})
+
+
+def _way(way: HandConfig | OtherConfig) -> dict[str, Any]:
+    projector = way.projector and _with(way.projector, HANDS.get(way.projector.kind, {}))
+    return {"projector": projector, "generator": type(way.generator).tiny()}
 
 
 def _lane(lane: LaneConfig) -> LaneConfig:
@@ -175,8 +196,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    task = "instruct" if stage.objective.kind in TALKS else "captions"
-    source = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    source = _source(stage.objective, model)
     return stage.model_copy(
         update={
             "data": (source,),
@@ -187,10 +207,18 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
             "batch_size": 1 if stage.pack else PICTURES,
             "max_length": min(256 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
             "picture_px": stage.picture_px and _picture_px(stage.picture_px, model),
-            "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1),
+            "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1, every=stage.schedule.every and steps),
             "precision": "fp32",
         }
     )
+
+
+def _source(objective: ObjectiveConfig, model: ModelConfig) -> SourceConfig:
+    """The shipped pictures, or requests for what the model makes."""
+    if objective.kind in MAKES:
+        return RequestsSource(kinds=tuple(model.hands), take=PICTURES * len(model.hands))
+    task = "instruct" if objective.kind in TALKS else "captions"
+    return PictureBookSource(part="shipped", task=task, take=PICTURES)
 
 
 def _objective(config: ObjectiveConfig) -> ObjectiveConfig:

@@ -11,7 +11,7 @@ EOS = "{eos}"
 TemplateName = Literal[
     "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
-    "openflamingo", "caption", "caption_line", "caption_behind", "document", "pair", "picture_of", "blip_vqa",
+    "openflamingo", "caption", "caption_line", "caption_behind", "captioned", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
 ]  # fmt: skip
 
@@ -291,4 +291,6 @@ TEMPLATES: dict[str, ChatTemplate] = {
 # With the begin of text behind the picture: BLIP-2's captions, and InstructBLIP's bare question
 # (github.com/salesforce/LAVIS, blip2_opt.py, blip2_vicuna_instruct.py).
 TEMPLATES["caption_behind"] = TEMPLATES["caption_line"].model_copy(update={"bos_behind": True})
+# The same without an end, which FROMAGe and GILL do not teach (github.com/kohjingyu/fromage, fromage/models.py).
+TEMPLATES["captioned"] = TEMPLATES["caption_behind"].model_copy(update={"after": dict.fromkeys(ROLES, "")})
 TEMPLATES["bare"] = TEMPLATES["document"].model_copy(update={"bos_behind": True})

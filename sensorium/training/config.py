@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from sensorium.core.config import Config, kinds
-from sensorium.core.naming import did_you_mean, of_detail
+from sensorium.core.naming import did_you_mean, of_choice, of_detail
 from sensorium.data.config import AnySource
 from sensorium.model.config import ModelConfig
 from sensorium.model.learning import Learn
@@ -26,14 +26,22 @@ Shard = Literal["none", "full"]
 
 class ScheduleConfig(Config):
     """Learning rate over the stage: linear warm-up, then constant, falling, or cosine; `geometric`: by one factor
-    every step."""
+    every step; `stairs`: by `final_ratio` after each `every` steps."""
 
-    shape: Literal["cosine", "linear", "constant", "geometric"] = "cosine"
+    shape: Literal["cosine", "linear", "constant", "geometric", "stairs"] = "cosine"
     warmup_steps: int = 0
     warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the stage's steps; give this or `warmup_steps`."""
     final_ratio: float = 0.1
-    """Of the peak, at the last step of what falls."""
+    """Of the peak, at the last step of what falls; of `stairs`, of each to the one before."""
+    every: int | None = Field(default=None, ge=1)
+    """Steps of one of the `stairs`."""
+
+    @model_validator(mode="after")
+    def _stairs_have_a_length(self) -> ScheduleConfig:
+        if (self.shape == "stairs") != (self.every is not None):
+            raise ValueError("a schedule has `every` where its shape is stairs, and nowhere else")
+        return self
 
     @model_validator(mode="after")
     def _one_warmup(self) -> ScheduleConfig:
@@ -162,7 +170,8 @@ class Recipe(Config):
         kinds_of = [f"{head}.{kind}" for kind in self.model.lanes for head in LANE_PARTS]
         details = [f"encoders.{of_detail(kind)}" for kind, lane in self.model.lanes.items() if lane.detail]
         adapters = [f"adapters.{kind}" for kind, lane in self.model.lanes.items() if lane.adapter]
-        hands = [f"hands.{kind}" for kind, hand in self.model.hands.items() if hand.projector]
+        hands = [f"hands.{name}" for name in self.model.ways]
+        hands += [f"hands.{of_choice(kind)}" for kind, hand in self.model.hands.items() if hand.choice]
         known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters, *hands]
         for stage in self.stages:
             for learn in stage.learns:

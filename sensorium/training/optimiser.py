@@ -104,6 +104,8 @@ def rate(schedule: ScheduleConfig, step: int, steps: int) -> float:
         return (step + 1) / warmup
     if schedule.shape == "constant":
         return 1.0
+    if schedule.every is not None:
+        return schedule.final_ratio ** ((step - warmup) // schedule.every)
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
     if schedule.shape == "geometric":
         return schedule.final_ratio**done

@@ -21,6 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "text": BASE,
     "nn": BASE,
     **{part: {"core", "nn"} for part in PARTS},
+    # Pictures that are found lie in files.
+    "generators": {"core", "nn", "media"},
     # The config of a model names its resolution strategy and chat template.
     "model": {"core", "nn", "media", "text", *PARTS},
     "processing": {"core", "media", "text"},

@@ -208,7 +208,36 @@ def blip_med() -> int:
     return reads + sum(own.values()) + sum(size for key, size in head.items() if key != id(words))
 
 
+def opt_with_clip(added: int, tokens: int, hands: dict[str, Callable[[], int]]) -> ByParts:
+    """FROMAGe's and GILL's: a pooled picture as so many tokens; OPT's 50,265 tokens, one for pictures, and those added."""
+    return ByParts("opt_with_clip", {
+        "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
+        "projectors.image": lambda: linear(1024, tokens * 4096),
+        "backbone": size_of("OPTForCausalLM", "OPTConfig", hidden_size=4096, word_embed_proj_dim=4096, ffn_dim=16384,
+                            num_hidden_layers=32, num_attention_heads=32, vocab_size=50265 + 1 + added),
+        **hands,
+    })  # fmt: skip
+
+
+def torch_mapper(tokens: int, width: int, llm: int = 4096, inside: int = 512) -> int:
+    """GILL's and NExT-GPT's: fc, tfm with torch's own layers, model, query_embs."""
+    with torch.device("meta"):
+        tfm = torch.nn.Transformer(inside, 4, 4, 4, 4 * inside, batch_first=True, norm_first=True)
+    return linear(llm, inside) + sum(p.numel() for p in tfm.parameters()) + linear(inside, width) + tokens * inside
+
+
+def retrieval_head() -> int:
+    """text_hidden_fcs, visual_fc and logit_scale."""
+    return linear(4096, 256) + linear(1024, 256) + 1
+
+
 BY_PARTS: dict[str, ByParts] = {
+    "fromage": opt_with_clip(1, 1, {"hands.image": retrieval_head}),
+    "gill": opt_with_clip(8, 4, {
+        "hands.image": lambda: torch_mapper(77, 768),
+        "hands.image_other": retrieval_head,
+        "hands.image_choice": lambda: linear(4096, 2),
+    }),
     "blip": ByParts("blip_pretrain", {
         "encoders.image": size_of("BlipVisionModel", "BlipVisionConfig", image_size=224),
         "backbone": blip_med,

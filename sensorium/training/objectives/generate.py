@@ -8,7 +8,7 @@ Shape legend: B media, K signal tokens, D LLM width, L condition tokens, C condi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -46,13 +46,18 @@ class GenerateConfig(ObjectiveConfig):
         return True
 
     def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
-        if not model.hands:
+        if not steered(model):
             raise ConfigError("objective 'generate' for a model that makes nothing of its states", where="objective.kind",
                               fix="give the model hands with a projector, or choose objective {kind: instruct}")  # fmt: skip
-        for kind in cast("Iterable[MadeKind]", model.hands):
+        for kind in steered(model):
             if not hasattr(model.generators[kind], "encode_text"):
                 raise ConfigError(f"objective 'generate' for {kind} by a generator that reads no text", where=f"model.hands.{kind}.generator")  # fmt: skip
         return Generate(self)
+
+
+def steered(model: MultimodalModel) -> list[MadeKind]:
+    """The kinds of media that a model makes of its states."""
+    return [kind for kind, hand in model.config.hands.items() if hand.projector is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class Generate:
         hidden_BTD = model(batch).hidden_BTD
         text = token_losses(model, batch, hidden_BTD)
         total, parts = text.total * self.config.text_weight, dict(text.parts)
-        for kind in cast("Iterable[MadeKind]", model.hands):
+        for kind in steered(model):
             wanted = [one for one in batch.wanted if one.kind == kind]
             if not wanted:
                 continue

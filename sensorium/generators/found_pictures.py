@@ -1,0 +1,113 @@
+"""Pictures that are found, not made: the condition is a vector, and the index has the nearest (FROMAGe, arXiv:2301.13823;
+GILL, arXiv:2305.17216).
+
+Shape legend: B items, L condition tokens (one), C condition width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from sensorium.core.errors import ConfigError, DataError, WeightsError
+from sensorium.core.hands import (
+    CancelledError,
+    ConditionShape,
+    GeneratorConfig,
+    Made,
+    MadeKind,
+    Making,
+)
+from sensorium.generators.retrieval_index import RetrievalIndex
+from sensorium.media.image import load_image
+
+BUILD = "sensorium index build MODEL PICTURES"
+
+
+class RetrievalIndexConfig(GeneratorConfig):
+    """The folder of `weights` is that of an index; without one, it is looked for beside the model."""
+
+    kind: Literal["retrieval_index"] = "retrieval_index"
+    width: int = 256
+    """Of the vectors; FROMAGe's and GILL's have 256."""
+
+    @classmethod
+    def tiny(cls) -> RetrievalIndexConfig:
+        return cls(width=16)
+
+    @property
+    def makes(self) -> MadeKind:
+        return "image"
+
+    @property
+    def needs_folder(self) -> bool:
+        return True
+
+    @property
+    def condition(self) -> ConditionShape:
+        return ConditionShape(1, self.width)
+
+    def build(self, folder: Path | None = None) -> FoundPictures:
+        """The pictures of an index.
+
+        Raises:
+            WeightsError: there is none.
+            DataError: a file of it is missing or damaged, or a picture that it lists is gone.
+            ConfigError: its vectors have another width.
+        """
+        if folder is None:
+            raise WeightsError("no index of pictures to find one in", where="generator retrieval_index",
+                               fix=f"make one: {BUILD}, or name its folder in `weights`")  # fmt: skip
+        return FoundPictures(self, RetrievalIndex.open(folder))
+
+
+class FoundPictures:
+    """A generator whose media lie in files."""
+
+    def __init__(self, config: RetrievalIndexConfig, index: RetrievalIndex) -> None:
+        """Take an index.
+
+        Raises:
+            DataError, ConfigError: as `RetrievalIndexConfig.build`.
+        """
+        if index.vectors_NC.shape[1] != config.width:
+            raise ConfigError(f"an index of vectors of width {index.vectors_NC.shape[1]}", expected=str(config.width),
+                              where="generator retrieval_index", fix=f"make one with this model: {BUILD}")  # fmt: skip
+        if index.root is None:
+            raise DataError("an index that does not say where its pictures lie", where="generator retrieval_index",
+                            fix=f"make it again: {BUILD}")  # fmt: skip
+        self.config, self.index, self.root = config, index, index.root
+        index.check_files(self.root)
+
+    def save(self, folder: Path) -> None:
+        """Write the index, which names its pictures and does not hold them."""
+        self.index.save(folder)
+
+    def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:
+        """The nearest picture of each item, as it is: size, steps and seed change nothing. Items of one call get
+        different pictures, and none of `making.without`.
+
+        Raises:
+            ConfigError: a condition of another shape, or something to lead away from.
+            CancelledError: somebody asked to stop.
+            DataError: no picture is left.
+            MediaError: the picture has become unreadable.
+        """
+        if condition_BLC.ndim != 3 or condition_BLC.shape[1:] != (1, self.config.width):
+            raise ConfigError(f"a condition of shape {tuple(condition_BLC.shape)}", expected=f"(items, 1, {self.config.width})",
+                              where="generator retrieval_index")  # fmt: skip
+        if negative_BLC is not None:
+            raise ConfigError("a negative condition where pictures are found", where="generator retrieval_index")
+        made: list[Made] = []
+        shown = list(making.without)
+        for condition_1C in condition_BLC.detach().float().cpu().numpy():
+            if making.cancelled is not None and making.cancelled():
+                raise CancelledError("stopped before a picture was looked for")
+            hits = self.index.search(condition_1C, 1, without=shown)[0]
+            if not hits:
+                raise DataError(f"all {len(self.index.ids)} pictures of the index are shown already", where=str(self.root))
+            shown.append(hits[0].id)
+            made.append(Made("image", load_image(hits[0].id, root=self.root).pixels_HWC, source=hits[0].id))
+        return made

@@ -1,0 +1,80 @@
+"""Which way to go: a medium that is better found, or better made.
+
+Source: GILL (arXiv:2305.17216), section 3.4; github.com/kohjingyu/gill, TrainDecisionClassifier.ipynb: cross-entropy over
+prompts of which people said which picture they liked better; what they disagreed on is left out.
+
+An answer's medium says which way was right: `{"type": "image", "image": {"way": "other"}}`, or `"first"`.
+
+Shape legend: N media of a batch, D LLM width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch.nn import functional as F
+
+from sensorium.core.batch import Batch
+from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.naming import of_choice
+from sensorium.data.source import Source
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.processor import Processor
+from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+
+WAYS = ("first", "other")
+
+
+class DecideConfig(ObjectiveConfig):
+    """Teaches `hands.KIND_choice`."""
+
+    kind: Literal["decide"] = "decide"
+
+    @property
+    def sums_over_rows(self) -> bool:
+        return True
+
+    def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
+        """The objective.
+
+        Raises:
+            ConfigError: the model has nothing to decide.
+        """
+        if not any(hand.choice for hand in model.config.hands.values()):
+            raise ConfigError("objective 'decide' for a model that chooses between no two ways", where="objective.kind",
+                              fix="give one of its hands other and choice")  # fmt: skip
+        return decide
+
+
+def decide(model: MultimodalModel, batch: Batch) -> Losses:
+    """Cross-entropy of the right way of each medium."""
+    hidden_BTD = model(batch).hidden_BTD
+    total, right, count = hidden_BTD.sum() * 0.0, 0, 0
+    for kind, hand in model.config.hands.items():
+        wanted = [one for one in batch.wanted if one.kind == kind] if hand.choice else []
+        if not wanted:
+            continue
+        hidden_N1D = torch.stack([hidden_BTD[one.row, one.start] for one in wanted])[:, None]
+        scores_N2 = model.hands[of_choice(kind)](hidden_N1D).float()
+        ways_N = torch.tensor([way_of(one.medium) for one in wanted], device=scores_N2.device)
+        total = total + F.cross_entropy(scores_N2, ways_N, reduction="sum")
+        right += int((scores_N2.argmax(dim=-1) == ways_N).sum())
+        count += len(wanted)
+    if not count:
+        raise DataError("a batch without a medium of which the way is known", expected="answers with one")
+    return Losses(total, count, {"right": right / count})
+
+
+def way_of(medium: Any) -> int:
+    """0: the first way was right, 1: the other.
+
+    Raises:
+        DataError: it does not say.
+    """
+    said = cast(Mapping[str, Any], medium).get("way") if isinstance(medium, Mapping) else None
+    if said not in WAYS:
+        raise DataError(f"a medium in an answer whose way is {said!r}", expected='{"way": "first"} or {"way": "other"}',
+                        fix="leave the row out")  # fmt: skip
+    return WAYS.index(said)
