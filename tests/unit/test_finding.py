@@ -16,7 +16,13 @@ from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Message, Part, parse_sample
-from sensorium.data.sought import SoughtSource, asking, composite_maker, sought_in_book, sought_scene
+from sensorium.data.sought import (
+    SoughtSource,
+    asking,
+    composite_maker,
+    sought_in_book,
+    sought_scene,
+)
 from sensorium.encoders import ENCODERS
 from sensorium.evaluation.benchmarks.finding import FindingBenchmark, _chance
 from sensorium.evaluation.colours import Colours, Described
