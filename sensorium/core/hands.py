@@ -18,7 +18,10 @@ from sensorium.core.weights import WeightSource
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from sensorium.core.boxes import Box
 
 MadeKind = Literal["image", "audio", "video", "mask"]
 
@@ -104,6 +107,20 @@ class Speaks(Protocol):
         ...
 
 
+@runtime_checkable
+class Cuts(Protocol):
+    """What makes masks of boxes: which pixels in a box belong to what fills it."""
+
+    def cut(self, picture_HWC: NDArray[np.uint8], boxes: Sequence[Box], making: Making = Making()) -> list[Made]:
+        """A mask of the whole picture, (H, W), for each box, which is in the picture's own pixels.
+
+        Raises:
+            ConfigError: the picture is no uint8 (H, W, 3).
+            CancelledError: somebody asked to stop.
+        """
+        ...
+
+
 class ReadingGenerator(Generator, Protocol):
     """One that has a text encoder of its own."""
 
@@ -131,6 +148,11 @@ class GeneratorConfig(PartConfig):
     @property
     def told_by_text(self) -> bool:
         """True: it builds what `Speaks` promises, and there is no condition."""
+        return False
+
+    @property
+    def cuts_boxes(self) -> bool:
+        """True: it builds what `Cuts` promises, so that a hand needs no signals: each box of an answer gets its mask."""
         return False
 
     @property

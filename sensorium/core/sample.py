@@ -197,9 +197,7 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
         raise DataError(f"'meta' is {_kind(row['meta'])}", expected="an object", where=where)
     separate = row.get("separate_turns", False)
     if not isinstance(separate, bool):
-        raise DataError(
-            f"'separate_turns' is {_kind(separate)}", expected="true or false", where=where
-        )
+        raise DataError(f"'separate_turns' is {_kind(separate)}", expected="true or false", where=where)
     messages = parse_messages(row["messages"], where=where)
     answers: tuple[WeighedAnswer, ...] = ()
     if "answers" in row:
@@ -291,12 +289,11 @@ def _parse_part(value: Any, where: str) -> Part:
         raise DataError(f"text is {_kind(part['text'])}", expected="a string", where=where)
     if kind == "text":
         _check_text(part["text"], where)
-    prompt = part.get("prompt")
-    if prompt is not None and not isinstance(prompt, str):
+    prompt = part.get("prompt", "")
+    if not isinstance(prompt, str):
         raise DataError(f"prompt is {_kind(prompt)}", expected="a string", where=where)
-    if prompt is not None:
-        _check_text(prompt, where)
-    return Part(kind, part[kind], prompt)
+    _check_text(prompt, where)
+    return Part(kind, part[kind], part.get("prompt"))
 
 
 def _check_text(text: str, where: str) -> None:

@@ -26,7 +26,14 @@ from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.instruct import BROAD_KINDS, Catalogue
 from sensorium.data.picture_book.place import Part, book_folder
 from sensorium.data.picture_book.words import singular
-from sensorium.data.pointing import Pointing, Target, ask_where, grounded_sample, pointing_sample
+from sensorium.data.pointing import (
+    Pointing,
+    Target,
+    ask_where,
+    grounded_sample,
+    masked_sample,
+    pointing_sample,
+)
 from sensorium.data.scenes import (
     CANVAS_PX,
     COLORS,
@@ -40,7 +47,7 @@ from sensorium.data.scenes import (
 from sensorium.data.source import Source
 
 Split = Literal["train", "heldout"]
-LocatedTask = Literal["pointing", "grounded", "words"]
+LocatedTask = Literal["pointing", "grounded", "words", "masks"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class LocatedSource(SourceConfig):
 
     task: LocatedTask = "pointing"
     """`pointing`: questions, each asked afresh; `grounded`: all things with their boxes; `words`: the
-    same, and of each thing every word that is true of it."""
+    same, and of each thing every word that is true of it; `masks`: all things with their masks."""
     seed: int = 31
     count: int = Field(default=20000, ge=1)
     """Rows; nothing is kept of them, so that a billion costs no more than one."""
@@ -86,6 +93,8 @@ class LocatedSource(SourceConfig):
 
         def make(index: int) -> dict[str, Any]:
             found = locate(index)
+            if self.task == "masks":
+                return masked_sample(f"{found.identity}#masks", found.picture, found.meta)
             if self.task != "pointing":
                 told = found.targets if self.task == "grounded" else map(_all_words, found.targets)
                 return grounded_sample(f"{found.identity}#{self.task}", found.picture, list(told), found.meta)

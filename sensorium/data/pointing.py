@@ -207,3 +207,11 @@ def grounded_sample(
     return {"id": identity, "meta": meta, "messages": [
         {"role": "user", "content": [{"type": "image", "image": picture}]},
         {"role": "assistant", "content": told}]}  # fmt: skip
+
+
+def masked_sample(identity: str, picture: Any, meta: dict[str, Any]) -> dict[str, Any]:
+    """A Sample's JSON: the picture, then the masks of its things, as `meta.things` has them."""
+    masks = [{"type": "mask", "mask": {**thing["mask"], "phrase": thing["name"]}} for thing in meta["things"]]
+    return {"id": identity, "meta": meta, "messages": [
+        {"role": "user", "content": [{"type": "image", "image": picture}]},
+        {"role": "assistant", "content": masks}]}  # fmt: skip

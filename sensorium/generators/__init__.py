@@ -6,6 +6,7 @@ GENERATORS = NameTable(
     "generator",
     {
         "sam": "sensorium.generators.sam:SamConfig",
+        "cutter": "sensorium.generators.cutter:CutterConfig",
         "stable_diffusion": "sensorium.generators.stable_diffusion:StableDiffusionConfig",
         "unclip": "sensorium.generators.unclip:UnclipConfig",
         "sdxl": "sensorium.generators.sdxl:SdxlConfig",

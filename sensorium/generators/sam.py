@@ -68,6 +68,10 @@ class SamConfig(GeneratorConfig):
         return "mask"
 
     @property
+    def cuts_boxes(self) -> bool:
+        return True
+
+    @property
     def condition(self) -> ConditionShape:
         return ConditionShape(1, self.prompt_width)
 
@@ -175,6 +179,19 @@ class Sam(nn.Module):
             boxes_114 = weight.new_tensor([[view.forward(box).numbers]])
         sparse_11PC, _ = self.model.prompt_encoder(coords_11P2, labels_11P, boxes_114, None)
         return sparse_11PC[0]
+
+    @torch.no_grad()
+    def cut(self, picture_HWC: NDArray[np.uint8], boxes: Sequence[Box], making: Making = Making()) -> list[Made]:
+        """SAM's mask of each box, one for one."""
+        made: list[Made] = []
+        looked = self.look(picture_HWC) if boxes else None
+        for box in boxes:
+            if making.cancelled is not None and making.cancelled():
+                raise CancelledError
+            assert looked is not None
+            logits_11LL, _ = self.decode(looked, self.place_prompt(looked, box=box))
+            made.append(Made("mask", (self.to_picture(logits_11LL, looked)[0, 0] > 0).cpu().numpy()))
+        return made
 
     @torch.no_grad()
     def generate(

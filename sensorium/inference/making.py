@@ -22,6 +22,7 @@ from sensorium.core.errors import DataError, SensoriumError
 from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.sample import MISSING, Part, Sample
+from sensorium.inference.cutting import box_masks, cuts_boxes
 from sensorium.media.image import load_image
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -116,6 +117,8 @@ class Maker:
             parts.append(self._part(run, found, number))
             place = found.stop
         parts += self._spoken(prompt, ids[place:])
+        if cuts_boxes(self.model):
+            parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
         if speak:
             text = " ".join(part.value for part in parts if part.type == "text")
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
@@ -178,7 +181,7 @@ class Maker:
         condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
         making = replace(making, without=(*making.without, *run.shown))
         if found.kind == "mask":
-            making = replace(making, pictures=(self._last_picture(run.asked),))
+            making = replace(making, pictures=(self._picture(run.asked),))
         generator = self.model.generators.on(way, self.model.device)
         made = generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)[0]
         run.shown += [] if made.source is None else [made.source]
@@ -187,6 +190,18 @@ class Maker:
     @torch.inference_mode()
     def _tell(self, kind: MadeKind, text: str, making: Making) -> Made:
         return cast(Speaks, self.model.generators.on(kind, self.model.device)).speak(text, making)
+
+    def _cut(self, said: Part, asked: Sample) -> list[Part]:
+        """The masks of a part with boxes, or what says why there are none."""
+        made: list[Part] = []
+
+        def cut() -> Part:
+            picture_HWC = self._picture(asked, cast(Any, said.value)["picture"] - 1)
+            made.extend(box_masks(self.model, said, picture_HWC, self.making))
+            return said
+
+        tried = self._attempt("mask", None, cut)
+        return made if tried is said else [tried]
 
     def _voiced(self, text: str) -> Part:
         # Its text alone decides how long speech is.
@@ -199,8 +214,8 @@ class Maker:
             return None
         return cast(Any, self.model.hands[way]).negative(1)
 
-    def _last_picture(self, asked: Sample) -> np.ndarray[Any, Any]:
-        """Of what the model looks at, (H, W, 3).
+    def _picture(self, asked: Sample, number: int = -1) -> np.ndarray[Any, Any]:
+        """Of what the model looks at, (H, W, 3): one of its pictures, the last if none is named.
 
         Raises:
             DataError: there is none, so that nothing can be masked.
@@ -209,7 +224,7 @@ class Maker:
         if not pictures:
             raise DataError("an answer with a mask to a conversation without a picture",
                             expected="a picture in front of the question")  # fmt: skip
-        return load_image(pictures[-1].value, root=asked.root, limits=self.processor.limits).pixels_HWC
+        return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
 
 
 def extended(prompt: Example, ids: Sequence[int]) -> Example:

@@ -6,6 +6,7 @@ Shape legend: M pictures, C width of the space.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
 
@@ -13,15 +14,16 @@ from sensorium.core.batch import MediaBatch
 from sensorium.core.errors import ConfigError
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.pooled import pooled
-from sensorium.output_projectors.retrieval import RetrievalConfig
+from sensorium.output_projectors.retrieval import RetrievalConfig, RetrievalHead
 
 
 @dataclass(frozen=True, slots=True)
 class Finds:
-    """A way, by its name, and what it makes."""
+    """A way, by its name, what it makes, and its projector."""
 
     name: str
     kind: str
+    head: RetrievalHead
 
 
 def finding_way(model: MultimodalModel) -> Finds:
@@ -37,7 +39,7 @@ def finding_way(model: MultimodalModel) -> Finds:
         if way.projector.image_width != width:
             raise ConfigError(f"image_width {way.projector.image_width} for an encoder of width {width}", expected=str(width),
                               where=f"hands.{name}.projector")  # fmt: skip
-        return Finds(name, way.kind)
+        return Finds(name, way.kind, cast(RetrievalHead, model.hands[name]))
     raise ConfigError("a model that finds no pictures", where="model.hands",
                       fix="give it hands.image with projector: {kind: retrieval} and generator: {kind: retrieval_index}")  # fmt: skip
 
@@ -48,4 +50,4 @@ def picture_vectors(model: MultimodalModel, media: MediaBatch) -> Tensor:
     Raises:
         ConfigError: the model finds none.
     """
-    return model.hands[finding_way(model).name].pictures(pooled(model, media))
+    return finding_way(model).head.pictures(pooled(model, media))

@@ -79,6 +79,8 @@ class HandConfig(Config):
         if len(set(self.signals)) < len(self.signals):
             raise ValueError(f"signals {list(self.signals)} name a token twice")
         kind = self.generator.kind
+        if self.generator.cuts_boxes and not self.signals and self.projector is None:
+            return self
         if not self.generator.told_by_text:
             if not self.signals or self.projector is None:
                 raise ValueError(f"a hand with generator {kind} and without signals or projector; it takes a condition, which a projector makes of signals")

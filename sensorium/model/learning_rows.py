@@ -44,7 +44,7 @@ def learning_size(parameter: Parameter) -> int:
 
 
 @torch.no_grad()
-def keep_length(parameter: Parameter, rows: Sequence[int]) -> None:
+def keep_length(parameter: Tensor, rows: Sequence[int]) -> None:
     """Make rows of a matrix that learns as long as its other rows are on average (FROMAGe, GILL)."""
     if not parameter.requires_grad:
         return

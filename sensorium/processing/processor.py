@@ -203,7 +203,9 @@ class Processor:
         text, learn = "", False
         for piece in self._with_places(pieces, draft, media):
             if piece.kind == "made" and isinstance(piece.value, Part) and piece.value.type not in self.signals:
-                # A voice says what is written there already.
+                # A voice says what is written there already; a mask of a box takes no token.
+                if piece.value.type == "mask":
+                    draft.wanted.append(self._wanted(piece.value, draft, media, 0))
                 continue
             if begin and piece.kind != "media":
                 draft.put(begin, learn=False)

@@ -23,6 +23,7 @@ from sensorium.model.config import (
     ModelConfig,
     PrefixConfig,
 )
+from sensorium.model.hand import HandConfig
 from sensorium.recipes.sizes import adapter_size, part_sizes, tokens_text
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
@@ -38,8 +39,8 @@ def draw(recipe: Recipe) -> str:
     for kind, lane in model.lanes.items():
         lines += _lane(kind, lane, model, table)
     lines += _language_model(model, table)
-    for kind in model.hands:
-        lines += _hand(kind, model, table)
+    for kind, hand in model.hands.items():
+        lines += _hand(kind, hand, model, table)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -144,9 +145,9 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
     return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
 
 
-def _hand(kind: str, model: ModelConfig, table: _Table) -> list[str]:
+def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> list[str]:
     """From signal tokens to what makes a medium, both ways if there are two."""
-    hand, width = model.hands[kind], model.backbone.d_model
+    width = model.backbone.d_model
     if hand.generator.told_by_text:
         return ["", f"{f'{kind} made':<{NAME}}{' ... '.join(hand.signals) or 'the whole answer'} -> {hand.generator.kind}"]
     lines = ["", f"{f'{kind} made':<{NAME}}{len(hand.signals)} signal tokens, {hand.signals[0]} first -> {len(hand.signals)} x {width:,}"]

@@ -1,18 +1,22 @@
 """nano-points: nano also says where things are.
 
 The eyes learn to tell things with their boxes in front of nano's words (`model/places.py`), without the LLM
-running; then the LLM learns to read them, beside enough of what it was taught before.
+running; then the LLM learns to read them, beside enough of what it was taught before. A small net learns to cut out what
+fills a box, so that each box comes with its mask.
 """
 
 from __future__ import annotations
 
 from sensorium.data.config import PictureBookSource, ScenesSource
 from sensorium.data.located import CompositesSource, LocatedScenesSource
+from sensorium.generators.cutter import CutterConfig
 from sensorium.model.config import ModelConfig
+from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
 from sensorium.model.places import PlacesConfig
 from sensorium.recipes.nano import ADAPTER, MIRRORED, NOISE, PROJECTOR, nano_model
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.cut import CutConfig
 from sensorium.training.objectives.next_token import InstructConfig
 from sensorium.training.objectives.places import PlacesObjectiveConfig
 
@@ -23,10 +27,11 @@ TOLD = PlacesConfig(words=6, surety=0.03, room=144)
 
 
 def nano_points_model() -> ModelConfig:
-    """nano with 2.6 M parameters that say what is where."""
+    """nano with 2.6 M parameters that say what is where, and 0.26 M that cut it out."""
     plain = nano_model()
     image = plain.lanes["image"].model_copy(update={"places": TOLD})
-    return plain.model_copy(update={"lanes": {"image": image}, "boxes": "minigpt_v2"})
+    cutter = HandConfig(generator=CutterConfig())
+    return plain.model_copy(update={"lanes": {"image": image}, "boxes": "minigpt_v2", "hands": {"mask": cutter}})
 
 
 def nano_points() -> Recipe:
@@ -69,6 +74,18 @@ def nano_points() -> Recipe:
                 pack=True,
                 schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
                 checkpoint_every=20,
+            ),
+            StageConfig(
+                name="cut",
+                objective=CutConfig(),
+                data=(
+                    CompositesSource(parts=BOOKS, task="masks", count=40000, weight=3),
+                    LocatedScenesSource(task="masks", count=20000, weight=1),
+                ),
+                learns=(Learn(part="objective", lr=2e-3, weight_decay=0.01),),
+                steps=1500,
+                batch_size=8,
+                schedule=ScheduleConfig(warmup_steps=20, final_ratio=0.02),
             ),
         ),
     )

@@ -25,6 +25,7 @@ from sensorium.recipes import RECIPES, TINY_FORMS
 from sensorium.recipes.fromage_parts import EMBEDDING
 from sensorium.recipes.sizes import part_sizes
 from sensorium.training.objectives.retrieve import Retrieve, RetrieveConfig
+from sensorium.training.optimiser import rate
 
 CAPTIONS = ("a red ball", "green hills, far away", "a blue boat at sea")
 FEW = Making(steps=2)
@@ -166,6 +167,13 @@ def test_ids_and_what_learns_are_the_originals() -> None:
         parts = {learn.part for learn in recipe.stages[0].learns}
         sizes = part_sizes(recipe.model)
         assert sum(sizes[part] for part in parts - {"backbone"}) + tokens * 4096 == learning
+
+
+def test_the_rate_falls_by_stairs() -> None:
+    """GILL's: ten epochs of 2,000 steps, a tenth every five, counted behind the warm-up."""
+    schedule = RECIPES.find("gill")().stages[0].schedule
+    steps = (0, 1999, 11_999, 12_000, 19_999)
+    assert [rate(schedule, step, 20_000) for step in steps] == pytest.approx([1 / 2000, 1, 1, 0.1, 0.1])
 
 
 def test_what_is_decided_is_done(tmp_path: Any) -> None:

@@ -117,7 +117,7 @@ def _hidden(model: Model, prompt: Any, said: list[int]) -> torch.Tensor:
         return model.network(collate([[whole]], 0)).hidden_BTD
 
 
-def test_half_a_signal_is_completed_and_a_cut_one_is_nothing(model: Model) -> None:
+def test_half_a_signal_is_completed_and_a_cut_one_is_known(model: Model) -> None:
     first, second = model.processor.signals["mask"]
     prompt = model.processor.prompt(sample().messages[:1])
     head = model.network.backbone.lm.lm_head
@@ -135,7 +135,7 @@ def test_half_a_signal_is_completed_and_a_cut_one_is_nothing(model: Model) -> No
         del head.forward
     assert ids == [first, second, first, second, first]
     maker = model.engine.maker
-    assert [one.start for one in maker.find(ids)] == [0, 2]
+    assert [(one.start, one.whole) for one in maker.find(ids)] == [(0, True), (2, True), (4, False)]
     assert [(one.start, one.whole) for one in maker.find([first])] == [(0, False)]
 
 

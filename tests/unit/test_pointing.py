@@ -13,7 +13,7 @@ from PIL import Image
 
 from sensorium.core.boxes import Box
 from sensorium.core.errors import DataError
-from sensorium.core.masks import read_mask
+from sensorium.core.masks import Mask, read_mask
 from sensorium.core.responder import Answer, Constant
 from sensorium.data.composites import Cutout, make_composite, name_words
 from sensorium.data.located import CompositesSource, LocatedScenesSource, read_cutouts
@@ -23,6 +23,7 @@ from sensorium.evaluation.metrics.boxes import box_iou
 from sensorium.evaluation.metrics.pointed import read_pointing
 from sensorium.evaluation.report import write_report
 from sensorium.evaluation.runner import run_benchmark
+from sensorium.processing.masks import mask_part
 from sensorium.text.box_formats import MiniGPTv2, Shikra
 
 SHIPPED = ("shipped",)
@@ -180,6 +181,42 @@ def test_the_benchmark_marks_boxes_and_denials() -> None:
     assert (denying["iou_50"], denying["absent_denied"], denying["present_denied"]) == (0.0, 1.0, 1.0)
     mute = benchmark.scores(items, [Answer(i.request.id, "{<1><2>") for i in items])
     assert (mute["malformed"], mute["absent_denied"], mute["mean_iou"]) == (1.0, 0.0, 0.0)
+
+
+def test_masks_of_answers_are_scored_beside_the_true_ones() -> None:
+    """True masks score 1; a box that is filled scores what the thing fills of it; without any, nothing is said of masks."""
+    benchmark = PointingBenchmark(parts=SHIPPED, limit=6)
+    items = benchmark.items()
+    there = [item for item in items if "absent" not in item.tags]
+    plain = [Answer(item.request.id, item.gold[0]) for item in items]
+    assert not any(name.startswith("mask_") for name in benchmark.scores(items, plain))
+    sources = {"scenes": LocatedScenesSource(seed=benchmark.seed), "composites": CompositesSource(parts=SHIPPED, split="heldout", seed=benchmark.seed)}
+    found = {item.request.id: sources[item.tags[0]].maker()(int(item.request.id.rsplit("/", 1)[1])) for item in there}
+    truths = []
+    for item in there:
+        located = found[item.request.id]
+        view, gold = view_of(located.picture.size, benchmark.frame), Shikra().parse(item.gold[0]).boxes[0]
+        shares = [box_iou(view.to_unit(view.forward(target.box)), gold) for target in located.targets]
+        truths.append(Mask.from_array(located.truth[shares.index(max(shares))].mask_HW))
+
+    def with_masks(masks: list[Mask]) -> list[Answer]:
+        given = dict(zip((item.request.id for item in there), masks, strict=False))
+        return [replace(answer, parts=(mask_part(given[answer.id]),) if answer.id in given else ()) for answer in plain]
+
+    assert benchmark.scores(items, with_masks(truths))["mask_giou"] == 1.0
+    one = benchmark.scores(items, with_masks(truths[:1]))
+    assert one["mask_giou"] == pytest.approx(1 / len(there))
+    filled = []
+    for true in truths:
+        inside = np.zeros(true.size, dtype=bool)
+        assert true.box is not None
+        x0, y0, x1, y1 = map(int, true.box.numbers)
+        inside[y0:y1, x0:x1] = True
+        filled.append(Mask.from_array(inside))
+    scores = benchmark.scores(items, with_masks(filled))
+    shares = [true.area / box.area for true, box in zip(truths, filled, strict=True)]
+    assert scores["mask_giou"] == pytest.approx(sum(shares) / len(shares))
+    assert scores["mask_ciou"] == pytest.approx(sum(t.area for t in truths) / sum(b.area for b in filled))
 
 
 def test_baselines_and_the_report_with_boxes_drawn(tmp_path: Path) -> None:

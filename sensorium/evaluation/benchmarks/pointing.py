@@ -2,8 +2,9 @@
 
 The measure is that of referring expression comprehension: an answer is right where its box and the
 true one share at least half of what they cover together (IoU >= 0.5). A third of the questions ask for
-what is not there. Two answers that see nothing stand beside the model's: a box in the centre of the mean
-size of training boxes (`constant`), and boxes of training sizes anywhere (`random_...`).
+what is not there. Masks that answers hold are scored as those of reasoning segmentation (gIoU and cIoU). Two
+answers that see nothing stand beside the model's: a box in the centre of the mean size of training boxes
+(`constant`), and boxes of training sizes anywhere (`random_...`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pydantic import Field
 from sensorium.core.batch import MediaShape
 from sensorium.core.boxes import Box, View
 from sensorium.core.hashing import stable_int
+from sensorium.core.masks import Mask, read_mask
 from sensorium.core.responder import Answer
 from sensorium.data.located import CompositesSource, Located, LocatedScenesSource
 from sensorium.data.picture_book.place import Part
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, question
 from sensorium.evaluation.metrics.boxes import box_iou
+from sensorium.evaluation.metrics.masks import mask_scores
 from sensorium.evaluation.metrics.pointed import Pointed, read_pointing
 from sensorium.media.boxes import letterboxed, stretched
 from sensorium.media.drawing import Mark, draw_marks
@@ -105,7 +108,26 @@ class PointingBenchmark(BenchmarkConfig):
         for tag in sorted({t for item, _ in there for t in item.tags}):
             mine = [s for (item, _), s in zip(there, shares, strict=True) if tag in item.tags]
             scores[f"iou_50_{tag}"] = _mean([s >= 0.5 for s in mine])
-        return scores
+        return scores | self._mask_scores(items, answers)
+
+    def _mask_scores(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, float]:
+        """Of masks, where any are answered; an answer without one has none of the thing."""
+        if not any(part.type == "mask" for answer in answers for part in answer.parts):
+            return {}
+        pairs: list[tuple[Mask, Mask]] = []
+        for item, answer in zip(items, answers, strict=True):
+            if "absent" not in item.tags:
+                true = self._true_mask(item)
+                pairs.append((_first_mask(answer) or Mask(*true.size, (true.height * true.width,)), true))
+        return {f"mask_{name}": score for name, score in mask_scores(pairs).items()}
+
+    def _true_mask(self, item: Item) -> Mask:
+        """Of the thing that is asked for; its picture is made again, which is quick and needs no memory."""
+        make = dict(_makers(self.parts, "heldout", self.seed))[item.tags[0]]
+        found = make(int(item.request.id.rsplit("/", 1)[1]))
+        view, gold = view_of(found.picture.size, self.frame), _gold(item)
+        shares = [box_iou(view.to_unit(view.forward(target.box)), gold) if gold else 0.0 for target in found.targets]
+        return Mask.from_array(found.truth[shares.index(max(shares))].mask_HW)
 
     def drawn(self, item: Item, answer: Answer, picture: PILImage.Image) -> PILImage.Image:
         """With the true box and the answered one."""
@@ -129,6 +151,10 @@ def _share(item: Item, pointed: Pointed) -> float:
     """IoU with the true box, both as parts of the frame; what lies beyond the frame counts."""
     gold = _gold(item)
     return 0.0 if gold is None or pointed.box is None else box_iou(gold, pointed.box)
+
+
+def _first_mask(answer: Answer) -> Mask | None:
+    return next((read_mask(part.value, "answer") for part in answer.parts if part.type == "mask"), None)
 
 
 def _right(item: Item, pointed: Pointed) -> bool:

@@ -17,6 +17,7 @@ OBJECTIVES = NameTable(
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "seek": "sensorium.training.objectives.seek:SeekConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
+        "cut": "sensorium.training.objectives.cut:CutConfig",
         "retrieve": "sensorium.training.objectives.retrieve:RetrieveConfig",
         "decide": "sensorium.training.objectives.decide:DecideConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",

@@ -95,7 +95,7 @@ class Retrieve:
         told = to_device(self.told(batch), model.device)
         hidden_NTD = model(told).hidden_BTD
         places = [(one.row, one.start) for one in told.wanted]
-        head = model.hands[self.finds]
+        head = finding_way(model).head
         texts_NC = model.condition(self.finds, hidden_NTD, told.input_ids_BT, places)[:, 0]
         scores_NN = head.scores(head.pictures(pooled(model, pictures)), texts_NC)
         terms = {

@@ -1,0 +1,133 @@
+"""Masks of boxes: a generator that cuts boxes out, what teaches it, and answers whose boxes get masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.boxes import Box
+from sensorium.core.errors import ConfigError
+from sensorium.core.hands import Cuts
+from sensorium.core.masks import Mask
+from sensorium.core.sample import Part, parse_sample
+from sensorium.data.config import FileSource
+from sensorium.encoders import ENCODERS
+from sensorium.generators.cutter import Cutter, CutterConfig
+from sensorium.generators.sam import SamConfig
+from sensorium.inference.making import Maker
+from sensorium.input_projectors import INPUT_PROJECTORS
+from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.saved import load_model, save_model
+from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.hand import HandConfig
+from sensorium.model.learning import Learn
+from sensorium.processing.processor import Processor
+from sensorium.training.config import Recipe, StageConfig
+from sensorium.training.objectives.cut import CutConfig
+from sensorium.training.run import train_recipe
+from sensorium.training.trainer import TrainerOptions
+
+
+def model_config(generator: CutterConfig | SamConfig = CutterConfig.tiny()) -> ModelConfig:
+    lane = LaneConfig(encoder=ENCODERS.find("clip").tiny(), projector=INPUT_PROJECTORS.find("mlp").tiny())
+    return ModelConfig(lanes={"image": lane}, backbone=CausalLMConfig.tiny(), template="plain", boxes="minigpt_v2",
+                       hands={"mask": HandConfig(generator=generator)})  # fmt: skip
+
+
+def disc() -> tuple[np.ndarray, Mask]:
+    """A bright disc in a corner of a dark picture, and its mask."""
+    y, x = np.mgrid[:40, :60]
+    inside = (y - 30) ** 2 + (x - 48) ** 2 <= 64
+    picture = np.full((40, 60, 3), 30, dtype=np.uint8)
+    picture[inside] = 220
+    return picture, Mask.from_array(inside)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    picture, mask = disc()
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    answer = [{"type": "boxes", "boxes": [list(mask.box.numbers)]}, {"type": "mask", "mask": mask.to_json()}]
+    value = {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.png"}]},
+                          {"role": "assistant", "content": answer}]}  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(value)] * 4))
+    return tmp_path / "rows.jsonl"
+
+
+def test_masks_of_boxes_take_no_tokens_and_are_known_to_training(rows: Path) -> None:
+    config = model_config()
+    processor = Processor(config, build_pretrained(config)[1])
+    value = json.loads(rows.read_text().splitlines()[0])
+    found = processor.encode(parse_sample(value, root=rows.parent))
+    assert [one.medium for one in found.wanted] == [disc()[1]]
+    del value["messages"][1]["content"][1]
+    assert processor.encode(parse_sample(value, root=rows.parent)).input_ids == found.input_ids
+
+
+def test_a_stage_teaches_it_and_saves_it_with_the_model(rows: Path, tmp_path: Path) -> None:
+    stage = StageConfig(name="cut", objective=CutConfig(), data=(FileSource(path=str(rows)),), steps=30, batch_size=4, max_length=128,
+                        learns=(Learn(part="objective", lr=1e-2),), precision="fp32")  # fmt: skip
+    recipe = Recipe(name="cut", description="tiny", model=model_config(), stages=(stage,))
+    train_recipe(recipe, lambda: build_pretrained(recipe.model), save_model, TrainerOptions(folder=tmp_path / "run", cache=tmp_path / "cache"))
+    model, _ = load_model(tmp_path / "run" / "model")
+    picture, mask = disc()
+    cutter = model.generators["mask"]
+    assert isinstance(cutter, Cuts)
+    assert isinstance(cutter, Cutter)
+    assert mask.box is not None
+    found, elsewhere = cutter.cut(picture, [mask.box, Box(2, 2, 12, 12)])
+    assert found.kind == "mask"
+    assert found.array.shape == (40, 60)
+    assert Mask.from_array(found.array).iou(mask) > 0.7
+    assert not elsewhere.array[20:, 30:].any()
+
+
+@pytest.mark.parametrize("generator", [CutterConfig.tiny(), SamConfig.tiny()])
+def test_each_box_of_an_answer_gets_its_mask(generator: CutterConfig | SamConfig, rows: Path) -> None:
+    torch.manual_seed(0)
+    model, tokenizer = build_pretrained(model_config(generator))
+    processor = Processor(model.config, tokenizer)
+    asked = parse_sample(json.loads(rows.read_text().splitlines()[0]), root=rows.parent)
+    prompt = processor.encode(asked)
+    ids = tokenizer.encode("two: {<10><20><30><40>} and {<50><50><90><99>}.")
+    parts = Maker(model, processor).parts(prompt, ids, asked)
+    assert [part.type for part in parts] == ["text", "boxes", "mask", "text", "boxes", "mask", "text"]
+    assert all(part.value["size"] == [40, 60] and part.value["picture"] == 1 for part in parts if part.type == "mask")
+    boxes = [Box(*part.value["places"][0]) for part in parts if part.type == "boxes"]
+    cutter = model.generators["mask"]
+    assert isinstance(cutter, Cuts)
+    alone = [Mask.from_array(made.array).to_json() for made in cutter.cut(disc()[0], boxes)]
+    assert [part.value["counts"] for part in parts if part.type == "mask"] == [one["counts"] for one in alone]
+
+
+def test_a_picture_that_is_lost_costs_the_mask_alone(rows: Path) -> None:
+    model, tokenizer = build_pretrained(model_config())
+    processor = Processor(model.config, tokenizer)
+    asked = parse_sample(json.loads(rows.read_text().splitlines()[0]), root=rows.parent)
+    prompt = processor.encode(asked)
+    (rows.parent / "a.png").unlink()
+    kept = Maker(model, processor).parts(prompt, tokenizer.encode("{<10><20><30><40>}"), asked)
+    assert [part.type for part in kept] == ["boxes", "missing"]
+    assert isinstance(kept[1], Part)
+    assert "a.png" in kept[1].value["error"]
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="told by boxes"):
+        _ = CutterConfig.tiny().condition
+    with pytest.raises(ConfigError, match="shape"):
+        CutterConfig.tiny().build().cut(np.zeros((4, 4), dtype=np.uint8), [Box(0, 0, 2, 2)])
+    config = model_config(SamConfig.tiny())
+    model, tokenizer = build_pretrained(config)
+    with pytest.raises(ConfigError, match="expected one that learns to cut boxes out"):
+        CutConfig().build(model, Processor(config, tokenizer), ())
+    plain = config.model_copy(update={"hands": {}})
+    model, tokenizer = build_pretrained(plain)
+    with pytest.raises(ConfigError, match="makes no masks"):
+        CutConfig().build(model, Processor(plain, tokenizer), ())
