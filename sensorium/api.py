@@ -18,6 +18,7 @@ from sensorium.core.sample import Message, Part, Sample, parse_messages, parse_s
 from sensorium.inference.engine import Answering, Engine
 from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
 from sensorium.inference.making import Maker
+from sensorium.inference.regressing import Room
 from sensorium.inference.sampling import Sampling
 from sensorium.interop.shipped import SHIPPED, find_model
 from sensorium.model.device import choose_device, media_to_device, to_device
@@ -192,7 +193,7 @@ class Model:
         prompt = self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
         maker = Maker(self.network, self.processor, making or Making())
-        return Message("assistant", maker.parts(prompt, ids, asked, speak=speak))
+        return Message("assistant", maker.parts(prompt, ids, asked, speak=speak, room=Room(max_tokens - len(ids), sampling)))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:

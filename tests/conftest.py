@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sensorium.training import trainer
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)
 
@@ -16,6 +18,17 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def curve_drawn() -> None:
+    """For tests that look at a run's `loss.png`: drawing it takes as long as a tiny run."""
+
+
+@pytest.fixture(autouse=True)
+def _curves_when_asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "curve_drawn" not in request.fixturenames:
+        monkeypatch.setattr(trainer, "draw_curve", lambda *_: False)
 
 
 @pytest.fixture

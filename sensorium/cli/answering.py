@@ -33,8 +33,11 @@ class AnswerOptions:
 class Answerer:
     """A loaded model, and the experts that tell it of pictures."""
 
-    def __init__(self, options: AnswerOptions) -> None:
+    def __init__(self, options: AnswerOptions, *, looks: bool = True) -> None:
         """Load both.
+
+        Args:
+            looks: whether there is, or may be, a picture to look at.
 
         Raises:
             ConfigError: a wrong option, an unknown expert, or a model that writes nothing.
@@ -57,7 +60,7 @@ class Answerer:
                 where=options.model,
                 fix=f"sensorium match PICTURE TEXT TEXT ... --model {options.model}",
             )
-        if "image" not in config.lanes and not configs:
+        if looks and "image" not in config.lanes and not configs:
             raise ConfigError("this model takes no pictures", where=options.model,
                               fix="let an expert tell it of them: --expert captioner:model=nano")  # fmt: skip
         self._panel: Any = None
@@ -82,17 +85,29 @@ class Answerer:
         return self.loaded.respond(asked, max_tokens=self._max_tokens, stream=True, sampling=self._sampling)
 
 
-def ask_command(picture: str, question: str, options: AnswerOptions, as_json: bool) -> None:
+def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
+    """The user's message; where there is but one of them, it is a question without a picture.
+
+    Raises:
+        ConfigError: it is a picture without a question.
+    """
+    if question is None:
+        if Path(picture).is_file():
+            raise ConfigError(f"a picture, {picture}, and no question about it", fix="write the question behind it")
+        return {"role": "user", "content": [{"type": "text", "text": picture}]}
+    return {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}
+
+
+def ask_command(picture: str, question: str | None, options: AnswerOptions, as_json: bool) -> None:
     """Answer one question, streaming to the terminal."""
     from sensorium.cli.main import print_json
 
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
-    started = time.monotonic()
-    answerer = Answerer(options)
+    turn, started = asked_turn(picture, question), time.monotonic()
+    answerer = Answerer(options, looks=question is not None)
     loaded, ready = answerer.loaded, time.monotonic()
     first: float | None = None
     text = ""
-    stream = answerer.stream([{"role": "user", "content": content}])
+    stream = answerer.stream([turn])
     for piece in stream:
         first = first or time.monotonic()
         text += piece

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sensorium.cli.answering import Answerer, AnswerOptions
+from sensorium.cli.answering import Answerer, AnswerOptions, asked_turn
 from sensorium.core.errors import ConfigError
 
 SHOWN = 5
 """Answers that are printed as JSON."""
 
 
-def choose_command(picture: str, question: str, options: AnswerOptions, choices: tuple[str, ...], as_json: bool) -> None:
+def choose_command(picture: str, question: str | None, options: AnswerOptions, choices: tuple[str, ...], as_json: bool) -> None:
     """Print the likeliest of the choices; as JSON, the likeliest few with their scores.
 
     Raises:
@@ -23,9 +21,8 @@ def choose_command(picture: str, question: str, options: AnswerOptions, choices:
     for name, given, usual in (("--temperature", options.temperature, 0), ("--beams", options.beams, 1)):
         if given != usual:
             raise ConfigError(f"{name} {given} with --choices, where nothing is written", expected="one of them")
-    answerer = Answerer(options)
-    content: list[dict[str, Any]] = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
-    messages = answerer.told([{"role": "user", "content": content}])
+    answerer = Answerer(options, looks=question is not None)
+    messages = answerer.told([asked_turn(picture, question)])
     engine = answerer.loaded.engine
     found = Ranker(engine).rank(engine.processor.prompt(messages), choices)
     if not as_json:

@@ -133,6 +133,8 @@ def eval_command(names: Sequence[str], options: EvalOptions, as_json: bool) -> N
         benchmarks = parse_benchmarks(CHOICES, options.limit)
     results = run_benchmarks(benchmarks, told_by(options.manner.responder(loaded), options.experts))
     folder = Path(options.out)
+    for result in results:
+        result.sheets = result.benchmark.sheets(result.items, result.answers["model"], folder)
     write_results(folder / "results.json", options.model, results)
     write_report(f"{options.model}: evaluation", [(options.model, results)], folder / "report.html")
     if as_json:

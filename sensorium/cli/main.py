@@ -59,8 +59,8 @@ def print_json(value: Any) -> None:
 
 @app.command()
 def ask(
-    picture: Annotated[str, typer.Argument(help="An image file.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    picture: Annotated[str, typer.Argument(help="An image file; or the question, where no picture is asked about.")],
+    question: Annotated[str | None, typer.Argument(help="What to ask about it.")] = None,
     model: ModelName = "nano",
     device: Device = "auto",
     max_tokens: MaxTokens = 64,
@@ -75,7 +75,7 @@ def ask(
     speak: Annotated[bool, typer.Option("--speak", help="--save: the answer as sound, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask one question about a picture."""
+    """Ask one question, about a picture or none."""
     from sensorium.cli.answering import AnswerOptions, ask_command
     from sensorium.cli.choosing import choose_command
     from sensorium.cli.saving_answers import Saving, ask_and_save

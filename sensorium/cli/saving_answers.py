@@ -29,14 +29,14 @@ class Saving:
     """End with the answer's text as sound."""
 
 
-def ask_and_save(picture: str, question: str, options: AnswerOptions, saving: Saving, as_json: bool) -> None:
+def ask_and_save(picture: str, question: str | None, options: AnswerOptions, saving: Saving, as_json: bool) -> None:
     """Answer one question with all that the model makes, and write it down, also where some of it could not be made.
 
     Raises:
         ConfigError: no folder or one in use, a search with beams, or what `Answerer` raises.
         SystemExit: a medium could not be made (9), or was stopped by Ctrl-C (130); the rest is written.
     """
-    from sensorium.cli.answering import Answerer
+    from sensorium.cli.answering import Answerer, asked_turn
     from sensorium.cli.main import print_json
     from sensorium.inference.sampling import Sampling
 
@@ -46,13 +46,13 @@ def ask_and_save(picture: str, question: str, options: AnswerOptions, saving: Sa
     check_folder(folder)
     if options.beams > 1:
         raise ConfigError("--save with --beams", expected="one of them")
-    turn = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}
-    answerer = Answerer(options)
+    turn = asked_turn(picture, question)
+    answerer = Answerer(options, looks=question is not None)
     with Watch() as watch:
         making = Making(steps=saving.steps, seed=saving.seed, progress=watch.progress, cancelled=watch.cancelled)
         answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=options.max_tokens, making=making,
                                         sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
-    files = save_answer(answer, turn, Path(picture), folder)
+    files = save_answer(answer, turn, None if question is None else Path(picture), folder)
     text = " ".join(part.value for part in answer.content if part.type == "text")
     missing = [part.value for part in answer.content if part.type == MISSING]
     if as_json:
@@ -77,7 +77,7 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} exists and is not an empty folder", where="--save", fix="name a new folder")
 
 
-def save_answer(answer: Message, question: dict[str, Any], picture: Path, folder: Path) -> list[str]:
+def save_answer(answer: Message, question: dict[str, Any], picture: Path | None, folder: Path) -> list[str]:
     """Write `sample.json` with question and answer, and what it names; nothing where something fails.
 
     Returns:
@@ -88,14 +88,16 @@ def save_answer(answer: Message, question: dict[str, Any], picture: Path, folder
     """
     check_folder(folder)
     with atomic_folder(folder) as target:
-        asked = target / f"asked{picture.suffix.lower()}"
-        shutil.copyfile(picture, asked)
+        asked = target / f"asked{picture.suffix.lower()}" if picture else target
+        if picture is not None:
+            shutil.copyfile(picture, asked)
         parts = [part if part.type not in WRITERS else replace(part, value=WRITERS[part.type](part.value, target, i))
                  for i, part in enumerate(answer.content, start=1)]  # fmt: skip
         content = [{"type": "image", "image": asked.name} if part["type"] == "image" else part for part in question["content"]]
         messages = [{**question, "content": content}, Message("assistant", tuple(parts)).to_json()]
         write_json(target / "sample.json", {"messages": messages})
-        _draw(parts, picture, target)
+        if picture is not None:
+            _draw(parts, picture, target)
         names = sorted(file.name for file in target.iterdir())
     return ["sample.json", *(name for name in names if name != "sample.json")]
 

@@ -193,7 +193,7 @@ class Wanted:
     start: int
     """Of its first signal token: in the Example, or in its row of the Batch."""
     count: int
-    """Tokens that stand for it."""
+    """Tokens that stand for it: its signals, and what lies between them."""
     caption: str
     """The text it goes with: that of its own message or, if there is none, of the one before."""
     medium: Any = None

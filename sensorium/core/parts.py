@@ -113,6 +113,11 @@ class InputProjectorConfig(PartConfig):
         return self.out_grid(grid).tokens
 
     @property
+    def two_steps(self) -> bool:
+        """True: its module has `pooled(features) -> Features` of the encoder's width, and `widen` brings them to the LLM's."""
+        return False
+
+    @property
     def vocabulary(self) -> TextVocabulary | None:
         """What the projector can read beside the features; None: nothing."""
         return None
@@ -277,6 +282,8 @@ class HandShape(Protocol):
 
     @property
     def signals(self) -> tuple[str, ...]: ...
+    @property
+    def feeds_back(self) -> bool: ...
     @property
     def told(self) -> bool: ...
 

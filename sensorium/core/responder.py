@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sensorium.core.sample import Message, Part
 
@@ -25,6 +25,8 @@ class Request:
     """All answers that could be right, for who cannot write but rank; empty: too many to list."""
     pictures: tuple[Any, ...] = ()
     """Pictures to find the described one among; the answer is their numbers from 0, the fittest first."""
+    seed: int = 0
+    """Added to the seed of the media that an answer makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ class Responder(Protocol):
     """Answers requests, one answer each, in the same order."""
 
     def respond(self, requests: Sequence[Request]) -> Iterator[Answer]: ...
+
+
+@runtime_checkable
+class Redraws(Protocol):
+    """A responder that draws, and can say how well pictures could come out at best."""
+
+    def redraw(self, pictures: Sequence[Any]) -> list[Any] | None:
+        """Pictures through what it draws with and back; None: it has nothing of the kind."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +82,4 @@ def without_media(request: Request) -> Request:
         Message(m.role, tuple(p for p in m.content if not p.is_media) or (Part("text", ""),))
         for m in request.messages
     )
-    return Request(request.id, messages, request.max_tokens, None, request.choices)
+    return Request(request.id, messages, request.max_tokens, None, request.choices, request.seed)

@@ -23,7 +23,7 @@ from sensorium.data.picture_book.instruct import (
     words_sample,
 )
 from sensorium.data.picture_book.place import Part, book_folder
-from sensorium.data.scenes import caption, draw_scene, make_scene, scene_sample, scene_sheet
+from sensorium.data.scenes import caption, drawn, scene_sample, scene_sheet
 from sensorium.data.source import Source
 
 
@@ -105,8 +105,7 @@ class ScenesSource(SourceConfig):
 
     def open(self) -> Source:
         def make(index: int) -> dict[str, Any]:
-            scene = make_scene(self.seed, index)
-            image: Any = draw_scene(scene)
+            scene, image = drawn(self.seed, index)
             if self.task == "instruct":
                 return scene_sample(scene, image, self.seed, index)
             if self.task == "sheets":
@@ -167,10 +166,13 @@ SOURCES = NameTable(
         "picture_book": "sensorium.data.config:PictureBookSource",
         "scenes": "sensorium.data.config:ScenesSource",
         "experts": "sensorium.data.told:ExpertSource",
+        "both_ways": "sensorium.data.both_ways:BothWaysSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
-        "sought": "sensorium.data.sought:SoughtSource",
         "requests": "sensorium.data.requests:RequestsSource",
+        "sought": "sensorium.data.sought:SoughtSource",
+        "drawn_scenes": "sensorium.data.drawn:DrawnScenesSource",
+        "drawn_book": "sensorium.data.drawn:DrawnBookSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

@@ -84,11 +84,15 @@ def _section(result: Result) -> str:
     step = max(1, len(result.items) // EXAMPLES)
     cards = [_card(result, i) for i in range(0, len(result.items), step)][:EXAMPLES]
     table = "".join(
-        f"<tr><td>{html.escape(name)}</td><td class=n>{value:.1%}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td class=n>{_score(result, name, value)}</td></tr>"
         for name, value in result.scores["model"].items()
     )
     return (f"<h2>{html.escape(result.benchmark.kind)}</h2><table>{table}</table>"
             f"<div class=cards>{''.join(cards)}</div>")  # fmt: skip
+
+
+def _score(result: Result, name: str, value: float) -> str:
+    return f"{value:.1%}" if result.benchmark.is_share(name) else f"{value:.3g}"
 
 
 def _card(result: Result, i: int) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sensorium.core.progress import progress
-from sensorium.core.responder import Answer, Blind, Constant, Responder
+from sensorium.core.responder import Answer, Responder
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item
 from sensorium.evaluation.metrics.interval import wilson
 
@@ -22,9 +22,13 @@ class Result:
     benchmark: BenchmarkConfig
     items: list[Item]
     answers: dict[str, list[Answer]]
-    """`model`, `blind`, `constant`."""
+    """`model`, `blind`, `constant`, and who else the benchmark asks."""
     scores: dict[str, dict[str, float]]
     seconds: float
+    answering_s: dict[str, float]
+    """How long each took over the answers."""
+    sheets: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the benchmark says of the pictures that it wrote beside the report, if it did."""
 
     def interval(self, who: str) -> tuple[float, float]:
         """95 % interval of the headline score."""
@@ -52,24 +56,24 @@ class Result:
             "scores": self.scores,
             "interval_95": {who: list(self.interval(who)) for who in self.scores},
             "seconds": round(self.seconds, 2),
+            "answering_s": {who: round(seconds, 2) for who, seconds in self.answering_s.items()},
+            **({"sheets": self.sheets} if self.sheets else {}),
             "rows": rows,
         }
 
 
 def run_benchmark(benchmark: BenchmarkConfig, responder: Responder) -> Result:
-    """Ask everything three times: with pictures, without, and a constant."""
+    """Ask everything of each of the benchmark's people: mostly the model with pictures, without, and a constant."""
     items = benchmark.items()
     started = time.monotonic()
-    people: dict[str, Responder] = {
-        "model": responder,
-        "blind": Blind(responder),
-        "constant": Constant(benchmark.constant),
-    }
-    answers = {
-        who: _ask(items, someone, f"{benchmark.kind} ({who})") for who, someone in people.items()
-    }
+    answers: dict[str, list[Answer]] = {}
+    answering_s: dict[str, float] = {}
+    for who, someone in benchmark.people(responder).items():
+        begun = time.monotonic()
+        answers[who] = _ask(items, someone, f"{benchmark.kind} ({who})")
+        answering_s[who] = time.monotonic() - begun
     scores = {who: benchmark.scores(items, given) for who, given in answers.items()}
-    return Result(benchmark, items, answers, scores, time.monotonic() - started)
+    return Result(benchmark, items, answers, scores, time.monotonic() - started, answering_s)
 
 
 def _ask(items: Sequence[Item], responder: Responder, title: str) -> list[Answer]:

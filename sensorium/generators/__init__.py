@@ -17,6 +17,7 @@ GENERATORS = NameTable(
         "vits": "sensorium.generators.vits:VitsConfig",
         "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
         "espeak": "sensorium.generators.espeak:EspeakConfig",
+        "drawer": "sensorium.generators.drawer:DrawerConfig",
         "retrieval_index": "sensorium.generators.found_pictures:RetrievalIndexConfig",
     },
 )
@@ -27,6 +28,7 @@ PICTURE_TOKENIZERS = NameTable(
         "vq": "sensorium.generators.vq:VqConfig",
         "chameleon_vq": "sensorium.generators.chameleon_vq:ChameleonVqConfig",
         "emu3_vq": "sensorium.generators.emu3_vq:Emu3VqConfig",
+        "seed": "sensorium.generators.seed:SeedConfig",
         "janus_vq": "sensorium.generators.janus_vq:JanusVqConfig",
     },
 )

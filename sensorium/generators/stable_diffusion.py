@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sensorium.core.errors import ConfigError
 from sensorium.core.hands import MadeKind
 from sensorium.generators import tiny_parts
 from sensorium.generators.diffusion import DiffusionConfig, PictureGenerator
@@ -26,6 +27,8 @@ class StableDiffusionConfig(DiffusionConfig):
     kind: Literal["stable_diffusion"] = "stable_diffusion"
     length: int = 77
     width: int = 768
+    reads_text: bool = True
+    """False: the pipeline has no text encoder of its own (Emu)."""
 
     @classmethod
     def tiny(cls) -> StableDiffusionConfig:
@@ -37,15 +40,18 @@ class StableDiffusionConfig(DiffusionConfig):
 
     @property
     def layout(self) -> Layout:
+        made, text, checks = ("vae", "unet", "scheduler"), ("text_encoder", "tokenizer"), ("safety_checker", "feature_extractor", "image_encoder")
+        if not self.reads_text:
+            return Layout("StableDiffusionPipeline", made, (*text, *checks), "BAAI/Emu")
         return Layout(
-            "StableDiffusionPipeline", ("vae", "text_encoder", "tokenizer", "unet", "scheduler"),
-            ("safety_checker", "feature_extractor", "image_encoder"),
+            "StableDiffusionPipeline", (*made, *text), checks,
             "stable-diffusion-v1-5/stable-diffusion-v1-5" if self.width == 768 else "stabilityai/stable-diffusion-2-1",
         )  # fmt: skip
 
     def tiny_pipeline(self, diffusers: Any) -> Any:
         return diffusers.StableDiffusionPipeline(
-            vae=tiny_parts.vae(), text_encoder=tiny_parts.clip_text(self.width), tokenizer=tiny_parts.clip_tokenizer(),
+            vae=tiny_parts.vae(), text_encoder=tiny_parts.clip_text(self.width) if self.reads_text else None,
+            tokenizer=tiny_parts.clip_tokenizer() if self.reads_text else None,
             unet=tiny_parts.unet(self.width), scheduler=tiny_parts.scheduler("PNDMScheduler", skip_prk_steps=True, steps_offset=1),
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
@@ -61,7 +67,13 @@ class StableDiffusion(PictureGenerator):
     """Conditions in place of encoded prompts."""
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """What the pipeline's text encoder makes of each text: (B, L, C)."""
+        """What the pipeline's text encoder makes of each text: (B, L, C).
+
+        Raises:
+            ConfigError: the pipeline has none.
+        """
+        if self.pipe.text_encoder is None:
+            raise ConfigError("a pipeline without a text encoder cannot encode text", where="generator stable_diffusion")
         return encode_prompts(self.pipe, texts)
 
     def arguments(self, condition_BLC: Tensor, negative_BLC: Tensor | None) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
 from sensorium.inference.finding import Finder
 from sensorium.inference.making import Maker
+from sensorium.inference.redrawing import redrawn
+from sensorium.inference.regressing import Room
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -98,7 +100,8 @@ class Engine:
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                parts = self.maker.parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
+                asked, room = Sample(request.messages, root=request.root), Room(request.max_tokens - len(kept), sampling)
+                parts = self.maker.with_seed(request.seed).parts(prompts[i], kept, asked, room=room) if self.maker.answers_in_parts else ()
                 yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
 
     def _found(self, requests: Sequence[Request], batch_size: int, sampling: Sampling | None) -> Iterator[Answer]:
@@ -108,6 +111,10 @@ class Engine:
                 yield from self.finder.respond([request])
             else:
                 yield from self.respond([request], batch_size=batch_size, sampling=sampling)
+
+    def redraw(self, pictures: Sequence[Any]) -> list[Any] | None:
+        """See `core.responder.Redraws`."""
+        return redrawn(self.model, pictures)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text."""

@@ -23,8 +23,11 @@ from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.sample import MISSING, Part, Sample
 from sensorium.inference.cutting import box_masks, cuts_boxes
+from sensorium.inference.extending import extended
+from sensorium.inference.regressing import Room, go_on, negative
 from sensorium.media.image import load_image
 from sensorium.model.device import to_device
+from sensorium.model.hand_check import fed_kinds
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.masks import mask_part
@@ -57,6 +60,8 @@ class _Run:
     ids: Sequence[int]
     asked: Sample
     pad_id: int
+    fed: Sequence[torch.Tensor] = ()
+    """Conditions of the media that were written embedding by embedding, in order; (1, L, C)."""
     seen: tuple[Batch, torch.Tensor] | None = None
     shown: list[str] = field(default_factory=list[str])
     """Ids of what was found, which is not to be found again."""
@@ -79,7 +84,9 @@ class Maker:
 
     def follows(self) -> dict[int, int]:
         """Which token must come behind each signal token but the last: half a signal means nothing."""
-        return {a: b for kind, ids in self.processor.signals.items() if not self._is_told(kind) for a, b in pairwise(ids)}
+        forced = {a: b for kind, ids in self.processor.signals.items() if not self._is_told(kind) for a, b in pairwise(ids)}
+        # What begins a picture that is written embedding by embedding ends the text: what follows is no token (`go_on`).
+        return forced | {self.processor.signals[kind][0]: min(self.processor.stop_ids) for kind in fed_kinds(self.model.config)}
 
     @property
     def answers_in_parts(self) -> bool:
@@ -101,15 +108,21 @@ class Maker:
         inside = {i for one in self.find(ids) if one.told is not None for i in range(one.start, one.stop)}
         return [token for i, token in enumerate(ids) if i not in inside]
 
-    def parts(self, prompt: Example, ids: Sequence[int], asked: Sample, *, speak: bool = False) -> tuple[Part, ...]:
+    def parts(
+        self, prompt: Example, ids: Sequence[int], asked: Sample, *, speak: bool = False, room: Room = Room()
+    ) -> tuple[Part, ...]:
         """The answer's parts in order: text, places in the pictures, and the media that it asks for. A medium that could not
         be made, was stopped or was cut off is a part `missing`.
 
         Args:
             asked: what `prompt` was made of; masks are of its last picture.
             speak: end with the text as sound.
+            room: what may follow a picture that ends `ids`, where the model reads what it makes.
         """
-        run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id)
+        fed: list[torch.Tensor] = []
+        for kind in fed_kinds(self.model.config):
+            ids, fed = go_on(self.model, self.processor, kind, prompt, ids, room)
+        run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id, fed)
         parts: list[Part] = []
         place = 0
         for number, found in enumerate(self.find(ids)):
@@ -123,6 +136,10 @@ class Maker:
             text = " ".join(part.value for part in parts if part.type == "text")
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return tuple(parts) or (Part("text", ""),)
+
+    def with_seed(self, more: int) -> Maker:
+        """One whose media are drawn by another seed, so much larger."""
+        return replace(self, making=replace(self.making, seed=self.making.seed + more)) if more else self
 
     def _is_told(self, kind: str) -> bool:
         return self.processor.config.hands[kind].told
@@ -154,9 +171,12 @@ class Maker:
         making = replace(self.making, seed=self.making.seed + number)
 
         def make() -> Part:
+            if not found.whole and found.kind in fed_kinds(self.model.config):
+                raise DataError(f"no room for {found.kind}", expected=f"at most {self.model.config.longest_row} tokens and embeddings together",
+                                fix="shorten the conversation")  # fmt: skip
             if not found.whole:
                 raise DataError(f"the answer ended in the midst of the tokens that stand for {found.kind}", fix="raise max_tokens")
-            made = self._make(run, found, making) if told is None else self._tell(found.kind, told, making)
+            made = self._make(run, found, making, number) if told is None else self._tell(found.kind, told, making)
             return replace(as_part(made, len(run.prompt.seen)), prompt=told)
 
         return self._attempt(found.kind, told, make)
@@ -174,11 +194,15 @@ class Maker:
         return Part(MISSING, {"kind": kind, "error": reason}, prompt)
 
     @torch.inference_mode()
-    def _make(self, run: _Run, found: Found, making: Making) -> Made:
-        batch, hidden_BTD = run.states()
-        place = (0, len(run.prompt) + found.start)
-        way = self.model.chosen(found.kind, hidden_BTD, place)
-        condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
+    def _make(self, run: _Run, found: Found, making: Making, number: int) -> Made:
+        way: str = found.kind
+        if found.kind in fed_kinds(self.model.config):
+            condition_BLC = run.fed[number]
+        else:
+            batch, hidden_BTD = run.states()
+            place = (0, len(run.prompt) + found.start)
+            way = self.model.chosen(found.kind, hidden_BTD, place)
+            condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
         making = replace(making, without=(*making.without, *run.shown))
         if found.kind == "mask":
             making = replace(making, pictures=(self._picture(run.asked),))
@@ -210,6 +234,9 @@ class Maker:
 
     def _negative(self, way: str) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""
+        if self.model.config.ways[way].projector.feeds_back is not None:
+            kind = self.model.config.ways[way].kind
+            return negative(self.model, self.processor, kind) if self.making.guidance != 1 else None
         if not self.model.config.ways[way].projector.has_negative:
             return None
         return cast(Any, self.model.hands[way]).negative(1)
@@ -225,22 +252,6 @@ class Maker:
             raise DataError("an answer with a mask to a conversation without a picture",
                             expected="a picture in front of the question")  # fmt: skip
         return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
-
-
-def extended(prompt: Example, ids: Sequence[int]) -> Example:
-    """A prompt with tokens of text behind it."""
-    count = len(ids)
-    index = prompt.media_index[-1] if prompt.media_index else 0
-    branch = prompt.branches[-1:] * count
-    furthest = max((max(place) for place in prompt.places), default=-1)
-    return replace(
-        prompt,
-        input_ids=[*prompt.input_ids, *ids],
-        learn=[*prompt.learn, *([False] * count)],
-        media_index=[*prompt.media_index, *([index] * count)],
-        branches=[*prompt.branches, *branch],
-        places=[*prompt.places, *((furthest + 1 + i,) * 3 for i in range(count))] if prompt.places else [],
-    )
 
 
 def as_part(made: Made, picture: int) -> Part:

@@ -184,6 +184,9 @@ def recast(folder: Path, out: Path, *, half: bool) -> None:
         )
         (target / "config.json").write_bytes((folder / "config.json").read_bytes())
         copy_side_files(folder, target)
+        if half:
+            for file in (target / GENERATORS).rglob("*.safetensors"):
+                save_file({k: _stored(v, torch.float16) for k, v in read_file(file).items()}, file, metadata={"format": "pt"})
 
 
 def copy_side_files(folder: Path, target: Path) -> None:

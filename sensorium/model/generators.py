@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import Generator, Speaks
 from sensorium.core.hashing import sha256_bytes
+from sensorium.core.naming import of_other
 from sensorium.core.weights import WeightSource
 from sensorium.generators import GENERATORS
 
@@ -38,6 +39,8 @@ class Generators:
 
     def __init__(self, config: ModelConfig, folders: Mapping[str, Path]) -> None:
         self._config = config
+        self._known = {kind: hand.generator for kind, hand in config.hands.items()}
+        self._known |= {of_other(kind): hand.other.generator for kind, hand in config.hands.items() if hand.other}
         self._folders = folders
         self._built: dict[str, Generator] = {}
         self._voice: Speaks | None = None
@@ -55,11 +58,11 @@ class Generators:
             ConfigError: the model makes none, or what it needs is not installed.
             WeightsError: its weights cannot be had.
         """
-        if kind not in self._config.ways:
+        if kind not in self._known:
             known = ", ".join(sorted(self._config.hands)) or "text only"
             raise ConfigError(f"this model does not make {kind}", expected=known)
         if kind not in self._built:
-            config = self._config.ways[kind].generator
+            config = self._known[kind]
             folder = self._folders.get(f"generators.{kind}")
             if folder is None and config.weights and self.locate is not None:
                 folder = self.locate(config.weights)
@@ -70,7 +73,7 @@ class Generators:
 
     def ready(self, kind: str) -> bool:
         """Whether there is anything to make a medium from this way: an index, where pictures are found."""
-        config = self._config.ways[kind].generator
+        config = self._known[kind]
         return not config.needs_folder or kind in self._built or f"generators.{kind}" in self._folders or bool(config.weights)
 
     def on(self, kind: str, device: torch.device) -> Generator:
@@ -101,14 +104,14 @@ class Generators:
 
     def save(self, folder: Path) -> None:
         """Write those that have learnt, each into a folder of its kind."""
-        for kind in self._config.ways:
+        for kind in self._known:
             changed = kind in self._first and _digest(cast(Taught, self._built[kind])) != self._first[kind]
             if changed or kind in self._own:
                 cast(Taught, self[kind]).save(folder / kind)
 
     def saved_in(self, folder: Path) -> None:
         """Take from here what `save` wrote, if anything."""
-        found = {kind for kind in self._config.ways if (folder / kind).is_dir()}
+        found = {kind for kind in self._known if (folder / kind).is_dir()}
         self._own |= found
         self._folders = {**self._folders, **{f"generators.{kind}": folder / kind for kind in found}}
 

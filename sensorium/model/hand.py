@@ -12,6 +12,7 @@ from pydantic import SerializeAsAny, model_validator
 from torch import nn
 
 from sensorium.core.config import Config, kinds
+from sensorium.core.errors import ConfigError
 from sensorium.core.hands import GeneratorConfig, MadeKind, OutputProjectorConfig
 from sensorium.generators import GENERATORS
 from sensorium.model.choice import ChoiceConfig
@@ -29,6 +30,11 @@ class Way:
     signals: tuple[str, ...]
     projector: OutputProjectorConfig
     generator: GeneratorConfig
+
+    @property
+    def reads(self) -> int:
+        """How many states of the LLM make one medium."""
+        return self.generator.condition.length if self.projector.feeds_back else len(self.signals)
 
     def build(self, d_model: int) -> nn.Module:
         """The output projector.
@@ -62,15 +68,32 @@ class HandConfig(Config):
     """What decides between both, the part `hands.KIND_choice`; None: the first way is taken."""
 
     @property
+    def feeds_back(self) -> bool:
+        """Whether its vectors are made one after another, and each is read before the next; they stand between two
+        signals then."""
+        return self.projector is not None and self.projector.feeds_back is not None
+
+    @property
     def told(self) -> bool:
         """Whether the LLM writes what the generator is told, between two tokens."""
         return self.generator.told_by_text and bool(self.signals)
+
+    @property
+    def reader(self) -> OutputProjectorConfig:
+        """The output projector.
+
+        Raises:
+            ConfigError: the generator is told by text or by boxes, and there is none.
+        """
+        if self.projector is None:
+            raise ConfigError("no output projector", expected="signals, a projector, and a generator that takes a condition")
+        return self.projector
 
     @model_validator(mode="after")
     def _chooses_between_two(self) -> HandConfig:
         if self.choice is not None and self.other is None:
             raise ValueError("choice without other: there is nothing to choose")
-        if self.other is not None and (self.generator.told_by_text or self.other.generator.makes != self.generator.makes):
+        if self.other is not None and (self.projector is None or self.other.generator.makes != self.generator.makes):
             raise ValueError(f"other by {self.other.generator.kind} beside {self.generator.kind}; both are to take a condition and make the same kind")
         return self
 

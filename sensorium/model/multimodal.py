@@ -192,10 +192,11 @@ class MultimodalModel(nn.Module):
 
         Args:
             way: a kind of medium, or the name of its second way.
-            places: row and first signal token of each medium.
+            places: row and first signal token of each medium. Where what is made is read (`feeds_back`), that token's state and
+                those of the vectors behind it make the vectors.
         """
         hand = self.config.ways[way]
-        count, back = len(hand.signals), int(hand.projector.reads_before)
+        count, back = hand.reads, int(hand.projector.reads_before)
         hidden_NKD = torch.stack([hidden_BTD[row, start - back : start - back + count] for row, start in places])
         if hand.projector.adds_embeddings:
             ids_NK = torch.stack([input_ids_BT[row, start : start + count] for row, start in places])

@@ -172,9 +172,7 @@ class Processor:
         media = _Media(sample, augmentation, decoded=False, hands=self.config.hands)
         return self._example(media, max_length, answer_next=False, only_last=only_last)
 
-    def _example(
-        self, media: _Media, max_length: int | None, *, answer_next: bool, only_last: bool
-    ) -> Example:
+    def _example(self, media: _Media, max_length: int | None, *, answer_next: bool, only_last: bool) -> Example:
         sample = media.sample
         if not answer_next:
             self._check_parts(sample)
@@ -222,18 +220,25 @@ class Processor:
                 draft.put(self._ids(text), learn)
                 text = ""
             if piece.kind == "made" and isinstance(piece.value, Part):
-                ids = made_ids(piece.value, media.sample, self.config.hands[piece.value.type], self.tokenizer)
-                draft.wanted.append(self._wanted(piece.value, draft, media, len(ids)))
-                draft.put(ids, piece.learn)
+                self._put_made(draft, piece.value, media, learn=piece.learn)
             elif isinstance(piece.value, Part):
-                if len(draft.spans) == len(media.made):
-                    media.made.append(self._inputs(piece.value, media))
-                self._put_medium(draft, piece.value.type, media.made[len(draft.spans)])
+                self._put_medium(draft, piece.value, media)
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
             draft.put(self._ids(text), learn)
         draft.put(begin, learn=False)
+
+    def _put_made(self, draft: Draft, part: Part, media: _Media, *, learn: bool) -> None:
+        """The tokens of a medium in an answer; what the model reads of it stands between its two signals."""
+        hand = self.config.hands[part.type]
+        ids = made_ids(part, media.sample, hand, self.tokenizer)
+        inside = self._tiles[part.type].tokens if hand.feeds_back else 0
+        draft.wanted.append(self._wanted(part, draft, media, len(ids) + inside))
+        draft.put(ids[:1] if hand.feeds_back else ids, learn)
+        if hand.feeds_back:
+            self._put_medium(draft, part, media)
+            draft.put(ids[1:], learn=False)
 
     def _wanted(self, part: Part, draft: Draft, media: _Media, count: int) -> Wanted:
         """What is known of a medium in an answer; a mask is read where pixels are, too."""
@@ -249,9 +254,7 @@ class Processor:
         bare = self._frame is not None and self._frame.bare
         return self.tokenizer.encode(bare_text(text) if bare else text)
 
-    def _with_places(
-        self, pieces: Iterable[Piece], draft: Draft, media: _Media
-    ) -> Iterator[Piece]:
+    def _with_places(self, pieces: Iterable[Piece], draft: Draft, media: _Media) -> Iterator[Piece]:
         """The pieces with places written out; a piece is drawn when those before it are in the
         Draft, so that their pictures are known."""
         for piece in pieces:
@@ -265,9 +268,7 @@ class Processor:
                 )
             else:
                 pictures = [inputs.seen for inputs in media.made[: len(draft.spans)]]
-                yield from place_pieces(
-                    piece.value, pictures, self.box_format, self.tokenizer, learn=piece.learn
-                )
+                yield from place_pieces(piece.value, pictures, self.box_format, self.tokenizer, learn=piece.learn)
 
     def prompt(self, messages: tuple[Message, ...], root: Path | None = None) -> Example:
         """The Example of a conversation that the model is to continue."""
@@ -282,15 +283,15 @@ class Processor:
             augmentation = augmentation.of_picture(len(media.made))
         view = View(augmentation, media.has_places(), media.count(kind))
         pictures, root = self._pictures[kind], media.sample.root
-        if media.decoded:
-            made = pictures.prepare(part.value, root, view, self.shelf)
-        else:
-            made = pictures.measure(part.value, root, view)
+        made = pictures.prepare(part.value, root, view, self.shelf) if media.decoded else pictures.measure(part.value, root, view)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
         frame = lane.resolution.frame(made.shape, made.plan, lane.encoder.preprocess().size_px)
         return _Inputs(made, text, Seen(made.shape, frame))
 
-    def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
+    def _put_medium(self, draft: Draft, part: Part, media: _Media) -> None:
+        if len(draft.spans) == len(media.made):
+            media.made.append(self._inputs(part, media))
+        kind, inputs = part.type, media.made[len(draft.spans)]
         made, plan = inputs.made, inputs.made.plan
         tile = self.config.lane(kind).tile_grid(plan.patches) if plan.patches else self._tiles[kind]
         draft.pixels.setdefault(kind, []).append(made.pixels_NCHW)

@@ -33,9 +33,9 @@ def signal_ids(hands: Mapping[str, HandShape], tokenizer: Tokenizer) -> dict[str
 
 
 def media_seen(sample: Sample, hands: Mapping[str, HandShape]) -> list[tuple[Message, Part]]:
-    """The media that the model looks at, with their messages; those of its answers, which it makes, left out."""
+    """The media that the model looks at, with their messages: those of its answers only where it reads what it makes."""
     return [(message, part) for message in sample.messages for part in message.content
-            if part.is_media and not is_made(message, part, hands)]  # fmt: skip
+            if part.is_media and (not is_made(message, part, hands) or hands[part.type].feeds_back)]  # fmt: skip
 
 
 def is_made(message: Message, part: Part, hands: Mapping[str, HandShape]) -> bool:

@@ -8,6 +8,7 @@ RECIPES = NameTable(
         "nano": "sensorium.recipes.nano:nano",
         "nano-points": "sensorium.recipes.nano_points:nano_points",
         "nano-finds": "sensorium.recipes.nano_finds:nano_finds",
+        "nano-draws": "sensorium.recipes.nano_draws:nano_draws",
         "demo": "sensorium.recipes.nano:demo",
         "tiny": "sensorium.recipes.tiny:tiny",
         "clip": "sensorium.recipes.clip:clip",
@@ -55,6 +56,7 @@ RECIPES = NameTable(
         "kosmos-2": "sensorium.recipes.kosmos2:kosmos2",
         "fromage": "sensorium.recipes.fromage:fromage",
         "gill": "sensorium.recipes.gill:gill",
+        "next-gpt": "sensorium.recipes.next_gpt:next_gpt",
         "flamingo": "sensorium.recipes.flamingo:flamingo",
         "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
         "openflamingo-4b": "sensorium.recipes.openflamingo:openflamingo_4b",
@@ -64,6 +66,8 @@ RECIPES = NameTable(
         "cogvlm-224": "sensorium.recipes.cogvlm:cogvlm_224",
         "cogvlm": "sensorium.recipes.cogvlm:cogvlm",
         "cogagent": "sensorium.recipes.cogagent:cogagent",
+        "emu": "sensorium.recipes.emu:emu",
+        "emu2": "sensorium.recipes.emu2:emu2",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -104,10 +108,13 @@ TINY_FORMS = NameTable(
         "kosmos-2": "sensorium.recipes.kosmos2:tiny",
         "fromage": "sensorium.recipes.fromage:tiny",
         "gill": "sensorium.recipes.gill:tiny",
+        "next-gpt": "sensorium.recipes.next_gpt:tiny",
         "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
         "cogvlm": "sensorium.recipes.cogvlm:tiny",
         "cogagent": "sensorium.recipes.cogagent:tiny",
+        "emu": "sensorium.recipes.emu:tiny",
+        "emu2": "sensorium.recipes.emu2:tiny",
     },
 )

@@ -148,8 +148,9 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
 def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> list[str]:
     """From signal tokens to what makes a medium, both ways if there are two."""
     width = model.backbone.d_model
-    if hand.generator.told_by_text:
-        return ["", f"{f'{kind} made':<{NAME}}{' ... '.join(hand.signals) or 'the whole answer'} -> {hand.generator.kind}"]
+    if hand.projector is None:
+        told = " ... ".join(hand.signals) or ("boxes" if hand.generator.cuts_boxes else "the whole answer")
+        return ["", f"{f'{kind} made':<{NAME}}{told} -> {hand.generator.kind}"]
     lines = ["", f"{f'{kind} made':<{NAME}}{len(hand.signals)} signal tokens, {hand.signals[0]} first -> {len(hand.signals)} x {width:,}"]
     if hand.choice is not None:
         lines.append(table.line(f"hands.{of_choice(kind)}", "which way"))

@@ -17,8 +17,10 @@ from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
+from sensorium.data.both_ways import BothWaysSource
 from sensorium.data.config import PictureBookSource, SourceConfig
 from sensorium.data.requests import RequestsSource
+from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
@@ -36,6 +38,7 @@ PICTURES = 4
 PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
+    "avg_pool": {"side": 2},
     "position_aware": {"side": 2, "heads": 4},
     "c_abstractor": {"tokens": 4, "width": 16, "depth": 1, "position_side": 4},
     "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
@@ -66,6 +69,7 @@ HANDS: dict[str, dict[str, Any]] = {
     "encoder_decoder": {"layers": 1, "heads": 2, "mlp_factor": 2},
 }
 TALKS = ("instruct",)
+DRAWS = ("regress",)
 MAKES = ("generate", "decide")
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
@@ -110,7 +114,7 @@ def _model(config: ModelConfig) -> ModelConfig:
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
             "backbone": _backbone(config.backbone, layers=2 * every),
             "fusion": fusion,
-            "hands": {kind: _hand(hand) for kind, hand in config.hands.items()},
+            "hands": {kind: _fed(hand, _lane(config.lane(kind))) if hand.feeds_back else _hand(hand) for kind, hand in config.hands.items()},
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
             # The tokenizer of bytes has only those of these tokens that are added to it.
             "image_markers": tuple(t for t in config.image_markers if t in config.backbone.added_tokens),
@@ -136,6 +140,7 @@ def _lane(lane: LaneConfig) -> LaneConfig:
         encoder = _with(lane.encoder, tiny_shape(weights=(), **windows))
     elif isinstance(lane.encoder, TowerConfig):
         joint = {"token_projection": 16} if getattr(lane.encoder, "token_projection", None) else {}
+        joint |= {"joint": 16} if isinstance(lane.encoder, ImageBindConfig) else {}
         encoder = _with(lane.encoder, tiny_shape(weights=(), **joint))
     else:
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
@@ -151,6 +156,13 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     return lane.model_copy(
         update={"encoder": encoder, "projector": projector, "resolution": resolution, "detail": detail}
     )
+
+
+def _fed(hand: HandConfig, lane: LaneConfig) -> HandConfig:
+    """One whose vectors are read by the lane that is given."""
+    width = BACKBONE["hidden_size"] if hand.reader.feeds_back == "llm" else lane.encoder.out_dim
+    sizes = {"length": lane.tile_grid().tokens, "width": width, "scale": "tiny", "weights": ()}
+    return hand.model_copy(update={"generator": _with(hand.generator, sizes)})
 
 
 def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
@@ -218,7 +230,8 @@ def _source(objective: ObjectiveConfig, model: ModelConfig) -> SourceConfig:
     if objective.kind in MAKES:
         return RequestsSource(kinds=tuple(model.hands), take=PICTURES * len(model.hands))
     task = "instruct" if objective.kind in TALKS else "captions"
-    return PictureBookSource(part="shipped", task=task, take=PICTURES)
+    source = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    return BothWaysSource(source=source, take=PICTURES) if objective.kind in DRAWS else source
 
 
 def _objective(config: ObjectiveConfig) -> ObjectiveConfig:

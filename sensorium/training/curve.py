@@ -19,16 +19,15 @@ def draw_curve(lines: list[dict[str, Any]], path: Path) -> bool:
     if not lines:
         return False
     try:
-        import matplotlib
+        # Without pyplot, which looks for screens and is read as long as a small run takes.
+        from matplotlib.figure import Figure
     except ImportError:
         print(f"no {path.name}: matplotlib is not installed; pip install -e '.[train]' in the clone",
               file=sys.stderr)  # fmt: skip
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     stages = list(dict.fromkeys(line["stage"] for line in lines))
-    figure, axes = plt.subplots(1, len(stages), figsize=(4.2 * len(stages), 3.2), squeeze=False)
+    figure = Figure(figsize=(4.2 * len(stages), 3.2))
+    axes = figure.subplots(1, len(stages), squeeze=False)
     for axis, stage in zip(axes[0], stages, strict=True):
         mine = [line for line in lines if line["stage"] == stage and line["loss"] is not None]
         steps = [line["step"] for line in mine]
@@ -47,8 +46,6 @@ def draw_curve(lines: list[dict[str, Any]], path: Path) -> bool:
         # A run's end, good or bad, is not to be hidden by a picture that could not be written.
         print(f"no {path.name}: {error}", file=sys.stderr)
         return False
-    finally:
-        plt.close(figure)
     return True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from sensorium.backbones.causal_lm import CausalLMConfig
@@ -26,10 +25,7 @@ from sensorium.training.objectives.next_token import InstructConfig
 from sensorium.training.trainer import Trainer, TrainerOptions
 
 
-def test_the_recipes_experts_tell_a_model_that_learns_and_answers(
-    tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sensorium.training.trainer.draw_curve", lambda *_: None)
+def test_the_recipes_experts_tell_a_model_that_learns_and_answers(tmp_path: Path, data_home: Path) -> None:
     told = ExpertSource(source=ScenesSource(count=4), experts=EXPERTS)
     stage = StageConfig(
         name="instruct", objective=InstructConfig(), data=(told,), learns=(Learn(part="backbone", lr=1e-3),),

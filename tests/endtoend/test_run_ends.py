@@ -50,7 +50,7 @@ def disturb(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], int | None],
 
 
 def test_a_run_that_stops_early_leaves_log_and_curve(
-    tmp_path: Path, disturb: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disturb: Callable[..., None], monkeypatch: pytest.MonkeyPatch, curve_drawn: None
 ) -> None:
     logs: list[TrainingLog] = []
     real = TrainingLog.close

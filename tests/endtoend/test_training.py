@@ -201,7 +201,7 @@ def test_last_blocks_learn_alone(tmp_path: Path) -> None:
     assert all(".2." in name for name in tower), sorted(tower)
 
 
-def test_log_and_curve_are_written(tmp_path: Path) -> None:
+def test_log_and_curve_are_written(tmp_path: Path, curve_drawn: None) -> None:
     train(tiny(), tmp_path / "a")
     lines = read_log(tmp_path / "a" / "log.jsonl")
     assert [(x["stage"], x["step"]) for x in lines] == [

@@ -112,10 +112,7 @@ def run(
 
 
 @pytest.mark.parametrize("name", TINY_FORMS)
-def test_stages_teach_to_see(
-    name: str, four: Four, tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sensorium.training.trainer.draw_curve", lambda *_: None)
+def test_stages_teach_to_see(name: str, four: Four, tmp_path: Path, data_home: Path) -> None:
     recipe: Recipe = TINY_FORMS.find(name)()
     torch.manual_seed(recipe.seed)
     model, tokenizer = build_pretrained(recipe.model)

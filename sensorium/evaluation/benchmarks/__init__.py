@@ -14,6 +14,7 @@ BENCHMARKS = NameTable(
         "relation": "sensorium.evaluation.benchmarks.scenes:Relation",
         "pointing": "sensorium.evaluation.benchmarks.pointing:PointingBenchmark",
         "finding": "sensorium.evaluation.benchmarks.finding:FindingBenchmark",
+        "drawing": "sensorium.evaluation.benchmarks.drawing:DrawingBenchmark",
         "vqa_file": "sensorium.evaluation.benchmarks.vqa_file:VqaFile",
     },
 )

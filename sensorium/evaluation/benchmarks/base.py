@@ -12,7 +12,7 @@ from pydantic import ValidationInfo, field_validator
 
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
-from sensorium.core.responder import Answer, Request
+from sensorium.core.responder import Answer, Blind, Constant, Request, Responder
 from sensorium.core.sample import Message, Part
 from sensorium.media.drawing import draw_marks, marks_of
 from sensorium.media.image import load_image
@@ -57,6 +57,20 @@ class BenchmarkConfig(Config):
     def constant(self) -> str:
         """The best answer that ignores the question."""
         return "yes"
+
+    def people(self, responder: Responder) -> dict[str, Responder]:
+        """Who answers: the model, the same without pictures, and the constant."""
+        return {"model": responder, "blind": Blind(responder), "constant": Constant(self.constant)}
+
+    def is_share(self, score: str) -> bool:
+        """Whether a score is a share of one."""
+        del score
+        return True
+
+    def sheets(self, items: Sequence[Item], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
+        """Write pictures to look at, where there are any; what there is to say of them."""
+        del items, answers, folder
+        return {}
 
     def items(self) -> list[Item]:
         """All questions, always in the same order."""

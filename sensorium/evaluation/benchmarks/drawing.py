@@ -1,0 +1,214 @@
+"""Drawing: are pictures drawn of held-out descriptions what was described?
+
+A judge that the benchmark trains on real pictures (`evaluation/judge.py`) says which coloured shapes it sees, of 80; an answer
+is right where those of the description come first. Descriptions are of three kinds: shapes in colours that training
+never described them in, pairs that it never described, and known shapes asked for in words that it never used.
+
+Beside the model stand its own pictures given to other descriptions (`blind`: a control whose text is shuffled), one real
+picture for all (`constant`: chance), real pictures (`real`: what the judge is worth) and, of a model that can, real pictures
+through its tokenizer and back (`redrawn`: the best it could draw). `frechet` is measured in the judge's 64 last features
+against as many further real pictures of the same descriptions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from pydantic import Field
+
+from sensorium.core.hashing import stable_int
+from sensorium.core.responder import Answer, Redraws, Request, Responder
+from sensorium.core.sample import Message, Part
+from sensorium.data.drawn import (
+    NAMES,
+    NEW_REQUESTS,
+    describe,
+    shape_names,
+    shape_pairs,
+)
+from sensorium.data.scenes import draw_scene
+from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item
+from sensorium.evaluation.drawn_sheets import write_neighbours, write_samples
+from sensorium.evaluation.judge import Judge, Schooling, train_judge
+from sensorium.evaluation.metrics.frechet import frechet
+
+ANSWER_TOKENS = 12
+WITNESSES = 1_000_000
+"""Added to a seed for the pictures that sets are compared with."""
+
+
+class DrawingBenchmark(BenchmarkConfig):
+    """A third each of unseen colours of shapes, unseen pairs and unseen words."""
+
+    kind: Literal["drawing"] = "drawing"
+    seed: int = 900_041
+    """Training never uses it."""
+    count: int = 240
+    schooled: int = Field(default=4000, ge=80)
+    """Real pictures that the judge is trained on."""
+    epochs: int = Field(default=16, ge=1)
+    neighbours: int = Field(default=4000, ge=1)
+    """Training pictures among which the nearest are looked for."""
+
+    @property
+    def constant(self) -> str:
+        return ""
+
+    def items(self) -> list[Item]:
+        wanted = min(self.count, self.limit or self.count)
+        unseen, known, pairs = shape_names("heldout"), shape_names("train"), shape_pairs("heldout", 10**6)
+        rng = random.Random(stable_int("drawing", self.seed))
+        items: list[Item] = []
+        for i in range(wanted):
+            tag = ("unseen_colour", "unseen_pair", "unseen_words")[i % 3]
+            names = {
+                "unseen_colour": (unseen[i // 3 % len(unseen)],),
+                "unseen_pair": pairs[i // 3 % len(pairs)],
+                "unseen_words": (rng.choice(known),),
+            }[tag]
+            asked = rng.choice(NEW_REQUESTS).format(describe(rng, names).text)
+            request = Request(f"drawing/{self.seed}/{i}", (Message("user", (Part("text", asked),)),), ANSWER_TOKENS, seed=i)
+            items.append(Item(request, tuple(names), (tag, *names[0].split()) if len(names) == 1 else (tag,)))
+        return items
+
+    def people(self, responder: Responder) -> dict[str, Responder]:
+        items = self.items()
+        real = [self.real(item) for item in items]
+        model = Remembering(responder)
+        everyone: dict[str, Responder] = {
+            "model": model,
+            "blind": Swapped(model, _shuffled([item.request.id for item in items], self.seed)),
+            "constant": Shown({item.request.id: real[0] for item in items}),
+            "real": Shown({item.request.id: picture for item, picture in zip(items, real, strict=True)}),
+        }
+        redrawn = responder.redraw(real) if isinstance(responder, Redraws) else None
+        if redrawn is not None:
+            everyone["redrawn"] = Shown({item.request.id: picture for item, picture in zip(items, redrawn, strict=True)})
+        return everyone
+
+    def real(self, item: Item, more: int = 0) -> PILImage.Image:
+        """A real picture of what an item describes."""
+        return draw_scene(describe(random.Random(stable_int("drawing-real", self.seed + more, item.request.id)), item.gold).scene)
+
+    def right(self, item: Item, answer: Answer) -> bool:
+        picture = picture_of(answer)
+        return picture is not None and _named(self.judge.seen([picture])[0][0], len(item.gold)) == set(item.gold)
+
+    @property
+    def judge(self) -> Judge:
+        return _judge(self.seed, self.schooled, self.epochs)
+
+    def scores(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, float]:
+        pictures = {i: p for i, answer in enumerate(answers) if (p := picture_of(answer)) is not None}
+        marks = [False] * len(items)
+        colors = list(marks)
+        shapes = list(marks)
+        out = {"drawn": len(pictures) / max(1, len(items))}
+        if pictures:
+            scores_NK, features_ND = self.judge.seen(list(pictures.values()))
+            for i, scores_K in zip(pictures, scores_NK, strict=True):
+                gold, said = set(items[i].gold), _named(scores_K, len(items[i].gold))
+                marks[i] = said == gold
+                colors[i] = {n.split()[0] for n in said} == {n.split()[0] for n in gold}
+                shapes[i] = {n.split()[1] for n in said} == {n.split()[1] for n in gold}
+            if len(pictures) > 1:
+                _, others_ND = self.judge.seen([self.real(items[i], WITNESSES) for i in pictures])
+                out["frechet"] = frechet(features_ND.numpy(), others_ND.numpy())
+        named = {"accuracy": marks, "right_colours": colors, "right_shapes": shapes}
+        out |= {name: _mean(values) for name, values in named.items()}
+        for tag in ("unseen_colour", "unseen_pair", "unseen_words"):
+            out[tag] = _mean([mark for mark, item in zip(marks, items, strict=True) if tag in item.tags])
+        return out
+
+    def is_share(self, score: str) -> bool:
+        return score != "frechet"
+
+    def sheets(self, items: Sequence[Item], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
+        """64 pictures as they came, and 20 beside the nearest of training; how near, beside real pictures."""
+        drawn = [(item, p) for item, answer in zip(items, answers, strict=True) if (p := picture_of(answer)) is not None]
+        if not drawn:
+            return {}
+        write_samples(folder / "drawing.png", [p for _, p in drawn[:64]], [", ".join(i.gold) for i, _ in drawn[:64]])
+        near, real = write_neighbours(folder / "drawing_neighbours.png", [p for _, p in drawn],
+                                      [self.real(i) for i, _ in drawn], self.neighbours)  # fmt: skip
+        return {"files": ["drawing.png", "drawing_neighbours.png"], "nearest_training_rms": near, "nearest_training_rms_of_real": real}
+
+
+def picture_of(answer: Answer) -> PILImage.Image | None:
+    """The first picture of an answer."""
+    return next((cast(PILImage.Image, part.value) for part in answer.parts if part.type == "image"), None)
+
+
+@lru_cache(maxsize=2)
+def _judge(seed: int, count: int, epochs: int) -> Judge:
+    """Trained on pictures of one and of two shapes of all names, none of which training or the benchmark draws."""
+    pictures: list[PILImage.Image] = []
+    shares_NK = torch.zeros(count, len(NAMES))
+    for i in range(count):
+        rng = random.Random(stable_int("judge", seed, i))
+        names = [NAMES[i % len(NAMES)]] if i % 3 else rng.sample(NAMES, 2)
+        described = describe(rng, names)
+        pictures.append(draw_scene(described.scene))
+        shares_NK[i, [NAMES.index(name) for name in names]] = 1 / len(names)
+    return train_judge(pictures, shares_NK, Schooling(epochs=epochs))
+
+
+def _named(scores_K: torch.Tensor, count: int) -> set[str]:
+    """The shapes that the judge is surest of, so many."""
+    return {NAMES[i] for i in scores_K.topk(count).indices.tolist()}
+
+
+def _shuffled(ids: Sequence[str], seed: int) -> dict[str, str]:
+    """Whose answer each request gets: another one's, each once."""
+    order = list(ids)
+    random.Random(stable_int("drawing-shuffled", seed)).shuffle(order)
+    return {one: order[(i + 1) % len(order)] for i, one in enumerate(order)}
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return float(np.mean(values)) if len(values) else 0.0
+
+
+@dataclass(slots=True)
+class Remembering:
+    """A responder whose answers are kept."""
+
+    inner: Responder
+    kept: dict[str, Answer] = field(default_factory=dict[str, Answer])
+
+    def respond(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        for answer in self.inner.respond(requests):
+            self.kept[answer.id] = answer
+            yield answer
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """The kept answers, each given to another request."""
+
+    memory: Remembering
+    whose: dict[str, str]
+
+    def respond(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        for request in requests:
+            other = self.memory.kept[self.whose[request.id]]
+            yield Answer(request.id, other.text, other.tokens, other.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A given picture for each request."""
+
+    pictures: dict[str, Any]
+
+    def respond(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        for request in requests:
+            yield Answer(request.id, "", 0, (Part("image", self.pictures[request.id]),))

@@ -1,0 +1,99 @@
+"""nano-draws: nano also draws, at 64 pixels, from a description.
+
+A tokenizer learns codes of pictures; the LLM's adapter learns to write six signal tokens where a picture is asked for; a small
+decoder learns to draw codes behind the LLM's states of these tokens. The tokens are ones that SmolLM2 has and nobody writes.
+"""
+
+from __future__ import annotations
+
+from sensorium.data.config import PictureBookSource, ScenesSource
+from sensorium.data.drawn import DrawnScenesSource
+from sensorium.generators.drawer import DrawerConfig
+from sensorium.generators.vq import VqConfig
+from sensorium.model.config import ModelConfig
+from sensorium.model.hand import HandConfig
+from sensorium.model.learning import Learn
+from sensorium.output_projectors.mapper import MapperConfig
+from sensorium.recipes.nano import ADAPTER, MIRRORED, NOISE, nano_model
+from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.draw import DrawConfig
+from sensorium.training.objectives.next_token import InstructConfig
+from sensorium.training.objectives.picture_codes import PictureCodesConfig
+
+SIGNALS = ("<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>", "<jupyter_script>", "<empty_output>")
+# A codebook that follows faster than the default (0.99) does not fall behind its encoder and collapse.
+CODES = VqConfig(widths=(16, 32, 96), decay=0.96)
+SCENES = DrawnScenesSource(count=60000, weight=1)
+
+
+def drawing_hand() -> HandConfig:
+    """0.9 M parameters of codes, 2.0 M that draw them."""
+    return HandConfig(
+        signals=SIGNALS, projector=MapperConfig(mode="linear"), generator=DrawerConfig(tokenizer=CODES, length=len(SIGNALS))
+    )
+
+
+def nano_draws_model() -> ModelConfig:
+    """nano with a hand that draws."""
+    return nano_model().model_copy(update={"hands": {"image": drawing_hand()}})
+
+
+def nano_draws() -> Recipe:
+    """From nano's weights: codes, then when to draw, then what."""
+    return Recipe(
+        name="nano-draws",
+        description="nano that draws coloured shapes at 64 pixels",
+        model=nano_draws_model(),
+        start="nano",
+        stages=(_codes(), _when(), _what()),
+    )
+
+
+def _codes() -> StageConfig:
+    """The tokenizer alone; the language model does not run."""
+    return StageConfig(
+        name="codes",
+        objective=PictureCodesConfig(),
+        data=(SCENES,),
+        learns=(Learn(part="objective", module="tokenizer", lr=1e-3, weight_decay=0.01),),
+        steps=1500,
+        batch_size=32,
+        schedule=ScheduleConfig(warmup_steps=50, final_ratio=0.05),
+    )
+
+
+def _when() -> StageConfig:
+    """The language model learns to answer requests with signal tokens, beside enough of what it was taught before."""
+    return StageConfig(
+        name="when",
+        objective=InstructConfig(word_noise=NOISE),
+        data=(
+            DrawnScenesSource(count=20000, seed=42, requests=4, weight=3),
+            PictureBookSource(part="full", task="sheets", variants=8, augment=MIRRORED, weight=3),
+            PictureBookSource(part="drawings", task="sheets", variants=8, augment=MIRRORED, weight=3),
+            ScenesSource(task="sheets", count=20000, weight=2),
+        ),
+        learns=(Learn(part=ADAPTER, lr=3e-4, weight_decay=0.01),),
+        steps=100,
+        batch_size=3,
+        max_length=576,
+        pack=True,
+        schedule=ScheduleConfig(warmup_steps=10, final_ratio=0.05),
+        checkpoint_every=20,
+    )
+
+
+def _what() -> StageConfig:
+    """The language model is frozen, and read once for each description."""
+    return StageConfig(
+        name="what",
+        objective=DrawConfig(noise=0.1),
+        data=(SCENES,),
+        learns=(
+            Learn(part="hands.image", lr=1e-3, weight_decay=0.01),
+            Learn(part="objective", module="painter", lr=1e-3, weight_decay=0.02),
+        ),
+        steps=3000,
+        batch_size=32,
+        schedule=ScheduleConfig(warmup_steps=100, final_ratio=0.02),
+    )
