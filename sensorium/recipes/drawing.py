@@ -165,7 +165,10 @@ def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> lis
     if hand.projector is None:
         told = " ... ".join(hand.signals) or ("boxes" if hand.generator.cuts_boxes else "the whole answer")
         return ["", f"{f'{kind} made':<{NAME}}{told} -> {hand.generator.kind}"]
-    lines = ["", f"{f'{kind} made':<{NAME}}{len(hand.signals)} signal tokens, {hand.signals[0]} first -> {len(hand.signals)} x {width:,}"]
+    reads = model.ways[kind].reads
+    how = f"{reads} embeddings behind {hand.signals[0]}, each read before the next" if hand.feeds_back else (
+        f"{reads} signal tokens, {hand.signals[0]} first")  # fmt: skip
+    lines = ["", f"{f'{kind} made':<{NAME}}{how} -> {reads} x {width:,}"]
     if hand.choice is not None:
         lines.append(table.line(f"hands.{of_choice(kind)}", "which way"))
     for name, way in model.ways.items():

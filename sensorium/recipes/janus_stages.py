@@ -17,7 +17,7 @@ DIFFERS = (
     "rates, steps, batches and shares are quoted from memory of the paper's table",
     "shares are of rows; what is learned of a row that is drawn is the picture with its markers and the end of text",
     "pictures to be read are padded with white (the original: RGB 127), and a text never has an empty prompt in training "
-    "(the original: one of ten, for guidance)",
+    "(the original: one of ten, for guidance, from memory)",
     "the picture tokenizer compares vectors as transformers does; the authors' code brings them to length one first",
 )
 STAND_IN = "what GPT-4o and Gemini do inside is unknown"
