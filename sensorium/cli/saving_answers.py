@@ -50,9 +50,9 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         raise ConfigError("--save with --beams", expected="one of them")
     turn = asked_turn(picture, question)
     answerer = Answerer(options, looks=question is not None)
-    frames = answerer.loaded.processor.frames
+    frames = answerer.loaded.processor.frames if saving.draw else None
     # What a picture takes is the model's business.
-    room = max(options.max_tokens, len(frames.frame())) if saving.draw and frames else options.max_tokens
+    room = max(options.max_tokens, len(frames.frame())) if frames else options.max_tokens
     with Watch() as watch:
         making = Making(steps=saving.steps, seed=saving.seed, draw=saving.draw, progress=watch.progress, cancelled=watch.cancelled)
         answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=room, making=making,
