@@ -49,4 +49,4 @@ def minigpt5() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds on the shipped pictures."""
-    return shrink(minigpt5(), steps=6)
+    return shrink(minigpt5(), steps=4)
