@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from pydantic import Field
+
 from sensorium.core.batch import Grid
+from sensorium.core.config import Config
 from sensorium.core.parts import PartConfig
 from sensorium.core.weights import WeightSource
 
@@ -52,6 +55,27 @@ class Made:
     """Of what was found, not made: its id in the index."""
 
 
+class Drawing(Config):
+    """How an LLM chooses a picture's tokens; temperature 0 takes the likeliest.
+
+    Scores are led away from those of a prompt that says less: `u + guidance * (c - u)`.
+    """
+
+    guidance: float = 1.0
+    """1: nothing is led away from."""
+    picture_guidance: float | None = None
+    """Of the prompt's pictures, where `away` is `pictures`, against nothing; `guidance` is then that of its text against
+    them (arXiv:2211.09800)."""
+    away: Literal["text", "pads", "pictures"] = "text"
+    """What is led away from. `text`: a prompt that says `negative`; `pads`: the prompt with padding in place of all but its
+    first token and the picture's markers (Janus); `pictures`: its pictures alone, and these from nothing (Chameleon)."""
+    negative: str = ""
+    temperature: float = Field(default=1.0, ge=0.0)
+    top_k: int = Field(default=0, ge=0)
+    """0: all codes."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
 class CancelledError(Exception):
     """Somebody asked a generator to stop; nothing was made."""
 
@@ -70,6 +94,10 @@ class Making:
     seed: int = 0
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
     """Called with steps done and steps in all."""
+    draw: bool = False
+    """Of an LLM that writes pictures as tokens: an answer begins with one."""
+    drawing: Drawing | None = None
+    """How such tokens are chosen; None: the model's own way."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
     without: tuple[str, ...] = ()
