@@ -72,6 +72,7 @@ RECIPES = NameTable(
         "janus-pro": "sensorium.recipes.janus:janus_pro",
         "emu": "sensorium.recipes.emu:emu",
         "emu2": "sensorium.recipes.emu2:emu2",
+        "seed-llama": "sensorium.recipes.seed_llama:seed_llama",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -123,5 +124,6 @@ TINY_FORMS = NameTable(
         "janus": "sensorium.recipes.janus:tiny",
         "emu": "sensorium.recipes.emu:tiny",
         "emu2": "sensorium.recipes.emu2:tiny",
+        "seed-llama": "sensorium.recipes.seed_llama:tiny",
     },
 )
