@@ -202,7 +202,8 @@ class Wanted:
     """Folder that a relative path starts from."""
     row: int = 0
     picture: Any = None
-    """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it."""
+    """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it. Of a picture: the last one in
+    front of it, which it may be an edit of."""
 
 
 Place3 = tuple[int, int, int]

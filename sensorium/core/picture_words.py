@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sensorium.core.hands import Drawing, PictureTokenizerConfig
+from sensorium.core.hands import Drawing
 from sensorium.core.parts import ResolutionConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 
 CODES = "codes"
 """What batches call such pictures, among the kinds of their media."""

@@ -167,6 +167,7 @@ SOURCES = NameTable(
         "picture_book": "sensorium.data.config:PictureBookSource",
         "scenes": "sensorium.data.config:ScenesSource",
         "experts": "sensorium.data.told:ExpertSource",
+        "edits": "sensorium.data.edits:EditsSource",
         "both_ways": "sensorium.data.both_ways:BothWaysSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import Making, PictureTokenizerConfig
+from sensorium.core.hands import Making
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.core.weights import FolderSource
 from sensorium.generators.pixel_values import PixelTokenizer
 from sensorium.generators.unclip import Unclip, UnclipConfig

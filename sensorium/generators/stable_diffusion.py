@@ -8,10 +8,11 @@ steer it so; Emu does with 32 vectors and a UNet of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import MadeKind
@@ -79,7 +80,30 @@ class StableDiffusion(PictureGenerator):
     def arguments(self, condition_BLC: Tensor, negative_BLC: Tensor | None) -> dict[str, Any]:
         return {"prompt_embeds": condition_BLC, "negative_prompt_embeds": negative_BLC}
 
-    # What `nn.diffusion_loss` needs to train a condition through the frozen UNet.
+    # What `training.objectives.diffuse` needs to train a condition through the frozen UNet, or the UNet itself.
+
+    @property
+    def looks(self) -> bool:
+        """Whether the UNet sees a picture beside the noise."""
+        return self.config.looks
+
+    @property
+    def unet(self) -> nn.Module:
+        return self.pipe.unet
+
+    @property
+    def decoder(self) -> nn.Module:
+        """What can learn of it."""
+        return self.pipe.unet
+
+    def save(self, folder: Path) -> None:
+        """Write it in diffusers' layout."""
+        self.pipe.save_pretrained(folder, safe_serialization=True)
+
+    @property
+    def side_px(self) -> int:
+        """Of the pictures that it was trained on."""
+        return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
 
     @property
     def alphas_T(self) -> Tensor:
@@ -93,14 +117,21 @@ class StableDiffusion(PictureGenerator):
 
     def predict(self, latents: Tensor, steps_B: Tensor, condition_BLC: Tensor) -> Tensor:
         """What the UNet says of noised latents; gradients reach the condition."""
-        return self.pipe.unet(latents, steps_B, encoder_hidden_states=condition_BLC).sample
+        return self.pipe.unet(latents, steps_B, encoder_hidden_states=condition_BLC.to(latents.dtype)).sample
 
     def latents(self, pixels_BCHW: Tensor, seed: int) -> Tensor:
         """Latents of pictures, uint8, drawn from what the VAE says of them."""
-        values = pixels_BCHW.to(self.device, self.pipe.vae.dtype) / 127.5 - 1
-        with torch.no_grad():
-            drawn = self.pipe.vae.encode(values).latent_dist.sample(torch.Generator().manual_seed(seed))
+        drawn = self._encoded(pixels_BCHW).sample(torch.Generator().manual_seed(seed))
         return drawn * self.pipe.vae.config.scaling_factor
+
+    def looked(self, pixels_BCHW: Tensor) -> Tensor:
+        """Latents of pictures, uint8, as a UNet sees them that looks at pictures: the likeliest ones, not scaled."""
+        return self._encoded(pixels_BCHW).mode()
+
+    @torch.no_grad()
+    def _encoded(self, pixels_BCHW: Tensor) -> Any:
+        values = pixels_BCHW.to(self.device, self.pipe.vae.dtype) / 127.5 - 1
+        return self.pipe.vae.encode(values).latent_dist
 
 
 def encode_prompts(pipe: Any, texts: Sequence[str]) -> Tensor:

@@ -117,7 +117,7 @@ class Maker:
         be made, was stopped or was cut off is a part `missing`.
 
         Args:
-            asked: what `prompt` was made of; masks are of its last picture.
+            asked: what `prompt` was made of; masks and edits are of its last picture.
             speak: end with the text as sound.
             room: what may follow a picture that ends `ids`, where the model reads what it makes.
         """
@@ -228,7 +228,7 @@ class Maker:
             way = self.model.chosen(found.kind, hidden_BTD, place)
             condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
         making = replace(making, without=(*making.without, *run.shown))
-        if found.kind == "mask":
+        if self.model.config.ways[way].generator.looks:
             making = replace(making, pictures=(self._picture(run.asked),))
         generator = self.model.generators.on(way, self.model.device)
         made = generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)[0]
@@ -261,19 +261,17 @@ class Maker:
         if self.model.config.ways[way].projector.feeds_back is not None:
             kind = self.model.config.ways[way].kind
             return negative(self.model, self.processor, kind) if self.making.guidance != 1 else None
-        if not self.model.config.ways[way].projector.has_negative:
-            return None
-        return cast(Any, self.model.hands[way]).negative(1)
+        return self.model.negative(way, self.processor.signals[self.model.config.ways[way].kind])
 
     def _picture(self, asked: Sample, number: int = -1) -> np.ndarray[Any, Any]:
         """Of what the model looks at, (H, W, 3): one of its pictures, the last if none is named.
 
         Raises:
-            DataError: there is none, so that nothing can be masked.
+            DataError: there is none, so that nothing can be masked or edited.
         """
         pictures = [part for _, part in media_seen(asked, self.processor.makes) if part.type == "image"]
         if not pictures:
-            raise DataError("an answer with a mask to a conversation without a picture",
+            raise DataError("an answer with a mask or an edited picture to a conversation without one",
                             expected="a picture in front of the question")  # fmt: skip
         return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
 

@@ -269,6 +269,20 @@ class MultimodalModel(nn.Module):
         scores_12 = self.hands[of_choice(kind)](hidden_BTD[row, start : start + 1][None])
         return (kind, other)[int(scores_12.argmax())]
 
+    def negative(self, way: str, signals: Sequence[int]) -> Tensor | None:
+        """What a generator is to be led away from, (1, L, C): what the projector makes of zeros in place of hidden states.
+        None: the generator's own.
+
+        Args:
+            way: a kind of medium, or the name of its second way.
+            signals: ids of the tokens that stand for such a medium.
+        """
+        projector = self.config.ways[way].projector
+        if not projector.has_negative:
+            return None
+        states_1KD = self.backbone.embed(torch.tensor([signals], device=self.device))
+        return self.hands[way](states_1KD if projector.adds_embeddings else torch.zeros_like(states_1KD))
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""
         return self.backbone.logits(hidden)

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Grid, MediaBatch
 from sensorium.core.config import Config, kinds
-from sensorium.core.hands import Drawing, PictureTokenizerConfig
+from sensorium.core.hands import Drawing
 from sensorium.core.parts import ResolutionConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.generators import PICTURE_TOKENIZERS
 from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution

@@ -221,14 +221,16 @@ class Processor:
             draft.put(ids[1:], learn=False)
 
     def _wanted(self, part: Part, draft: Draft, media: SampleMedia, count: int) -> Wanted:
-        """What is known of a medium in an answer; a mask is read where pixels are, too."""
+        """What is known of a medium in an answer; a mask is read where pixels are, too, and a picture may be an edit of the last one."""
         wanted = wanted_of(part, media.sample, (len(draft.ids), count))
+        shown = [one for _, one in media_seen(media.sample, self.makes)][: len(draft.spans)]
+        if part.type == "image" and shown:
+            return replace(wanted, picture=shown[-1].value)
         if part.type != "mask" or not media.decoded:
             return wanted
         seen = media.seen(len(draft.spans))
         placed = place_mask(part, seen, root=media.sample.root, limits=self.limits)
-        picture = media_seen(media.sample, self.makes)[placed.picture - 1][1]
-        return replace(wanted, medium=placed.mask, picture=picture.value)
+        return replace(wanted, medium=placed.mask, picture=shown[placed.picture - 1].value)
 
     def _ids(self, text: str) -> list[int]:
         bare = self._frame is not None and self._frame.bare

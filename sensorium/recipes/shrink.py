@@ -19,6 +19,8 @@ from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.data.both_ways import BothWaysSource
 from sensorium.data.config import PictureBookSource, SourceConfig
+from sensorium.data.edits import EditsSource
+from sensorium.data.located import LocatedScenesSource
 from sensorium.data.requests import RequestsSource
 from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.encoders.native_vit import NativeVitConfig
@@ -62,6 +64,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "sentences": {"width": 16, "teacher": TEACHER},
     # A teacher of a few steps is not to outweigh the LLM.
     "aligned": {"teacher": TEACHER, "weight": 1.0},
+    # No larger than what tiny pipelines make.
+    "diffuse": {"size_px": None},
 }
 # Of what reads signal tokens.
 HANDS: dict[str, dict[str, Any]] = {
@@ -210,7 +214,8 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    source = _source(stage.objective, model)
+    seen = any(learn.part.startswith("projectors.") for learn in stage.learns)
+    source = _source(stage.objective, model, seen)
     return stage.model_copy(
         update={
             "data": (source, source.model_copy(update={"task": "drawings"})) if model.picture_words else (source,),
@@ -227,10 +232,15 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
     )
 
 
-def _source(objective: ObjectiveConfig, model: ModelConfig) -> SourceConfig:
-    """The shipped pictures, or requests for what the model makes."""
+def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> SourceConfig:
+    """The shipped pictures, edits of them, requests for what the model makes (behind a picture where it learns to see), or
+    scenes with masks."""
+    if objective.kind == "mask":
+        return LocatedScenesSource(task="segment", take=PICTURES)
+    if objective.kind == "diffuse":
+        return EditsSource(source=PictureBookSource(part="shipped", task="captions"), take=PICTURES)
     if objective.kind in MAKES:
-        return RequestsSource(kinds=tuple(model.hands), take=PICTURES * len(model.hands))
+        return RequestsSource(kinds=tuple(model.hands), seen=seen, take=PICTURES * len(model.hands))
     task = "instruct" if objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return BothWaysSource(source=source, take=PICTURES) if objective.kind in DRAWS else source

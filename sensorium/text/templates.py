@@ -13,7 +13,7 @@ TemplateName = Literal[
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "captioned", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
-    "emu", "emu2", "emu_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "seed_llama",
+    "emu", "emu2", "emu_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "lisa", "seed_llama",
 ]  # fmt: skip
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
@@ -106,6 +106,14 @@ TEMPLATES: dict[str, ChatTemplate] = {
     "vicuna": _VICUNA,
     # The same with the markers of LLaVA's first checkpoints around a picture (llava/constants.py).
     "vicuna_markers": _MARKED.model_copy(update={"media_after": "<im_end>\n"}),
+    # Of a human, not a user (github.com/dvlab-research/LISA, model/llava/conversation.py, llava_v1).
+    "lisa": _MARKED.model_copy(
+        update={
+            "media_after": "<im_end>\n",
+            "default_system": "A chat between a curious human and an artificial intelligence assistant. "
+            "The assistant gives helpful, detailed, and polite answers to the human's questions.",
+        }
+    ),
     # No line break (github.com/shikras/shikra, mllm/dataset/process_function/shikra_process_function.py).
     "shikra": _MARKED,
     "llama3": ChatTemplate(

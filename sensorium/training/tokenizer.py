@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from sensorium.core.atomic import write_json
 from sensorium.core.config import Config, kinds
 from sensorium.core.errors import ConfigError, DataError, NumericsError
-from sensorium.core.hands import PictureTokenizerConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.core.progress import progress
 from sensorium.generators import PICTURE_TOKENIZERS
 from sensorium.generators.seed import SeedConfig, SeedTokenizer

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sensorium.core.atomic import atomic_path, recover_folder, rotating_folder, versions, write_json
 from sensorium.core.errors import CheckpointError, ConfigError
-from sensorium.core.hands import PictureTokenizerConfig
 from sensorium.core.hashing import sha256_file
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.generators.seed import SeedTokenizer
 from sensorium.generators.vq import VqTokenizer
 from sensorium.nn.pretrained import load_exact, read_file

@@ -208,6 +208,16 @@ def blip_med() -> int:
     return reads + sum(own.values()) + sum(size for key, size in head.items() if key != id(words))
 
 
+def llava_lightning(model_type: str, tokens: int, hand: str, size: Callable[[], int]) -> ByParts:
+    """LLaVA with one linear map, as many tokens as there are after more were added, and an output projector."""
+    return ByParts(model_type, {
+        "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
+        "projectors.image": lambda: linear(1024, 4096),
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=tokens),
+        hand: size,
+    })  # fmt: skip
+
+
 def t5_causal_former(tokens: int, media: int, llm: int) -> int:
     """Emu's, from causal_former.py and modeling_t5.py: T5-base's decoder without its table of words, whose cross-attention reads
     features of another width; the tokens, and a projection."""
@@ -257,7 +267,7 @@ def opt_with_clip(added: int, tokens: int, hands: dict[str, Callable[[], int]]) 
 def torch_mapper(tokens: int, width: int, llm: int = 4096, inside: int = 512) -> int:
     """GILL's and NExT-GPT's: fc, tfm with torch's own layers, model, query_embs."""
     with torch.device("meta"):
-        tfm = torch.nn.Transformer(inside, 4, 4, 4, 4 * inside, batch_first=True, norm_first=True)
+        tfm: torch.nn.Module = torch.nn.Transformer(inside, 4, 4, 4, 4 * inside, batch_first=True, norm_first=True)
     return linear(llm, inside) + sum(p.numel() for p in tfm.parameters()) + linear(inside, width) + tokens * inside
 
 
@@ -288,6 +298,10 @@ BY_PARTS: dict[str, ByParts] = {
         "hands.image_other": retrieval_head,
         "hands.image_choice": lambda: linear(4096, 2),
     }),
+    # model/LISA.py: text_hidden_fcs.
+    "lisa": llava_lightning("lisa", 32004, "hands.mask", lambda: linear(4096, 4096) + linear(4096, 256)),
+    # mgie_llava.py: llm2hid, mapper, hid2feat, query.
+    "mgie": llava_lightning("mgie", 32011, "hands.image", lambda: torch_mapper(77, 768)),
     # 32,000 words, the mark that fills up, three marks of pictures and two of turns. Its tower has ln_visual behind its 40 blocks;
     # the norm and the head that the file holds besides are not used.
     "emu": ByParts("emu", {
