@@ -1,7 +1,6 @@
 """SEED-LLaMA-8B (Ge et al., arXiv:2310.01218): Vicuna-7B that reads and writes pictures as 32 causal codes each.
 
-Source: github.com/AILab-CVC/SEED, MultiModalLLM/configs and scripts. Its tokenizer is trained by `sensorium tokenizer train`, kind seed.
-"""
+Source: github.com/AILab-CVC/SEED, MultiModalLLM/configs and scripts. `sensorium tokenizer train` trains its tokenizer, kind seed."""
 
 from __future__ import annotations
 
