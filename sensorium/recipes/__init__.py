@@ -75,6 +75,7 @@ RECIPES = NameTable(
         "mgie": "sensorium.recipes.mgie:mgie",
         "emu": "sensorium.recipes.emu:emu",
         "emu2": "sensorium.recipes.emu2:emu2",
+        "seed-llama": "sensorium.recipes.seed_llama:seed_llama",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -129,5 +130,6 @@ TINY_FORMS = NameTable(
         "mgie": "sensorium.recipes.mgie:tiny",
         "emu": "sensorium.recipes.emu:tiny",
         "emu2": "sensorium.recipes.emu2:tiny",
+        "seed-llama": "sensorium.recipes.seed_llama:tiny",
     },
 )
