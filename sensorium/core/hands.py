@@ -1,8 +1,6 @@
-"""The promises of output projectors, generators and picture tokenizers: from an LLM's hidden states to a condition, from a
-condition or from picture tokens to a medium.
+"""The promises of output projectors and generators: from an LLM's hidden states to a condition, from a condition to a medium.
 
-Shape legend: B items, K signal tokens, D LLM width, L condition tokens, C condition width, or colours beside H/W pixels,
-N picture tokens of a picture.
+Shape legend: B items, K signal tokens, D LLM width, L condition tokens, C condition width, or colours beside H/W pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from sensorium.core.batch import Grid
+from pydantic import Field
+
+from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import PartConfig
 from sensorium.core.weights import WeightSource
@@ -53,6 +53,27 @@ class Made:
     """Of what was found, not made: its id in the index."""
 
 
+class Drawing(Config):
+    """How an LLM chooses a picture's tokens; temperature 0 takes the likeliest.
+
+    Scores are led away from those of a prompt that says less: `u + guidance * (c - u)`.
+    """
+
+    guidance: float = 1.0
+    """1: nothing is led away from."""
+    picture_guidance: float | None = None
+    """Of the prompt's pictures, where `away` is `pictures`, against nothing; `guidance` is then that of its text against
+    them (arXiv:2211.09800)."""
+    away: Literal["text", "pads", "pictures"] = "text"
+    """What is led away from. `text`: a prompt that says `negative`; `pads`: the prompt with padding in place of all but its
+    first token and the picture's markers (Janus); `pictures`: its pictures alone, and these from nothing (Chameleon)."""
+    negative: str = ""
+    temperature: float = Field(default=1.0, ge=0.0)
+    top_k: int = Field(default=0, ge=0)
+    """0: all codes."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
 class CancelledError(Exception):
     """Somebody asked a generator to stop; nothing was made."""
 
@@ -73,6 +94,10 @@ class Making:
     seed: int = 0
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
     """Called with steps done and steps in all."""
+    draw: bool = False
+    """Of an LLM that writes pictures as tokens: an answer begins with one."""
+    drawing: Drawing | None = None
+    """How such tokens are chosen; None: the model's own way."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
     without: tuple[str, ...] = ()
@@ -229,77 +254,5 @@ class OutputProjectorConfig(PartConfig):
 
         Raises:
             ConfigError: it cannot make a condition of this shape of so many tokens.
-        """
-        raise TypeError(f"{type(self).__name__} does not define build()")
-
-
-class PictureTokenizer(Protocol):
-    """Pictures <-> rows of code numbers, which an LLM can read and write as tokens."""
-
-    @property
-    def size_px(self) -> int:
-        """Side of the square pictures that it is meant for."""
-        ...
-
-    @property
-    def grid(self) -> Grid:
-        """Layout of such a picture's codes, which are in reading order."""
-        ...
-
-    @property
-    def codes(self) -> int:
-        """Entries of the codebook: ids are 0 to codes - 1."""
-        ...
-
-    def encode(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> ids_BN, int64.
-
-        Raises:
-            ConfigError: pixels of another type, or sides that its stride does not divide.
-        """
-        ...
-
-    def decode(self, ids_BN: Tensor, grid: Grid | None = None) -> Tensor:
-        """ids_BN -> (B, 3, H, W) uint8.
-
-        Args:
-            grid: layout of the codes of pictures that are not square or of another size; None: its own.
-
-        Raises:
-            ConfigError: other than a grid's worth of ids, or ids outside the codebook.
-            WeightsError: the published weights hold no decoder.
-        """
-        ...
-
-
-class PictureTokenizerConfig(PartConfig):
-    """A picture <-> ids of a codebook: a generator whose condition is ids."""
-
-    weights: tuple[WeightSource, ...] = ()
-    """Where pretrained weights may come from; the first that is reachable wins."""
-    size_px: int
-    codes: int
-
-    @property
-    def stride(self) -> int:
-        """Pixels of a side that one code stands for."""
-        raise TypeError(f"{type(self).__name__} does not define stride")
-
-    @property
-    def whole(self) -> bool:
-        """True: ids are of a whole picture, a square of `size_px`, and lie on no map (SEED)."""
-        return False
-
-    def grid(self) -> Grid:
-        """Layout of the codes of a square picture of `size_px`."""
-        side = self.size_px // self.stride
-        return Grid(side, side)
-
-    def build(self, folder: Path | None = None) -> PictureTokenizer:
-        """The tokenizer, with the weights that lie in `folder` in the part's native layout, or random ones.
-
-        Raises:
-            ConfigError: sizes that do not fit together.
-            WeightsError: tensors are missing, left over, or of another shape.
         """
         raise TypeError(f"{type(self).__name__} does not define build()")

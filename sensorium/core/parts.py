@@ -21,6 +21,8 @@ from sensorium.core.weights import WeightSource
 if TYPE_CHECKING:
     from torch import nn
 
+    from sensorium.core.picture_words import PictureWordsShape
+
 
 class PartConfig(Config):
     """A node that builds a module."""
@@ -295,6 +297,8 @@ class ModelShape(Protocol):
     def lanes(self) -> Mapping[str, LaneShape]: ...
     @property
     def hands(self) -> Mapping[Any, HandShape]: ...
+    @property
+    def picture_words(self) -> PictureWordsShape | None: ...
     @property
     def backbone(self) -> BackboneConfig: ...
     @property

@@ -25,7 +25,9 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import Making, PictureTokenizerConfig
+from sensorium.core.hands import Making
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
+from sensorium.core.weights import FolderSource
 from sensorium.generators.pixel_values import PixelTokenizer
 from sensorium.generators.unclip import Unclip, UnclipConfig
 from sensorium.nn.pretrained import load_folder
@@ -154,25 +156,25 @@ class SeedTokenizer(PixelTokenizer):
         self.recall, self.draw = Blocks(config), Blocks(config)
         self.reverse = QueryFormer(config.former(1), width) if config.gather == "former" else _narrow(width)
         self.out = nn.Linear(width if config.gather == "former" else config.queries * NARROW[-1], config.generator.width)
+        # They are taught before, by captions.
+        self.tower.requires_grad_(False)
+        self.former.requires_grad_(False)
         self._unclip: Unclip | None = None
 
     @property
     def unclip(self) -> Unclip:
-        """What draws, built when it is asked for.
+        """What draws, built when it is asked for, from the first folder of its `weights` that is there.
 
         Raises:
             MissingDependencyError, WeightsError: it cannot be had.
         """
         if self._unclip is None:
+            named = [Path(source.path) for source in self.config.generator.weights if isinstance(source, FolderSource)]
             with torch.random.fork_rng(devices=[]):
                 # A tiny one draws the same in every process.
                 torch.manual_seed(0)
-                self._unclip = self.config.generator.build()
-        return self._unclip
-
-    def use(self, unclip: Unclip) -> None:
-        """Draw with this one: the pipeline that lies in a folder, say."""
-        self._unclip = unclip
+                self._unclip = self.config.generator.build(next((folder for folder in named if folder.is_dir()), None))
+        return self._unclip.to(self.down[0].weight.device)
 
     def to_values(self, pixels_BCHW: Tensor) -> Tensor:
         """0..255 -> CLIP's."""
@@ -195,11 +197,16 @@ class SeedTokenizer(PixelTokenizer):
         ids_BN = quantised.ids_N.view(said_BND.shape[:2])
         return SeedPass(said_BND, self.recall(up_BND), self._embedding(up_BND), ids_BN, quantised.loss)
 
+    def truth(self, pixels_BCHW: Tensor) -> Tensor:
+        """What the embedding of pictures, uint8, is to be: that of unCLIP's own encoder."""
+        pictures = [picture.permute(1, 2, 0).cpu().numpy() for picture in pixels_BCHW]
+        return self.unclip.encode_images(pictures)[:, 0].to(pixels_BCHW.device).float()
+
     def losses(self, values_BCHW: Tensor, truth_BE: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighed parts of the loss, and the ids.
 
         Args:
-            truth_BE: what the embedding is to be: that of unCLIP's own encoder (`Unclip.encode_images`).
+            truth_BE: what the embedding is to be (`truth`).
         """
         out = self(values_BCHW)
         away = 1 - F.cosine_similarity(out.recalled_BND, out.said_BND, dim=-1).mean()

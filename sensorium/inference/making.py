@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from sensorium.model.hand_check import fed_kinds
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.masks import mask_part
+from sensorium.processing.picture_words import Written
 from sensorium.processing.processor import Processor
 from sensorium.processing.signals import media_seen
 from sensorium.processing.spoken import spoken_parts
@@ -91,7 +93,7 @@ class Maker:
     @property
     def answers_in_parts(self) -> bool:
         """Whether there may be more in an answer than text."""
-        return bool(self.processor.signals) or self.processor.box_format is not None
+        return bool(self.processor.signals) or self.processor.frames is not None or self.processor.box_format is not None
 
     def find(self, ids: Sequence[int]) -> list[Found]:
         """The media of an answer in order; the last of them may have been cut off by the answer's end."""
@@ -123,12 +125,14 @@ class Maker:
         for kind in fed_kinds(self.model.config):
             ids, fed = go_on(self.model, self.processor, kind, prompt, ids, room)
         run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id, fed)
+        wanted = enumerate(self.find(ids))
+        there = [(found.start, found.stop, self._part(run, found, number)) for number, found in wanted]
         parts: list[Part] = []
         place = 0
-        for number, found in enumerate(self.find(ids)):
-            parts += self._spoken(prompt, ids[place : found.start])
-            parts.append(self._part(run, found, number))
-            place = found.stop
+        for start, stop, part in sorted([*there, *self._drawn(ids)], key=lambda one: one[0]):
+            parts += self._spoken(prompt, ids[place:start])
+            parts.append(part)
+            place = stop
         parts += self._spoken(prompt, ids[place:])
         if cuts_boxes(self.model):
             parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
@@ -136,6 +140,25 @@ class Maker:
             text = " ".join(part.value for part in parts if part.type == "text")
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return tuple(parts) or (Part("text", ""),)
+
+    def _drawn(self, ids: Sequence[int]) -> list[tuple[int, int, Part]]:
+        """The pictures whose tokens an answer holds: where they begin and end, and each as a part."""
+        frames = self.processor.frames
+        if frames is None:
+            return []
+        found = [(one.start, one.stop, self._attempt("image", None, partial(self._decoded, one))) for one in frames.written(ids)]
+        behind = found[-1][1] if found else 0
+        if frames.opening in ids[behind:]:
+            found.append((ids.index(frames.opening, behind), len(ids), self._attempt("image", None, partial(self._decoded, None))))
+        return found
+
+    @torch.inference_mode()
+    def _decoded(self, one: Written | None) -> Part:
+        if one is None:
+            raise DataError("the answer ended where a picture was to begin, which had no room", fix="raise max_tokens, or shorten the conversation")
+        codes_1N = torch.tensor([one.codes], device=self.model.device)
+        pixels_HWC = self.model.picture_tokenizer.decode(codes_1N, one.grid)[0].permute(1, 2, 0)
+        return as_part(Made("image", pixels_HWC.cpu().numpy()), 0)
 
     def with_seed(self, more: int) -> Maker:
         """One whose media are drawn by another seed, so much larger."""
@@ -161,7 +184,8 @@ class Maker:
 
     def _spoken(self, prompt: Example, ids: Sequence[int]) -> list[Part]:
         signals = {i for one in self.processor.signals.values() for i in one}
-        said = [i for i in ids if i not in signals]
+        frames = self.processor.frames
+        said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]
         return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)
 
     def _part(self, run: _Run, found: Found, number: int) -> Part:
@@ -245,7 +269,7 @@ class Maker:
         Raises:
             DataError: there is none, so that nothing can be masked or edited.
         """
-        pictures = [part for _, part in media_seen(asked, self.processor.config.hands) if part.type == "image"]
+        pictures = [part for _, part in media_seen(asked, self.processor.makes) if part.type == "image"]
         if not pictures:
             raise DataError("an answer with a mask or an edited picture to a conversation without one",
                             expected="a picture in front of the question")  # fmt: skip

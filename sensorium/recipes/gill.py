@@ -49,4 +49,4 @@ def gill() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds on the shipped pictures."""
-    return shrink(gill())
+    return shrink(gill(), steps=5)

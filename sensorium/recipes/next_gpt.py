@@ -54,4 +54,4 @@ def next_gpt() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds on the shipped pictures."""
-    return shrink(next_gpt())
+    return shrink(next_gpt(), steps=6)

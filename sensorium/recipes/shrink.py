@@ -31,6 +31,7 @@ from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig, OtherConfig
+from sensorium.recipes.shrink_words import tiny_words, words_backbone
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -116,7 +117,8 @@ def _model(config: ModelConfig) -> ModelConfig:
     return config.model_copy(
         update={
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
-            "backbone": _backbone(config.backbone, layers=2 * every),
+            "backbone": words_backbone(config, _backbone(config.backbone, layers=2 * every), BYTES),
+            "picture_words": config.picture_words and tiny_words(config, BYTES),
             "fusion": fusion,
             "hands": {kind: _fed(hand, _lane(config.lane(kind))) if hand.feeds_back else _hand(hand) for kind, hand in config.hands.items()},
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
@@ -204,7 +206,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
     for mark in ("bos_token_id", "eos_token_id"):
         # Ends of text of a large vocabulary are not in a small one.
         if (arch.get(mark) or 0) >= arch["vocab_size"]:
-            arch[mark] = None
+            arch[mark] = None if config.kind == "causal_lm" else 0
     if config.added_tokens:
         # As in the full form, their rows are the last ones.
         arch["vocab_size"] = BYTES + len(config.added_tokens)
@@ -212,16 +214,17 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    source = _source(stage.objective, model)
+    seen = any(learn.part.startswith("projectors.") for learn in stage.learns)
+    source = _source(stage.objective, model, seen)
     return stage.model_copy(
         update={
-            "data": (source,),
+            "data": (source, source.model_copy(update={"task": "drawings"})) if model.picture_words else (source,),
             "objective": _objective(stage.objective),
             "learns": tuple(learn.model_copy(update={"lr": lr}) for learn in stage.learns),
             "steps": steps,
             "epochs": None,
             "batch_size": 1 if stage.pack else PICTURES,
-            "max_length": min(256 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
+            "max_length": min(256 if stage.pack and not model.picture_words else 512, _backbone(model.backbone, 1).max_positions),
             "picture_px": stage.picture_px and _picture_px(stage.picture_px, model),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1, every=stage.schedule.every and steps),
             "precision": "fp32",
@@ -229,14 +232,15 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
     )
 
 
-def _source(objective: ObjectiveConfig, model: ModelConfig) -> SourceConfig:
-    """The shipped pictures, edits of them, requests for what the model makes, or scenes with masks."""
+def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> SourceConfig:
+    """The shipped pictures, edits of them, requests for what the model makes (behind a picture where it learns to see), or
+    scenes with masks."""
     if objective.kind == "mask":
         return LocatedScenesSource(task="segment", take=PICTURES)
     if objective.kind == "diffuse":
         return EditsSource(source=PictureBookSource(part="shipped", task="captions"), take=PICTURES)
     if objective.kind in MAKES:
-        return RequestsSource(kinds=tuple(model.hands), take=PICTURES * len(model.hands))
+        return RequestsSource(kinds=tuple(model.hands), seen=seen, take=PICTURES * len(model.hands))
     task = "instruct" if objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return BothWaysSource(source=source, take=PICTURES) if objective.kind in DRAWS else source

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sensorium.core.sample import ROLES
+from sensorium.text.picture_templates import PICTURE_TEMPLATES
 from sensorium.text.template import EOS, ChatTemplate
 
 TemplateName = Literal[
@@ -12,8 +13,7 @@ TemplateName = Literal[
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "captioned", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
-    "lisa",
-    "emu", "emu2", "emu_document",
+    "emu", "emu2", "emu_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "lisa",
 ]  # fmt: skip
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
@@ -307,3 +307,4 @@ TEMPLATES["caption_behind"] = TEMPLATES["caption_line"].model_copy(update={"bos_
 # The same without an end, which FROMAGe and GILL do not teach (github.com/kohjingyu/fromage, fromage/models.py).
 TEMPLATES["captioned"] = TEMPLATES["caption_behind"].model_copy(update={"after": dict.fromkeys(ROLES, "")})
 TEMPLATES["bare"] = TEMPLATES["document"].model_copy(update={"bos_behind": True})
+TEMPLATES |= PICTURE_TEMPLATES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,7 +59,8 @@ class Original(nn.Module):
         return F.normalize(head[2](head[0](tokens)[:, 0]), dim=-1)
 
 
-def test_its_file_is_read_and_computes_what_it_computed(tmp_path: Path, data_home: Path) -> None:
+def test_its_file_is_read_and_computes_what_it_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     original = Original().eval()
     with torch.no_grad():
         for parameter in original.parameters():

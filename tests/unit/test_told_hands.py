@@ -95,7 +95,7 @@ def drawn(part: Any, text: str = "Here: ") -> Sample:
 def test_a_hand_is_told_or_reads_states() -> None:
     sam, mapper, route = SamConfig.tiny(), OUTPUT_PROJECTORS.find("mapper").tiny(), TextRouteConfig.tiny()
     for wrong, words in (
-        ({"generator": sam}, "without signals or projector"),
+        ({"generator": route.generator}, "without signals or projector"),
         ({"generator": sam, "signals": SEG}, "without signals or projector"),
         ({"generator": route, "signals": MARKS, "projector": mapper}, "leave projector out"),
         ({"generator": route}, "0 signals for generator text_route.*name two"),
