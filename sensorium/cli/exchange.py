@@ -139,8 +139,8 @@ class ExportOptions:
         Raises:
             ConfigError: naming the option.
         """
-        if self.half and self.to != "sensorium":
-            raise ConfigError("--half goes with --to sensorium")
+        if self.half and self.to != "sensorium" and not str(self.to).startswith(ONTO):
+            raise ConfigError(f"--half goes with --to sensorium and --to {ONTO}MODEL")
         if self.to != "gguf" and (self.llm_only or self.number != "f16"):
             raise ConfigError("--llm-only and --number go with --to gguf")
         if self.to == "gguf" and self.number not in NUMBERS:
@@ -184,7 +184,7 @@ def _export(source: Path, out: Path, options: ExportOptions) -> tuple[str, list[
     elif options.to is not None and options.to.startswith(ONTO):
         from sensorium.interop.onto import write_difference
 
-        write_difference(source, options.to.removeprefix(ONTO), out)
+        write_difference(source, options.to.removeprefix(ONTO), out, half=options.half)
     elif options.to == "original" or (options.to is None and (source / ORIGINAL).exists()):
         from sensorium.interop.original_export import export_original
 

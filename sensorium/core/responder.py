@@ -82,4 +82,4 @@ def without_media(request: Request) -> Request:
         Message(m.role, tuple(p for p in m.content if not p.is_media) or (Part("text", ""),))
         for m in request.messages
     )
-    return Request(request.id, messages, request.max_tokens, None, request.choices, request.seed)
+    return Request(request.id, messages, request.max_tokens, None, request.choices, seed=request.seed)

@@ -22,8 +22,8 @@ from sensorium.data.scenes import COLORS, GROUNDS, SHAPES, Scene, Thing, draw_sc
 from sensorium.data.source import Source
 
 Split = Literal["train", "heldout"]
-REQUESTS = ("Draw {}.", "Please draw {}.", "Make a picture of {}.", "Show me {}.")
-NEW_REQUESTS = ("Could you draw {} for me?", "I would like a picture of {}.", "Sketch {}.", "Paint {}, please.")
+REQUESTS = ("Draw {}.", "Please draw {}.", "Paint {}.", "Make a drawing of {}.")
+NEW_REQUESTS = ("Could you draw {} for me?", "I would like a drawing of {}.", "Sketch {}.", "Draw me {}, please.")
 """Said in no training."""
 NAMES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
 HELD_NAMES = 10

@@ -19,6 +19,7 @@ from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.core.hashing import sha256_file
 from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.made_weights import copy_generators
 from sensorium.interop.shipped import find_model
 from sensorium.model.config import ModelConfig
 from sensorium.nn.pretrained import read_file
@@ -33,11 +34,12 @@ def is_difference(folder: Path) -> bool:
     return (folder / DIFFERENCE).exists()
 
 
-def write_difference(folder: Path, onto: str, out: Path) -> None:
-    """Write what a saved model has beyond another one.
+def write_difference(folder: Path, onto: str, out: Path, *, half: bool = False) -> None:
+    """Write what a saved model has beyond another one, and its generators that have learnt.
 
     Args:
         onto: the other model, as it is to be found later: a shipped name, a folder, or a hub id.
+        half: store in half precision.
 
     Raises:
         WeightsError: there is no such model, or one of them is a difference itself.
@@ -50,7 +52,10 @@ def write_difference(folder: Path, onto: str, out: Path) -> None:
     theirs, mine = read_file(base / WHOLE), read_file(folder / WHOLE)
     kept = {name: value for name, value in mine.items() if name not in theirs or not torch.equal(value.float(), theirs[name].float())}
     rows = _few_rows(kept, about["model"])
+    if half:
+        kept = {name: value.to(torch.float16) if value.is_floating_point() else value for name, value in kept.items()}
     with atomic_folder(out) as target:
+        copy_generators(folder, target, half=half)
         save_file(kept, target / DIFFERENCE, metadata={"format": "pt"})
         write_json(target / CONFIG, about | {"onto": onto, "onto_sha256": sha256_file(base / WHOLE), "rows": rows})
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from shutil import copytree
 
 import torch
 from safetensors.torch import save_file
@@ -19,6 +18,7 @@ import sensorium
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.made_weights import GENERATORS, copy_generators
 from sensorium.interop.onto import is_difference, read_difference
 from sensorium.model.adapter import LORA_MARK, inject_adapter, merge_all
 from sensorium.model.check import is_quantised
@@ -30,8 +30,6 @@ from sensorium.text.reader import Reader
 from sensorium.text.tokenizer import Tokenizer
 
 FORMAT = 1
-GENERATORS = "generators"
-"""Folder of generators that have learnt."""
 
 
 def save_model(
@@ -183,19 +181,15 @@ def recast(folder: Path, out: Path, *, half: bool) -> None:
             metadata={"format": "pt"},
         )
         (target / "config.json").write_bytes((folder / "config.json").read_bytes())
-        copy_side_files(folder, target)
-        if half:
-            for file in (target / GENERATORS).rglob("*.safetensors"):
-                save_file({k: _stored(v, torch.float16) for k, v in read_file(file).items()}, file, metadata={"format": "pt"})
+        copy_side_files(folder, target, half=half)
 
 
-def copy_side_files(folder: Path, target: Path) -> None:
-    """Copy what lies in a model folder beside its config and its weights."""
+def copy_side_files(folder: Path, target: Path, *, half: bool = False) -> None:
+    """Copy what lies in a model folder beside its config and its weights; generators in half precision where asked for."""
     for name in ("tokenizer.json", "tokenizer_config.json", "foreign.json"):
         if (folder / name).exists():
             (target / name).write_bytes((folder / name).read_bytes())
-    if (folder / GENERATORS).is_dir():
-        copytree(folder / GENERATORS, target / GENERATORS)
+    copy_generators(folder, target, half=half)
     reader = Reader.find(folder)
     if reader:
         reader.save(target)

