@@ -18,6 +18,7 @@ from sensorium.core.sample import Message, Part, Sample, parse_messages, parse_s
 from sensorium.inference.engine import Answering, Engine
 from sensorium.inference.joint_space import PROMPTS, JointSpace, NameRanker
 from sensorium.inference.making import Maker
+from sensorium.inference.regressing import Room
 from sensorium.inference.sampling import Sampling
 from sensorium.interop.shipped import SHIPPED, find_model
 from sensorium.model.device import choose_device, media_to_device, to_device
@@ -186,22 +187,23 @@ class Model:
             speak: end with the text as sound, in the voice of the model's hand `audio` or eSpeak NG's.
 
         Raises:
-            DataError: as `respond`.
+            DataError: as `respond`; a picture that is asked for as tokens (`making.draw`) has no room.
         """
         asked = Sample(parse_messages(_as_messages(messages)), root=root)
-        prompt = self.processor.prompt(asked.messages, root)
-        ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
+        artist = self.engine.artist if making is not None and making.draw else None
+        prompt = artist.prompt(asked.messages, root) if artist else self.processor.prompt(asked.messages, root)
+        ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling, making=making)[0]
         maker = Maker(self.network, self.processor, making or Making())
-        return Message("assistant", maker.parts(prompt, ids, asked, speak=speak))
+        return Message("assistant", maker.parts(prompt, ids, asked, speak=speak, room=Room(max_tokens - len(ids), sampling)))
 
     @torch.inference_mode()
     def logits(self, messages: Any, *, root: Path | None = None) -> Scores:
         """Token ids and logits of a conversation, answers included (teacher forcing)."""
         sample = Sample(messages=parse_messages(_as_messages(messages)), root=root)
         example = self.processor.encode(sample)
-        batch = to_device(collate([[example]], self.tokenizer.pad_id), self.network.device)
+        batch = self.network.read(to_device(collate([[example]], self.tokenizer.pad_id), self.network.device))
         hidden_BTD = self.network(batch).hidden_BTD
-        return Scores(example.input_ids, example.learn, self.network.logits(hidden_BTD)[0])
+        return Scores(batch.input_ids_BT[0].tolist(), example.learn, self.network.logits(hidden_BTD)[0])
 
     @torch.inference_mode()
     def embed(self, media: Any | Sequence[Any], *, kind: str = "image") -> list[Features]:

@@ -7,6 +7,8 @@ BACKBONES = NameTable(
     {
         "causal_lm": "sensorium.backbones.causal_lm:CausalLMConfig",
         "kosmos2_text": "sensorium.backbones.kosmos2_text:Kosmos2TextLMConfig",
+        "chameleon_text": "sensorium.backbones.chameleon_text:ChameleonTextConfig",
+        "emu3_text": "sensorium.backbones.emu3_text:Emu3TextConfig",
         "mpt_qk_norm": "sensorium.backbones.mpt_qk_norm:MptQkNormConfig",
         "seq2seq_lm": "sensorium.backbones.seq2seq_lm:Seq2SeqLMConfig",
         "cross_lm": "sensorium.backbones.cross_lm:CrossLMConfig",

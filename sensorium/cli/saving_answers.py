@@ -127,7 +127,18 @@ def _video(value: Made, target: Path, number: int) -> str:
     return name
 
 
-WRITERS = {"image": _picture, "audio": _sound, "video": _video}
+def _mask(value: dict[str, Any], target: Path, number: int) -> dict[str, Any]:
+    """A PNG of the picture's size, white inside, for other programs; the message keeps its run lengths."""
+    from PIL import Image
+
+    from sensorium.core.masks import read_mask
+
+    inside_HW = read_mask({key: value[key] for key in ("size", "counts")}, "mask").array()
+    Image.fromarray(inside_HW).save(target / f"part{number}.png")
+    return value
+
+
+WRITERS = {"image": _picture, "audio": _sound, "video": _video, "mask": _mask}
 
 
 def _draw(parts: list[Part], picture: Path, target: Path) -> None:

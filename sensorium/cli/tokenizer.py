@@ -25,16 +25,17 @@ def train(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train a VQ tokenizer on pictures; a tenth of a folder's, or picture-book's own held-out ones, are kept for the report."""
+    """Train a VQ tokenizer, or SEED's behind its queries, on pictures; a tenth of a folder's, or picture-book's own held-out ones, are kept for the report."""
     from sensorium.cli.main import print_json
     from sensorium.data.tokenizer_pictures import picture_files, read_pixels
+    from sensorium.interop.locate import locate
     from sensorium.model.device import choose_device
     from sensorium.training.tokenizer import TokenizerRecipe, TokenizerRun, train_tokenizer
 
     recipe = (TokenizerRecipe.load(Path(config)) if config else TokenizerRecipe()).override(overrides or [])
     pixels_NCHW = read_pixels(picture_files(pictures, "train"), recipe.tokenizer.size_px)
     where = choose_device(device)
-    run = TokenizerRun(Path(out), resume, _perceptual(recipe.training.perceptual, where), str(where))
+    run = TokenizerRun(Path(out), resume, _perceptual(recipe.training.perceptual, where), str(where), locate(recipe.tokenizer.weights))
     report = train_tokenizer(recipe, pixels_NCHW, run)
     if as_json:
         print_json({"folder": out, **report})

@@ -193,7 +193,7 @@ class Wanted:
     start: int
     """Of its first signal token: in the Example, or in its row of the Batch."""
     count: int
-    """Tokens that stand for it."""
+    """Tokens that stand for it: its signals, and what lies between them."""
     caption: str
     """The text it goes with: that of its own message or, if there is none, of the one before."""
     medium: Any = None
@@ -202,7 +202,8 @@ class Wanted:
     """Folder that a relative path starts from."""
     row: int = 0
     picture: Any = None
-    """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it."""
+    """Of a mask, which `medium` then is as a `Mask`: the picture that it lies in, as its part has it. Of a picture: the last one in
+    front of it, which it may be an edit of."""
 
 
 Place3 = tuple[int, int, int]

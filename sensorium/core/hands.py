@@ -1,8 +1,6 @@
-"""The promises of output projectors, generators and picture tokenizers: from an LLM's hidden states to a condition, from a
-condition or from picture tokens to a medium.
+"""The promises of output projectors and generators: from an LLM's hidden states to a condition, from a condition to a medium.
 
-Shape legend: B items, K signal tokens, D LLM width, L condition tokens, C condition width, or colours beside H/W pixels,
-N picture tokens of a picture.
+Shape legend: B items, K signal tokens, D LLM width, L condition tokens, C condition width, or colours beside H/W pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from sensorium.core.batch import Grid
+from pydantic import Field
+
+from sensorium.core.config import Config
+from sensorium.core.errors import ConfigError
 from sensorium.core.parts import PartConfig
 from sensorium.core.weights import WeightSource
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sensorium.core.boxes import Box
 
 MadeKind = Literal["image", "audio", "video", "mask"]
+Space = Literal["llm", "encoder"]
+"""Where embeddings of pictures lie: as the LLM reads them, or as the encoder makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,27 @@ class Made:
     """Of what was found, not made: its id in the index."""
 
 
+class Drawing(Config):
+    """How an LLM chooses a picture's tokens; temperature 0 takes the likeliest.
+
+    Scores are led away from those of a prompt that says less: `u + guidance * (c - u)`.
+    """
+
+    guidance: float = 1.0
+    """1: nothing is led away from."""
+    picture_guidance: float | None = None
+    """Of the prompt's pictures, where `away` is `pictures`, against nothing; `guidance` is then that of its text against
+    them (arXiv:2211.09800)."""
+    away: Literal["text", "pads", "pictures"] = "text"
+    """What is led away from. `text`: a prompt that says `negative`; `pads`: the prompt with padding in place of all but its
+    first token and the picture's markers (Janus); `pictures`: its pictures alone, and these from nothing (Chameleon)."""
+    negative: str = ""
+    temperature: float = Field(default=1.0, ge=0.0)
+    top_k: int = Field(default=0, ge=0)
+    """0: all codes."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
 class CancelledError(Exception):
     """Somebody asked a generator to stop; nothing was made."""
 
@@ -61,6 +85,8 @@ class Making:
     steps: int = 50
     guidance: float = 7.5
     """Weight of the condition against the negative one; 1: the negative one is not looked at."""
+    picture_guidance: float = 1.5
+    """Of generators that edit: weight of the picture that is looked at against none."""
     size: tuple[int, int] | None = None
     """Height and width in pixels; None: the generator's own."""
     seconds: float | None = None
@@ -68,12 +94,26 @@ class Making:
     seed: int = 0
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
     """Called with steps done and steps in all."""
+    draw: bool = False
+    """Of an LLM that writes pictures as tokens: an answer begins with one."""
+    drawing: Drawing | None = None
+    """How such tokens are chosen; None: the model's own way."""
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
     """Asked after each step; true ends the work with `CancelledError`."""
     without: tuple[str, ...] = ()
     """Ids that are not to be found again, by generators that find: what was shown already."""
     pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
     """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
+
+    def pictures_of(self, items: int, where: str) -> tuple[np.ndarray[Any, Any], ...]:
+        """The picture that each item looks at.
+
+        Raises:
+            ConfigError: there is none, or they are neither one nor one for each.
+        """
+        if len(self.pictures) not in (1, items):
+            raise ConfigError(f"{len(self.pictures)} pictures for {items} items", where=where, expected="one for all, or one for each")
+        return self.pictures * items if len(self.pictures) == 1 else self.pictures
 
 
 class Generator(Protocol):
@@ -141,6 +181,11 @@ class GeneratorConfig(PartConfig):
         raise TypeError(f"{type(self).__name__} does not define makes")
 
     @property
+    def looks(self) -> bool:
+        """True: it looks at a picture (`Making.pictures`), that which is masked or edited."""
+        return False
+
+    @property
     def needs_folder(self) -> bool:
         """True: it makes nothing of itself, such as an index without pictures."""
         return False
@@ -185,14 +230,21 @@ class OutputProjectorConfig(PartConfig):
     @property
     def reads_before(self) -> bool:
         """True: what goes in are the states that predict the signal tokens, each one place before its
-        token (MiniGPT-5, LISA, Emu). False: those at the tokens (FROMAGe, GILL, NExT-GPT)."""
+        token (MiniGPT-5, LISA). False: those at the tokens (FROMAGe, GILL, NExT-GPT)."""
         return False
 
     @property
     def has_negative(self) -> bool:
-        """True: the module's `negative(count) -> condition_BLC` is what a generator is led away from
-        (MiniGPT-5). False: that is the generator's own."""
+        """True: what the module makes of zeros in place of hidden states is what a generator is led away from
+        (MiniGPT-5, MGIE). False: that is the generator's own."""
         return False
+
+    @property
+    def feeds_back(self) -> Space | None:
+        """Where the LLM reads each vector of the condition before it makes the next (Emu): in its own space, or in the
+        encoder's, from which the lane's projector brings it. There are two signal tokens then, and the vectors stand between
+        them. None: all vectors are made at once."""
+        return None
 
     def build(self, d_model: int, signals: int, condition: ConditionShape) -> nn.Module:
         """The module `forward(hidden_BKD) -> condition_BLC`.
@@ -202,72 +254,5 @@ class OutputProjectorConfig(PartConfig):
 
         Raises:
             ConfigError: it cannot make a condition of this shape of so many tokens.
-        """
-        raise TypeError(f"{type(self).__name__} does not define build()")
-
-
-class PictureTokenizer(Protocol):
-    """Pictures <-> rows of code numbers, which an LLM can read and write as tokens."""
-
-    @property
-    def size_px(self) -> int:
-        """Side of the square pictures that it is meant for."""
-        ...
-
-    @property
-    def grid(self) -> Grid:
-        """Layout of such a picture's codes, which are in reading order."""
-        ...
-
-    @property
-    def codes(self) -> int:
-        """Entries of the codebook: ids are 0 to codes - 1."""
-        ...
-
-    def encode(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> ids_BN, int64.
-
-        Raises:
-            ConfigError: pixels of another type, or sides that its stride does not divide.
-        """
-        ...
-
-    def decode(self, ids_BN: Tensor, grid: Grid | None = None) -> Tensor:
-        """ids_BN -> (B, 3, H, W) uint8.
-
-        Args:
-            grid: layout of the codes of pictures that are not square or of another size; None: its own.
-
-        Raises:
-            ConfigError: other than a grid's worth of ids, or ids outside the codebook.
-            WeightsError: the published weights hold no decoder.
-        """
-        ...
-
-
-class PictureTokenizerConfig(PartConfig):
-    """A picture <-> ids of a codebook: a generator whose condition is ids."""
-
-    weights: tuple[WeightSource, ...] = ()
-    """Where pretrained weights may come from; the first that is reachable wins."""
-    size_px: int
-    codes: int
-
-    @property
-    def stride(self) -> int:
-        """Pixels of a side that one code stands for."""
-        raise TypeError(f"{type(self).__name__} does not define stride")
-
-    def grid(self) -> Grid:
-        """Layout of the codes of a square picture of `size_px`."""
-        side = self.size_px // self.stride
-        return Grid(side, side)
-
-    def build(self, folder: Path | None = None) -> PictureTokenizer:
-        """The tokenizer, with the weights that lie in `folder` in the part's native layout, or random ones.
-
-        Raises:
-            ConfigError: sizes that do not fit together.
-            WeightsError: tensors are missing, left over, or of another shape.
         """
         raise TypeError(f"{type(self).__name__} does not define build()")

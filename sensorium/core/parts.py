@@ -21,6 +21,8 @@ from sensorium.core.weights import WeightSource
 if TYPE_CHECKING:
     from torch import nn
 
+    from sensorium.core.picture_words import PictureWordsShape
+
 
 class PartConfig(Config):
     """A node that builds a module."""
@@ -111,6 +113,11 @@ class InputProjectorConfig(PartConfig):
     def num_tokens(self, grid: Grid) -> int:
         """Tokens that an item laid out as `grid` becomes."""
         return self.out_grid(grid).tokens
+
+    @property
+    def two_steps(self) -> bool:
+        """True: its module has `pooled(features) -> Features` of the encoder's width, and `widen` brings them to the LLM's."""
+        return False
 
     @property
     def vocabulary(self) -> TextVocabulary | None:
@@ -278,6 +285,8 @@ class HandShape(Protocol):
     @property
     def signals(self) -> tuple[str, ...]: ...
     @property
+    def feeds_back(self) -> bool: ...
+    @property
     def told(self) -> bool: ...
 
 
@@ -288,6 +297,8 @@ class ModelShape(Protocol):
     def lanes(self) -> Mapping[str, LaneShape]: ...
     @property
     def hands(self) -> Mapping[Any, HandShape]: ...
+    @property
+    def picture_words(self) -> PictureWordsShape | None: ...
     @property
     def backbone(self) -> BackboneConfig: ...
     @property

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from sensorium.core.config import Config
 
-WeightFormat = Literal["gguf", "efficientnet_lite", "open_clip", "eva_vit_g", "eva_clip", "sam"]
+WeightFormat = Literal["gguf", "efficientnet_lite", "open_clip", "eva_vit_g", "eva_clip", "sam", "imagebind", "seed"]
 """Of one file: llama.cpp's; reference EfficientNet-Lite; CLIP as OpenCLIP and OpenAI name it; LAVIS' EVA-CLIP-g; EVA2-CLIP
-by the names of its repository or of timm; SAM by its authors' names, also within LISA."""
+by the names of its repository or of timm; SAM by its authors' names, also within LISA; ImageBind, of which
+what sees is taken; SEED's tokenizer by its authors'."""
 FolderFormat = Literal["qwen", "mosaic_gpt"]
 """Of a folder that transformers does not read: Qwen-7B, the first; MPT-1B."""
 

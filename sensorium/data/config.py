@@ -18,6 +18,7 @@ from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.instruct import (
     Catalogue,
     caption_sample,
+    drawing_sample,
     instruct_sample,
     sheet_sample,
     words_sample,
@@ -71,8 +72,8 @@ class PictureBookSource(SourceConfig):
     part: Part = "best"
     """`best`: the whole set where it has been built, else the shipped part; `drawings`:
     drawing-book, which is built beside it."""
-    task: Literal["words", "captions", "instruct", "sheets"] = "instruct"
-    """`sheets`: several questions about one picture, each asked afresh."""
+    task: Literal["words", "captions", "drawings", "instruct", "sheets"] = "instruct"
+    """`sheets`: several questions about one picture, each asked afresh. `drawings`: a caption, and the picture as its answer."""
     split: Literal["train", "heldout"] = "train"
     variants: int = 4
     seed: int = 7
@@ -82,8 +83,8 @@ class PictureBookSource(SourceConfig):
         entries = read_entries(folder)
         catalogue = Catalogue.of([e for e in entries if e["split"] == "train"])
         mine = [e for e in entries if e["split"] == self.split]
-        if self.task in ("words", "captions"):
-            one = caption_sample if self.task == "captions" else words_sample
+        if self.task in ("words", "captions", "drawings"):
+            one = {"words": words_sample, "captions": caption_sample, "drawings": drawing_sample}[self.task]
             return MadeSource(f"picture-book {self.task}", len(mine), lambda i: one(mine[i]), folder)
 
         several = sheet_sample if self.task == "sheets" else instruct_sample
@@ -166,6 +167,8 @@ SOURCES = NameTable(
         "picture_book": "sensorium.data.config:PictureBookSource",
         "scenes": "sensorium.data.config:ScenesSource",
         "experts": "sensorium.data.told:ExpertSource",
+        "edits": "sensorium.data.edits:EditsSource",
+        "both_ways": "sensorium.data.both_ways:BothWaysSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
         "requests": "sensorium.data.requests:RequestsSource",

@@ -44,10 +44,11 @@ from sensorium.data.scenes import (
     make_scene,
     thing_mask,
 )
+from sensorium.data.segmenting import segment_sample
 from sensorium.data.source import Source
 
 Split = Literal["train", "heldout"]
-LocatedTask = Literal["pointing", "grounded", "words", "masks"]
+LocatedTask = Literal["pointing", "grounded", "words", "masks", "segment"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class LocatedSource(SourceConfig):
 
     task: LocatedTask = "pointing"
     """`pointing`: questions, each asked afresh; `grounded`: all things with their boxes; `words`: the
-    same, and of each thing every word that is true of it; `masks`: all things with their masks."""
+    same, and of each thing every word that is true of it; `masks`: all things with their masks;
+    `segment`: a thing is asked for, and answered with its mask as LISA's data word it."""
     seed: int = 31
     count: int = Field(default=20000, ge=1)
     """Rows; nothing is kept of them, so that a billion costs no more than one."""
@@ -95,6 +97,10 @@ class LocatedSource(SourceConfig):
             found = locate(index)
             if self.task == "masks":
                 return masked_sample(f"{found.identity}#masks", found.picture, found.meta)
+            if self.task == "segment":
+                rng = random.Random(stable_int("segment", self.seed, found.identity))
+                things = [(target.names[0], pasted.mask_HW) for target, pasted in zip(found.targets, found.truth, strict=True)]
+                return segment_sample(f"{found.identity}#segment", found.picture, things, rng, found.meta)
             if self.task != "pointing":
                 told = found.targets if self.task == "grounded" else map(_all_words, found.targets)
                 return grounded_sample(f"{found.identity}#{self.task}", found.picture, list(told), found.meta)

@@ -24,6 +24,8 @@ class RequestsSource(SourceConfig):
 
     kind: Literal["requests"] = "requests"
     kinds: tuple[MadeKind, ...] = Field(default=("image",), min_length=1)
+    seen: bool = False
+    """The captioned picture stands in front of the request."""
 
     def open(self) -> Source:
         folder = book_folder("shipped")
@@ -31,9 +33,10 @@ class RequestsSource(SourceConfig):
 
         def make(index: int) -> dict[str, Any]:
             number, k = divmod(index, len(self.kinds))
-            kind = self.kinds[k]
+            kind, entry = self.kinds[k], entries[number]
+            seen = [{"type": "image", "image": entry["image"]}] if self.seen else []
             return {"id": f"request/{kind}/{number}", "messages": [
-                {"role": "user", "content": entries[number]["caption"]},
+                {"role": "user", "content": [*seen, {"type": "text", "text": entry["caption"]}]},
                 {"role": "assistant", "content": [{"type": kind, kind: {"way": WAYS[number % 2]}}]},
             ]}  # fmt: skip
 

@@ -19,6 +19,7 @@ ENCODERS = NameTable(
         "qwen_vit": "sensorium.encoders.qwen_vit:QwenVitConfig",
         "vit_22b": "sensorium.encoders.vit_22b:Vit22bConfig",
         "eva2": "sensorium.encoders.eva2:Eva2Config",
+        "imagebind": "sensorium.encoders.imagebind:ImageBindConfig",
         "fused": "sensorium.encoders.fused:FusedConfig",
     },
 )

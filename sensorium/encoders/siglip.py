@@ -28,6 +28,8 @@ class SiglipConfig(TowerConfig):
     patch_size_px: int = 14
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
+    activation: Literal["gelu_pytorch_tanh", "gelu"] = "gelu_pytorch_tanh"
+    """Janus' tower has the exact one."""
     pooling_head: bool = True
     """Whether the tower has the attention-pool head, which `pooled` reads. LLaVA-OneVision's
     towers come without."""
@@ -55,6 +57,7 @@ class SiglipConfig(TowerConfig):
             SiglipVisionConfig(
                 **self.hf_shape(),
                 vision_use_head=self.pooling_head,
+                hidden_act=self.activation,
             ),
             folder,
             beside=(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sensorium.core.atomic import atomic_path
 from sensorium.core.errors import DataError
-from sensorium.core.hands import PictureTokenizer
+from sensorium.core.picture_tokenizer import PictureTokenizer
 from sensorium.nn.vector_quantise import code_use
 
 BATCH = 32

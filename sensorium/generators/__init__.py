@@ -8,6 +8,7 @@ GENERATORS = NameTable(
         "sam": "sensorium.generators.sam:SamConfig",
         "cutter": "sensorium.generators.cutter:CutterConfig",
         "stable_diffusion": "sensorium.generators.stable_diffusion:StableDiffusionConfig",
+        "instruct_pix2pix": "sensorium.generators.instruct_pix2pix:InstructPix2PixConfig",
         "unclip": "sensorium.generators.unclip:UnclipConfig",
         "sdxl": "sensorium.generators.sdxl:SdxlConfig",
         "text_to_video": "sensorium.generators.text_to_video:TextToVideoConfig",
@@ -28,6 +29,7 @@ PICTURE_TOKENIZERS = NameTable(
         "vq": "sensorium.generators.vq:VqConfig",
         "chameleon_vq": "sensorium.generators.chameleon_vq:ChameleonVqConfig",
         "emu3_vq": "sensorium.generators.emu3_vq:Emu3VqConfig",
+        "seed": "sensorium.generators.seed:SeedConfig",
         "janus_vq": "sensorium.generators.janus_vq:JanusVqConfig",
     },
 )

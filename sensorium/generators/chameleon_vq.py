@@ -32,6 +32,8 @@ class ChameleonVqConfig(PublishedVqConfig):
     latent_width: int = 256
     width: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    decoder: bool = True
+    """False: it tokenises and draws nothing."""
     attention_px: tuple[int, ...] = ()
     """Sides of the maps at which the encoder's levels attend; the coarsest always does in between the halves."""
 
@@ -61,7 +63,7 @@ class ChameleonVqConfig(PublishedVqConfig):
                 num_embeddings=self.codes, resolution=self.size_px, attn_resolutions=list(self.attention_px), **sizes
             )
         )
-        model.decoder = ChameleonDecoder(self)
+        model.decoder = ChameleonDecoder(self) if self.decoder else None
         return model
 
     def load(self, model: Any, tensors: dict[str, Tensor], where: str) -> None:

@@ -128,7 +128,7 @@ class DiffusionGenerator:
         with self._lock, steps.watched():
             output = self.pipe(
                 **self.arguments(self._ready(condition_BLC), None if negative_BLC is None else self._ready(negative_BLC)),
-                **self._asked(making), **steps.callback(),
+                **self._asked(making, items), **steps.callback(),
                 num_inference_steps=making.steps, guidance_scale=making.guidance, generator=seeds, output_type="np",
             )  # fmt: skip
             return self.made(output)
@@ -184,7 +184,9 @@ class DiffusionGenerator:
             if not 0 < making.seconds < float("inf"):
                 raise ConfigError(f"{making.seconds} seconds", expected="more than none", where=where)
 
-    def _asked(self, making: Making) -> dict[str, Any]:
+    def _asked(self, making: Making, items: int) -> dict[str, Any]:
+        """The pipeline's arguments for size and length, and whatever else is asked for."""
+        del items
         asked: dict[str, Any] = {}
         if making.size is not None:
             asked["height"], asked["width"] = making.size

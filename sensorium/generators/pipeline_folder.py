@@ -81,6 +81,15 @@ def load_pipeline(kind: str, layout: Layout, folder: Path, dtype: Any) -> Any:
     return settled(pipe)
 
 
+def pipeline_class(folder: Path) -> str | None:
+    """The class of the pipeline that lies in a folder; None: whether there is one is for `load_pipeline` to say."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return index.get("_class_name") if isinstance(index, dict) else None
+
+
 def settled(pipe: Any) -> Any:
     """The pipeline, frozen and without a progress bar of its own."""
     pipe.set_progress_bar_config(disable=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import PictureTokenizerConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 
 CENTRED = 2 / 255
 """Scale that makes 0..255 -1..1, to be shifted by -1."""

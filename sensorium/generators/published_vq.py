@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.core.batch import Grid
-from sensorium.core.hands import PictureTokenizerConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.generators.pixel_values import PixelTokenizer
 from sensorium.nn.pretrained import load_exact, read_named
 

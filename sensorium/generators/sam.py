@@ -68,6 +68,10 @@ class SamConfig(GeneratorConfig):
         return "mask"
 
     @property
+    def looks(self) -> bool:
+        return True
+
+    @property
     def cuts_boxes(self) -> bool:
         return True
 
@@ -228,10 +232,7 @@ class Sam(nn.Module):
             raise ConfigError(f"a condition of shape {shape}", expected=f"(items, vectors, {width})", where="sam")
         if negative_BLC is not None:
             raise ConfigError("a negative condition for masks", expected="none: SAM has no guidance", where="sam")
-        pictures = making.pictures * shape[0] if len(making.pictures) == 1 else making.pictures
-        if len(pictures) != shape[0]:
-            raise ConfigError(f"{len(pictures)} pictures for {shape[0]} masks", where="sam",
-                              expected="one for all, or one for each")  # fmt: skip
+        pictures = making.pictures_of(shape[0], "sam")
         for picture_HWC in pictures:
             if making.size not in (None, picture_HWC.shape[:2]):
                 raise ConfigError(f"a mask of size {making.size} for a picture of {picture_HWC.shape[:2]}", where="sam",

@@ -22,7 +22,7 @@ _LEVELS = 4
 
 def unet(width: int, **options: Any) -> Any:
     """A UNet of two levels that looks at conditions of such a width."""
-    return _diffusers().UNet2DConditionModel(**_unet_shape(), cross_attention_dim=width, **options).eval()
+    return _diffusers().UNet2DConditionModel(**(_unet_shape() | options), cross_attention_dim=width).eval()
 
 
 def audio_unet(width: int) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import PictureTokenizer, PictureTokenizerConfig
+from sensorium.core.picture_tokenizer import PictureTokenizer, PictureTokenizerConfig
 from sensorium.generators import PICTURE_TOKENIZERS
 
 # What config.json calls the whole model, and its VQ model alone.

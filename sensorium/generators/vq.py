@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import PictureTokenizerConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.generators.pixel_values import PixelTokenizer
 from sensorium.nn.pretrained import load_folder
 from sensorium.nn.vector_quantise import QuantiseConfig, VectorQuantise

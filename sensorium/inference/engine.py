@@ -16,12 +16,15 @@ from sensorium.backbones.prefix import PREFIX_NAME
 from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.hands import Making
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
+from sensorium.inference.drawing import Artist
 from sensorium.inference.finding import Finder
 from sensorium.inference.making import Maker
 from sensorium.inference.redrawing import redrawn
+from sensorium.inference.regressing import Room
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
@@ -71,6 +74,7 @@ class Engine:
         self.model = model.eval()
         self.processor = processor
         self.maker = Maker(model, processor)
+        self.artist = Artist(self) if processor.frames else None
         self.finder = Finder(model, processor)
         lm = model.backbone.lm
         # The fused steps know nothing of a prefix.
@@ -99,7 +103,9 @@ class Engine:
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
-                parts = self.maker.with_seed(request.seed).parts(prompts[i], kept, Sample(request.messages, root=request.root)) if self.maker.answers_in_parts else ()
+                kept = self.artist.whole(kept) if self.artist else kept
+                asked, room = Sample(request.messages, root=request.root), Room(request.max_tokens - len(kept), sampling)
+                parts = self.maker.with_seed(request.seed).parts(prompts[i], kept, asked, room=room) if self.maker.answers_in_parts else ()
                 yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
 
     def _found(self, requests: Sequence[Request], batch_size: int, sampling: Sampling | None) -> Iterator[Answer]:
@@ -115,18 +121,37 @@ class Engine:
         return redrawn(self.model, pictures)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The answer's text."""
-        return self.processor.tokenizer.decode(ids).strip()
+        """The answer's text, without pictures."""
+        return self.processor.tokenizer.decode(self.artist.without_pictures(ids) if self.artist else ids).strip()
 
     def generate(
-        self, prompts: Sequence[Example], *, max_tokens: int, sampling: Sampling | None = None
+        self, prompts: Sequence[Example], *, max_tokens: int, sampling: Sampling | None = None, making: Making | None = None
     ) -> list[list[int]]:
-        """Token ids of all answers, without their stop tokens."""
+        """Token ids of all answers, without their stop tokens; a picture that an answer holds as tokens is whole.
+
+        Args:
+            making: how pictures are drawn, by models that write them as tokens.
+
+        Raises:
+            ConfigError: a picture is asked for that the model cannot draw.
+            DataError: a prompt and its answer, or the picture that is asked for, are too long.
+        """
         if sampling is not None and sampling.beams > 1 and prompts:
             return self._search(prompts, max_tokens, sampling.beams)
+        making, sampling = making or Making(), sampling or Sampling()
+        if self.artist is None:
+            if making.draw:
+                raise ConfigError("a picture of a model that writes none as tokens", where="draw", fix="leave draw out")
+            return self.write(prompts, max_tokens, sampling)
+        # One that is to begin with a picture writes nothing before it.
+        answers = [[] for _ in prompts] if making.draw else self.write(prompts, max_tokens, sampling)
+        return [self.artist.finish(prompt, said, max_tokens, sampling, making) for prompt, said in zip(prompts, answers, strict=True)]
+
+    def write(self, prompts: Sequence[Example], max_tokens: int, sampling: Sampling) -> list[list[int]]:
+        """Text behind prompts; one that wants to go on with a picture ends with the token that opens it."""
         answers: list[list[int]] = [[] for _ in prompts]
         done = [False] * len(prompts)
-        for tokens in self._run(prompts, max_tokens, sampling or Sampling(), answers, done):
+        for tokens in self._run(prompts, max_tokens, sampling, answers, done):
             del tokens
         return answers
 
@@ -142,7 +167,9 @@ class Engine:
             rows.cache.reorder_cache(source_R)
             return self._step(rows, tokens)
 
-        return beam_search(first_RV, step, width=beams, max_tokens=max_tokens, stops=self.processor.stop_ids)
+        # A search writes text alone.
+        stops = self.processor.stop_ids | ({self.artist.opening} if self.artist else set[int]())
+        return beam_search(first_RV, step, width=beams, max_tokens=max_tokens, stops=stops)
 
     def stream(
         self, prompt: Example, *, max_tokens: int, sampling: Sampling | None = None
@@ -191,6 +218,7 @@ class Engine:
                     done[b] = True
                 if not done[b]:
                     answers[b].append(token)
+                    done[b] = self.artist is not None and token == self.artist.opening
             yield chosen
             if all(done) or count == max_tokens - 1:
                 return
@@ -215,11 +243,21 @@ class Engine:
             )
 
     def _prefill(self, batch: Batch, room: int, *, fast: bool = True) -> tuple[_Rows, torch.Tensor]:
+        rows, hidden_BD = self.prefill(batch, room, fast=fast)
+        return rows, self._scores(hidden_BD)
+
+    def _scores(self, hidden_BD: torch.Tensor) -> torch.Tensor:
+        """Scores of words of text: codes of pictures stand in pictures alone."""
+        logits_BV = self.model.logits(hidden_BD)
+        return logits_BV if self.artist is None else self.artist.text_alone(logits_BV)
+
+    def prefill(self, batch: Batch, room: int, *, fast: bool = True) -> tuple[_Rows, torch.Tensor]:
+        """Rows that can go on, and the last hidden state of each, (B, D)."""
         model = self.model
         # Read before the batch moves: a question about a GPU's tensor waits for the GPU.
         padded = not bool((batch.segments_BT > 0).all())
-        batch = to_device(batch, model.device)
-        embeds_BTD = model.backbone.embed(batch.input_ids_BT)
+        batch = model.read(to_device(batch, model.device))
+        embeds_BTD = model.embed(batch.input_ids_BT)
         features = model.features(batch.media)
         embeds_BTD = model.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = model.fusion.context(features, batch.media, len(embeds_BTD))
@@ -244,22 +282,25 @@ class Engine:
                 self._fast = LlamaWeights(model.backbone.lm)
             rows.steps = LlamaSteps(self._fast, rows.cache, room, rows.mask_BT)
             rows.cache = None
-        return rows, model.logits(hidden_BTD[:, -1])
+        return rows, hidden_BTD[:, -1]
 
     def _step(self, rows: _Rows, tokens: list[int]) -> torch.Tensor:
+        return self._scores(self.step(rows, tokens))
+
+    def step(self, rows: _Rows, tokens: list[int]) -> torch.Tensor:
+        """The hidden state of each row's next token, (B, D)."""
         model = self.model
+        embeds_B1D = model.embed(torch.tensor(tokens, device=model.device)[:, None])
         rows.positions_B = rows.positions_B + 1
         if rows.steps is not None:
-            embeds_B1D = model.backbone.embed(torch.tensor(tokens, device=model.device)[:, None])
-            return model.logits(rows.steps.step(embeds_B1D, rows.positions_B)[:, -1])
+            return rows.steps.step(embeds_B1D, rows.positions_B)[:, -1]
         if rows.mask_BT is not None:
             rows.mask_BT = torch.cat([rows.mask_BT, rows.mask_BT.new_ones(len(tokens), 1)], dim=1)
-        embeds_BTD = model.backbone.embed(torch.tensor(tokens, device=model.device)[:, None])
         hidden_BTD = model.backbone(
-            embeds_BTD,
+            embeds_B1D,
             positions_BT=rows.positions_B[:, None],
             mask_BT=rows.mask_BT,
             cache=rows.cache,
             insert=rows.insert(model),
         )
-        return model.logits(hidden_BTD[:, -1])
+        return hidden_BTD[:, -1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +24,9 @@ from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.inference.making import extended
 from sensorium.model.device import media_to_device, to_device
+from sensorium.model.finding import finding_way, picture_vectors
 from sensorium.model.lookup import VocabularyLookup, word_scores
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.model.pooled import pooled
-from sensorium.model.retrieval import retrieval_head
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 
@@ -60,8 +60,8 @@ class Finder:
         Raises:
             ConfigError: the model can compare no text with a picture.
         """
-        if retrieval_head(self.model) is not None:
-            pictures_MC = self._gallery(request, self._vectors)
+        if any(way.projector.kind == "retrieval" for way in self.model.config.ways.values()):
+            pictures_MC = self._gallery(request, partial(picture_vectors, self.model))
             return pictures_MC @ self.vector(request.messages, request.root)
         if "image" in self.model.lookups:
             return self._by_words(request)
@@ -75,21 +75,7 @@ class Finder:
         whole = extended(prompt, self.processor.signals["image"])
         batch = to_device(collate([[whole]], self.processor.tokenizer.pad_id), self.model.device)
         hidden_BTD = self.model(batch).hidden_BTD
-        return self.model.condition("image", hidden_BTD, batch.input_ids_BT, [(0, len(prompt))])[0, 0]
-
-    @torch.inference_mode()
-    def vectors(self, pictures: Sequence[Any], root: Path | None = None) -> Tensor:
-        """What pictures are compared by, (M, C).
-
-        Raises:
-            MediaError: one cannot be read.
-        """
-        return self._looked_at(pictures, root, self._vectors)
-
-    def _vectors(self, media: MediaBatch) -> Tensor:
-        head = retrieval_head(self.model)
-        assert head is not None
-        return head.pictures(pooled(self.model, media))
+        return self.model.condition(finding_way(self.model).name, hidden_BTD, batch.input_ids_BT, [(0, len(prompt))])[0, 0]
 
     def _gallery(self, request: Request, look: Callable[[MediaBatch], Tensor]) -> Tensor:
         if self._seen is None or self._seen[0] is not request.pictures:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -23,11 +24,15 @@ from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.sample import MISSING, Part, Sample
 from sensorium.inference.cutting import box_masks, cuts_boxes
+from sensorium.inference.extending import extended
+from sensorium.inference.regressing import Room, go_on, negative
 from sensorium.media.image import load_image
 from sensorium.model.device import to_device
+from sensorium.model.hand_check import fed_kinds
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 from sensorium.processing.masks import mask_part
+from sensorium.processing.picture_words import Written
 from sensorium.processing.processor import Processor
 from sensorium.processing.signals import media_seen
 from sensorium.processing.spoken import spoken_parts
@@ -57,6 +62,8 @@ class _Run:
     ids: Sequence[int]
     asked: Sample
     pad_id: int
+    fed: Sequence[torch.Tensor] = ()
+    """Conditions of the media that were written embedding by embedding, in order; (1, L, C)."""
     seen: tuple[Batch, torch.Tensor] | None = None
     shown: list[str] = field(default_factory=list[str])
     """Ids of what was found, which is not to be found again."""
@@ -79,12 +86,14 @@ class Maker:
 
     def follows(self) -> dict[int, int]:
         """Which token must come behind each signal token but the last: half a signal means nothing."""
-        return {a: b for kind, ids in self.processor.signals.items() if not self._is_told(kind) for a, b in pairwise(ids)}
+        forced = {a: b for kind, ids in self.processor.signals.items() if not self._is_told(kind) for a, b in pairwise(ids)}
+        # What begins a picture that is written embedding by embedding ends the text: what follows is no token (`go_on`).
+        return forced | {self.processor.signals[kind][0]: min(self.processor.stop_ids) for kind in fed_kinds(self.model.config)}
 
     @property
     def answers_in_parts(self) -> bool:
         """Whether there may be more in an answer than text."""
-        return bool(self.processor.signals) or self.processor.box_format is not None
+        return bool(self.processor.signals) or self.processor.frames is not None or self.processor.box_format is not None
 
     def find(self, ids: Sequence[int]) -> list[Found]:
         """The media of an answer in order; the last of them may have been cut off by the answer's end."""
@@ -101,21 +110,29 @@ class Maker:
         inside = {i for one in self.find(ids) if one.told is not None for i in range(one.start, one.stop)}
         return [token for i, token in enumerate(ids) if i not in inside]
 
-    def parts(self, prompt: Example, ids: Sequence[int], asked: Sample, *, speak: bool = False) -> tuple[Part, ...]:
+    def parts(
+        self, prompt: Example, ids: Sequence[int], asked: Sample, *, speak: bool = False, room: Room = Room()
+    ) -> tuple[Part, ...]:
         """The answer's parts in order: text, places in the pictures, and the media that it asks for. A medium that could not
         be made, was stopped or was cut off is a part `missing`.
 
         Args:
-            asked: what `prompt` was made of; masks are of its last picture.
+            asked: what `prompt` was made of; masks and edits are of its last picture.
             speak: end with the text as sound.
+            room: what may follow a picture that ends `ids`, where the model reads what it makes.
         """
-        run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id)
+        fed: list[torch.Tensor] = []
+        for kind in fed_kinds(self.model.config):
+            ids, fed = go_on(self.model, self.processor, kind, prompt, ids, room)
+        run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id, fed)
+        wanted = enumerate(self.find(ids))
+        there = [(found.start, found.stop, self._part(run, found, number)) for number, found in wanted]
         parts: list[Part] = []
         place = 0
-        for number, found in enumerate(self.find(ids)):
-            parts += self._spoken(prompt, ids[place : found.start])
-            parts.append(self._part(run, found, number))
-            place = found.stop
+        for start, stop, part in sorted([*there, *self._drawn(ids)], key=lambda one: one[0]):
+            parts += self._spoken(prompt, ids[place:start])
+            parts.append(part)
+            place = stop
         parts += self._spoken(prompt, ids[place:])
         if cuts_boxes(self.model):
             parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
@@ -123,6 +140,25 @@ class Maker:
             text = " ".join(part.value for part in parts if part.type == "text")
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return tuple(parts) or (Part("text", ""),)
+
+    def _drawn(self, ids: Sequence[int]) -> list[tuple[int, int, Part]]:
+        """The pictures whose tokens an answer holds: where they begin and end, and each as a part."""
+        frames = self.processor.frames
+        if frames is None:
+            return []
+        found = [(one.start, one.stop, self._attempt("image", None, partial(self._decoded, one))) for one in frames.written(ids)]
+        behind = found[-1][1] if found else 0
+        if frames.opening in ids[behind:]:
+            found.append((ids.index(frames.opening, behind), len(ids), self._attempt("image", None, partial(self._decoded, None))))
+        return found
+
+    @torch.inference_mode()
+    def _decoded(self, one: Written | None) -> Part:
+        if one is None:
+            raise DataError("the answer ended where a picture was to begin, which had no room", fix="raise max_tokens, or shorten the conversation")
+        codes_1N = torch.tensor([one.codes], device=self.model.device)
+        pixels_HWC = self.model.picture_tokenizer.decode(codes_1N, one.grid)[0].permute(1, 2, 0)
+        return as_part(Made("image", pixels_HWC.cpu().numpy()), 0)
 
     def with_seed(self, more: int) -> Maker:
         """One whose media are drawn by another seed, so much larger."""
@@ -148,7 +184,8 @@ class Maker:
 
     def _spoken(self, prompt: Example, ids: Sequence[int]) -> list[Part]:
         signals = {i for one in self.processor.signals.values() for i in one}
-        said = [i for i in ids if i not in signals]
+        frames = self.processor.frames
+        said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]
         return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)
 
     def _part(self, run: _Run, found: Found, number: int) -> Part:
@@ -158,9 +195,12 @@ class Maker:
         making = replace(self.making, seed=self.making.seed + number)
 
         def make() -> Part:
+            if not found.whole and found.kind in fed_kinds(self.model.config):
+                raise DataError(f"no room for {found.kind}", expected=f"at most {self.model.config.longest_row} tokens and embeddings together",
+                                fix="shorten the conversation")  # fmt: skip
             if not found.whole:
                 raise DataError(f"the answer ended in the midst of the tokens that stand for {found.kind}", fix="raise max_tokens")
-            made = self._make(run, found, making) if told is None else self._tell(found.kind, told, making)
+            made = self._make(run, found, making, number) if told is None else self._tell(found.kind, told, making)
             return replace(as_part(made, len(run.prompt.seen)), prompt=told)
 
         return self._attempt(found.kind, told, make)
@@ -178,13 +218,17 @@ class Maker:
         return Part(MISSING, {"kind": kind, "error": reason}, prompt)
 
     @torch.inference_mode()
-    def _make(self, run: _Run, found: Found, making: Making) -> Made:
-        batch, hidden_BTD = run.states()
-        place = (0, len(run.prompt) + found.start)
-        way = self.model.chosen(found.kind, hidden_BTD, place)
-        condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
+    def _make(self, run: _Run, found: Found, making: Making, number: int) -> Made:
+        way: str = found.kind
+        if found.kind in fed_kinds(self.model.config):
+            condition_BLC = run.fed[number]
+        else:
+            batch, hidden_BTD = run.states()
+            place = (0, len(run.prompt) + found.start)
+            way = self.model.chosen(found.kind, hidden_BTD, place)
+            condition_BLC = self.model.condition(way, hidden_BTD, batch.input_ids_BT, [place])
         making = replace(making, without=(*making.without, *run.shown))
-        if found.kind == "mask":
+        if self.model.config.ways[way].generator.looks:
             making = replace(making, pictures=(self._picture(run.asked),))
         generator = self.model.generators.on(way, self.model.device)
         made = generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)[0]
@@ -214,37 +258,22 @@ class Maker:
 
     def _negative(self, way: str) -> torch.Tensor | None:
         """What a projector has learnt to lead away from; None: the generator's own."""
-        if not self.model.config.ways[way].projector.has_negative:
-            return None
-        return cast(Any, self.model.hands[way]).negative(1)
+        if self.model.config.ways[way].projector.feeds_back is not None:
+            kind = self.model.config.ways[way].kind
+            return negative(self.model, self.processor, kind) if self.making.guidance != 1 else None
+        return self.model.negative(way, self.processor.signals[self.model.config.ways[way].kind])
 
     def _picture(self, asked: Sample, number: int = -1) -> np.ndarray[Any, Any]:
         """Of what the model looks at, (H, W, 3): one of its pictures, the last if none is named.
 
         Raises:
-            DataError: there is none, so that nothing can be masked.
+            DataError: there is none, so that nothing can be masked or edited.
         """
-        pictures = [part for _, part in media_seen(asked, self.processor.config.hands) if part.type == "image"]
+        pictures = [part for _, part in media_seen(asked, self.processor.makes) if part.type == "image"]
         if not pictures:
-            raise DataError("an answer with a mask to a conversation without a picture",
+            raise DataError("an answer with a mask or an edited picture to a conversation without one",
                             expected="a picture in front of the question")  # fmt: skip
         return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
-
-
-def extended(prompt: Example, ids: Sequence[int]) -> Example:
-    """A prompt with tokens of text behind it."""
-    count = len(ids)
-    index = prompt.media_index[-1] if prompt.media_index else 0
-    branch = prompt.branches[-1:] * count
-    furthest = max((max(place) for place in prompt.places), default=-1)
-    return replace(
-        prompt,
-        input_ids=[*prompt.input_ids, *ids],
-        learn=[*prompt.learn, *([False] * count)],
-        media_index=[*prompt.media_index, *([index] * count)],
-        branches=[*prompt.branches, *branch],
-        places=[*prompt.places, *((furthest + 1 + i,) * 3 for i in range(count))] if prompt.places else [],
-    )
 
 
 def as_part(made: Made, picture: int) -> Part:

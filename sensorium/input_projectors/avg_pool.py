@@ -32,6 +32,8 @@ class AvgPoolConfig(InputProjectorConfig):
     hidden: int | None = None
     summary: bool = False
     norm_in: bool = False
+    bias: bool = True
+    """Of the layers."""
     dropout: float = 0.0
     """Of pooled features, while the projector learns: small data sets are learnt by heart
     otherwise."""
@@ -43,6 +45,10 @@ class AvgPoolConfig(InputProjectorConfig):
     def out_grid(self, grid: Grid) -> Grid:
         prefix = grid.prefix + (1 if self.summary else 0)
         return Grid(min(self.side, grid.h), min(self.side, grid.w), prefix)
+
+    @property
+    def two_steps(self) -> bool:
+        return not (self.summary or self.norm_in or self.dropout)
 
     def build(self, d_in: int, d_out: int) -> AvgPoolProjector:
         return AvgPoolProjector(self, d_in, d_out)
@@ -56,19 +62,30 @@ class AvgPoolProjector(nn.Module):
         self.config = config
         self.norm = nn.LayerNorm(d_in) if config.norm_in else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = mlp(MlpConfig(depth=config.depth, hidden=config.hidden), d_in, d_out)
+        self.layers = mlp(MlpConfig(depth=config.depth, hidden=config.hidden, bias=config.bias), d_in, d_out)
         self.summary = nn.Linear(d_in, d_out) if config.summary else None
 
     def forward(self, features: Features) -> Features:
         return map_items(features, self._project, self.config.out_grid)
 
-    def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+    def pooled(self, features: Features) -> Features:
+        """What is mapped to d_out, still of d_in."""
+        return map_items(features, self._pool, self.config.out_grid)
+
+    def widen(self, values: Tensor) -> Tensor:
+        """(..., d_in), as `pooled` has them -> (..., d_out)."""
+        return self.layers(values)
+
+    def _pool(self, items_MLD: Tensor, grid: Grid) -> Tensor:
         out = self.config.out_grid(grid)
         prefix, patches = items_MLD[:, : grid.prefix], items_MLD[:, grid.prefix :]
         map_MDHW = patches.transpose(1, 2).unflatten(2, (grid.h, grid.w))
         pooled = F.adaptive_avg_pool2d(map_MDHW, (out.h, out.w)).flatten(2).transpose(1, 2)
-        out_MLD = self.layers(self.dropout(self.norm(torch.cat([prefix, pooled], dim=1))))
+        return torch.cat([prefix, pooled], dim=1)
+
+    def _project(self, items_MLD: Tensor, grid: Grid) -> Tensor:
+        out_MLD = self.layers(self.dropout(self.norm(self._pool(items_MLD, grid))))
         if self.summary is None:
             return out_MLD
-        mean_M1D = self.dropout(self.norm(patches.mean(dim=1, keepdim=True)))
+        mean_M1D = self.dropout(self.norm(items_MLD[:, grid.prefix :].mean(dim=1, keepdim=True)))
         return torch.cat([self.summary(mean_M1D), out_MLD], dim=1)

@@ -23,6 +23,7 @@ class MlpConfig(InputProjectorConfig):
     """Layer norm before the first layer, for features of very different scales."""
     hidden: int | None = None
     """Width between the layers; None: the LLM's."""
+    bias: bool = True
 
     @classmethod
     def tiny(cls) -> MlpConfig:
@@ -54,5 +55,5 @@ def mlp(config: MlpConfig, d_in: int, d_out: int) -> nn.Sequential:
     for width_in, width_out in pairwise(widths):
         if layers:
             layers.append(activation(config.activation))
-        layers.append(nn.Linear(width_in, width_out))
+        layers.append(nn.Linear(width_in, width_out, bias=config.bias))
     return nn.Sequential(*layers)

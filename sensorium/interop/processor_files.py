@@ -23,6 +23,7 @@ from sensorium.text.tokenizer import Tokenizer
 
 TOKENS = {"image_token_index": "<image>", "image_token_id": "<|image_pad|>"}
 """What a config calls the image token, and what the processors of its families call it."""
+JANUS = "<image_placeholder>"
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 """Pillow's numbers."""
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "shared.weight")
@@ -39,7 +40,7 @@ def with_image_token(theirs: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[d
     key = next((key for key in TOKENS if key in theirs), None)
     if key is None:
         return dict(theirs), None
-    token = TOKENS[key]
+    token = JANUS if theirs["model_type"] == "janus" else TOKENS[key]
     tokenizer.add([token])
     text = dict(theirs["text_config"])
     if len(tokenizer) > text["vocab_size"]:

@@ -139,3 +139,35 @@ def eva_clip(theirs: dict[str, Tensor], where: str) -> dict[str, Tensor]:
         rows = len(kept[name]) // 3
         ours[name.replace("attn.qkv.weight", "attention.k.bias")] = kept[name].new_zeros(rows)
     return ours
+
+
+BIND, BOUND = "modality_trunks.vision.blocks.#.", "vision_model.encoder.layers.#."
+IMAGEBIND = KeyMap(
+    rules=(
+        Rule("modality_preprocessors.vision.cls_token", f"{SEEN}class_embedding", lead=2),
+        Rule("modality_preprocessors.vision.rgbt_stem.proj.1.weight", f"{SEEN}patch_embedding.weight"),
+        Rule("modality_preprocessors.vision.pos_embedding_helper.pos_embed", f"{SEEN}position_embedding.weight", lead=1),
+        Rule("modality_trunks.vision.pre_transformer_layer.0.*", "vision_model.pre_layrnorm.*"),
+        Rule(f"{BIND}norm_1.*", f"{BOUND}layer_norm1.*"),
+        Rule(f"{BIND}norm_2.*", f"{BOUND}layer_norm2.*"),
+        Rule(f"{BIND}attn.out_proj.*", f"{BOUND}self_attn.out_proj.*"),
+        Rule(f"{BIND}mlp.*", f"{BOUND}mlp.*"),
+        Rule("modality_heads.vision.0.*", "vision_model.post_layernorm.*"),
+        Rule("modality_heads.vision.2.weight", "visual_projection.weight"),
+    ),
+    splits=tuple(Split(f"{BIND}attn.in_proj_{kind}", tuple(f"{BOUND}self_attn.{p}_proj.{kind}" for p in "qkv"))
+                 for kind in ("weight", "bias")),
+)  # fmt: skip
+"""ImageBind's eye by its repository's names, to those of `encoders.imagebind`."""
+
+
+def convert_imagebind(file: Path, folder: Path) -> None:
+    """Write the part of `imagebind_huge.pth` that sees; its other modalities are left out.
+
+    Raises:
+        WeightsError: the file is damaged, needs code, or holds another tower.
+    """
+    seeing = {name: value for name, value in read_checkpoint(file).items() if ".vision." in name}
+    if "modality_heads.vision.2.weight" not in seeing:
+        raise WeightsError("no modality_heads.vision.2.weight", expected="ImageBind", where=str(file))
+    write_folder(folder, IMAGEBIND.to_ours(seeing))

@@ -23,7 +23,8 @@ from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig, PrefixConfig
-from sensorium.model.fitting import check_lane
+from sensorium.model.fitting import check_lane, check_picture_words
+from sensorium.model.hand_check import check_fed_back
 from sensorium.model.inside import check_adapter, check_inside
 
 
@@ -42,6 +43,8 @@ def check_model(config: ModelConfig) -> None:
     check_inside(config)
     _check_ends(config)
     _check_details(config)
+    check_picture_words(config)
+    check_fed_back(config)
 
 
 def check_quantised(config: ModelConfig) -> None:

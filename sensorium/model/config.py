@@ -31,6 +31,7 @@ from sensorium.media import RESOLUTIONS
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.hand import HandConfig, Way
 from sensorium.model.lookup import LookupConfig
+from sensorium.model.picture_words import PictureWordsConfig
 from sensorium.model.places import PlacesConfig
 from sensorium.text.boxes import BoxFormatName
 from sensorium.text.chat import TemplateName
@@ -206,6 +207,8 @@ class ModelConfig(Config):
     backbone: AnyBackbone
     hands: dict[MadeKind, HandConfig] = Field(default_factory=dict)
     """Kind of medium that the model makes -> how."""
+    picture_words: PictureWordsConfig | None = None
+    """How the LLM reads and writes pictures as tokens; None: it does not."""
     fusion: AnyFusion = SpliceConfig()
     adapter: AnyAdapter = None
     template: TemplateName = "auto"

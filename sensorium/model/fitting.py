@@ -11,7 +11,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.media.native import NativeResolution
-from sensorium.model.config import LaneConfig
+from sensorium.model.config import LaneConfig, ModelConfig
 
 
 def check_lane(kind: str, lane: LaneConfig, backbone: BackboneConfig) -> None:
@@ -51,6 +51,29 @@ def _fit(lane: LaneConfig, backbone: BackboneConfig) -> None:
     # Without storage; a projector refuses widths that its heads do not divide.
     with torch.device("meta"):
         lane.projector.build(lane.encoder.out_dim, backbone.d_media)
+
+
+def check_picture_words(config: ModelConfig) -> None:
+    """Can this LLM read and write pictures as tokens?
+
+    Raises:
+        ConfigError: why it cannot.
+    """
+    told, where = config.picture_words, "model.picture_words"
+    if told is None:
+        return
+    if config.text_frame is not None or config.backbone.one_answer or config.backbone.mrope:
+        raise ConfigError(f"pictures as tokens of a backbone of kind {config.backbone.kind}", where=where,
+                          expected="a decoder that writes, with one position a token", fix="choose a causal_lm without M-RoPE")  # fmt: skip
+    if "image" in config.hands:
+        raise ConfigError("two ways to make pictures", expected="hands.image or picture_words", where=where)
+    if told.shared and "image" in config.lanes:
+        raise ConfigError("pictures that are read by a lane and as tokens", where=where,
+                          expected="words without lanes.image, or tables with it", fix="leave one of them out")  # fmt: skip
+    last = max((first + count for first, count in told.words), default=0)
+    if last > config.backbone.vocab_size:
+        raise ConfigError(f"words up to {last} in a vocabulary of {config.backbone.vocab_size}", where=f"{where}.words",
+                          fix="raise vocab_size in the backbone's arch")  # fmt: skip
 
 
 def _fits(lane: LaneConfig, backbone: BackboneConfig) -> bool:

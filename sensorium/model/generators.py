@@ -45,7 +45,7 @@ class Generators:
         self._built: dict[str, Generator] = {}
         self._voice: Speaks | None = None
         self._first: dict[str, str] = {}
-        """What those that can learn were like when they were built."""
+        """What those that may learn were like before (`watch`)."""
         self._own: set[str] = set()
         """Kinds whose generator comes from beside the model's own weights."""
         self.locate: Locate | None = None
@@ -67,9 +67,14 @@ class Generators:
             if folder is None and config.weights and self.locate is not None:
                 folder = self.locate(config.weights)
             self._built[kind] = config.build(folder)
-            if hasattr(self._built[kind], "decoder"):
-                self._first[kind] = _digest(cast(Taught, self._built[kind]))
         return self._built[kind]
+
+    def watch(self, module: nn.Module) -> None:
+        """Remember what a generator is like whose layers an objective may teach: if it is another one when the model is saved,
+        it is saved, too."""
+        for kind, built in self._built.items():
+            if getattr(built, "decoder", None) is module and kind not in self._first:
+                self._first[kind] = _digest(cast(Taught, built))
 
     def ready(self, kind: str) -> bool:
         """Whether there is anything to make a medium from this way: an index, where pictures are found."""
@@ -117,5 +122,6 @@ class Generators:
 
 
 def _digest(generator: Taught) -> str:
+    """Tensor by tensor: a UNet is gigabytes."""
     parts = (value.detach().cpu().contiguous().flatten() for value in generator.decoder.state_dict().values())
-    return sha256_bytes(b"".join(part.float().numpy().tobytes() for part in parts))
+    return sha256_bytes("".join(sha256_bytes(part.float().numpy().tobytes()) for part in parts).encode())

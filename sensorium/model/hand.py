@@ -31,6 +31,11 @@ class Way:
     projector: OutputProjectorConfig
     generator: GeneratorConfig
 
+    @property
+    def reads(self) -> int:
+        """How many states of the LLM make one medium."""
+        return self.generator.condition.length if self.projector.feeds_back else len(self.signals)
+
     def build(self, d_model: int) -> nn.Module:
         """The output projector.
 
@@ -61,6 +66,12 @@ class HandConfig(Config):
     """A second way to the same medium by the same tokens, the part `hands.KIND_other` (GILL draws pictures, or finds them)."""
     choice: ChoiceConfig | None = None
     """What decides between both, the part `hands.KIND_choice`; None: the first way is taken."""
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether its vectors are made one after another, and each is read before the next; they stand between two
+        signals then."""
+        return self.projector is not None and self.projector.feeds_back is not None
 
     @property
     def told(self) -> bool:

@@ -25,6 +25,8 @@ from sensorium.model.multimodal import MultimodalModel
 PROMPT_MARK = f".{PROMPT_NAME}."
 OBJECTIVE = "objective"
 """The part that a stage's objective adds to the model while the stage runs."""
+PICTURE_PARTS = ("picture_tokenizer", "code_tables")
+"""Of models that read and write pictures as tokens."""
 TUNING = "tuning"
 """Biases and norms of the LLM that learn beside adaption prompts."""
 
@@ -34,7 +36,7 @@ class Learn(Config):
 
     part: str
     """`encoders.image`, `adapters.image` (the encoder's), `projectors.image`, `lookups.image`,
-    `places.image`, `newlines.image`, `fusion`, `backbone`, `hands.image`, `adapter` (the LLM's), `tuning`;
+    `places.image`, `newlines.image`, `fusion`, `backbone`, `hands.image`, `code_tables`, `adapter` (the LLM's), `tuning`;
     `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
@@ -75,6 +77,7 @@ def part_names(model: MultimodalModel) -> list[str]:
         names.append("fusion")
     names.append("backbone")
     names += [f"hands.{kind}" for kind in model.hands]
+    names += [name for name in PICTURE_PARTS if getattr(model, name) is not None]
     names += [f"adapters.{kind}" for kind, lane in model.config.lanes.items() if lane.adapter]
     if model.config.adapter is not None:
         names.append("adapter")
@@ -292,6 +295,8 @@ def own_names(model: MultimodalModel) -> set[str]:
                 if lane.detail and lane.detail.weights]  # fmt: skip
     if model.config.backbone.weights:
         sourced.append("backbone.")
+    if model.config.picture_words and model.config.picture_words.tokenizer.weights:
+        sourced.append("picture_tokenizer.")
     own = _vocabulary(model) if model.config.backbone.added_tokens else set[str]()
     names = set(model.state_dict())
     return {n for n in names

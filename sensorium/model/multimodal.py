@@ -6,6 +6,7 @@ Shape legend: B rows, T tokens, D LLM width, N features laid end to end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,10 @@ from sensorium.backbones.query_tower import QueryTower
 from sensorium.backbones.seq2seq_lm import Seq2SeqLM
 from sensorium.backbones.text_tower import TextTower
 from sensorium.core.batch import Batch, Features, MediaBatch, Output
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import AlignmentError, ConfigError
 from sensorium.core.hands import MadeKind
 from sensorium.core.naming import of_choice, of_detail, of_other
+from sensorium.core.picture_words import CODES, code_words
 from sensorium.core.shelf import Shelf
 from sensorium.fusion.apart import Apart
 from sensorium.fusion.cross_attention import CrossAttention
@@ -35,6 +37,7 @@ from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConf
 from sensorium.model.generators import Generators
 from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
+from sensorium.model.picture_words import CodeTables, codes_of
 from sensorium.model.places import Places
 from sensorium.model.tiles import pack_tiles
 
@@ -95,6 +98,7 @@ class MultimodalModel(nn.Module):
             if hand.choice is not None:
                 self.hands[of_choice(kind)] = hand.choice.build(config.backbone.d_model)
         self.generators = Generators(config, folders)
+        self._build_picture_words(folders)
         self.fusion = cast(
             Splice | GatedCrossAttention | VisualPrompt | Apart | CrossAttention,
             config.fusion.build(d_model, config.backbone.num_layers, self._media_width(d_model)),
@@ -117,6 +121,19 @@ class MultimodalModel(nn.Module):
             return frozenset()
         names = add_biases(self.backbone, tuning.added, norms=tuning.norms)
         return frozenset(f"backbone.{name}" for name in names)
+
+    def _build_picture_words(self, folders: Mapping[str, Path]) -> None:
+        """What reads and writes pictures as tokens: a tokenizer, each code's word, and tables where codes have their own."""
+        told = self.config.picture_words
+        self.picture_tokenizer: Any = None
+        self.code_tables: CodeTables | None = None
+        if told is None:
+            return
+        self.picture_tokenizer = told.tokenizer.build(folders.get("picture_tokenizer"))
+        words = code_words(told, self.config.backbone.vocab_size)
+        self.register_buffer("code_words", torch.tensor(words), persistent=False)
+        if told.tables is not None:
+            self.code_tables = CodeTables(told.tables, told.tokenizer.codes, self.config.backbone.d_model)
 
     def _media_width(self, d_model: int) -> int:
         """Width of what the projectors yield: the LLM's, unless one leaves it unprojected."""
@@ -175,9 +192,45 @@ class MultimodalModel(nn.Module):
                 out[of_detail(kind)] = self.encoders[of_detail(kind)](batch.details_NCHW)
         return out
 
+    def read(self, batch: Batch) -> Batch:
+        """The batch with the words of pictures that are read as tokens in their places; one without such pictures as it is.
+
+        Raises:
+            AlignmentError: there are not as many places as codes.
+        """
+        media = batch.media.get(CODES)
+        if media is None:
+            return batch
+        slots_BT = batch.slots[CODES]
+        words_N = cast(Tensor, self.code_words)[codes_of(self.picture_tokenizer, media)]
+        if int(slots_BT.sum()) != len(words_N):
+            raise AlignmentError(f"{len(words_N)} codes", expected=f"{int(slots_BT.sum())}, the places for them")
+        others = {kind: one for kind, one in batch.media.items() if kind != CODES}
+        slots = {kind: one for kind, one in batch.slots.items() if kind != CODES}
+        return replace(batch, input_ids_BT=batch.input_ids_BT.masked_scatter(slots_BT, words_N), media=others, slots=slots)
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """What the LLM reads for tokens, (B, T, D): words of codes that are none of its vocabulary have an embedding of their own."""
+        if self.code_tables is None:
+            return self.backbone.embed(ids_BT)
+        first = self.config.backbone.vocab_size
+        coded_BT = ids_BT >= first
+        embeds_BTD = self.backbone.embed(ids_BT.masked_fill(coded_BT, 0))
+        if not bool(coded_BT.any()):
+            return embeds_BTD
+        codes_BTD = self.code_tables.embed((ids_BT - first).clamp(min=0))
+        return torch.where(coded_BT[..., None], codes_BTD.to(embeds_BTD.dtype), embeds_BTD)
+
+    def code_scores(self, hidden: Tensor) -> Tensor:
+        """Scores of the codes of pictures, (..., codes)."""
+        if self.code_tables is not None:
+            return self.code_tables.scores(hidden)
+        return self.logits(hidden)[..., cast(Tensor, self.code_words)]
+
     def forward(self, batch: Batch) -> Output:
         """The last hidden states of every token; `backbone.logits` turns them to logits."""
-        embeds_BTD = self.backbone.embed(batch.input_ids_BT)
+        batch = self.read(batch)
+        embeds_BTD = self.embed(batch.input_ids_BT)
         features = self.features(batch.media)
         embeds_BTD = self.fusion.enter(embeds_BTD, features, batch.slots)
         context: Any = self.fusion.context(features, batch.media, len(embeds_BTD))
@@ -192,10 +245,11 @@ class MultimodalModel(nn.Module):
 
         Args:
             way: a kind of medium, or the name of its second way.
-            places: row and first signal token of each medium.
+            places: row and first signal token of each medium. Where what is made is read (`feeds_back`), that token's state and
+                those of the vectors behind it make the vectors.
         """
         hand = self.config.ways[way]
-        count, back = len(hand.signals), int(hand.projector.reads_before)
+        count, back = hand.reads, int(hand.projector.reads_before)
         hidden_NKD = torch.stack([hidden_BTD[row, start - back : start - back + count] for row, start in places])
         if hand.projector.adds_embeddings:
             ids_NK = torch.stack([input_ids_BT[row, start : start + count] for row, start in places])
@@ -214,6 +268,20 @@ class MultimodalModel(nn.Module):
         row, start = place
         scores_12 = self.hands[of_choice(kind)](hidden_BTD[row, start : start + 1][None])
         return (kind, other)[int(scores_12.argmax())]
+
+    def negative(self, way: str, signals: Sequence[int]) -> Tensor | None:
+        """What a generator is to be led away from, (1, L, C): what the projector makes of zeros in place of hidden states.
+        None: the generator's own.
+
+        Args:
+            way: a kind of medium, or the name of its second way.
+            signals: ids of the tokens that stand for such a medium.
+        """
+        projector = self.config.ways[way].projector
+        if not projector.has_negative:
+            return None
+        states_1KD = self.backbone.embed(torch.tensor([signals], device=self.device))
+        return self.hands[way](states_1KD if projector.adds_embeddings else torch.zeros_like(states_1KD))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""

@@ -1,9 +1,10 @@
-"""GILL's mapper (arXiv:2305.17216), which NExT-GPT (arXiv:2309.05519) has once for each medium.
+"""GILL's mapper (arXiv:2305.17216), which NExT-GPT (arXiv:2309.05519) has once for each medium, and MGIE (arXiv:2309.17102) for edits.
 
 Source: github.com/kohjingyu/gill, gill/layers.py (`TextFcLayer`, modes `gill_mapper` and `linear`); github.com/NExT-GPT/NExT-GPT,
 code/model/layers.py (mode `transformer`, the same) and nextgpt/model/multimodal_projector/projector.py (version 1.5: the
 same, but that the queries begin at zero). What goes in is hidden state plus input embedding in the first mode alone.
-NExT-GPT's own `linear` mode returns nothing and so was never used.
+NExT-GPT's own `linear` mode returns nothing and so was never used. github.com/apple/ml-mgie, mgie_llava.py (`EditMapper`): the states that predict the
+tokens, plus the tokens' embeddings; guidance leads away from what zeros plus embeddings become.
 
 Shape legend: B items, K signal tokens, D LLM width, E width inside, L condition tokens, C condition width.
 """
@@ -34,6 +35,10 @@ class MapperConfig(OutputProjectorConfig):
     mlp_width: int = 2048
     query_std: float = Field(default=1.0, ge=0.0)
     """Deviation of the queries at the beginning; 0 in NExT-GPT 1.5."""
+    before: bool = False
+    """It reads the states that predict the tokens (MGIE), not those at them."""
+    guided: bool = False
+    """What it makes of zeros is led away from (MGIE)."""
 
     @classmethod
     def tiny(cls) -> MapperConfig:
@@ -42,6 +47,14 @@ class MapperConfig(OutputProjectorConfig):
     @property
     def adds_embeddings(self) -> bool:
         return self.mode == "transformer"
+
+    @property
+    def reads_before(self) -> bool:
+        return self.before
+
+    @property
+    def has_negative(self) -> bool:
+        return self.guided
 
     def build(self, d_model: int, signals: int, condition: ConditionShape) -> Mapper | LinearMapper:
         if self.mode == "linear":

@@ -1,7 +1,7 @@
 """Regression heads: each state becomes the next embedding of a picture (Emu, arXiv:2307.05222; Emu2, arXiv:2312.13286).
 
 Source: github.com/baaivision/Emu, models/modeling_llama.py (`stu_regress_head`: D to D, in the LLM's own space) and
-Emu2/emu/lm.py (`project_down`: D to the encoder's 1792); one linear map without bias each. What it reads are the states at
+Emu2/emu/emu.py (`project_down`: D to the encoder's 1792); one linear map without bias each. What it reads are the states at
 the token that begins the picture and at all its embeddings but the last. How the embeddings come one after another:
 `sensorium.nn.continuous`.
 
@@ -15,27 +15,32 @@ from typing import Literal
 from torch import Tensor, nn
 
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import ConditionShape, OutputProjectorConfig
+from sensorium.core.hands import ConditionShape, OutputProjectorConfig, Space
 
 
 class RegressionConfig(OutputProjectorConfig):
-    """As many embeddings as the condition has tokens, of its width."""
+    """As many embeddings as the condition has tokens, of its width, between the two signal tokens."""
 
     kind: Literal["regression"] = "regression"
     bias: bool = False
+    space: Space = "llm"
+    """`llm`: Emu's; `encoder`: Emu2's, whose input projector has a map to the LLM's width at its end."""
 
     @classmethod
     def tiny(cls) -> RegressionConfig:
         return cls()
 
     @property
-    def reads_before(self) -> bool:
-        return True
+    def feeds_back(self) -> Space:
+        return self.space
 
     def build(self, d_model: int, signals: int, condition: ConditionShape) -> RegressionHead:
-        if signals != condition.length:
-            raise ConfigError(f"{signals} signal tokens for {condition.length} condition tokens", expected="as many",
-                              where="output projector regression", fix="change the number of signal tokens")  # fmt: skip
+        if signals != 2:
+            raise ConfigError(f"{signals} signal tokens", expected="two: what begins a picture and what ends it",
+                              where="output projector regression", fix="name such as [IMG] and [/IMG]")  # fmt: skip
+        if self.space == "llm" and condition.width != d_model:
+            raise ConfigError(f"embeddings of width {condition.width} in an LLM of width {d_model}", expected=f"{d_model}",
+                              where="output projector regression", fix="set the generator's width, or space: encoder")  # fmt: skip
         return RegressionHead(d_model, condition.width, self.bias)
 
 

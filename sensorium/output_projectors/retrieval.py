@@ -30,6 +30,13 @@ class RetrievalConfig(OutputProjectorConfig):
     """Of the encoder's pooled features; CLIP L/14: 1024."""
     scale: float = math.log(1 / 0.07)
     """Logarithm of what cosines are multiplied by, at the beginning."""
+    before: bool = False
+    """Whether the state that foretells the token is read, which the token itself does not change; the originals read
+    the one at it."""
+
+    @property
+    def reads_before(self) -> bool:
+        return self.before
 
     @classmethod
     def tiny(cls) -> RetrievalConfig:

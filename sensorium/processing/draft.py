@@ -31,6 +31,8 @@ class Draft:
     """What each medium is looked at for, where the projector reads it."""
     maps: list[Grid] = field(default_factory=list[Grid])
     """How the tokens of each medium lie, where the LLM gives them places in two dimensions."""
+    codes: list[int] = field(default_factory=list[int])
+    """Places of codes of pictures that are tokens."""
     wanted: list[Wanted] = field(default_factory=list["Wanted"])
     """Media that its answers hold."""
     branches: list[int] = field(default_factory=list[int])

@@ -10,6 +10,7 @@ from torch import Tensor
 from sensorium.core.batch import Example, MediaBatch
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import ModelShape
+from sensorium.core.picture_words import CODES
 from sensorium.processing.draft import Draft
 from sensorium.processing.mrope import three_places
 
@@ -62,8 +63,7 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
             details_NCHW=torch.cat(details[:count]) if details else None,
             kept=tuple(draft.kept.get(kind, ())[:count]),
         )
-        positions = [p for k, a, b in kept if k == kind for p in range(a, b)]
-        slots[kind] = positions if fusion.fills_slots else []
+        slots[kind] = _places(draft, kind, kept, fusion.fills_slots)
     media_index = draft.media_index[:cut]
     if fusion.reaches_back and kept:
         media_index = [max(1, index) for index in media_index]
@@ -81,3 +81,11 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
         held=[start + n for _, start, stop in kept
               for n in fusion.same_position(stop - start)],
     )  # fmt: skip
+
+
+def _places(draft: Draft, kind: str, kept: Sequence[tuple[str, int, int]], fills: bool) -> list[int]:
+    """Where the features of a kind of medium go, or the words of codes."""
+    places = [p for k, a, b in kept if k == kind for p in range(a, b)]
+    if kind == CODES:
+        return sorted(set(places) & set(draft.codes))
+    return places if fills else []

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
-from sensorium.core.batch import Example, Seen, Wanted
+from sensorium.core.batch import Example, Wanted
 from sensorium.core.errors import ConfigError, DataError
-from sensorium.core.parts import HandShape, ModelShape
-from sensorium.core.sample import LOCATED_KINDS, PLACE_KINDS, Message, Part, Sample
+from sensorium.core.parts import ModelShape
+from sensorium.core.picture_words import CODES
+from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
 from sensorium.core.shelf import Shelf
 from sensorium.media.augment import Augmentation
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, frame_text, share_prefix
 from sensorium.processing.finish import finish
 from sensorium.processing.masks import place_mask
-from sensorium.processing.pictures import Pictures, Prepared, View
+from sensorium.processing.picture_words import WordFrames
+from sensorium.processing.pictures import Pictures
 from sensorium.processing.places import place_pieces
 from sensorium.processing.question import read_question
+from sensorium.processing.sample_media import Inputs, SampleMedia, prepared
 from sensorium.processing.signals import is_made, made_ids, media_seen, signal_ids, wanted_of
 from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
@@ -27,41 +31,6 @@ from sensorium.text.tokenizer import Tokenizer
 
 DECODED = ("image",)
 """Kinds of media that become encoder inputs so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    """A medium made ready for its encoder, what its projector reads, and where places in it lie for
-    the model."""
-
-    made: Prepared
-    text: tuple[int, ...] | None
-    seen: Seen
-
-
-@dataclass(slots=True)
-class _Media:
-    """The media of one Sample, and those already made: encoder inputs, in reading order."""
-
-    sample: Sample
-    augmentation: Augmentation | None
-    decoded: bool
-    """Whether pixels are wanted; else sizes alone."""
-    hands: Mapping[str, HandShape]
-    made: list[_Inputs] = field(default_factory=list["_Inputs"])
-
-    def count(self, kind: str) -> int:
-        """How many media of a kind the model looks at."""
-        return sum(part.type == kind for _, part in media_seen(self.sample, self.hands))
-
-    def has_places(self) -> bool:
-        """Whether it says where something is."""
-        parts = (part for message in self.sample.messages for part in message.content)
-        return any(part.type in LOCATED_KINDS for part in parts)
-
-    def question(self) -> str:
-        """The text of the message that holds the medium to be made next."""
-        return media_seen(self.sample, self.hands)[len(self.made)][0].text
 
 
 class Processor:
@@ -87,6 +56,14 @@ class Processor:
         self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
         self.signals = signal_ids(config.hands, tokenizer)
         """The tokens that stand for each kind of medium that the model makes."""
+        self.frames: WordFrames | None = None
+        """How pictures are written as tokens, where the model does that."""
+        if config.picture_words is not None:
+            self.frames = WordFrames(config.picture_words, tokenizer, config.backbone.vocab_size, limits or ImageLimits())
+        self.makes: dict[str, bool] = {kind: hand.feeds_back for kind, hand in config.hands.items()}
+        """Kinds of media that an answer may hold, and whether the model looks at what it makes."""
+        if self.frames:
+            self.makes["image"] = False
         self._mrope: bool = config.backbone.mrope
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._frame = config.text_frame
@@ -116,11 +93,11 @@ class Processor:
 
     def _check_parts(self, sample: Sample) -> None:
         """Raise a DataError for a part that the model does not take."""
-        takes = sorted(kind for kind in self.config.lanes if kind in DECODED)
+        takes = sorted({kind for kind in self.config.lanes if kind in DECODED} | ({"image"} if self._reads_words else set[str]()))
         takes += PLACE_KINDS if self.box_format else ()
         parts = ((message, part) for message in sample.messages for part in message.content)
         for holder, part in parts:
-            if part.type not in ("text", *takes) and not is_made(holder, part, self.config.hands):
+            if part.type not in ("text", *takes) and not is_made(holder, part, self.makes):
                 raise DataError(
                     f"this model does not take a part of type {part.type!r}",
                     expected=" or ".join(["text", *takes]),
@@ -152,7 +129,7 @@ class Processor:
                 model does not take is one too, because a row of data is at fault; in a prompt
                 it is a ConfigError.
         """
-        media = _Media(sample, augmentation, decoded=True, hands=self.config.hands)
+        media = SampleMedia(sample, augmentation, decoded=True, kinds=self.makes)
         return self._example(media, max_length, answer_next=answer_next, only_last=only_last)
 
     def measure(
@@ -169,19 +146,17 @@ class Processor:
         Raises:
             DataError: as `encode`, except for what only decoding finds.
         """
-        media = _Media(sample, augmentation, decoded=False, hands=self.config.hands)
+        media = SampleMedia(sample, augmentation, decoded=False, kinds=self.makes)
         return self._example(media, max_length, answer_next=False, only_last=only_last)
 
-    def _example(
-        self, media: _Media, max_length: int | None, *, answer_next: bool, only_last: bool
-    ) -> Example:
+    def _example(self, media: SampleMedia, max_length: int | None, *, answer_next: bool, only_last: bool) -> Example:
         sample = media.sample
         if not answer_next:
             self._check_parts(sample)
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
-            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.config.hands)
+            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.makes)
             self._write(draft, pieces, media)
             drafts.append(draft)
         draft = share_prefix(drafts, max_length)
@@ -189,12 +164,12 @@ class Processor:
             frame_text(draft, self._frame, self.tokenizer.pad_id, max_length)
             max_length = None
         example = finish(draft, sample.id, self.config, max_length)
-        example.seen = tuple(inputs.seen for inputs in media.made)
+        example.seen = tuple(media.seen())
         for check in self._required:
             check(example)
         return example
 
-    def _write(self, draft: Draft, pieces: Iterable[Piece], media: _Media) -> None:
+    def _write(self, draft: Draft, pieces: Iterable[Piece], media: SampleMedia) -> None:
         """Fill a Draft; media that are not made yet are decoded and added."""
         begin = [] if not self.template.bos or self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         if not self.template.bos_behind:
@@ -202,7 +177,8 @@ class Processor:
             begin = []
         text, learn = "", False
         for piece in self._with_places(pieces, draft, media):
-            if piece.kind == "made" and isinstance(piece.value, Part) and piece.value.type not in self.signals:
+            words = self._as_words(piece)
+            if piece.kind == "made" and isinstance(piece.value, Part) and piece.value.type not in self.signals and not words:
                 # A voice says what is written there already; a mask of a box takes no token.
                 if piece.value.type == "mask":
                     draft.wanted.append(self._wanted(piece.value, draft, media, 0))
@@ -221,37 +197,46 @@ class Processor:
             if text:
                 draft.put(self._ids(text), learn)
                 text = ""
-            if piece.kind == "made" and isinstance(piece.value, Part):
-                ids = made_ids(piece.value, media.sample, self.config.hands[piece.value.type], self.tokenizer)
-                draft.wanted.append(self._wanted(piece.value, draft, media, len(ids)))
-                draft.put(ids, piece.learn)
+            if words:
+                self._put_words(draft, piece, media)
+            elif piece.kind == "made" and isinstance(piece.value, Part):
+                self._put_made(draft, piece.value, media, learn=piece.learn)
             elif isinstance(piece.value, Part):
-                if len(draft.spans) == len(media.made):
-                    media.made.append(self._inputs(piece.value, media))
-                self._put_medium(draft, piece.value.type, media.made[len(draft.spans)])
+                self._put_medium(draft, piece.value, media)
             else:
                 draft.put([control_id(piece.value, self.tokenizer)], piece.learn)
         if text:
             draft.put(self._ids(text), learn)
         draft.put(begin, learn=False)
 
-    def _wanted(self, part: Part, draft: Draft, media: _Media, count: int) -> Wanted:
-        """What is known of a medium in an answer; a mask is read where pixels are, too."""
+    def _put_made(self, draft: Draft, part: Part, media: SampleMedia, *, learn: bool) -> None:
+        """The tokens of a medium in an answer; what the model reads of it stands between its two signals."""
+        hand = self.config.hands[part.type]
+        ids = made_ids(part, media.sample, hand, self.tokenizer)
+        inside = self._tiles[part.type].tokens if hand.feeds_back else 0
+        draft.wanted.append(self._wanted(part, draft, media, len(ids) + inside))
+        draft.put(ids[:1] if hand.feeds_back else ids, learn)
+        if hand.feeds_back:
+            self._put_medium(draft, part, media)
+            draft.put(ids[1:], learn=False)
+
+    def _wanted(self, part: Part, draft: Draft, media: SampleMedia, count: int) -> Wanted:
+        """What is known of a medium in an answer; a mask is read where pixels are, too, and a picture may be an edit of the last one."""
         wanted = wanted_of(part, media.sample, (len(draft.ids), count))
+        shown = [one for _, one in media_seen(media.sample, self.makes)][: len(draft.spans)]
+        if part.type == "image" and shown:
+            return replace(wanted, picture=shown[-1].value)
         if part.type != "mask" or not media.decoded:
             return wanted
-        seen = [inputs.seen for inputs in media.made[: len(draft.spans)]]
+        seen = media.seen(len(draft.spans))
         placed = place_mask(part, seen, root=media.sample.root, limits=self.limits)
-        picture = media_seen(media.sample, self.config.hands)[placed.picture - 1][1]
-        return replace(wanted, medium=placed.mask, picture=picture.value)
+        return replace(wanted, medium=placed.mask, picture=shown[placed.picture - 1].value)
 
     def _ids(self, text: str) -> list[int]:
         bare = self._frame is not None and self._frame.bare
         return self.tokenizer.encode(bare_text(text) if bare else text)
 
-    def _with_places(
-        self, pieces: Iterable[Piece], draft: Draft, media: _Media
-    ) -> Iterator[Piece]:
+    def _with_places(self, pieces: Iterable[Piece], draft: Draft, media: SampleMedia) -> Iterator[Piece]:
         """The pieces with places written out; a piece is drawn when those before it are in the
         Draft, so that their pictures are known."""
         for piece in pieces:
@@ -264,33 +249,49 @@ class Processor:
                     fix=f"name the format it was trained with: {', '.join(BOX_FORMATS)}",
                 )
             else:
-                pictures = [inputs.seen for inputs in media.made[: len(draft.spans)]]
-                yield from place_pieces(
-                    piece.value, pictures, self.box_format, self.tokenizer, learn=piece.learn
-                )
+                pictures = media.seen(len(draft.spans))
+                yield from place_pieces(piece.value, pictures, self.box_format, self.tokenizer, learn=piece.learn)
+
+    @property
+    def _reads_words(self) -> bool:
+        """Whether pictures in front of an answer are tokens, too."""
+        return self.frames is not None and self.frames.shape.shared
+
+    def _as_words(self, piece: Piece) -> bool:
+        """Whether it is a picture that becomes tokens."""
+        here = self._reads_words if piece.kind == "media" else piece.kind == "made" and self.frames is not None
+        return here and isinstance(piece.value, Part) and piece.value.type == "image"
 
     def prompt(self, messages: tuple[Message, ...], root: Path | None = None) -> Example:
         """The Example of a conversation that the model is to continue."""
         return self.encode(Sample(messages=messages, root=root), answer_next=True)
 
-    def _inputs(self, part: Part, media: _Media) -> _Inputs:
-        kind, augmentation = part.type, media.augmentation
+    def _inputs(self, part: Part, media: SampleMedia) -> Inputs:
+        kind = part.type
         lane = self.config.lane(kind)
         if kind not in DECODED:
             raise ConfigError(f"no decoder for {kind} yet", expected="image")
-        if augmentation:
-            augmentation = augmentation.of_picture(len(media.made))
-        view = View(augmentation, media.has_places(), media.count(kind))
-        pictures, root = self._pictures[kind], media.sample.root
-        if media.decoded:
-            made = pictures.prepare(part.value, root, view, self.shelf)
-        else:
-            made = pictures.measure(part.value, root, view)
+        made, seen = prepared(part, self._pictures[kind], media, self.shelf)
         text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
-        frame = lane.resolution.frame(made.shape, made.plan, lane.encoder.preprocess().size_px)
-        return _Inputs(made, text, Seen(made.shape, frame))
+        return Inputs(made, seen, text)
 
-    def _put_medium(self, draft: Draft, kind: str, inputs: _Inputs) -> None:
+    def _put_words(self, draft: Draft, piece: Piece, media: SampleMedia) -> None:
+        """A picture as tokens: its markers, and places for the words of its codes, learned like text in an answer."""
+        frames, part = cast(WordFrames, self.frames), cast(Part, piece.value)
+        if len(draft.spans) == len(media.made):
+            media.made.append(Inputs(*prepared(part, frames.pictures, media, None), drawn=piece.kind == "made"))
+        made = media.made[len(draft.spans)].made
+        draft.pixels.setdefault(CODES, []).append(made.pixels_NCHW)
+        draft.plans.setdefault(CODES, []).append(made.plan)
+        tokens, start = frames.frame(made.plan.patches).tokens, len(draft.ids)
+        draft.codes += [start + i for i, token in enumerate(tokens) if token is None]
+        draft.spans.append((CODES, start, start + len(tokens)))
+        draft.put([self._placeholder if token is None else token for token in tokens], piece.learn)
+
+    def _put_medium(self, draft: Draft, part: Part, media: SampleMedia) -> None:
+        if len(draft.spans) == len(media.made):
+            media.made.append(self._inputs(part, media))
+        kind, inputs = part.type, media.made[len(draft.spans)]
         made, plan = inputs.made, inputs.made.plan
         tile = self.config.lane(kind).tile_grid(plan.patches) if plan.patches else self._tiles[kind]
         draft.pixels.setdefault(kind, []).append(made.pixels_NCHW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sensorium.core.batch import Wanted
 from sensorium.core.errors import ConfigError, DataError
@@ -32,15 +32,15 @@ def signal_ids(hands: Mapping[str, HandShape], tokenizer: Tokenizer) -> dict[str
     return found
 
 
-def media_seen(sample: Sample, hands: Mapping[str, HandShape]) -> list[tuple[Message, Part]]:
-    """The media that the model looks at, with their messages; those of its answers, which it makes, left out."""
+def media_seen(sample: Sample, made: Mapping[str, bool]) -> list[tuple[Message, Part]]:
+    """The media that the model looks at, with their messages: those of its answers only where it looks at what it makes."""
     return [(message, part) for message in sample.messages for part in message.content
-            if part.is_media and not is_made(message, part, hands)]  # fmt: skip
+            if part.is_media and (not is_made(message, part, made) or made[part.type])]  # fmt: skip
 
 
-def is_made(message: Message, part: Part, hands: Mapping[str, HandShape]) -> bool:
-    """Whether the model makes this medium."""
-    return message.role == "assistant" and part.type in hands
+def is_made(message: Message, part: Part, made: Collection[str]) -> bool:
+    """Whether the model makes this medium, whose kind is then among those `made`."""
+    return message.role == "assistant" and part.type in made
 
 
 def wanted_of(part: Part, sample: Sample, place: tuple[int, int]) -> Wanted:

@@ -24,6 +24,7 @@ from sensorium.model.config import (
     PrefixConfig,
 )
 from sensorium.model.hand import HandConfig
+from sensorium.model.picture_words import PictureWordsConfig
 from sensorium.recipes.sizes import adapter_size, part_sizes, tokens_text
 from sensorium.recipes.summary import llm_name
 from sensorium.training.config import Recipe
@@ -38,6 +39,8 @@ def draw(recipe: Recipe) -> str:
     lines = [f"{recipe.name}: {sum(sizes.values()):,} parameters", ""]
     for kind, lane in model.lanes.items():
         lines += _lane(kind, lane, model, table)
+    if model.picture_words is not None:
+        lines += _words(model.picture_words, table)
     lines += _language_model(model, table)
     for kind, hand in model.hands.items():
         lines += _hand(kind, hand, model, table)
@@ -59,6 +62,17 @@ class _Table:
     def line(self, part: str, what: str) -> str:
         learns = ", ".join(self.learns.get(part, ())) or "frozen"
         return f"{part:<{NAME}}{what:<{WHAT}}{self.sizes.get(part, 0):>{COUNT},}  {learns}"
+
+
+def _words(told: PictureWordsConfig, table: _Table) -> list[str]:
+    """Pictures that are read and written as tokens, or written alone."""
+    tokenizer, grid = told.tokenizer, told.tokenizer.grid()
+    where = "of the vocabulary" if told.shared else "with tables of their own"
+    lines = [f"{'picture':<{NAME}}{tokenizer.size_px} x {tokenizer.size_px} pixels <-> {grid.h} x {grid.w} codes",
+             table.line("picture_tokenizer", f"{tokenizer.kind}, {tokenizer.codes:,} codes")]  # fmt: skip
+    if not told.shared:
+        lines.append(table.line("code_tables", "their embedding, and a head for them"))
+    return [*lines, f"  |  words {where}", "  v"]
 
 
 def _lane(kind: str, lane: LaneConfig, model: ModelConfig, table: _Table) -> list[str]:
@@ -151,7 +165,10 @@ def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> lis
     if hand.projector is None:
         told = " ... ".join(hand.signals) or ("boxes" if hand.generator.cuts_boxes else "the whole answer")
         return ["", f"{f'{kind} made':<{NAME}}{told} -> {hand.generator.kind}"]
-    lines = ["", f"{f'{kind} made':<{NAME}}{len(hand.signals)} signal tokens, {hand.signals[0]} first -> {len(hand.signals)} x {width:,}"]
+    reads = model.ways[kind].reads
+    how = f"{reads} embeddings behind {hand.signals[0]}, each read before the next" if hand.feeds_back else (
+        f"{reads} signal tokens, {hand.signals[0]} first")  # fmt: skip
+    lines = ["", f"{f'{kind} made':<{NAME}}{how} -> {reads} x {width:,}"]
     if hand.choice is not None:
         lines.append(table.line(f"hands.{of_choice(kind)}", "which way"))
     for name, way in model.ways.items():

@@ -38,4 +38,4 @@ def fromage() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds on the shipped pictures."""
-    return shrink(fromage())
+    return shrink(fromage(), steps=5)

@@ -6,23 +6,20 @@ Source: github.com/kohjingyu/gill, main.py, gill/models.py and TrainDecisionClas
 
 from __future__ import annotations
 
-from sensorium.core.weights import HubSource
 from sensorium.data.config import FileSource
-from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.model.choice import ChoiceConfig
 from sensorium.model.config import ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
 from sensorium.output_projectors.mapper import MapperConfig
 from sensorium.recipes.fromage_parts import DIFFERS, PICTURE, clip_lane, finds, pairs_stage
-from sensorium.recipes.published_parts import opt_6_7b
+from sensorium.recipes.published_parts import SD_15, opt_6_7b
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.decide import DecideConfig
 from sensorium.training.objectives.retrieve import RetrieveConfig
 
 IMG = tuple(f"[IMG{i}]" for i in range(8))
-SD_15 = StableDiffusionConfig(weights=(HubSource(id="stable-diffusion-v1-5/stable-diffusion-v1-5"),))
 STAIRS = ScheduleConfig(shape="stairs", warmup_steps=2000, every=10_000, final_ratio=0.1)
 # The prompts that people agreed on, each with the way whose picture they liked better.
 DECISIONS = FileSource(path="data/parti_prompts/decisions.jsonl", format="samples", take=600)
@@ -52,4 +49,4 @@ def gill() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds on the shipped pictures."""
-    return shrink(gill())
+    return shrink(gill(), steps=5)

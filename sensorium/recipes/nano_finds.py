@@ -1,8 +1,8 @@
 """nano-finds: nano also finds pictures by their descriptions, as FROMAGe and GILL do.
 
 The signal token is one that SmolLM2 has reserved, so that none of the LLM's matrices grows and nano's adapter stays as
-it is. Its row learns to be written where a picture is asked for, and to read what is asked; then the two maps of the
-retrieval head go on alone, on states and features that stay the same.
+it is. Its row learns to be written where a picture is asked for, and that nothing follows. Then the two maps of the
+retrieval head learn alone, on the states that foretell the token and on the tower's features, each of which is computed once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sensorium.training.objectives.seek import SeekConfig
 SIGNAL, ROW = "<filename>", 6
 WIDTH = 96
 BOOKS = ("full", "drawings")
-HAND = "hands.image"
+EMBEDDING = "lm.model.embed_tokens"
 SOUGHT = (
     SoughtSource(parts=("full",), weight=3),
     SoughtSource(parts=("drawings",), weight=4),
@@ -34,7 +34,8 @@ def nano_finds_model() -> ModelConfig:
     """nano with 0.2 M parameters that compare descriptions with pictures."""
     plain = nano_model()
     width = plain.lanes["image"].encoder.out_dim
-    hand = HandConfig(signals=(SIGNAL,), projector=RetrievalConfig(image_width=width), generator=RetrievalIndexConfig(width=WIDTH))
+    head = RetrievalConfig(image_width=width, before=True)
+    hand = HandConfig(signals=(SIGNAL,), projector=head, generator=RetrievalIndexConfig(width=WIDTH))
     return plain.model_copy(update={"hands": {"image": hand}})
 
 
@@ -48,23 +49,18 @@ def nano_finds() -> Recipe:
         stages=(
             StageConfig(
                 name="ask",
-                objective=SeekConfig(),
-                data=(*SOUGHT, PictureBookSource(part="full", task="sheets", variants=8, weight=0.5)),
-                learns=(
-                    Learn(part="backbone", module="lm.model.embed_tokens", rows=(ROW,), lr=3e-3),
-                    Learn(part=HAND, lr=2e-3, weight_decay=0.05),
-                ),
+                objective=SeekConfig(weight=0.0),
+                data=(*SOUGHT, PictureBookSource(part="full", task="sheets", variants=8, weight=1.5)),
+                learns=(Learn(part="backbone", module=EMBEDDING, rows=(ROW,), lr=0.02),),
                 steps=60,
-                batch_size=24,
-                cache_features=True,
-                feature_format="half",
+                batch_size=8,
                 schedule=ScheduleConfig(warmup_steps=5),
             ),
             StageConfig(
                 name="find",
                 objective=SeekConfig(text_weight=0.0),
                 data=SOUGHT,
-                learns=(Learn(part=HAND, lr=2e-3, weight_decay=0.05),),
+                learns=(Learn(part="hands.image", lr=2e-3, weight_decay=0.05),),
                 steps=1000,
                 batch_size=256,
                 cache_features=True,

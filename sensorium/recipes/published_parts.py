@@ -9,7 +9,10 @@ from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.core.weights import HubSource
 from sensorium.encoders.clip import ClipConfig
 from sensorium.encoders.siglip import SiglipConfig
+from sensorium.generators.stable_diffusion import StableDiffusionConfig
 
+SD_15 = StableDiffusionConfig(weights=(HubSource(id="stable-diffusion-v1-5/stable-diffusion-v1-5"),))
+"""Where `runwayml/stable-diffusion-v1-5` has gone (arXiv:2112.10752)."""
 Size = Literal["7b", "13b"]
 QwenSize = Literal["0.5b", "1.5b", "7b"]
 # Sizes of LLaMA (arXiv:2302.13971), which Vicuna keeps.

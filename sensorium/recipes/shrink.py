@@ -17,8 +17,12 @@ from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
+from sensorium.data.both_ways import BothWaysSource
 from sensorium.data.config import PictureBookSource, SourceConfig
+from sensorium.data.edits import EditsSource
+from sensorium.data.located import LocatedScenesSource
 from sensorium.data.requests import RequestsSource
+from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
@@ -27,6 +31,7 @@ from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig, OtherConfig
+from sensorium.recipes.shrink_words import tiny_words, words_backbone
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 
@@ -36,6 +41,7 @@ PICTURES = 4
 PROJECTORS = {
     "qformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "mlp_width": 48, "reader": ()},
     "abstractor": {"queries": 4, "layers": 2, "heads": 4, "mlp_width": 48},
+    "avg_pool": {"side": 2},
     "position_aware": {"side": 2, "heads": 4},
     "c_abstractor": {"tokens": 4, "width": 16, "depth": 1, "position_side": 4},
     "cformer": {"queries": 4, "width": 32, "layers": 2, "heads": 4, "head_dim": 8, "mlp_width": 48, "dropout": 0.0},
@@ -58,6 +64,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "sentences": {"width": 16, "teacher": TEACHER},
     # A teacher of a few steps is not to outweigh the LLM.
     "aligned": {"teacher": TEACHER, "weight": 1.0},
+    # No larger than what tiny pipelines make.
+    "diffuse": {"size_px": None},
 }
 # Of what reads signal tokens.
 HANDS: dict[str, dict[str, Any]] = {
@@ -66,6 +74,7 @@ HANDS: dict[str, dict[str, Any]] = {
     "encoder_decoder": {"layers": 1, "heads": 2, "mlp_factor": 2},
 }
 TALKS = ("instruct",)
+DRAWS = ("regress",)
 MAKES = ("generate", "decide")
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
@@ -108,9 +117,10 @@ def _model(config: ModelConfig) -> ModelConfig:
     return config.model_copy(
         update={
             "lanes": {kind: _lane(lane) for kind, lane in config.lanes.items()},
-            "backbone": _backbone(config.backbone, layers=2 * every),
+            "backbone": words_backbone(config, _backbone(config.backbone, layers=2 * every), BYTES),
+            "picture_words": config.picture_words and tiny_words(config, BYTES),
             "fusion": fusion,
-            "hands": {kind: _hand(hand) for kind, hand in config.hands.items()},
+            "hands": {kind: _fed(hand, _lane(config.lane(kind))) if hand.feeds_back else _hand(hand) for kind, hand in config.hands.items()},
             "adapter": config.adapter and _with(config.adapter, ADAPTERS[config.adapter.kind]),
             # The tokenizer of bytes has only those of these tokens that are added to it.
             "image_markers": tuple(t for t in config.image_markers if t in config.backbone.added_tokens),
@@ -136,6 +146,7 @@ def _lane(lane: LaneConfig) -> LaneConfig:
         encoder = _with(lane.encoder, tiny_shape(weights=(), **windows))
     elif isinstance(lane.encoder, TowerConfig):
         joint = {"token_projection": 16} if getattr(lane.encoder, "token_projection", None) else {}
+        joint |= {"joint": 16} if isinstance(lane.encoder, ImageBindConfig) else {}
         encoder = _with(lane.encoder, tiny_shape(weights=(), **joint))
     else:
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
@@ -151,6 +162,13 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     return lane.model_copy(
         update={"encoder": encoder, "projector": projector, "resolution": resolution, "detail": detail}
     )
+
+
+def _fed(hand: HandConfig, lane: LaneConfig) -> HandConfig:
+    """One whose vectors are read by the lane that is given."""
+    width = BACKBONE["hidden_size"] if hand.reader.feeds_back == "llm" else lane.encoder.out_dim
+    sizes = {"length": lane.tile_grid().tokens, "width": width, "scale": "tiny", "weights": ()}
+    return hand.model_copy(update={"generator": _with(hand.generator, sizes)})
 
 
 def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
@@ -188,7 +206,7 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
     for mark in ("bos_token_id", "eos_token_id"):
         # Ends of text of a large vocabulary are not in a small one.
         if (arch.get(mark) or 0) >= arch["vocab_size"]:
-            arch[mark] = None
+            arch[mark] = None if config.kind == "causal_lm" else 0
     if config.added_tokens:
         # As in the full form, their rows are the last ones.
         arch["vocab_size"] = BYTES + len(config.added_tokens)
@@ -196,16 +214,17 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
 
 
 def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> StageConfig:
-    source = _source(stage.objective, model)
+    seen = any(learn.part.startswith("projectors.") for learn in stage.learns)
+    source = _source(stage.objective, model, seen)
     return stage.model_copy(
         update={
-            "data": (source,),
+            "data": (source, source.model_copy(update={"task": "drawings"})) if model.picture_words else (source,),
             "objective": _objective(stage.objective),
             "learns": tuple(learn.model_copy(update={"lr": lr}) for learn in stage.learns),
             "steps": steps,
             "epochs": None,
             "batch_size": 1 if stage.pack else PICTURES,
-            "max_length": min(256 if stage.pack else 512, _backbone(model.backbone, 1).max_positions),
+            "max_length": min(256 if stage.pack and not model.picture_words else 512, _backbone(model.backbone, 1).max_positions),
             "picture_px": stage.picture_px and _picture_px(stage.picture_px, model),
             "schedule": ScheduleConfig(shape=stage.schedule.shape, warmup_steps=1, every=stage.schedule.every and steps),
             "precision": "fp32",
@@ -213,12 +232,18 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
     )
 
 
-def _source(objective: ObjectiveConfig, model: ModelConfig) -> SourceConfig:
-    """The shipped pictures, or requests for what the model makes."""
+def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> SourceConfig:
+    """The shipped pictures, edits of them, requests for what the model makes (behind a picture where it learns to see), or
+    scenes with masks."""
+    if objective.kind == "mask":
+        return LocatedScenesSource(task="segment", take=PICTURES)
+    if objective.kind == "diffuse":
+        return EditsSource(source=PictureBookSource(part="shipped", task="captions"), take=PICTURES)
     if objective.kind in MAKES:
-        return RequestsSource(kinds=tuple(model.hands), take=PICTURES * len(model.hands))
+        return RequestsSource(kinds=tuple(model.hands), seen=seen, take=PICTURES * len(model.hands))
     task = "instruct" if objective.kind in TALKS else "captions"
-    return PictureBookSource(part="shipped", task=task, take=PICTURES)
+    source = PictureBookSource(part="shipped", task=task, take=PICTURES)
+    return BothWaysSource(source=source, take=PICTURES) if objective.kind in DRAWS else source
 
 
 def _objective(config: ObjectiveConfig) -> ObjectiveConfig:

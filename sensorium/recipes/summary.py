@@ -69,6 +69,8 @@ def parts_line(model: ModelConfig) -> str:
     """encoder → projector → (fusion →) LLM."""
     middle = [] if model.fusion.kind == "splice" else [model.fusion.kind]
     lanes = " & ".join(f"{_encoders(lane)} → {lane.projector.kind}" for lane in model.lanes.values())
+    if not lanes and model.picture_words is not None:
+        lanes = f"{model.picture_words.tokenizer.kind} → words"
     return " → ".join([lanes, *middle, llm_name(model)] if lanes else [llm_name(model)])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sensorium.media.native import NativeResolution
-from sensorium.model.config import LaneConfig
+from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.recipes import RECIPES
 from sensorium.recipes.sizes import part_sizes, tokens_text
 from sensorium.recipes.summary import Summary, summary
@@ -42,14 +42,12 @@ def systems_page() -> str:
 
 def _row(recipe: Recipe, published: Published, line: Summary) -> tuple[str, ...]:
     sizes = part_sizes(recipe.model)
-    lane = recipe.model.lanes["image"]
     stages = zip(line.stages, line.trained, strict=True)
     return (
         f"`{recipe.name}`",
         f"[{published.paper}](https://arxiv.org/abs/{published.paper})",
         line.io,
-        f"{lane.encoder.kind} {_input(lane)}, {sizes['encoders.image']:,}",
-        f"{lane.projector.kind} → {tokens_text(lane)}, {sizes.get('projectors.image', 0):,}",
+        *_eyes(recipe.model, sizes),
         f"{sizes['fusion']:,}" if "fusion" in sizes and recipe.model.text_frame is None else "",
         f"{line.parts.rpartition(' → ')[2]}, {sizes['backbone']:,}",
         f"{sum(sizes.values()):,}",
@@ -57,6 +55,21 @@ def _row(recipe: Recipe, published: Published, line: Summary) -> tuple[str, ...]
         line.oracle if published.oracle is None and line.oracle else f"`{line.oracle}`" if line.oracle else "none",
         line.status,
     )
+
+
+def _eyes(model: ModelConfig, sizes: dict[str, int]) -> tuple[str, str]:
+    """What reads pictures, and what brings them to the LLM."""
+    lane, told = model.lanes.get("image"), model.picture_words
+    if lane is None:
+        assert told is not None, "no lane, and no words of pictures"
+        tokenizer = told.tokenizer
+        fixed = not isinstance(told.resolution, NativeResolution)
+        size, tokens = f"{tokenizer.size_px} px", f"{tokenizer.grid().tokens:,}"
+        if not fixed:
+            size, tokens = "any size", f"H/{tokenizer.stride} x (W/{tokenizer.stride} + 1)"
+        return f"{tokenizer.kind} {size}, {sizes['picture_tokenizer']:,}", f"words → {tokens}, 0"
+    return (f"{lane.encoder.kind} {_input(lane)}, {sizes['encoders.image']:,}",
+            f"{lane.projector.kind} → {tokens_text(lane)}, {sizes.get('projectors.image', 0):,}")  # fmt: skip
 
 
 def _input(lane: LaneConfig) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import did_you_mean
 from sensorium.text.render import Piece, render
-from sensorium.text.templates import EOS, TEMPLATES, ChatTemplate, TemplateName
+from sensorium.text.template import EOS, ChatTemplate
+from sensorium.text.templates import TEMPLATES, TemplateName
 from sensorium.text.tokenizer import Tokenizer
 
 __all__ = ["EOS", "TEMPLATES", "ChatTemplate", "Piece", "TemplateName", "choose_template", "control_id", "render",

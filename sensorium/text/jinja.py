@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from sensorium.text.templates import EOS, ROLES, ChatTemplate
+from sensorium.core.sample import ROLES
+from sensorium.text.template import EOS, ChatTemplate
 
 CONTENT = "{{ message['content'] }}"
 

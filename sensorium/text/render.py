@@ -12,7 +12,7 @@ from typing import Literal
 
 from sensorium.core.errors import ConfigError
 from sensorium.core.sample import MISSING, PLACE_KINDS, Message, Part
-from sensorium.text.templates import ChatTemplate
+from sensorium.text.template import ChatTemplate
 
 MADE = "made"
 """Type of a part of the rendering alone, whose value is the Sample's own part."""

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sensorium.core.config import Config
 from sensorium.core.sample import ROLES
+from sensorium.text.picture_templates import PICTURE_TEMPLATES
+from sensorium.text.template import EOS, ChatTemplate
 
-EOS = "{eos}"
 TemplateName = Literal[
-    "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2",
+    "auto", "chatml", "qwen", "smol", "vicuna", "llama3", "mistral", "minigpt4", "minigpt_v2", "next_gpt",
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "captioned", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
+    "emu", "emu2", "emu_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "lisa",
 ]  # fmt: skip
-
-
-class ChatTemplate(Config):
-    """Strings around each turn; `{special}` pieces are listed in `control`."""
-
-    before: dict[str, str]
-    after: dict[str, str]
-    bos: bool = False
-    bos_behind: bool = False
-    """The begin of text stands behind the media at the front, not before them."""
-    default_system: str | None = None
-    media_before: str = ""
-    """In front of each medium; `{n}` is its number in the conversation, from 1."""
-    media_after: str = ""
-    chunk_end: str = ""
-    """Closes what is written about a medium, in front of the next one. What an answer says before
-    the first medium is not learned then."""
-    answer_prefix: str = ""
-    """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
-    media_first: bool = False
-    """Media of a message stand in front of all else, what the template writes before it included."""
-    user_text: bool = True
-    """False: of what a user says, only the media are written."""
-    control: tuple[str, ...] = ()
-    """Control tokens that may occur in the strings above; `{eos}` is the tokenizer's own."""
-
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
 _CHATML_AFTER = dict.fromkeys(ROLES, "<|im_end|>\n")
@@ -57,6 +32,17 @@ _VICUNA = ChatTemplate(
 _MARKS = ("<im_start>", "<im_end>")
 _MARKED = _VICUNA.model_copy(
     update={"media_before": _MARKS[0], "media_after": _MARKS[1], "control": (EOS, *_MARKS)}
+)
+
+
+_EMU = ChatTemplate(
+    before={"system": "", "user": "[USER]: ", "assistant": "[ASSISTANT]:"},
+    after={"system": " ", "user": " ", "assistant": "{eos}"},
+    answer_prefix=" ",
+    bos=True,
+    media_before="[IMG]",
+    media_after="[/IMG]",
+    control=(EOS, "[USER]", "[ASSISTANT]", "[IMG]", "[/IMG]"),
 )
 
 
@@ -120,6 +106,14 @@ TEMPLATES: dict[str, ChatTemplate] = {
     "vicuna": _VICUNA,
     # The same with the markers of LLaVA's first checkpoints around a picture (llava/constants.py).
     "vicuna_markers": _MARKED.model_copy(update={"media_after": "<im_end>\n"}),
+    # Of a human, not a user (github.com/dvlab-research/LISA, model/llava/conversation.py, llava_v1).
+    "lisa": _MARKED.model_copy(
+        update={
+            "media_after": "<im_end>\n",
+            "default_system": "A chat between a curious human and an artificial intelligence assistant. "
+            "The assistant gives helpful, detailed, and polite answers to the human's questions.",
+        }
+    ),
     # No line break (github.com/shikras/shikra, mllm/dataset/process_function/shikra_process_function.py).
     "shikra": _MARKED,
     "llama3": ChatTemplate(
@@ -149,7 +143,16 @@ TEMPLATES: dict[str, ChatTemplate] = {
         media_before="<Img>",
         media_after="</Img> ",
     ),
-    # The same repository, minigpt_v2.py and datasets/: the question begins with its task in
+    # NExT-GPT's (github.com/NExT-GPT/NExT-GPT, code/model/common/utils.py and anyToImageVideoAudio.py).
+    "next_gpt": ChatTemplate(
+        before={"system": "", "user": "### Human: ", "assistant": "### Assistant: "},
+        after={"system": "", "user": "\n", "assistant": "\n###"},
+        bos=True,
+        media_before="<Img>",
+        media_after="</Img> ",
+        control=("<Img>", "</Img>"),
+    ),
+    # The same repository as MiniGPT-4's, minigpt_v2.py and datasets/: the question begins with its task in
     # brackets, `[vqa]`, which rows bring along, and has a space behind it.
     "minigpt_v2": ChatTemplate(
         before={"system": "", "user": "[INST] ", "assistant": ""},
@@ -280,6 +283,12 @@ TEMPLATES: dict[str, ChatTemplate] = {
         bos=True,
         control=("{eos}",),
     ),
+    # github.com/baaivision/Emu, Emu1/inference.py, and models/modeling_emu.py for the marks around a picture. The text that it puts in
+    # front of a question about a picture is a system message.
+    "emu": _EMU,
+    # The same repository, Emu2/emu/chat.py.
+    "emu2": _EMU.model_copy(update={"default_system": "You are a helpful assistant, dedicated to delivering "
+                                    "comprehensive and meticulous responses."}),
     # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
     "document": ChatTemplate(
         before=dict.fromkeys(ROLES, ""),
@@ -288,9 +297,14 @@ TEMPLATES: dict[str, ChatTemplate] = {
         control=("{eos}",),
     ),
 }
+# The same with marks around each picture that is only read; those of pictures in answers are the model's own signals (Emu).
+TEMPLATES["emu_document"] = TEMPLATES["document"].model_copy(
+    update={"media_before": "[IMG]", "media_after": "[/IMG]", "control": (EOS, "[IMG]", "[/IMG]")}
+)
 # With the begin of text behind the picture: BLIP-2's captions, and InstructBLIP's bare question
 # (github.com/salesforce/LAVIS, blip2_opt.py, blip2_vicuna_instruct.py).
 TEMPLATES["caption_behind"] = TEMPLATES["caption_line"].model_copy(update={"bos_behind": True})
 # The same without an end, which FROMAGe and GILL do not teach (github.com/kohjingyu/fromage, fromage/models.py).
 TEMPLATES["captioned"] = TEMPLATES["caption_behind"].model_copy(update={"after": dict.fromkeys(ROLES, "")})
 TEMPLATES["bare"] = TEMPLATES["document"].model_copy(update={"bos_behind": True})
+TEMPLATES |= PICTURE_TEMPLATES

@@ -173,6 +173,7 @@ class Recipe(Config):
         hands = [f"hands.{name}" for name in self.model.ways]
         hands += [f"hands.{of_choice(kind)}" for kind, hand in self.model.hands.items() if hand.choice]
         known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters, *hands]
+        known += ["picture_tokenizer", "code_tables"] if self.model.picture_words else []
         for stage in self.stages:
             for learn in stage.learns:
                 if learn.part not in known:

@@ -22,9 +22,10 @@ from torch.nn import functional as F
 from sensorium.core.atomic import write_json
 from sensorium.core.config import Config, kinds
 from sensorium.core.errors import ConfigError, DataError, NumericsError
-from sensorium.core.hands import PictureTokenizerConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.core.progress import progress
 from sensorium.generators import PICTURE_TOKENIZERS
+from sensorium.generators.seed import SeedConfig, SeedTokenizer
 from sensorium.generators.vq import VqConfig, VqTokenizer
 from sensorium.model.config import AnyEncoder
 from sensorium.nn.vector_quantise import code_use
@@ -53,7 +54,8 @@ class TokenizerTraining(Config):
     clip_norm: float = Field(default=1.0, gt=0)
     l1: float = Field(default=1.0, ge=0)
     l2: float = Field(default=1.0, ge=0)
-    """Weights of the mean absolute and squared distance of values in -1..1; the codebook's loss has weight 1."""
+    """Weights of the mean absolute and squared distance of values in -1..1; the codebook's loss has weight 1. SEED's tokenizer
+    has losses of its own (`generators/seed.py`)."""
     perceptual: AnyEncoder | None = None
     """A frozen encoder whose features must agree, too."""
     perceptual_weight: float = Field(default=0.1, ge=0)
@@ -79,6 +81,8 @@ class TokenizerRun:
     perceptual: nn.Module | None = None
     """`PerceptualLoss` of the recipe's encoder."""
     device: str = "cpu"
+    start: Path | None = None
+    """A folder of weights to begin with, in the tokenizer's own layout."""
 
 
 def batch_of(pixels_NCHW: Tensor, training: TokenizerTraining, step: int) -> Tensor:
@@ -105,13 +109,14 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
         StoppedError: a signal came; all is saved.
     """
     config, training = recipe.tokenizer, recipe.training
-    if not isinstance(config, VqConfig):
-        raise ConfigError(f"picture tokenizer {config.kind!r}", expected="vq, the one that trains here")
+    if not isinstance(config, VqConfig | SeedConfig):
+        raise ConfigError(f"picture tokenizer {config.kind!r}", expected="vq or seed, which train here")
     if not len(pixels_NCHW):
         raise DataError("no pictures to train on")
     torch.manual_seed(training.seed)
-    module = config.build().to(run.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    optimiser = torch.optim.AdamW(module.parameters(), lr=training.lr, betas=(0.9, 0.95), weight_decay=training.weight_decay)
+    module = config.build(run.start).to(run.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(learning, lr=training.lr, betas=(0.9, 0.95), weight_decay=training.weight_decay)
     state = TokenizerState(module, optimiser, recipe.to_dict(), len(pixels_NCHW))
     first, log_bytes = load_state(run.folder, state, resume=run.resume)
     log = TrainingLog(run.folder, keep_bytes=log_bytes, tensorboard=False)
@@ -145,7 +150,7 @@ def _step(
     module, optimiser = state.module, state.optimiser
     for group in optimiser.param_groups:
         group["lr"] = training.lr * rate(training.schedule, step, training.steps)
-    parts, ids = _losses(module, training, module.to_values(pixels_BCHW), perceptual)
+    parts, ids = _losses(module, training, pixels_BCHW, perceptual)
     loss = torch.stack(list(parts.values())).sum()
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
@@ -160,9 +165,12 @@ def _step(
 
 
 def _losses(
-    module: VqTokenizer, training: TokenizerTraining, values_BCHW: Tensor, perceptual: nn.Module | None
+    module: VqTokenizer | SeedTokenizer, training: TokenizerTraining, pixels_BCHW: Tensor, perceptual: nn.Module | None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Weighed parts of the loss, and the ids."""
+    values_BCHW = module.to_values(pixels_BCHW)
+    if isinstance(module, SeedTokenizer):
+        return module.losses(values_BCHW, module.truth(pixels_BCHW))
     out = module(values_BCHW)
     parts = {
         "l1": training.l1 * F.l1_loss(out.values_BCHW, values_BCHW),

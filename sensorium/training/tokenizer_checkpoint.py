@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sensorium.core.atomic import atomic_path, recover_folder, rotating_folder, versions, write_json
 from sensorium.core.errors import CheckpointError, ConfigError
-from sensorium.core.hands import PictureTokenizerConfig
 from sensorium.core.hashing import sha256_file
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
+from sensorium.generators.seed import SeedTokenizer
 from sensorium.generators.vq import VqTokenizer
 from sensorium.nn.pretrained import load_exact, read_file
 from sensorium.training.checkpoint import read_rng, restore_rng
@@ -28,17 +29,17 @@ KEEP = 2
 class TokenizerState:
     """What a checkpoint holds, and what it must have been made with."""
 
-    module: VqTokenizer
+    module: VqTokenizer | SeedTokenizer
     optimiser: torch.optim.Optimizer
     recipe: dict[str, Any]
     pictures: int
 
 
-def weights_of(module: VqTokenizer) -> dict[str, Tensor]:
+def weights_of(module: VqTokenizer | SeedTokenizer) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
-def write_model(folder: Path, config: PictureTokenizerConfig, module: VqTokenizer) -> None:
+def write_model(folder: Path, config: PictureTokenizerConfig, module: VqTokenizer | SeedTokenizer) -> None:
     """config.json and model.safetensors, each of them whole or not there."""
     write_json(folder / "config.json", config.to_dict())
     with atomic_path(folder / "model.safetensors") as temporary:

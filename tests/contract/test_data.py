@@ -30,7 +30,8 @@ def needs(tmp_path: Path, data_home: Path) -> dict[str, dict[str, Any]]:
     file.write_text("\n".join([json.dumps(row)] * 3))
     inner, scripted = {"kind": "file", "path": str(file)}, {"kind": "captioner", "model": "nano"}
     return {"vqa_file": {"path": str(file)}, "drawing": {"schooled": 80, "epochs": 1}, "file": {"path": str(file)},
-            "experts": {"source": inner, "experts": [scripted]}}  # fmt: skip
+            "edits": {"source": inner},
+            "experts": {"source": inner, "experts": [scripted]}, "both_ways": {"source": inner}}  # fmt: skip
 
 
 class Knowing:

@@ -25,7 +25,9 @@ from sensorium.generators.text_route import TextRouteConfig
 
 needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="diffusers is not installed")
 PIPELINES = [name for name in GENERATORS if issubclass(GENERATORS.find(name), DiffusionConfig)]
-TWO = Making(steps=2, guidance=3.0)
+# Those that look at a picture look at this one.
+LOOKED = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+TWO = Making(steps=2, guidance=3.0, pictures=(LOOKED,))
 
 
 @cache

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import ConditionShape, OutputProjectorConfig
+from sensorium.core.hands import ConditionShape, OutputProjectorConfig, Space
 from sensorium.interop.output_projectors import PROJECTOR_KEYS
 from sensorium.nn.condition_loss import CONDITION_LOSSES
 from sensorium.nn.contrastive import softmax_contrast
@@ -31,8 +31,10 @@ from sensorium.output_projectors.retrieval import RetrievalConfig
 
 B, K, D, C = 3, 4, 24, 16
 TINY = {name: OUTPUT_PROJECTORS.find(name).tiny() for name in OUTPUT_PROJECTORS}
+TINY["regression"] = RegressionConfig(space="encoder")
 TINY["mapper, linear, fewer out"] = MapperConfig(mode="linear")
 LENGTHS = {"mapper": 6, "encoder_decoder": 6, "regression": K, "retrieval": 1, "mask_prompt": K}
+SIGNALS = {"regression": 2}
 every = pytest.mark.parametrize("name", TINY)
 
 
@@ -41,7 +43,7 @@ def shape_of(name: str) -> ConditionShape:
 
 
 def build(name: str) -> nn.Module:
-    return TINY[name].build(D, K, shape_of(name))
+    return TINY[name].build(D, SIGNALS.get(name, K), shape_of(name))
 
 
 @pytest.mark.parametrize("name", OUTPUT_PROJECTORS)
@@ -101,7 +103,8 @@ def test_learns(name: str, loss: str) -> None:
         (MapperConfig(heads=3), 4, ConditionShape(6, 16)),
         (MapperConfig(mode="linear"), 5, ConditionShape(7, 16)),
         (EncoderDecoderConfig(), 4, ConditionShape(6, 12)),
-        (RegressionConfig(), 4, ConditionShape(5, 16)),
+        (RegressionConfig(), 4, ConditionShape(4, D)),
+        (RegressionConfig(), 2, ConditionShape(4, 16)),
         (RetrievalConfig(), 1, ConditionShape(2, 16)),
         (MaskPromptConfig(), 2, ConditionShape(1, 16)),
     ],
@@ -249,10 +252,12 @@ def test_encoder_decoder_is_minigpt5s_and_so_is_its_negative() -> None:
     torch.testing.assert_close(ours.negative(2), original(torch.zeros(2, K, D)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("system", "name", "width"), [("emu", "stu_regress_head", D), ("emu2", "project_down", C)])
-def test_regression_is_emus(system: str, name: str, width: int) -> None:
+@pytest.mark.parametrize(
+    ("system", "name", "width", "space"), [("emu", "stu_regress_head", D, "llm"), ("emu2", "project_down", C, "encoder")]
+)
+def test_regression_is_emus(system: str, name: str, width: int, space: Space) -> None:
     original = nn.Linear(D, width, bias=False)
-    ours = RegressionConfig().build(D, K, ConditionShape(K, width))
+    ours = RegressionConfig(space=space).build(D, 2, ConditionShape(K, width))
     take(system, Named(**{name: original}), ours)
     hidden = torch.randn(B, K, D)
     torch.testing.assert_close(ours(hidden), original(hidden), atol=1e-5, rtol=1e-5)
@@ -305,8 +310,8 @@ SD15, SD21, ZEROSCOPE, AUDIOLDM = (ConditionShape(*x) for x in ((77, 768), (77, 
         (MapperConfig(), 4096, 24, ZEROSCOPE, lambda: TextFcLayer(4096, 1024, 77, "gill_mapper"), 32_090_112),
         (MapperConfig(), 4096, 8, AUDIOLDM, lambda: TextFcLayer(4096, 512, 1, "gill_mapper"), 31_788_544),
         (EncoderDecoderConfig(), 4096, 8, SD21, lambda: MiniGpt5(4096, 1024, 77), 122_899_456),
-        (RegressionConfig(), 5120, 32, ConditionShape(32, 5120), lambda: nn.Linear(5120, 5120, bias=False), 26_214_400),
-        (RegressionConfig(), 6656, 64, ConditionShape(64, 1792), lambda: nn.Linear(6656, 1792, bias=False), 11_927_552),
+        (RegressionConfig(), 5120, 2, ConditionShape(32, 5120), lambda: nn.Linear(5120, 5120, bias=False), 26_214_400),
+        (RegressionConfig(space="encoder"), 6656, 2, ConditionShape(64, 1792), lambda: nn.Linear(6656, 1792, bias=False), 11_927_552),
         (RetrievalConfig(), 4096, 1, ConditionShape(1, 256), lambda: Retrieval(4096, 1024, 256, False), 1_311_233),
         (RetrievalConfig(), 4096, 8, ConditionShape(1, 256), lambda: Retrieval(4096, 1024, 256, True), 1_311_233),
         (MaskPromptConfig(), 4096, 1, ConditionShape(1, 256), lambda: lisa_mlp(4096, 256), 17_830_144),

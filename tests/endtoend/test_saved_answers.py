@@ -31,8 +31,8 @@ class Fake:
     parts: tuple[Part, ...] = ()
     asked: list[dict[str, Any]]
 
-    def __init__(self, options: Any) -> None:
-        del options
+    def __init__(self, *options: Any, **looks: Any) -> None:
+        del options, looks
         self.loaded = self
 
     def told(self, messages: Any) -> Any:

@@ -69,6 +69,9 @@ ORACLES: dict[str, Oracle] = {
     "kosmos-2": Oracle("transformers.Kosmos2ForConditionalGeneration"),
     "qwen2-vl": Oracle("transformers.Qwen2VLForConditionalGeneration"),
     "qwen2.5-vl": Oracle("transformers.Qwen2_5_VLForConditionalGeneration"),
+    "emu3": Oracle("transformers.Emu3ForConditionalGeneration"),
+    "chameleon": Oracle("transformers.ChameleonForConditionalGeneration"),
+    "janus": Oracle("transformers.JanusForConditionalGeneration"),
     "adaption-prompt": Oracle(
         "peft.AdaptionPromptConfig in transformers.LlavaForConditionalGeneration",
         why(PROMPTS, *PROCESSING)

@@ -162,7 +162,7 @@ def test_what_cannot_be_made_is_named(ours: Sam) -> None:
     image, one = picture(8, 9), torch.randn(2, 1, WIDTH)
     grey = image[..., 0]
     for condition, making, wrong in (
-        (one, Making(), "0 pictures for 2 masks"),
+        (one, Making(), "0 pictures for 2 items"),
         (one, Making(pictures=(image,) * 3), "3 pictures for 2"),
         (one[0], Making(pictures=(image,)), r"shape \(1, 32\)"),
         (one[..., 1:], Making(pictures=(image,)), r"shape \(2, 1, 31\)"),

@@ -253,6 +253,56 @@ SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 2
           "num_attention_heads": 16}  # fmt: skip
 
 
+def emu3() -> Oracle:
+    def config() -> Any:
+        from transformers import Emu3Config
+
+        # Names of words as the vocabulary has them, behind all others.
+        words = {f"<|visual token {code:06d}|>": 151854 + code for code in range(32768)}
+        return Emu3Config(vocabulary_map=words)
+
+    return Oracle("emu3", "Emu3ForConditionalGeneration", config, {
+        "backbone": ("model.text_model.", "lm_head."),
+        "picture_tokenizer": ("model.vqmodel.",),
+    })  # fmt: skip
+
+
+def chameleon() -> Oracle:
+    """Without the decoder, which the class leaves out."""
+
+    def config() -> Any:
+        from transformers import ChameleonConfig
+
+        letters = str.maketrans("0123456789", "ABCDEFGHIJ")
+        words = {f"IMGIMG{str(code).translate(letters)}Z": 4 + code for code in range(8192)}
+        return ChameleonConfig(vocabulary_map=words, bos_token_id=0, pad_token_id=1, eos_token_id=2)
+
+    return Oracle("chameleon", "ChameleonForConditionalGeneration", config, {
+        "picture_tokenizer": ("model.vqmodel.",),
+        "backbone": ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."),
+    })  # fmt: skip
+
+
+def janus(**text: int) -> Oracle:
+    def config() -> Any:
+        from transformers import JanusConfig
+
+        width = text["hidden_size"]
+        return JanusConfig(
+            text_config={"model_type": "llama", "vocab_size": 102400, "max_position_embeddings": 16384, **text},
+            vision_config={"projection_dim": width}, vq_config={"projection_dim": width, "image_token_embed_dim": width},
+            tie_word_embeddings=False,
+        )  # fmt: skip
+
+    return Oracle("janus", "JanusForConditionalGeneration", config, {
+        "encoders.image": ("model.vision_model.",),
+        "projectors.image": ("model.aligner.",),
+        "picture_tokenizer": ("model.vqmodel.",),
+        "code_tables": ("model.generation_",),
+        "backbone": ("model.language_model.", "lm_head."),
+    })  # fmt: skip
+
+
 def kosmos2() -> Oracle:
     """All sizes are the defaults of the class, which are those of the released model."""
 
@@ -308,4 +358,8 @@ ORACLES: dict[str, Oracle] = {
     "qwen2.5-vl": qwen25_vl(tie=False, **QWEN2_7B),
     "qwen2.5-vl-3b": qwen25_vl(tie=True, **QWEN25_3B),
     "kosmos-2": kosmos2(),
+    "emu3": emu3(),
+    "chameleon": chameleon(),
+    "janus": janus(hidden_size=2048, intermediate_size=5632, num_hidden_layers=24, num_attention_heads=16),
+    "janus-pro": janus(hidden_size=4096, intermediate_size=11008, num_hidden_layers=30, num_attention_heads=32),
 }

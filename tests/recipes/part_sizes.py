@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from oracles import BERT, CLIP_L, ORACLES
+from oracles import BERT, CLIP_L, LLAMA_13B, ORACLES
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,36 @@ def blip_med() -> int:
     return reads + sum(own.values()) + sum(size for key, size in head.items() if key != id(words))
 
 
+def llava_lightning(model_type: str, tokens: int, hand: str, size: Callable[[], int]) -> ByParts:
+    """LLaVA with one linear map, as many tokens as there are after more were added, and an output projector."""
+    return ByParts(model_type, {
+        "encoders.image": size_of("CLIPVisionModel", "CLIPVisionConfig", **CLIP_L | {"image_size": 224}),
+        "projectors.image": lambda: linear(1024, 4096),
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=tokens),
+        hand: size,
+    })  # fmt: skip
+
+
+def t5_causal_former(tokens: int, media: int, llm: int) -> int:
+    """Emu's, from causal_former.py and modeling_t5.py: T5-base's decoder without its table of words, whose cross-attention reads
+    features of another width; the tokens, and a projection."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    with torch.device("meta"):
+        decoder = T5ForConditionalGeneration(T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12)).decoder
+    words = {id(p) for p in decoder.embed_tokens.parameters()}
+    own = sum(p.numel() for p in decoder.parameters() if id(p) not in words)
+    return own + 12 * 2 * (media - 768) * 768 + tokens * 768 + linear(768, llm)
+
+
+def llama_of(**shape: int) -> Callable[[], int]:
+    return size_of("LlamaForCausalLM", "LlamaConfig", tie_word_embeddings=False, **shape)
+
+
+LLAMA_33B = {"hidden_size": 6656, "intermediate_size": 17920, "num_hidden_layers": 60, "num_attention_heads": 52,
+             "num_key_value_heads": 52}  # fmt: skip
+
+
 def opt_with_clip(added: int, tokens: int, hands: dict[str, Callable[[], int]]) -> ByParts:
     """FROMAGe's and GILL's: a pooled picture as so many tokens; OPT's 50,265 tokens, one for pictures, and those added."""
     return ByParts("opt_with_clip", {
@@ -222,7 +252,7 @@ def opt_with_clip(added: int, tokens: int, hands: dict[str, Callable[[], int]]) 
 def torch_mapper(tokens: int, width: int, llm: int = 4096, inside: int = 512) -> int:
     """GILL's and NExT-GPT's: fc, tfm with torch's own layers, model, query_embs."""
     with torch.device("meta"):
-        tfm = torch.nn.Transformer(inside, 4, 4, 4, 4 * inside, batch_first=True, norm_first=True)
+        tfm: torch.nn.Module = torch.nn.Transformer(inside, 4, 4, 4, 4 * inside, batch_first=True, norm_first=True)
     return linear(llm, inside) + sum(p.numel() for p in tfm.parameters()) + linear(inside, width) + tokens * inside
 
 
@@ -231,12 +261,46 @@ def retrieval_head() -> int:
     return linear(4096, 256) + linear(1024, 256) + 1
 
 
+def imagebind_eye(width: int = 1280, joint: int = 1024) -> int:
+    """imagebind_huge's part `vision`: patches of two frames, class token, 257 positions, pre_transformer_layer, 32 blocks, head."""
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 4 * width
+    return 3 * 2 * 14 * 14 * width + width + 257 * width + 2 * width + 32 * block + 2 * width + width * joint
+
+
 BY_PARTS: dict[str, ByParts] = {
+    "next-gpt": ByParts("next_gpt", {
+        "encoders.image": imagebind_eye,
+        "projectors.image": lambda: linear(1024, 4096),
+        # <Img>, </Img>, <Vid>, </Vid>, <Aud>, </Aud> and 4 + 24 + 8 signal tokens.
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 6 + 36),
+        "hands.image": lambda: torch_mapper(77, 768),
+        "hands.video": lambda: torch_mapper(77, 1024),
+        "hands.audio": lambda: torch_mapper(1, 512),
+    }),
     "fromage": opt_with_clip(1, 1, {"hands.image": retrieval_head}),
     "gill": opt_with_clip(8, 4, {
         "hands.image": lambda: torch_mapper(77, 768),
         "hands.image_other": retrieval_head,
         "hands.image_choice": lambda: linear(4096, 2),
+    }),
+    # model/LISA.py: text_hidden_fcs.
+    "lisa": llava_lightning("lisa", 32004, "hands.mask", lambda: linear(4096, 4096) + linear(4096, 256)),
+    # mgie_llava.py: llm2hid, mapper, hid2feat, query.
+    "mgie": llava_lightning("mgie", 32011, "hands.image", lambda: torch_mapper(77, 768)),
+    # 32,000 words, the mark that fills up, three marks of pictures and two of turns. Its tower has ln_visual behind its 40 blocks;
+    # the norm and the head that the file holds besides are not used.
+    "emu": ByParts("emu", {
+        "encoders.image": size_of("Blip2VisionModel", "Blip2VisionConfig", num_hidden_layers=40, image_size=224),
+        "projectors.image": lambda: t5_causal_former(32, 1408, 5120),
+        "hands.image": lambda: 5120 * 5120,
+        "backbone": llama_of(vocab_size=32006, **LLAMA_13B),
+    }),
+    # eva_vit.py has no bias of keys; lm.py adds 272 tokens, 257 of them places.
+    "emu2": ByParts("emu2", {
+        "encoders.image": lambda: eva2_e(32, blocks=64) - 64 * 1792,
+        "projectors.image": lambda: 1792 * 6656,
+        "hands.image": lambda: 6656 * 1792,
+        "backbone": llama_of(vocab_size=32272, **LLAMA_33B),
     }),
     "blip": ByParts("blip_pretrain", {
         "encoders.image": size_of("BlipVisionModel", "BlipVisionConfig", image_size=224),

@@ -48,6 +48,11 @@ CHATS = {
     "Human: What?\nAI: A cat.{eos}\nHuman: Big?\nAI: Yes.{eos}",
     "llama-adapter": f"{ALPACA}\n\n### Instruction:\nIMGWhat?\n\n### Response:A cat.{{eos}}"
     "### Instruction:\nBig?\n\n### Response:Yes.{eos}",
+    "emu3": "You are a helpful assistant. USER: IMGWhat?. ASSISTANT:A cat.{eos}USER: Big?. ASSISTANT:Yes.{eos}",
+    "chameleon": "IMGWhat?<reserved08706>A cat.{eos}Big?<reserved08706>Yes.{eos}",
+    "janus": "You are a helpful language and vision assistant. You are able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language.\n\n<|User|>: <begin_of_image>IMG<end_of_image>\nWhat?\n\n"
+    "<|Assistant|>: A cat.{eos}<|User|>: Big?\n\n<|Assistant|>: Yes.{eos}",
     "kosmos-2": "<image>IMG</image>What?A cat.{eos}Big?Yes.{eos}",
     "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
     "###Human: Big? ###Assistant: Yes.###",

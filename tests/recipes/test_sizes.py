@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from oracles import ORACLES
 from part_sizes import BY_PARTS
 
@@ -18,6 +19,7 @@ from sensorium.core.parts import BackboneConfig
 from sensorium.interop.families import FAMILIES
 from sensorium.media.native import NativeResolution
 from sensorium.model.adapter import inject_adapter
+from sensorium.model.config import ModelConfig
 from sensorium.model.learning import count_parameters
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.recipes import RECIPES, TINY_FORMS
@@ -31,7 +33,7 @@ ONE_LINEAR_MAP = dict.fromkeys(("llava-v1", "shikra", "chatspot"), 1024 * 4096 +
 
 # As the originals' names say.
 BILLIONS = {"llava-v1": 7, "llava-1.5": 7, "llava-1.5-13b": 13, "idefics-9b": 9, "llava-next": 7,
-            "llava-onevision": 8}  # fmt: skip
+            "llava-onevision": 8, "chameleon": 7, "janus-pro": 7}  # fmt: skip
 
 
 def published() -> list[str]:
@@ -62,13 +64,29 @@ def test_parts_are_as_large_as_the_originals(name: str) -> None:
     expected = ORACLES[name].sizes()
     if name in ONE_LINEAR_MAP:
         expected["projectors.image"] = ONE_LINEAR_MAP[name]
+    if name == "chameleon":
+        expected["picture_tokenizer"] += decoder_of_pictures()
     model = on_meta(recipe.model)
     assert all(p.is_meta for p in model.parameters()), "memory was taken"
     assert {part: size for part, size, _ in count_parameters(model)} == expected
+    if name == "emu3":
+        assert round(expected["backbone"] / 1e9) == 8
     if name in BILLIONS:
         assert round(sum(expected.values()) / 1e9) == BILLIONS[name]
     assert recipe.published is not None
     assert recipe.published.oracle == ORACLES[name].class_name
+
+
+def decoder_of_pictures() -> int:
+    """Parameters of the decoder that transformers leaves out: Janus' with Chameleon's sizes, without attention at its coarsest level."""
+    from transformers.models.janus.configuration_janus import JanusVQVAEConfig
+    from transformers.models.janus.modeling_janus import JanusVQVAEDecoder
+
+    sizes = {"base_channels": 128, "latent_channels": 256, "channel_multiplier": [1, 1, 2, 2, 4], "num_res_blocks": 2}
+    with torch.device("meta"):
+        decoder: Any = JanusVQVAEDecoder(JanusVQVAEConfig(**sizes))
+    apart = {id(p) for name, module in decoder.named_modules() if ".attn" in name and "mid" not in name for p in module.parameters()}
+    return sum(p.numel() for p in decoder.parameters() if id(p) not in apart)
 
 
 def test_flamingo_3b_as_its_paper_prints() -> None:
@@ -85,11 +103,26 @@ def decoder(backbone: BackboneConfig) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in saved}
 
 
+def words_of(model: ModelConfig) -> dict[str, Any]:
+    """How pictures are tokens, but for what the preparing file and the tensors say: size of pictures, and whether there is a decoder."""
+    assert model.picture_words is not None
+    told = model.picture_words.to_dict()
+    tokenizer = {key: value for key, value in told["tokenizer"].items() if key != "decoder"}
+    return {**told, "tokenizer": tokenizer}
+
+
 @pytest.mark.parametrize("name", ORACLES)
 def test_the_graph_is_the_one_that_importing_the_original_gives(name: str) -> None:
     """`tests/parity` shows that an imported model computes what the original computes."""
     recipe: Recipe = RECIPES.find(name)()
     model = FAMILIES.find(ORACLES[name].family)().to_ours(ORACLES[name].config().to_dict())
+    if recipe.model.picture_words is not None:
+        assert words_of(recipe.model) == words_of(model)
+        assert recipe.model.template == model.template
+    if not model.lanes:
+        assert not recipe.model.lanes
+        assert decoder(recipe.model.backbone) == decoder(model.backbone)
+        return
     mine, theirs = recipe.model.lanes["image"], model.lanes["image"]
     assert mine.encoder.model_copy(update={"weights": ()}) == theirs.encoder
     if name not in ONE_LINEAR_MAP:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sensorium.core.sample import Message, Part
+from sensorium.core.sample import ROLES, Message, Part
 from sensorium.text.jinja import as_jinja
 from sensorium.text.render import render
-from sensorium.text.templates import EOS, ROLES, TEMPLATES
+from sensorium.text.template import EOS
+from sensorium.text.templates import TEMPLATES
 
 TALKS = {
     "one question": [("user", "What is it?")],

@@ -16,12 +16,11 @@ from torch.nn import functional as F
 from sensorium.core.errors import DataError
 from sensorium.core.masks import Mask
 from sensorium.generators.sam import SamConfig
-from sensorium.training.objectives.base import Losses
+from sensorium.training.objectives.base import Losses, means_added
 from sensorium.training.objectives.masks import (
     MaskWeights,
     PictureMasks,
     mask_losses,
-    words_and_masks,
 )
 
 WIDTH = SamConfig.tiny().prompt_width
@@ -67,7 +66,7 @@ def test_the_sum_is_lisas() -> None:
             dice += 1 - float((2 * (found * inside).sum() + 1e-6) / (found.sum() + (inside / 1000).sum() + 1e-6))
     assert (masks.count, masks.parts) == (3, pytest.approx({"bce": bce / 3, "dice": dice / 3}, rel=1e-5))
     words = Losses(torch.tensor(6.0), 4, {"next_token": 1.5})
-    both = words_and_masks(words, masks)
+    both = means_added(words, masks)
     assert float(both.total) / both.count == pytest.approx(1.5 + 2 * bce / 3 + 0.5 * dice / 3, rel=1e-5)
     assert set(both.parts) == {"next_token", "bce", "dice"}
     only = mask_losses(Echo(), prompts_NPC, truths, MaskWeights(bce=0, dice=1))
@@ -76,7 +75,7 @@ def test_the_sum_is_lisas() -> None:
 
 def test_batches_without_masks_cost_their_words_alone() -> None:
     prompts_NPC = torch.zeros(0, 1, 1, requires_grad=True)
-    both = words_and_masks(Losses(torch.tensor(6.0), 4, {}), mask_losses(Echo(), prompts_NPC, [truth(3, 3)]))
+    both = means_added(Losses(torch.tensor(6.0), 4, {}), mask_losses(Echo(), prompts_NPC, [truth(3, 3)]))
     both.total.backward()
     assert float(both.total.detach()) == 1.5
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import DataError, GenerationError
-from sensorium.core.hands import CancelledError, Made, Making
+from sensorium.core.hands import CancelledError, Made, MadeKind, Making
 from sensorium.core.responder import Request
 from sensorium.core.sample import Part, Sample, parse_sample
 from sensorium.encoders import ENCODERS
@@ -62,7 +62,7 @@ def model() -> Model:
     backbone = backbone.model_copy(update={"arch": backbone.arch | {"vocab_size": 267}, "added_tokens": (*MARKS, *SEG)})
     lane = LaneConfig(encoder=ENCODERS.find("clip").tiny(), projector=INPUT_PROJECTORS.find("mlp").tiny(),
                       resolution=RESOLUTIONS.find("anyres").from_dict({"grids": [[1, 2], [2, 1]]}))  # fmt: skip
-    hands = {
+    hands: dict[MadeKind, HandConfig] = {
         "image": HandConfig(signals=MARKS, generator=TextRouteConfig.tiny()),
         "mask": HandConfig(signals=SEG, projector=OUTPUT_PROJECTORS.find("mapper").tiny(), generator=SamConfig.tiny()),
         "audio": HandConfig(generator=EspeakConfig(words_a_minute=300)),
@@ -95,7 +95,7 @@ def drawn(part: Any, text: str = "Here: ") -> Sample:
 def test_a_hand_is_told_or_reads_states() -> None:
     sam, mapper, route = SamConfig.tiny(), OUTPUT_PROJECTORS.find("mapper").tiny(), TextRouteConfig.tiny()
     for wrong, words in (
-        ({"generator": sam}, "without signals or projector"),
+        ({"generator": route.generator}, "without signals or projector"),
         ({"generator": sam, "signals": SEG}, "without signals or projector"),
         ({"generator": route, "signals": MARKS, "projector": mapper}, "leave projector out"),
         ({"generator": route}, "0 signals for generator text_route.*name two"),
@@ -103,7 +103,7 @@ def test_a_hand_is_told_or_reads_states() -> None:
         ({"generator": sam, "signals": (SEG[0], SEG[0]), "projector": mapper}, "name a token twice"),
     ):
         with pytest.raises(ValidationError, match=words):
-            HandConfig(**wrong)
+            HandConfig.model_validate(wrong)
 
 
 def test_what_a_generator_is_told_is_learned_as_text(model: Model) -> None:

@@ -179,6 +179,15 @@ def caption_sample(entry: dict[str, Any]) -> dict[str, Any]:
     return conversation(entry, "caption", [("", sentence(entry["caption"]))])
 
 
+def drawing_sample(entry: dict[str, Any]) -> dict[str, Any]:
+    """Caption, then picture: for models that draw."""
+    read = caption_sample(entry)
+    (picture,) = [part for part in read["messages"][0]["content"] if part["type"] == "image"]
+    said = {"type": "text", "text": sentence(entry["caption"])}
+    messages = [{"role": "user", "content": [said]}, {"role": "assistant", "content": [picture]}]
+    return {**read, "id": f"{read['id']}-drawn", "messages": messages}
+
+
 def words_sample(entry: dict[str, Any]) -> dict[str, Any]:
     """Picture, then every word that is true of it: for vocabulary alignment."""
     words = dict.fromkeys(w for name in [entry["name"], *entry["accepted"]] for w in name.split())

@@ -21,6 +21,9 @@ FAMILIES = NameTable(
         "qwen": "sensorium.interop.families.qwen_vl:QwenVl",
         "idefics": "sensorium.interop.families.idefics:Idefics",
         "cogvlm": "sensorium.interop.families.cogvlm:CogVlm",
+        "chameleon": "sensorium.interop.families.chameleon:Chameleon",
+        "janus": "sensorium.interop.families.janus:Janus",
+        "emu3": "sensorium.interop.families.emu3:Emu3",
         "cogagent": "sensorium.interop.families.cogagent:CogAgent",
     },
 )

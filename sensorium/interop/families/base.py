@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
@@ -31,6 +31,15 @@ class Family(Protocol):
 
     def key_map(self, config: Mapping[str, Any]) -> KeyMap:
         """The key map for a foreign config."""
+        ...
+
+
+@runtime_checkable
+class ByTensors(Protocol):
+    """A family whose config.json does not say all: what there are tensors for decides."""
+
+    def with_tensors(self, config: ModelConfig, names: Collection[str]) -> ModelConfig:
+        """The model config of a file that holds tensors of these names."""
         ...
 
 

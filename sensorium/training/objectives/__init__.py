@@ -15,6 +15,8 @@ OBJECTIVES = NameTable(
         "matching": "sensorium.training.objectives.matching:MatchingConfig",
         "blip_pretrain": "sensorium.training.objectives.blip_pretrain:BlipPretrainConfig",
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
+        "diffuse": "sensorium.training.objectives.diffuse:DiffuseConfig",
+        "regress": "sensorium.training.objectives.regress:RegressConfig",
         "seek": "sensorium.training.objectives.seek:SeekConfig",
         "picture_codes": "sensorium.training.objectives.picture_codes:PictureCodesConfig",
         "draw": "sensorium.training.objectives.draw:DrawConfig",

@@ -25,6 +25,12 @@ class Losses:
     parts: dict[str, float]
 
 
+def means_added(words: Losses, media: Losses) -> Losses:
+    """The mean of the words and the mean of the media, added; every batch then weighs alike, as in LISA and MiniGPT-5."""
+    total = words.total / max(1, words.count) + media.total / max(1, media.count)
+    return Losses(total, 1, words.parts | media.parts)
+
+
 class Objective(Protocol):
     """A callable from model and batch to losses.
 

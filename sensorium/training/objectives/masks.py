@@ -30,7 +30,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.mask_loss import mask_bce, mask_dice
 from sensorium.processing.masks import picture_pixels
 from sensorium.processing.processor import Processor
-from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig, means_added
 from sensorium.training.objectives.next_token import token_losses
 
 
@@ -98,12 +98,12 @@ class MaskObjective:
         words = token_losses(model, batch, hidden_BTD)
         wanted = [one for one in batch.wanted if one.kind == "mask"]
         if not wanted:
-            return words_and_masks(words, Losses(hidden_BTD.sum() * 0.0, 0, {}))
+            return means_added(words, Losses(hidden_BTD.sum() * 0.0, 0, {}))
         places = [(one.row, one.start) for one in wanted]
         prompts_NPC = model.condition("mask", hidden_BTD, batch.input_ids_BT, places)
         truths = [PictureMasks(picture_pixels(group[0], self.limits), tuple(one.medium for one in group))
                   for group in _by_picture(wanted)]  # fmt: skip
-        return words_and_masks(words, mask_losses(self.sam, prompts_NPC, truths, self.weights))
+        return means_added(words, mask_losses(self.sam, prompts_NPC, truths, self.weights))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,6 @@ def mask_losses(
     count = len(prompts_NPC)
     parts = {"bce": float(bce.detach()) / max(1, count), "dice": float(dice.detach()) / max(1, count)}
     return Losses(weights.bce * bce + weights.dice * dice, count, parts)
-
-
-def words_and_masks(words: Losses, masks: Losses) -> Losses:
-    """The mean of the words and the mean of the masks, added; every batch then weighs alike, as in LISA."""
-    total = words.total / max(1, words.count) + masks.total / max(1, masks.count)
-    return Losses(total, 1, words.parts | masks.parts)
 
 
 def _inside(truth: PictureMasks) -> Tensor:

@@ -107,6 +107,7 @@ def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0
     Args:
         smoothing: share of each target that is spread over the whole vocabulary.
     """
+    batch = model.read(batch)
     return token_losses(model, batch, model(replace(batch, answers_only=True)).hidden_BTD, smoothing)
 
 
@@ -117,19 +118,36 @@ def token_losses(model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoot
     weights_N = None
     if batch.loss_weights_BT is not None:
         weights_N = batch.loss_weights_BT[:, 1:][batch.learn_BT[:, 1:]]
+    words = model.config.backbone.vocab_size
+    coded_N = targets_N >= words
+    if model.code_tables is None or not bool(coded_N.any()):
+        total, losses_N = _word_losses(model, hidden_ND, targets_N, weights_N, smoothing)
+        return Losses(total, count, {"next_token": float(losses_N.detach().sum()) / max(1, count)})
+    # Codes of pictures have a head of their own.
+    text_N = ~coded_N
+    scores_NC = model.code_tables.scores(hidden_ND[coded_N]).float()
+    codes_N = F.cross_entropy(scores_NC, targets_N[coded_N] - words, reduction="none", label_smoothing=smoothing)
+    total, losses_N = _word_losses(
+        model, hidden_ND[text_N], targets_N[text_N], None if weights_N is None else weights_N[text_N], smoothing
+    )
+    total = total + (codes_N if weights_N is None else codes_N * weights_N[coded_N]).sum()
+    summed = float(losses_N.detach().sum() + codes_N.detach().sum())
+    return Losses(total, count, {"next_token": summed / max(1, count), "codes": float(codes_N.detach().mean())})
+
+
+def _word_losses(
+    model: MultimodalModel, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The weighted sum of the losses of words, and each one's, which is not weighted: runs with other weights can be compared."""
     head = getattr(model.backbone, "head", None)
     # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
     # logits would cost more memory than all layers together.
     if head is not None and not smoothing:
         weight_VD, scale = head
-        total, losses_N = answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale)
-    else:
-        logits_NV = model.logits(hidden_ND).float()
-        losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
-        total = (losses_N if weights_N is None else losses_N * weights_N).sum()
-    # What is logged is not weighted, so that runs with other weights can be compared.
-    parts = {"next_token": float(losses_N.detach().sum()) / max(1, count)}
-    return Losses(total, count, parts)
+        return answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale)
+    logits_NV = model.logits(hidden_ND).float()
+    losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
+    return (losses_N if weights_N is None else losses_N * weights_N).sum(), losses_N
 
 
 def _smoothed(smoothing: float) -> Objective:

@@ -32,6 +32,7 @@ def beside(model: MultimodalModel, objective: Any) -> Iterator[None]:
     if module is None:
         yield
         return
+    model.generators.watch(module)
     model.add_module(OBJECTIVE, module.to(model.device).eval())
     try:
         yield

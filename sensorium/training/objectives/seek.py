@@ -20,18 +20,17 @@ from pydantic import Field
 from torch import Tensor
 
 from sensorium.core.batch import Batch, Wanted
-from sensorium.core.errors import ConfigError
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.data.source import Source
 from sensorium.model.device import media_to_device
+from sensorium.model.finding import finding_way
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.pooled import pooled
-from sensorium.model.retrieval import retrieval_head
 from sensorium.nn.contrastive import softmax_contrast
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
-from sensorium.training.objectives.next_token import token_losses
+from sensorium.training.objectives.next_token import next_token_losses, token_losses
 
 ROWS = 32
 """Rows and pictures at a time where nothing is kept for a backward pass."""
@@ -42,7 +41,7 @@ class SeekConfig(ObjectiveConfig):
 
     kind: Literal["seek"] = "seek"
     weight: float = Field(default=1.0, ge=0.0)
-    """Of the contrast, beside the next-token loss."""
+    """Of the contrast, beside the next-token loss; 0: pictures are not looked at."""
     text_weight: float = Field(default=1.0, ge=0.0)
     """Of the next-token loss. 0, before an LLM that does not learn: each request goes through the LLM once."""
     max_scale: float | None = 100.0
@@ -60,17 +59,15 @@ class SeekConfig(ObjectiveConfig):
         Raises:
             ConfigError: the model has no retrieval head, or sees no pictures.
         """
-        if retrieval_head(model) is None or "image" not in model.config.lanes:
-            raise ConfigError("objective 'seek' for a model that finds no pictures", where="objective.kind",
-                              expected="a lane for images, and hands.image with a projector of kind retrieval")  # fmt: skip
-        return SeekObjective(self, processor)
+        return SeekObjective(self, processor, finding_way(model).name)
 
 
 class SeekObjective:
     """Keeps vectors of pictures, and states of requests, as long as what makes them does not learn."""
 
-    def __init__(self, config: SeekConfig, processor: Processor) -> None:
+    def __init__(self, config: SeekConfig, processor: Processor, way: str) -> None:
         self.config = config
+        self.way = way
         self.processor = processor
         self._pictures: dict[Any, Tensor] = {}
         self._states: dict[tuple[int, ...], Tensor] = {}
@@ -80,12 +77,11 @@ class SeekObjective:
         self._states.clear()
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
-        head = retrieval_head(model)
-        assert head is not None  # As `build` has seen.
+        head: Any = model.hands[self.way]
         wanted = [one for one in batch.wanted if one.kind == "image"]
+        if not wanted or not self.config.weight:
+            return next_token_losses(model, batch)
         text, texts_NC = self._texts(model, batch, wanted)
-        if not wanted:
-            return text
         if self.config.max_scale is not None and head.logit_scale.requires_grad:
             # Before a step, which is the same as after the one before it.
             with torch.no_grad():
@@ -103,16 +99,14 @@ class SeekObjective:
 
     def _texts(self, model: MultimodalModel, batch: Batch, wanted: Sequence[Wanted]) -> tuple[Losses, Tensor]:
         """The next-token loss, and a vector for each request, (N, C)."""
-        if wanted and self._keeps_states(model, batch):
+        if self._keeps_states(model, batch):
             states_NKD, ids_NK = self._known_states(model, batch, wanted)
-            places = [(n, int(model.config.hands["image"].projector.reads_before)) for n in range(len(wanted))]
-            vectors_NC = model.condition("image", states_NKD, ids_NK, places)[:, 0]
+            places = [(n, int(model.config.ways[self.way].projector.reads_before)) for n in range(len(wanted))]
+            vectors_NC = model.condition(self.way, states_NKD, ids_NK, places)[:, 0]
             return Losses(vectors_NC.new_zeros(()), 0, {}), vectors_NC
         hidden_BTD = model(batch).hidden_BTD
         text = token_losses(model, batch, hidden_BTD)
-        if not wanted:
-            return text, hidden_BTD[0, :0]
-        return text, model.condition("image", hidden_BTD, batch.input_ids_BT, _places(wanted))[:, 0]
+        return text, model.condition(self.way, hidden_BTD, batch.input_ids_BT, _places(wanted))[:, 0]
 
     def _keeps_states(self, model: MultimodalModel, batch: Batch) -> bool:
         """Whether a request's state is the same each time, and its tokens in front tell it from others."""
@@ -122,7 +116,7 @@ class SeekObjective:
     @torch.no_grad()
     def _known_states(self, model: MultimodalModel, batch: Batch, wanted: Sequence[Wanted]) -> tuple[Tensor, Tensor]:
         """States at the signal tokens of each request, with what stands in front if that is read, and their ids."""
-        hand = model.config.hands["image"]
+        hand = model.config.ways[self.way]
         back = int(hand.projector.reads_before)
         ids_NK = torch.stack([batch.input_ids_BT[one.row, one.start - back : one.start + len(hand.signals)] for one in wanted])
         keys = [tuple(batch.input_ids_BT[one.row, : one.start + 1].tolist()) for one in wanted]

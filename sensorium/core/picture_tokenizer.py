@@ -1,0 +1,88 @@
+"""The promises of picture tokenizers: pictures <-> rows of code numbers.
+
+Shape legend: B pictures, C colours, H/W pixels, N picture tokens of a picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sensorium.core.batch import Grid
+from sensorium.core.parts import PartConfig
+from sensorium.core.weights import WeightSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PictureTokenizer(Protocol):
+    """Pictures <-> rows of code numbers, which an LLM can read and write as tokens."""
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square pictures that it is meant for."""
+        ...
+
+    @property
+    def grid(self) -> Grid:
+        """Layout of such a picture's codes, which are in reading order."""
+        ...
+
+    @property
+    def codes(self) -> int:
+        """Entries of the codebook: ids are 0 to codes - 1."""
+        ...
+
+    def encode(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> ids_BN, int64.
+
+        Raises:
+            ConfigError: pixels of another type, or sides that its stride does not divide.
+        """
+        ...
+
+    def decode(self, ids_BN: Tensor, grid: Grid | None = None) -> Tensor:
+        """ids_BN -> (B, 3, H, W) uint8.
+
+        Args:
+            grid: layout of the codes of pictures that are not square or of another size; None: its own.
+
+        Raises:
+            ConfigError: other than a grid's worth of ids, or ids outside the codebook.
+            WeightsError: the published weights hold no decoder.
+        """
+        ...
+
+
+class PictureTokenizerConfig(PartConfig):
+    """A picture <-> ids of a codebook: a generator whose condition is ids."""
+
+    weights: tuple[WeightSource, ...] = ()
+    """Where pretrained weights may come from; the first that is reachable wins."""
+    size_px: int
+    codes: int
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a side that one code stands for."""
+        raise TypeError(f"{type(self).__name__} does not define stride")
+
+    @property
+    def whole(self) -> bool:
+        """True: ids are of a whole picture, a square of `size_px`, and lie on no map (SEED)."""
+        return False
+
+    def grid(self) -> Grid:
+        """Layout of the codes of a square picture of `size_px`."""
+        side = self.size_px // self.stride
+        return Grid(side, side)
+
+    def build(self, folder: Path | None = None) -> PictureTokenizer:
+        """The tokenizer, with the weights that lie in `folder` in the part's native layout, or random ones.
+
+        Raises:
+            ConfigError: sizes that do not fit together.
+            WeightsError: tensors are missing, left over, or of another shape.
+        """
+        raise TypeError(f"{type(self).__name__} does not define build()")

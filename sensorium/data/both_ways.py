@@ -1,0 +1,58 @@
+"""Pairs of a picture and its text as documents that are learned as a whole, the picture first or last.
+
+What teaches a model to describe then teaches it to draw. Sources: Emu (arXiv:2307.05222), SEED-LLaMA (arXiv:2310.01218).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from sensorium.core.errors import DataError
+from sensorium.core.sample import Message, Part, Sample
+from sensorium.data.config import AnySource, SourceConfig
+from sensorium.data.source import Source, place_of
+
+
+class BothWaysSource(SourceConfig):
+    """Another source, whose rows hold one picture and an answer about it; what was asked is left out."""
+
+    kind: Literal["both_ways"] = "both_ways"
+    source: AnySource
+    last: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of rows whose picture stands behind the text."""
+    seed: int = 0
+
+    def open(self) -> Source:
+        return BothWays(self.source.open(), self.last, self.seed)
+
+
+class BothWays:
+    """A source's Samples as documents; which way round a row stands does not change."""
+
+    def __init__(self, source: Source, last: float, seed: int) -> None:
+        self.name = f"{source.name}, both ways"
+        self._source = source
+        self._last = last
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def where(self, index: int) -> str:
+        return place_of(self._source, index)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._source[index]
+        pictures = [part for part in sample.media() if part.type == "image"]
+        said = [part for message in sample.messages if message.role == "assistant" for part in message.content if part.type == "text"]
+        if len(pictures) != 1 or not said:
+            raise DataError(f"{len(pictures)} pictures and {len(said)} texts of answers", expected="a picture and its text",
+                            where=self.where(index))  # fmt: skip
+        text = Part("text", "".join(part.value for part in said).strip())
+        behind = random.Random(f"{self._seed}/{index}").random() < self._last
+        pair = (text, pictures[0]) if behind else (pictures[0], text)
+        return replace(sample, messages=(Message("assistant", pair),), answers=(), separate_turns=False)

@@ -1,0 +1,57 @@
+"""Emu2 (Sun et al., arXiv:2312.13286): EVA2-CLIP-E at 448 pixels, pooled to 64 tokens, LLaMA-33B, SDXL's decoder.
+
+Source: github.com/baaivision/Emu, Emu2/emu/conf/emu_conf.py, emu.py, lm.py and diffusion.py for the graph; the repository has no
+training file. Here: pretraining. Emu2-Chat reads 256 tokens of a picture, Emu2-Gen is tuned to draw.
+"""
+
+from __future__ import annotations
+
+from sensorium.model.learning import Learn
+from sensorium.recipes.emu_parts import FROM_MEMORY, UNKNOWN_LOSS, both_ways, emu2_model, pairs
+from sensorium.recipes.mixtures import mixed
+from sensorium.recipes.shrink import shrink
+from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
+from sensorium.training.objectives.next_token import CaptionConfig
+from sensorium.training.objectives.regress import RegressConfig
+
+
+def stage(name: str, rates: dict[str, float], steps: int, batch_size: int, *, px: int = 448) -> StageConfig:
+    """A stage: of captions, or the last one, of documents."""
+    reads = name.startswith("caption")
+    documents = mixed(dict.fromkeys(("mmc4", "pile")), "samples", suffix=".jsonl")
+    return StageConfig(
+        name=name, objective=CaptionConfig(layout="emu_document") if reads else RegressConfig(layout="emu_document"),
+        data=pairs("laion_2b", "capsfusion") if reads else (*documents, *both_ways("grit", "capsfusion_grounded")),
+        learns=tuple(Learn(part=part, lr=lr, weight_decay=0.05) for part, lr in rates.items()),
+        steps=steps, batch_size=batch_size, max_length=2048, picture_px=px, betas=(0.9, 0.95), precision="bf16",
+        schedule=ScheduleConfig(final_ratio=0.0),
+    )  # fmt: skip
+
+
+def emu2() -> Recipe:
+    """All learns to describe, at 224 and 448 pixels; then all but the tower learns to foretell words and embeddings."""
+    rates = {"projectors.image": 1e-4, "backbone": 3e-5, "encoders.image": 5e-5}
+    return Recipe(
+        name="emu2",
+        description="I+T→T+I: EVA2-CLIP-E/448, 64 pooled tokens, LLaMA-33B with a regression head, SDXL's UNet",
+        published=Published(
+            paper="2312.13286",
+            missing=(
+                "videos: WebVid-10M, YT-Storyboard-1B",
+                "the decoder's own training: SDXL's UNet learns to draw a picture again from its 64 embeddings",
+                "Emu2-Chat and Emu2-Gen, which are tuned behind it, and boxes as tokens of places",
+            ),
+            differs=(FROM_MEMORY, *UNKNOWN_LOSS, "warm-up and decay of the rates are not known to us"),
+        ),
+        model=emu2_model(),
+        stages=(
+            stage("caption-224", rates, 35_200, 6144, px=224),
+            stage("caption-448", dict.fromkeys(rates, 1e-5), 4000, 3072),
+            stage("pretrain", dict.fromkeys(("projectors.image", "backbone", "hands.image"), 1e-5), 20_350, 12_800),
+        ),
+    )
+
+
+def tiny() -> Recipe:
+    """Seconds on the shipped pictures."""
+    return shrink(emu2())

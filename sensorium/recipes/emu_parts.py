@@ -1,0 +1,85 @@
+"""What Emu (arXiv:2307.05222) and Emu2 (arXiv:2312.13286) share, at their published sizes.
+
+Source: github.com/baaivision/Emu, Emu1/models/Emu-14B.json and llama_config/, Emu2/emu/conf/.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.weights import FolderSource
+from sensorium.data.both_ways import BothWaysSource
+from sensorium.data.config import FileSource
+from sensorium.encoders.blip2_vit import Blip2VitConfig
+from sensorium.encoders.eva2 import Eva2Config
+from sensorium.generators.sdxl import SdxlConfig
+from sensorium.generators.stable_diffusion import StableDiffusionConfig
+from sensorium.input_projectors.avg_pool import AvgPoolConfig
+from sensorium.input_projectors.cformer import CFormerConfig
+from sensorium.media.resolution import FixedResolution
+from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.hand import HandConfig
+from sensorium.output_projectors.regression import RegressionConfig
+from sensorium.recipes.published_parts import llama
+
+FROM_MEMORY = "names of sets, rates, batches, steps, decay and warm-up are quoted from memory of the paper"
+UNKNOWN_LOSS = (
+    "the paper's l2 loss is in no published code; here it is the length of the difference, and an embedding weighs as much as a word",
+    "the token that begins a picture is learned, so that the model decides to draw (the original: its loss is masked, and who asks for a "
+    "picture writes the token)",
+    "the state behind a picture's last embedding is not drawn to the token that ends it",
+)
+MARKS = ("[IMG]", "[/IMG]")
+PICTURE = (*MARKS, "<image>")
+CHAT = ("[USER]", "[ASSISTANT]")
+# A phrase, what it names, where; then 257 places.
+PLACES = ("<grounding>", "<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>", "<REC>",
+          *(f"<patch_index_{i:04d}>" for i in range(257)))  # fmt: skip
+
+
+def with_tokens(backbone: CausalLMConfig, *tokens: str) -> CausalLMConfig:
+    """A language model with control tokens behind its vocabulary."""
+    arch = backbone.arch | {"vocab_size": backbone.vocab_size + len(tokens)}
+    return backbone.model_copy(update={"arch": arch, "added_tokens": tokens})
+
+
+def emu_model(**changes: Any) -> ModelConfig:
+    """Of the tower 40 blocks and the norm behind; what is foretold lies in the LLM's space."""
+    lane = LaneConfig(encoder=Blip2VitConfig(layers=40), projector=CFormerConfig(), resolution=FixedResolution(fit="stretch"))
+    decoder = StableDiffusionConfig(length=32, width=5120, reads_text=False, weights=(FolderSource(path="weights/emu_decoder"),))
+    return ModelConfig(
+        lanes={"image": lane},
+        backbone=with_tokens(llama("13b", "huggyllama/llama-13b"), "[PAD]", *PICTURE, *CHAT),
+        hands={"image": HandConfig(signals=MARKS, projector=RegressionConfig(), generator=decoder)},
+        template="emu",
+        placeholder_token="<image>",
+        **changes,
+    )
+
+
+def emu2_model() -> ModelConfig:
+    """The whole tower without a norm behind; what is foretold are its pooled features."""
+    lane = LaneConfig(
+        encoder=Eva2Config(layers=64, image_size_px=448, key_bias=False), projector=AvgPoolConfig(side=8, bias=False), resolution=FixedResolution(fit="stretch")
+    )
+    decoder = SdxlConfig(length=64, width=1792, pooled="mean", weights=(FolderSource(path="weights/emu2_decoder"),))
+    shape = {"hidden_size": 6656, "intermediate_size": 17920, "num_hidden_layers": 60, "num_attention_heads": 52,
+             "num_key_value_heads": 52}  # fmt: skip
+    return ModelConfig(
+        lanes={"image": lane},
+        backbone=with_tokens(llama("13b", "huggyllama/llama-30b", **shape), "[PAD]", *PICTURE, "[gIMG]", "[/gIMG]", "[EOC]", "[VIDEO]", *PLACES),
+        hands={"image": HandConfig(signals=MARKS, projector=RegressionConfig(space="encoder"), generator=decoder)},
+        template="emu_document",
+        placeholder_token="<image>",
+    )
+
+
+def pairs(*names: str) -> tuple[FileSource, ...]:
+    """Sets of pictures and their texts."""
+    return tuple(FileSource(path=f"data/{name}", format="webdataset") for name in names)
+
+
+def both_ways(*names: str) -> tuple[BothWaysSource, ...]:
+    """The same as documents, the picture first or last."""
+    return tuple(BothWaysSource(source=source) for source in pairs(*names))
