@@ -45,7 +45,7 @@ def test_what_is_held_out_is_described_in_no_training(monkeypatch: pytest.Monkey
     new, old = shape_pairs("heldout", 10**6), shape_pairs("train", 10**6)
     assert not set(new) & set(old)
     assert not {name for pair in new + old for name in pair} & set(held)
-    monkeypatch.setattr(drawn, "draw_scene", lambda scene: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(drawn, "draw", lambda described: Image.new("RGB", (8, 8)))
     source = DrawnScenesSource(count=600).open()
     texts = {source[i].messages[0].text for i in range(600)}
     assert not [text for text in texts if any(name in text for name in held)]
@@ -127,8 +127,8 @@ class Draws:
 def test_scores_are_shares_of_what_the_judge_sees(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     judge = Knows()
     monkeypatch.setattr(drawing, "_judge", lambda *_: judge)
-    monkeypatch.setattr(drawing, "draw_scene", lambda scene: Image.new("RGB", (8, 8)))
-    monkeypatch.setattr(drawn, "draw_scene", lambda scene: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(drawing, "draw", lambda described: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(drawn, "draw", lambda described: Image.new("RGB", (8, 8)))
     config = DrawingBenchmark(count=30)
     items = config.items()
     responder = Draws(judge, {item.request.id: item.gold for item in items})
