@@ -116,6 +116,8 @@ class SeedConfig(PictureTokenizerConfig):
         return Blip2VisionModel(Blip2VisionConfig(
             hidden_size=self.tower_width, num_hidden_layers=self.tower_layers, num_attention_heads=self.tower_heads,
             intermediate_size=self.tower_mlp_width, image_size=self.size_px, patch_size=self.patch_px,
+            # The class' own value, 1e-10, makes a tower without weights blind.
+            initializer_range=0.02,
         ))  # fmt: skip
 
     def build(self, folder: Path | None = None) -> SeedTokenizer:
@@ -152,6 +154,8 @@ class SeedTokenizer(PixelTokenizer):
         # The loss of this class is (codes + beta vectors); see CODEBOOK_SHARE.
         self.quantise = VectorQuantise(QuantiseConfig(
             codes=config.codes, width=config.code_width, learns="loss", beta=1 / CODEBOOK_SHARE, revive_below=0.0))  # fmt: skip
+        # Codes near each other, as the original's first ones are, are told apart by where a vector points.
+        nn.init.uniform_(self.quantise.codebook_KD, -1 / config.codes, 1 / config.codes)
         self.up = nn.Sequential(nn.Linear(config.code_width, config.code_width), nn.Tanh(), nn.Linear(config.code_width, width))
         self.recall, self.draw = Blocks(config), Blocks(config)
         self.reverse = QueryFormer(config.former(1), width) if config.gather == "former" else _narrow(width)
