@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -282,7 +283,20 @@ def imagebind_eye(width: int = 1280, joint: int = 1024) -> int:
     return 3 * 2 * 14 * 14 * width + width + 257 * width + 2 * width + 32 * block + 2 * width + width * joint
 
 
+def voken_mapper(width: int = 1024, llm: int = 4096) -> int:
+    """MiniGPT-5's fc, llm_to_t2i_mapping and t2i_decoder_prompt."""
+    with torch.device("meta"):
+        mapping = torch.nn.Transformer(width, 8, 4, 4, 4 * width, batch_first=True, norm_first=True)
+    return linear(llm, width) + linear(width, width) + sum(p.numel() for p in mapping.parameters()) + 77 * width
+
+
 BY_PARTS: dict[str, ByParts] = {
+    # What sees is MiniGPT-4's; eight vokens and a token for pictures.
+    "minigpt-5": ByParts("minigpt5", {
+        **{part: partial(lambda part: ORACLES["minigpt4"].sizes()[part], part) for part in ("encoders.image", "projectors.image")},
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 9),
+        "hands.image": voken_mapper,
+    }),
     "next-gpt": ByParts("next_gpt", {
         "encoders.image": imagebind_eye,
         "projectors.image": lambda: linear(1024, 4096),

@@ -107,7 +107,7 @@ def words_of(model: ModelConfig) -> dict[str, Any]:
     """How pictures are tokens, but for what the preparing file and the tensors say: size of pictures, and whether there is a decoder."""
     assert model.picture_words is not None
     told = model.picture_words.to_dict()
-    tokenizer = {key: value for key, value in told["tokenizer"].items() if key != "decoder"}
+    tokenizer = {key: value for key, value in told["tokenizer"].items() if key not in ("decoder", "weights")}
     return {**told, "tokenizer": tokenizer}
 
 
