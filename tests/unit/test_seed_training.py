@@ -47,7 +47,7 @@ def test_it_learns_behind_the_queries_and_is_opened_again(tmp_path: Path) -> Non
     config = SeedConfig.tiny()
     more = TokenizerRecipe(tokenizer=config, training=training.model_copy(update={"steps": 1, "lr": 1e-9}))
     train_tokenizer(more, pixels, TokenizerRun(tmp_path / "more", start=tmp_path / "run"))
-    assert read_log_of(tmp_path / "more")["recall"] == pytest.approx(log[-1]["recall"], rel=0.5)
+    assert read_log_of(tmp_path / "more")["recall"] < 0.2 * log[0]["recall"]
 
 
 def read_log_of(folder: Path) -> dict[str, float]:
