@@ -1,7 +1,7 @@
 """What Whisper tiny.en hears, in an environment of its own (`speech_peers.txt`); `speech.py` runs it.
 
-Standard input: `{"sounds": [path of a WAV file, ...], "texts": [what was said, ...]}`. Last line of standard output: `{"heard": [...],
-"said": [...]}`, both as Whisper's English normaliser writes them, and `"raw"`, as it was heard.
+Standard input: `{"sounds": [path of a WAV file, ...], "texts": [what was said, ...]}`. Standard output, a line for each:
+`{"said": ..., "heard": ..., "raw": ...}`, the first two as Whisper's English normaliser writes them, and as it was heard.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ def main() -> None:
         sys.exit(f"not Whisper's English normaliser: {wrong}")
     asked = json.load(sys.stdin)
     model: Any = WhisperModel(str(model_folder()), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
-    raw: list[str] = []
-    for path in asked["sounds"]:
+    for path, text in zip(asked["sounds"], asked["texts"], strict=True):
         segments, _ = model.transcribe(path, language="en", beam_size=5, temperature=0.0, without_timestamps=True)
-        raw.append(" ".join(segment.text.strip() for segment in segments))
-    print(json.dumps({"raw": raw, "heard": [normal(text) for text in raw], "said": [normal(text) for text in asked["texts"]]}))
+        raw = " ".join(segment.text.strip() for segment in segments)
+        print(json.dumps({"said": normal(text), "heard": normal(raw), "raw": raw}), flush=True)
 
 
 def model_folder() -> Path:

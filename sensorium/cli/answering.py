@@ -60,7 +60,8 @@ class Answerer:
                 where=options.model,
                 fix=f"sensorium match PICTURE TEXT TEXT ... --model {options.model}",
             )
-        if looks and "image" not in config.lanes and not configs:
+        reads = "image" in config.lanes or (config.picture_words is not None and config.picture_words.shared)
+        if looks and not reads and not configs:
             raise ConfigError("this model takes no pictures", where=options.model,
                               fix="let an expert tell it of them: --expert captioner:model=nano")  # fmt: skip
         self._panel: Any = None

@@ -67,12 +67,12 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 answers greedily.")] = 0.0,
     beams: Beams = 1,
     choices: Annotated[str | None, typer.Option(help="A file of answers, one a line or a JSON list: print the likeliest of them.")] = None,
-    expert: Experts = None,
-    cache_features: CacheFeatures = False,
+    expert: Experts = None, cache_features: CacheFeatures = False,
     save: Annotated[str | None, typer.Option(help="A new folder for the answer, what it makes, and what it points at, drawn.")] = None,
     seed: Annotated[int, typer.Option(help="--save: of what is made.")] = 0,
     steps: Annotated[int, typer.Option(help="--save: of a generator.")] = 50,
     speak: Annotated[bool, typer.Option("--speak", help="--save: the answer as sound, too.")] = False,
+    draw: Annotated[bool, typer.Option("--draw", help="--save: begin with a picture, by an LLM that writes pictures as tokens.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask one question, about a picture or none."""
@@ -84,8 +84,8 @@ def ask(
     options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams, cache_features)
     if choices is not None:
         return choose_command(picture, question, options, read_choices(choices), as_json)
-    if save is not None or speak:
-        return ask_and_save(picture, question, options, Saving(save, steps, seed, speak), as_json)
+    if save is not None or speak or draw:
+        return ask_and_save(picture, question, options, Saving(save, steps, seed, speak, draw), as_json)
     return ask_command(picture, question, options, as_json)
 
 

@@ -27,6 +27,8 @@ class Saving:
     seed: int
     speak: bool
     """End with the answer's text as sound."""
+    draw: bool = False
+    """Begin with a picture, by an LLM that writes pictures as tokens."""
 
 
 def ask_and_save(picture: str, question: str | None, options: AnswerOptions, saving: Saving, as_json: bool) -> None:
@@ -41,16 +43,19 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
     from sensorium.inference.sampling import Sampling
 
     if saving.folder is None:
-        raise ConfigError("--speak without --save", fix="--save FOLDER says where the sound goes")
+        raise ConfigError(f"--{'draw' if saving.draw else 'speak'} without --save", fix="--save FOLDER says where what is made goes")
     folder = Path(saving.folder)
     check_folder(folder)
     if options.beams > 1:
         raise ConfigError("--save with --beams", expected="one of them")
     turn = asked_turn(picture, question)
     answerer = Answerer(options, looks=question is not None)
+    frames = answerer.loaded.processor.frames if saving.draw else None
+    # What a picture takes is the model's business.
+    room = max(options.max_tokens, len(frames.frame())) if frames else options.max_tokens
     with Watch() as watch:
-        making = Making(steps=saving.steps, seed=saving.seed, progress=watch.progress, cancelled=watch.cancelled)
-        answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=options.max_tokens, making=making,
+        making = Making(steps=saving.steps, seed=saving.seed, draw=saving.draw, progress=watch.progress, cancelled=watch.cancelled)
+        answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=room, making=making,
                                         sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
     files = save_answer(answer, turn, None if question is None else Path(picture), folder)
     text = " ".join(part.value for part in answer.content if part.type == "text")

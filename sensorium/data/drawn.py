@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from PIL import Image as PILImage
 from pydantic import Field
 
 from sensorium.core.hashing import stable_int
@@ -29,6 +30,7 @@ NAMES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
 HELD_NAMES = 10
 """One of so many."""
 PAIR_TRIES = 40
+SIDE_PX, OVERSAMPLE = 64, 4
 
 
 def is_held(name: str) -> bool:
@@ -63,6 +65,11 @@ def describe(rng: random.Random, names: Sequence[str]) -> Described:
         if all(((x - t.x) ** 2 + (y - t.y) ** 2) ** 0.5 >= 1.1 * (half + t.half) for t in things):
             things.append(Thing(shape, color, x, y, half))
     return Described(tuple(names), Scene(tuple(things), rng.choice(GROUNDS)))
+
+
+def draw(described: Described) -> PILImage.Image:
+    """The picture, as small as drawers draw: a larger one would cost as much as a step of training does."""
+    return draw_scene(described.scene, SIDE_PX, OVERSAMPLE)
 
 
 def shape_names(split: Split) -> tuple[str, ...]:
@@ -116,7 +123,7 @@ class DrawnScenesSource(SourceConfig):
                 pair = rng.choice(pairs)
                 described = describe(rng, pair)
                 request = REQUESTS[stable_int("pair-request", *pair) % self.requests]
-            return drawing(f"drawn/{self.seed}/{index}", request.format(described.text), draw_scene(described.scene))
+            return drawing(f"drawn/{self.seed}/{index}", request.format(described.text), draw(described))
 
         return MadeSource("drawn scenes", self.count, make, None)
 

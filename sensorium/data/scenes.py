@@ -97,14 +97,14 @@ def make_scene(seed: int, index: int) -> Scene:
     return Scene(tuple(things), rng.choice(GROUNDS))
 
 
-def draw_scene(scene: Scene) -> PILImage.Image:
-    """The scene as an RGB picture, edges smoothed by oversampling."""
-    side = CANVAS_PX * OVERSAMPLE
+def draw_scene(scene: Scene, canvas_px: int = CANVAS_PX, oversample: int = OVERSAMPLE) -> PILImage.Image:
+    """The scene as an RGB picture of so many pixels a side, edges smoothed by oversampling."""
+    side = canvas_px * oversample
     picture = PILImage.new("RGB", (side, side), scene.ground)
     draw = ImageDraw.Draw(picture)
     for thing in scene.things:
-        _draw_thing(draw, thing, COLORS[thing.color], scene.ground)
-    return picture.resize((CANVAS_PX, CANVAS_PX), PILImage.Resampling.LANCZOS)
+        _draw_thing(draw, thing, COLORS[thing.color], scene.ground, side)
+    return picture.resize((canvas_px, canvas_px), PILImage.Resampling.LANCZOS)
 
 
 @lru_cache(maxsize=KEPT)
@@ -118,12 +118,11 @@ def thing_mask(thing: Thing) -> PILImage.Image:
     """Where a thing is, at `OVERSAMPLE` times the picture's size: 255 inside, 0 outside."""
     side = CANVAS_PX * OVERSAMPLE
     mask = PILImage.new("L", (side, side), 0)
-    _draw_thing(ImageDraw.Draw(mask), thing, 255, 0)
+    _draw_thing(ImageDraw.Draw(mask), thing, 255, 0, side)
     return mask
 
 
-def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, fill: Ink, ground: Ink) -> None:
-    side = CANVAS_PX * OVERSAMPLE
+def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, fill: Ink, ground: Ink, side: int) -> None:
     x, y, r = thing.x * side, thing.y * side, thing.half * side
     box = (x - r, y - r, x + r, y + r)
     if thing.shape in ("circle", "ring"):

@@ -39,8 +39,11 @@ class EspeakConfig(SpeechConfig):
     kind: Literal["espeak"] = "espeak"
     voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9+_/-]+$")] = "en-us"
     """As `espeak-ng --voices` lists them: a language, or a language and a variant (`en-us+f3`)."""
-    words_a_minute: Annotated[int, Field(ge=80, le=450)] = 175
+    words_a_minute: Annotated[int, Field(ge=80, le=450)] = 150
+    """eSpeak's own pace is 175; short answers are understood better when they are slower (`benchmarks/speech.py`)."""
     pitch: Annotated[int, Field(ge=0, le=100)] = 50
+    silence_s: Annotated[float, Field(ge=0.0, le=5.0)] = 0.5
+    """Before and behind what is said: it begins at once otherwise, and who listens misses the first sound."""
 
     @classmethod
     def tiny(cls) -> EspeakConfig:
@@ -86,7 +89,8 @@ class Espeak(Speaker):
         if status != 0 or not chunks:
             raise GenerationError(f"eSpeak NG said nothing (status {status})", where="generator espeak")
         count(1, 1, making, self.kind)
-        return np.concatenate(chunks).astype(np.float32) / 32768.0
+        silence_N = np.zeros(round(self.config.silence_s * self.rate_hz), np.float32)
+        return np.concatenate([silence_N, np.concatenate(chunks).astype(np.float32) / 32768.0, silence_N])
 
 
 @contextmanager

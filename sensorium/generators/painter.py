@@ -55,7 +55,10 @@ class Painter(nn.Module):
         super().__init__()
         self.shape = shape
         width, length = shape.width, shape.condition.length
-        self.enter = nn.Sequential(nn.LayerNorm(shape.condition.width), nn.Linear(shape.condition.width, width))
+        # What an LLM makes of two texts differs by a tenth of what both share: each number is measured against its own
+        # mean and deviation over texts, which a norm over one condition's numbers would not do.
+        self.standard = nn.BatchNorm1d(length * shape.condition.width)
+        self.enter = nn.Linear(shape.condition.width, width)
         self.nothing_LD = nn.Parameter(torch.randn(length, width) * 0.02)
         """Stands where there is no condition."""
         self.lengthwise_LD = nn.Parameter(torch.randn(length, width) * 0.02)
@@ -71,16 +74,27 @@ class Painter(nn.Module):
                 # What is added to the stream shrinks with the number of additions.
                 nn.init.normal_(weight, std=0.02 / (2 * shape.layers) ** 0.5)
 
-    def prefix(self, condition_BLC: Tensor, left_out_B: Tensor | None = None) -> Tensor:
+    def prefix(self, condition_BLC: Tensor, left_out_B: Tensor | None = None, noise: float = 0.0) -> Tensor:
         """What stands in front of the codes, (B, L, D).
 
         Args:
             left_out_B: true where nothing is to be known of the condition.
+            noise: deviation of what is added to the condition, of its own over texts = 1.
         """
-        known_BLD = self.enter(condition_BLC)
+        standard_BX = self._standard(condition_BLC.flatten(1))
+        if noise:
+            standard_BX = standard_BX + torch.randn_like(standard_BX) * noise
+        known_BLD = self.enter(standard_BX.view_as(condition_BLC))
         if left_out_B is not None:
             known_BLD = torch.where(left_out_B[:, None, None], self.nothing_LD, known_BLD)
         return known_BLD + self.lengthwise_LD
+
+    def _standard(self, condition_BX: Tensor) -> Tensor:
+        """A single condition has no mean to be measured against but that of those before it."""
+        if self.training and len(condition_BX) > 1:
+            return self.standard(condition_BX)
+        norm = self.standard
+        return F.batch_norm(condition_BX, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
     def forward(self, ids_BN: Tensor, prefix_BLD: Tensor) -> Tensor:
         """Scores (B, N, K) of every code, each foretold from the prefix and the codes before it."""
@@ -89,9 +103,9 @@ class Painter(nn.Module):
             x_BTD, _ = block(x_BTD, None)
         return self.out(self.norm(x_BTD[:, prefix_BLD.shape[1] - 1 :]))
 
-    def loss(self, ids_BN: Tensor, condition_BLC: Tensor, left_out_B: Tensor | None = None) -> Tensor:
+    def loss(self, ids_BN: Tensor, condition_BLC: Tensor, left_out_B: Tensor | None = None, noise: float = 0.0) -> Tensor:
         """Cross-entropy of each picture's codes, (B,), the mean over its codes, in nats."""
-        scores_BNK = self(ids_BN, self.prefix(condition_BLC, left_out_B))
+        scores_BNK = self(ids_BN, self.prefix(condition_BLC, left_out_B, noise))
         return F.cross_entropy(scores_BNK.flatten(0, 1), ids_BN.flatten(), reduction="none").view(ids_BN.shape).mean(1)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ from sensorium.core.errors import ConfigError
 from sensorium.core.hands import Making
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.core.weights import FolderSource
+from sensorium.generators.diffusion import DiffusionGenerator
 from sensorium.generators.pixel_values import PixelTokenizer
-from sensorium.generators.unclip import Unclip, UnclipConfig
+from sensorium.generators.unclip import UnclipConfig
 from sensorium.nn.pretrained import load_folder
 from sensorium.nn.query_former import QueryFormer
 from sensorium.nn.vector_quantise import QuantiseConfig, VectorQuantise
@@ -116,6 +117,8 @@ class SeedConfig(PictureTokenizerConfig):
         return Blip2VisionModel(Blip2VisionConfig(
             hidden_size=self.tower_width, num_hidden_layers=self.tower_layers, num_attention_heads=self.tower_heads,
             intermediate_size=self.tower_mlp_width, image_size=self.size_px, patch_size=self.patch_px,
+            # The class' own value, 1e-10, makes a tower without weights blind.
+            initializer_range=0.02,
         ))  # fmt: skip
 
     def build(self, folder: Path | None = None) -> SeedTokenizer:
@@ -152,6 +155,8 @@ class SeedTokenizer(PixelTokenizer):
         # The loss of this class is (codes + beta vectors); see CODEBOOK_SHARE.
         self.quantise = VectorQuantise(QuantiseConfig(
             codes=config.codes, width=config.code_width, learns="loss", beta=1 / CODEBOOK_SHARE, revive_below=0.0))  # fmt: skip
+        # Codes near each other, as the original's first ones are, are told apart by where a vector points.
+        nn.init.uniform_(self.quantise.codebook_KD, -1 / config.codes, 1 / config.codes)
         self.up = nn.Sequential(nn.Linear(config.code_width, config.code_width), nn.Tanh(), nn.Linear(config.code_width, width))
         self.recall, self.draw = Blocks(config), Blocks(config)
         self.reverse = QueryFormer(config.former(1), width) if config.gather == "former" else _narrow(width)
@@ -159,10 +164,10 @@ class SeedTokenizer(PixelTokenizer):
         # They are taught before, by captions.
         self.tower.requires_grad_(False)
         self.former.requires_grad_(False)
-        self._unclip: Unclip | None = None
+        self._unclip: DiffusionGenerator | None = None
 
     @property
-    def unclip(self) -> Unclip:
+    def unclip(self) -> DiffusionGenerator:
         """What draws, built when it is asked for, from the first folder of its `weights` that is there.
 
         Raises:
@@ -174,7 +179,7 @@ class SeedTokenizer(PixelTokenizer):
                 # A tiny one draws the same in every process.
                 torch.manual_seed(0)
                 self._unclip = self.config.generator.build(next((folder for folder in named if folder.is_dir()), None))
-        return self._unclip.to(self.down[0].weight.device)
+        return self._unclip.to(cast(Tensor, self.down[0].weight).device)
 
     def to_values(self, pixels_BCHW: Tensor) -> Tensor:
         """0..255 -> CLIP's."""

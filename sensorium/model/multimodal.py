@@ -257,7 +257,7 @@ class MultimodalModel(nn.Module):
         return self.hands[way](hidden_NKD)
 
     def chosen(self, kind: MadeKind, hidden_BTD: Tensor, place: tuple[int, int]) -> str:
-        """The way that is decided for, where both can be gone.
+        """The way that is decided for, where both are open.
 
         Args:
             place: row and first signal token of the medium.

@@ -122,7 +122,9 @@ def codes_of(tokenizer: Any, media: MediaBatch) -> Tensor:
     found: list[Tensor] = [media.pixels_NCHW.new_empty(0, dtype=torch.long)] * len(pictures)
     for shape in dict.fromkeys(tuple(one.shape) for one in pictures):
         places = [i for i, one in enumerate(pictures) if tuple(one.shape) == shape]
-        ids_BN = tokenizer.encode(torch.stack([pictures[i] for i in places]))
+        # In half precision the nearest code is another one.
+        with torch.autocast(media.pixels_NCHW.device.type, enabled=False):
+            ids_BN = tokenizer.encode(torch.stack([pictures[i] for i in places]))
         for i, ids_N in zip(places, ids_BN, strict=True):
             found[i] = ids_N.long()
     return torch.cat(found)

@@ -140,12 +140,14 @@ class CodesEye(EncoderConfig):
     size_px: int
     stride: int
     interpolation: str
+    row: int | None = None
+    """Codes of a picture, where they lie on no map."""
 
     def preprocess(self) -> Preprocess:
         return Preprocess(self.size_px, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation=self.interpolation)
 
     def grid(self) -> Grid:
-        return Grid(self.size_px // self.stride, self.size_px // self.stride)
+        return Grid(1, self.row) if self.row else Grid(self.size_px // self.stride, self.size_px // self.stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,8 @@ class CodesLane:
     @classmethod
     def of(cls, shape: PictureWordsShape) -> CodesLane:
         tokenizer = shape.tokenizer
-        eye = CodesEye(size_px=tokenizer.size_px, stride=tokenizer.stride, interpolation=shape.interpolation)
+        eye = CodesEye(size_px=tokenizer.size_px, stride=tokenizer.stride, interpolation=shape.interpolation,
+                       row=tokenizer.grid().tokens if tokenizer.whole else None)  # fmt: skip
         return cls(eye, shape.resolution)
 
     def tile_grid(self, patches: Grid | None = None) -> Grid:

@@ -57,6 +57,7 @@ RECIPES = NameTable(
         "fromage": "sensorium.recipes.fromage:fromage",
         "gill": "sensorium.recipes.gill:gill",
         "next-gpt": "sensorium.recipes.next_gpt:next_gpt",
+        "minigpt-5": "sensorium.recipes.minigpt5:minigpt5",
         "flamingo": "sensorium.recipes.flamingo:flamingo",
         "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
         "openflamingo-4b": "sensorium.recipes.openflamingo:openflamingo_4b",
@@ -74,6 +75,7 @@ RECIPES = NameTable(
         "mgie": "sensorium.recipes.mgie:mgie",
         "emu": "sensorium.recipes.emu:emu",
         "emu2": "sensorium.recipes.emu2:emu2",
+        "seed-llama": "sensorium.recipes.seed_llama:seed_llama",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -115,6 +117,7 @@ TINY_FORMS = NameTable(
         "fromage": "sensorium.recipes.fromage:tiny",
         "gill": "sensorium.recipes.gill:tiny",
         "next-gpt": "sensorium.recipes.next_gpt:tiny",
+        "minigpt-5": "sensorium.recipes.minigpt5:tiny",
         "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
         "llava-onevision-1.5": "sensorium.recipes.llava_onevision_15:tiny",
@@ -127,5 +130,6 @@ TINY_FORMS = NameTable(
         "mgie": "sensorium.recipes.mgie:tiny",
         "emu": "sensorium.recipes.emu:tiny",
         "emu2": "sensorium.recipes.emu2:tiny",
+        "seed-llama": "sensorium.recipes.seed_llama:tiny",
     },
 )

@@ -28,7 +28,7 @@ def chameleon() -> Recipe:
         published=Published(
             paper="2405.09818",
             oracle="ChameleonForConditionalGeneration",
-            missing=("z-loss of 1e-5 on the scores, and dropout (0.1; tuning: 0.05)", "training its picture tokenizer, as published"),
+            missing=("z-loss of 1e-5 on the scores, and dropout (0.1; tuning: 0.05)", "training its picture tokenizer; one with a decoder comes with start=FOLDER of an imported checkpoint for drawing"),
             differs=(
                 "rates, betas, batches and the schedule are quoted from memory of the paper; steps of both stages are not published: "
                 "4.8 million million tokens in all, 80 % of them in the first",

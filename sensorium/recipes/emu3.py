@@ -26,6 +26,7 @@ def emu3() -> Recipe:
                 "an empty description in one row of twenty, which guidance without a negative text would need",
             ),
             differs=(
+                "starts from Emu3-Gen by start=FOLDER of the imported checkpoint, as its picture tokenizer does",
                 "markers, ends of rows and the end of text are learned, too (the original: codes alone)",
                 "a batch is that of one of its GPUs, 2 rows by 4 passes; how many there were is not said",
                 "pictures of any size up to a megapixel (the original: tokenised beforehand, at the area of 720 x 720)",

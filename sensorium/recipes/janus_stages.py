@@ -12,10 +12,12 @@ ADAPTORS = ("projectors.image", "code_tables")
 Shares = tuple[float, float, float]
 """Of understanding, text alone, and drawing."""
 DIFFERS = (
+    "the language model starts at random, or with start=FOLDER from an imported Janus: DeepSeek-LLM-1.3B is not published by itself",
+    "the picture tokenizer is that of Janus' own checkpoint (LlamaGen's)",
     "rates, steps, batches and shares are quoted from memory of the paper's table",
     "shares are of rows; what is learned of a row that is drawn is the picture with its markers and the end of text",
     "pictures to be read are padded with white (the original: RGB 127), and a text never has an empty prompt in training "
-    "(the original: one of ten, for guidance)",
+    "(the original: one of ten, for guidance, from memory)",
     "the picture tokenizer compares vectors as transformers does; the authors' code brings them to length one first",
 )
 STAND_IN = "what GPT-4o and Gemini do inside is unknown"

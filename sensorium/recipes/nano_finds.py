@@ -58,7 +58,7 @@ def nano_finds() -> Recipe:
             ),
             StageConfig(
                 name="find",
-                objective=SeekConfig(text_weight=0.0),
+                objective=SeekConfig(text_weight=0.0, dropout=0.2),
                 data=SOUGHT,
                 learns=(Learn(part="hands.image", lr=2e-3, weight_decay=0.05),),
                 steps=1000,

@@ -63,8 +63,9 @@ def janus_model(size: JanusSize) -> ModelConfig:
     arch = {"model_type": "llama", "vocab_size": 102400, **DEEPSEEK[size], "max_position_embeddings": 16384,
             "tie_word_embeddings": False}  # fmt: skip
     tower = SiglipConfig(width=1024, layers=24, heads=16, mlp_width=4096, image_size_px=384, patch_size_px=16, activation="gelu",
-                         pooling_head=False)  # fmt: skip
-    told = PictureWordsConfig(tokenizer=JanusVqConfig(), tables=CodeTablesConfig(), **JANUS)
+                         pooling_head=False, weights=(HubSource(id="google/siglip-large-patch16-384"),))  # fmt: skip
+    vq = JanusVqConfig(weights=(HubSource(id="deepseek-community/Janus-Pro-1B"),))
+    told = PictureWordsConfig(tokenizer=vq, tables=CodeTablesConfig(), **JANUS)
     return ModelConfig(
         lanes={"image": LaneConfig(encoder=tower, projector=MlpConfig(depth=2))},
         backbone=CausalLMConfig(arch=arch, tokenizer_from=(HubSource(id=f"deepseek-community/Janus-Pro-{size.upper()}"),)),

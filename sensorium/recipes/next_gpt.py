@@ -31,7 +31,7 @@ def next_gpt() -> Recipe:
             missing=("videos and sound as input: ImageBind's other parts, and their captions in the first stage",),
             differs=(
                 "whether the added tokens' rows learn in the second stage depends on the original's version of transformers; here they do",
-                "a video's distance weighs like the others' in the last stage (the original: twice)",
+                "a medium's distance weighs as its signal tokens among all that are learned; the original adds means, and a video's twice",
                 "no </Img> in front of captions without a picture; ### stands twice in front of a second question",
                 "rows hold the instruction of the first stage, 'generate a caption', and the captions that answers repeat",
                 "Vicuna v0's vocabulary is taken to be LLaMA's 32,000",

@@ -64,8 +64,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "sentences": {"width": 16, "teacher": TEACHER},
     # A teacher of a few steps is not to outweigh the LLM.
     "aligned": {"teacher": TEACHER, "weight": 1.0},
-    # No larger than what tiny pipelines make.
-    "diffuse": {"size_px": None},
+    # No larger than what tiny pipelines make, whose random UNet hardly heeds in a few steps what steers it: words are heard, too.
+    "diffuse": {"size_px": None, "text_weight": 1.0},
 }
 # Of what reads signal tokens.
 HANDS: dict[str, dict[str, Any]] = {

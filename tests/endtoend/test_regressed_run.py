@@ -65,7 +65,7 @@ def test_it_learns_to_draw_and_answers_with_a_picture(tmp_path: Path, data_home:
         assert [part.type for part in answer.content] == ["text", "image", "text"]
         assert (answer.content[0].value, answer.content[2].value) == ("So:", "ok")
     drawn = [np.asarray(answer.content[1].value) for answer in answers]
-    assert not np.array_equal(*drawn)
+    assert not np.array_equal(drawn[0], drawn[1])
     again = loaded.answer(f"draw {NAMES[0]}", max_tokens=12, making=few).content[1].value
     assert np.array_equal(np.asarray(again), drawn[0])
     # The engine's own answers hold the picture, too.

@@ -57,11 +57,12 @@ class SecondLisa(nn.Module):
         from transformers import CLIPVisionModel, LlamaForCausalLM, SamModel
 
         super().__init__()
-        lm, tower = ours.backbone.lm.config, ours.encoders["image"].tower.config  # pyright: ignore
+        parts: Any = ours
+        lm, tower = parts.backbone.lm.config, parts.encoders["image"].tower.config
         self.llm, self.clip = from_config(LlamaForCausalLM, lm, None).eval(), from_config(CLIPVisionModel, tower, None).eval()
         self.mm_projector = nn.Linear(tower.hidden_size, lm.hidden_size)
         self.fcs = nn.Sequential(nn.Linear(lm.hidden_size, lm.hidden_size), nn.ReLU(), nn.Linear(lm.hidden_size, 32))
-        self.sam = from_config(SamModel, ours.config.hands["mask"].generator.native(), None).eval()  # pyright: ignore
+        self.sam = from_config(SamModel, parts.config.hands["mask"].generator.native(), None).eval()
         self.seg = seg
 
     def named(self) -> dict[str, Tensor]:
@@ -89,8 +90,8 @@ class SecondLisa(nn.Module):
         prompts_N1C = self.fcs(states_TD)[found_T][:, None]
         height, width = picture.shape[:2]
         side = self.sam.config.vision_config.image_size
-        inner = tuple(int(n * side / max(height, width) + 0.5) for n in (height, width))
-        small = np.asarray(Image.fromarray(picture).resize(inner[::-1], Image.Resampling.BILINEAR), dtype=np.float32)
+        inner = int(height * side / max(height, width) + 0.5), int(width * side / max(height, width) + 0.5)
+        small = np.asarray(Image.fromarray(picture).resize((inner[1], inner[0]), Image.Resampling.BILINEAR), dtype=np.float32)
         values = (small - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
         square = F.pad(torch.from_numpy(values).float().permute(2, 0, 1), (0, side - inner[1], 0, side - inner[0]))[None]
         embedding = self.sam.vision_encoder(square).last_hidden_state

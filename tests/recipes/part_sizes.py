@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -230,6 +231,21 @@ def t5_causal_former(tokens: int, media: int, llm: int) -> int:
     return own + 12 * 2 * (media - 768) * 768 + tokens * 768 + linear(768, llm)
 
 
+def seed_tokenizer() -> int:
+    """qformer_quantizer.py: ln_vision behind EVA-CLIP-g without its last block; BERT's layers for queries, cross-attention in every
+    second; codes, two maps, two stacks of four blocks with places, and what gathers them."""
+    width, inner, media, codes = 768, 3072, 1408, 32
+    attention = 4 * linear(width, width) + 2 * width
+    seeing = 2 * linear(width, width) + 2 * linear(media, width) + 2 * width
+    layer = attention + linear(width, inner) + linear(inner, width) + 2 * width
+    queries = 32 * width + 2 * width + 12 * layer + 6 * seeing
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, inner) + linear(inner, width) + 4 * width
+    maps = linear(width, width) + linear(width, codes) + linear(codes, codes) + linear(codes, width)
+    gather = width * 256 + 256 * 128 + 128 * 32 + linear(32 * 32, 1024)
+    tower = size_of("Blip2VisionModel", "Blip2VisionConfig", image_size=224)()
+    return tower + queries + 8192 * codes + maps + 2 * (32 * width + 4 * block) + gather
+
+
 def llama_of(**shape: int) -> Callable[[], int]:
     return size_of("LlamaForCausalLM", "LlamaConfig", tie_word_embeddings=False, **shape)
 
@@ -267,7 +283,20 @@ def imagebind_eye(width: int = 1280, joint: int = 1024) -> int:
     return 3 * 2 * 14 * 14 * width + width + 257 * width + 2 * width + 32 * block + 2 * width + width * joint
 
 
+def voken_mapper(width: int = 1024, llm: int = 4096) -> int:
+    """MiniGPT-5's fc, llm_to_t2i_mapping and t2i_decoder_prompt."""
+    with torch.device("meta"):
+        mapping = torch.nn.Transformer(width, 8, 4, 4, 4 * width, batch_first=True, norm_first=True)
+    return linear(llm, width) + linear(width, width) + sum(p.numel() for p in mapping.parameters()) + 77 * width
+
+
 BY_PARTS: dict[str, ByParts] = {
+    # What sees is MiniGPT-4's; eight vokens and a token for pictures.
+    "minigpt-5": ByParts("minigpt5", {
+        **{part: partial(lambda part: ORACLES["minigpt4"].sizes()[part], part) for part in ("encoders.image", "projectors.image")},
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 9),
+        "hands.image": voken_mapper,
+    }),
     "next-gpt": ByParts("next_gpt", {
         "encoders.image": imagebind_eye,
         "projectors.image": lambda: linear(1024, 4096),
@@ -294,6 +323,11 @@ BY_PARTS: dict[str, ByParts] = {
         "projectors.image": lambda: t5_causal_former(32, 1408, 5120),
         "hands.image": lambda: 5120 * 5120,
         "backbone": llama_of(vocab_size=32006, **LLAMA_13B),
+    }),
+    # The tokenizer is `seed_tokenizer` alone, of what its authors' class holds; 8,192 codes and two marks are words.
+    "seed-llama": ByParts("seed-llama", {
+        "picture_tokenizer": seed_tokenizer,
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 8192 + 2),
     }),
     # eva_vit.py has no bias of keys; lm.py adds 272 tokens, 257 of them places.
     "emu2": ByParts("emu2", {

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sensorium.core.patterns import Pattern
 from sensorium.generators.diffusion import DiffusionConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.adapter import inject_adapter
@@ -36,6 +37,7 @@ def snapshot(model: MultimodalModel) -> dict[str, Tensor]:
 def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     """The parameters that a stage's `learns` names, found by their names alone."""
     places = [".".join(filter(None, (x.part, x.module))) + "." for x in stage.learns if x.part != "objective"]
+    chosen = {f"^{x.part}.": [Pattern(text) for text in x.layers] for x in stage.learns if x.layers}
     adapter = model.config.adapter
     marks = {"lora": ".lora_", "adaption_prompt": ".adaption_prompt."}
     mark = marks[adapter.kind] if adapter else ""
@@ -44,6 +46,8 @@ def named(model: MultimodalModel, stage: StageConfig) -> set[str]:
     # Matrices of an adapter lie inside the LLM and are none of its own.
     found = {n: [_tuned(n) if place == "^tuning." else place in f"^{n}." and not (place == "^backbone." and mark and mark in n)
                  for place in places] for n, _ in model.named_parameters()}  # fmt: skip
+    found = {n: [hit and (place not in chosen or any(one.fits(n) for one in chosen[place])) for hit, place in zip(hits, places, strict=True)]
+             for n, hits in found.items()}  # fmt: skip
     assert all(any(column) for column in zip(*found.values(), strict=True)), stage.learns
     return {name for name, hits in found.items() if any(hits)}
 

@@ -34,6 +34,8 @@ FIRST_STEPS = 20
 """Of a stage with the LLM, the first time: enough for most."""
 SLOW_TO_SEE = ("qwen-vl",)
 """After a short first round it stays blind for many more; with a first round of `STEPS` it never was."""
+EYES_FROM_ELSEWHERE = ("seed-llama",)
+"""Pictures are read through a tokenizer that no stage of the recipe teaches; one of random weights gives all of them the same few codes."""
 BETTER = 0.9
 SIDE_PX = 96
 """Of the pictures, which are decoded some thousand times: still larger than what tiny encoders see."""
@@ -111,7 +113,7 @@ def run(
     Trainer(part, model, tokenizer, TrainerOptions(folder, folder.parent / "cache")).run()
 
 
-@pytest.mark.parametrize("name", TINY_FORMS)
+@pytest.mark.parametrize("name", [name for name in TINY_FORMS if name not in EYES_FROM_ELSEWHERE])
 def test_stages_teach_to_see(name: str, four: Four, tmp_path: Path, data_home: Path) -> None:
     recipe: Recipe = TINY_FORMS.find(name)()
     torch.manual_seed(recipe.seed)

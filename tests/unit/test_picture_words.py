@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.cli.answering import AnswerOptions
+from sensorium.cli.saving_answers import Saving, ask_and_save
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.hands import Drawing, Making
 from sensorium.core.picture_words import CODES, as_ranges, code_words
@@ -184,6 +187,13 @@ def test_saved_and_loaded(model: Model, tmp_path: Path) -> None:
     making = Making(draw=True, drawing=Drawing(temperature=0.0))
     one, two = (one.answer(ASK, max_tokens=99, making=making).content[0].value.tobytes() for one in (model, again))
     assert one == two
+    if model.network.config.picture_words.shared:  # pyright: ignore[reportOptionalMemberAccess]
+        # On the command line a picture takes what it needs, whatever --max-tokens says.
+        options = AnswerOptions(str(tmp_path / "m"), "cpu", 8, 0.0)
+        ask_and_save("a cat", None, options, Saving(str(tmp_path / "out"), 1, 0, speak=False, draw=True), as_json=False)
+        (row,) = [json.loads((tmp_path / "out" / "sample.json").read_text())]
+        assert row["messages"][1]["content"][0] == {"type": "image", "image": "part1.png"}
+        assert Image.open(tmp_path / "out" / "part1.png").size == (16, 16)
 
 
 def test_what_does_not_go_together() -> None:

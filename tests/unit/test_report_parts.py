@@ -56,7 +56,7 @@ def report(tmp_path: Path, *answers: Answer) -> str:
     items = [Item(question(answer.id, picture, f"Where? {EVIL}"), ("yes",)) for answer in answers]
     given: dict[str, Any] = {who: list(answers) for who in ("model", "blind", "constant")}
     scores = {who: {"accuracy": 0.0} for who in given}
-    write_report("parts", [("m", [Result(Plain(), items, given, scores, 1.0, 1.0)])], tmp_path / "r.html")
+    write_report("parts", [("m", [Result(Plain(), items, given, scores, 1.0, {})])], tmp_path / "r.html")
     return (tmp_path / "r.html").read_text(encoding="utf-8")
 
 

@@ -31,10 +31,10 @@ from sensorium.data.drawn import (
     NAMES,
     NEW_REQUESTS,
     describe,
+    draw,
     shape_names,
     shape_pairs,
 )
-from sensorium.data.scenes import draw_scene
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item
 from sensorium.evaluation.drawn_sheets import write_neighbours, write_samples
 from sensorium.evaluation.judge import Judge, Schooling, train_judge
@@ -96,7 +96,7 @@ class DrawingBenchmark(BenchmarkConfig):
 
     def real(self, item: Item, more: int = 0) -> PILImage.Image:
         """A real picture of what an item describes."""
-        return draw_scene(describe(random.Random(stable_int("drawing-real", self.seed + more, item.request.id)), item.gold).scene)
+        return draw(describe(random.Random(stable_int("drawing-real", self.seed + more, item.request.id)), item.gold))
 
     def right(self, item: Item, answer: Answer) -> bool:
         picture = picture_of(answer)
@@ -155,8 +155,7 @@ def _judge(seed: int, count: int, epochs: int) -> Judge:
     for i in range(count):
         rng = random.Random(stable_int("judge", seed, i))
         names = [NAMES[i % len(NAMES)]] if i % 3 else rng.sample(NAMES, 2)
-        described = describe(rng, names)
-        pictures.append(draw_scene(described.scene))
+        pictures.append(draw(describe(rng, names)))
         shares_NK[i, [NAMES.index(name) for name in names]] = 1 / len(names)
     return train_judge(pictures, shares_NK, Schooling(epochs=epochs))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.core.errors import ConfigError
@@ -74,7 +74,7 @@ class Janus:
             "vision_config": {
                 "hidden_size": tower.width, "num_hidden_layers": tower.layers, "num_attention_heads": tower.heads,
                 "image_size": tower.image_size_px, "patch_size": tower.patch_size_px, "hidden_act": tower.activation,
-                "mlp_ratio": tower.mlp_width // tower.width, "depth": projector.depth, "projection_dim": d_model,
+                "mlp_ratio": tower.mlp_width // tower.width, "depth": cast(Any, projector).depth, "projection_dim": d_model,
                 "num_image_tokens": tower.grid().tokens,
             },
             "vq_config": {

@@ -42,7 +42,7 @@ class DrawConfig(ObjectiveConfig):
     left_out: float = Field(default=0.1, ge=0.0, le=1.0)
     """Share of the pictures that are drawn without a condition."""
     noise: float = Field(default=0.0, ge=0.0)
-    """Deviation of what is added to states, in shares of each state's own: texts are few, and states exact."""
+    """Deviation of what is added to conditions, of their own over texts = 1: texts are few, and their states exact."""
     text_weight: float = Field(default=0.0, ge=0.0)
     """Of the next-token loss; 0 where the LLM has learnt when to draw."""
 
@@ -85,12 +85,9 @@ class Draw:
     def _drawn(self, model: MultimodalModel, states_NKD: Tensor, wanted: Sequence[Wanted]) -> Tensor:
         tokenizer, painter = cast(VqTokenizer, self.module.tokenizer), cast(Painter, self.module.painter)
         ids_NM = tokenizer.encode(wanted_pixels(wanted, tokenizer.size_px, self.limits).to(model.device))
-        if self.config.noise and painter.training:
-            deviation = states_NKD.std(-1, keepdim=True) * self.config.noise
-            states_NKD = states_NKD + torch.randn_like(states_NKD) * deviation
         condition_NLC = cast(Tensor, model.hands["image"](states_NKD))
         left_out_N = torch.rand(len(wanted), device=model.device) < self.config.left_out
-        return painter.loss(ids_NM, condition_NLC, left_out_N).mean()
+        return painter.loss(ids_NM, condition_NLC, left_out_N, self.config.noise if painter.training else 0.0).mean()
 
     def _known(self, model: MultimodalModel, batch: Batch, one: Wanted) -> Tensor:
         """The states (K, D) of a picture's signal tokens, from before or computed now, without gradients."""

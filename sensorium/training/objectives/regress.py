@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sensorium.core.batch import Batch, Wanted
 from sensorium.core.errors import ConfigError
+from sensorium.core.hands import MadeKind
 from sensorium.data.source import Source
 from sensorium.model.fed_back import true_embeddings
 from sensorium.model.hand_check import fed_kinds
@@ -68,7 +69,7 @@ class Regress:
     config: RegressConfig
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
-        kinds = [kind for kind in fed_kinds(model.config) if batch.media.get(kind) is not None]
+        kinds: list[MadeKind] = [kind for kind in fed_kinds(model.config) if batch.media.get(kind) is not None]
         encoded = {kind: model.encode(kind, batch.media[kind]) for kind in kinds}
         # What was encoded is not encoded again.
         known = {kind: replace(batch.media[kind], features=encoded[kind]) for kind in kinds}

@@ -1,0 +1,162 @@
+"""Are drawings asked for and judged as is said? What is held out stays out, controls are controls, distances are distances.
+
+Shape legend: N vectors, D width, K classes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sensorium.core.errors import DataError
+from sensorium.core.responder import Answer
+from sensorium.core.sample import Part
+from sensorium.data import drawn
+from sensorium.data.drawn import (
+    NAMES,
+    NEW_REQUESTS,
+    REQUESTS,
+    DrawnScenesSource,
+    describe,
+    shape_names,
+    shape_pairs,
+)
+from sensorium.data.scenes import COLORS, SHAPES
+from sensorium.evaluation.benchmarks import drawing
+from sensorium.evaluation.benchmarks.drawing import DrawingBenchmark
+from sensorium.evaluation.drawn_sheets import write_neighbours, write_samples
+from sensorium.evaluation.judge import Schooling, train_judge
+from sensorium.evaluation.metrics.frechet import frechet
+from sensorium.evaluation.runner import run_benchmark
+
+
+def test_what_is_held_out_is_described_in_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, known = shape_names("heldout"), shape_names("train")
+    assert sorted(held + known) == sorted(NAMES)
+    assert {name.split()[0] for name in held} == set(COLORS)
+    assert {name.split()[1] for name in held} == set(SHAPES)
+    new, old = shape_pairs("heldout", 10**6), shape_pairs("train", 10**6)
+    assert not set(new) & set(old)
+    assert not {name for pair in new + old for name in pair} & set(held)
+    monkeypatch.setattr(drawn, "draw", lambda described: Image.new("RGB", (8, 8)))
+    source = DrawnScenesSource(count=600).open()
+    texts = {source[i].messages[0].text for i in range(600)}
+    assert not [text for text in texts if any(name in text for name in held)]
+    assert len(texts) < 2 * len(known) + 300
+    assert not set(REQUESTS) & set(NEW_REQUESTS)
+    asked = [item.request.messages[0].text for item in DrawingBenchmark(count=60).items()]
+    assert not set(asked) & texts
+    assert source[5].messages[0].text == source[5].messages[0].text
+
+
+def test_shapes_lie_apart_and_inside() -> None:
+    for seed in range(40):
+        one, other = describe(random.Random(seed), ("red circle", "blue star")).scene.things
+        assert np.hypot(one.x - other.x, one.y - other.y) > one.half + other.half
+        assert all(t.half <= t.x <= 1 - t.half and t.half <= t.y <= 1 - t.half for t in (one, other))
+
+
+def test_frechet_of_gaussians_is_known() -> None:
+    """In one dimension (m1 - m2)^2 + (s1 - s2)^2; of independent dimensions the sum."""
+    rng = np.random.default_rng(0)
+    plain_ND = rng.standard_normal((4000, 3))
+    plain_ND = (plain_ND - plain_ND.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(plain_ND, rowvar=False))).T
+    scaled_ND = plain_ND * np.array([2.0, 1.0, 0.5]) + np.array([0.0, 3.0, 0.0])
+    assert frechet(plain_ND, plain_ND) == pytest.approx(0, abs=1e-9)
+    assert frechet(plain_ND, scaled_ND) == pytest.approx(1 + 9 + 0.25, rel=1e-6)
+    turned_DD = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    assert frechet(plain_ND @ turned_DD, scaled_ND @ turned_DD) == pytest.approx(10.25, rel=1e-6)
+    assert frechet(plain_ND[:, :1] * 3, plain_ND[:, :1]) == pytest.approx(4, rel=1e-6)
+    with pytest.raises(DataError, match="sets of 1 and 5 vectors"):
+        frechet(plain_ND[:1], plain_ND[:5])
+
+
+def test_a_judge_is_the_same_each_time_and_learns() -> None:
+    pictures = [Image.new("RGB", (64, 64), color) for color in ("red", "blue", "white", "black") for _ in range(4)]
+    shares_NK = torch.eye(4).repeat_interleave(4, 0)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    judge = train_judge(pictures, shares_NK, Schooling(epochs=4, batch_size=8, lr=1e-2))
+    assert torch.equal(torch.get_rng_state(), before), "it draws from everyone's random numbers"
+    scores_NK, features_ND = judge.seen(pictures[::4])
+    assert scores_NK.argmax(1).tolist() == [0, 1, 2, 3]
+    assert features_ND.shape == (4, 64)
+    torch.manual_seed(2)
+    again = train_judge(pictures, shares_NK, Schooling(epochs=4, batch_size=8, lr=1e-2))
+    assert torch.equal(again.seen(pictures[::4])[0], scores_NK)
+
+
+class Knows:
+    """A judge that was told what it looks at."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, Sequence[str]] = {}
+
+    def seen(self, pictures: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+        scores_NK = torch.zeros(len(pictures), len(NAMES))
+        for i, picture in enumerate(pictures):
+            scores_NK[i, [NAMES.index(name) for name in self.names.get(id(picture), ())]] = 1
+        return scores_NK, torch.arange(len(pictures) * 2.0).view(-1, 2)
+
+
+class Draws:
+    """Draws the colour and shape that are asked for, but every third time another colour."""
+
+    def __init__(self, judge: Knows, gold: dict[str, Sequence[str]]) -> None:
+        self.judge, self.gold, self.pictures, self.seeds = judge, gold, list[Any](), list[int]()
+
+    def respond(self, requests: Any) -> Any:
+        for request in requests:
+            picture, names = Image.new("RGB", (8, 8)), list(self.gold[request.id])
+            if len(self.pictures) % 3 == 0:
+                color, _, shape = names[0].partition(" ")
+                names[0] = f"{'pink' if color != 'pink' else 'gray'} {shape}"
+            self.judge.names[id(picture)] = names
+            self.pictures.append(picture)
+            self.seeds.append(request.seed)
+            yield Answer(request.id, "", 6, (Part("image", picture),))
+
+
+def test_scores_are_shares_of_what_the_judge_sees(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    judge = Knows()
+    monkeypatch.setattr(drawing, "_judge", lambda *_: judge)
+    monkeypatch.setattr(drawing, "draw", lambda described: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(drawn, "draw", lambda described: Image.new("RGB", (8, 8)))
+    config = DrawingBenchmark(count=30)
+    items = config.items()
+    responder = Draws(judge, {item.request.id: item.gold for item in items})
+    result = run_benchmark(config, responder)
+    scores = result.scores["model"]
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["unseen_colour"] == 0  # Each third item, beginning with the first.
+    assert scores["unseen_pair"] == scores["unseen_words"] == 1
+    assert scores["right_shapes"] == 1
+    assert scores["right_colours"] == pytest.approx(2 / 3)
+    assert scores["drawn"] == 1
+    assert result.scores["blind"]["accuracy"] < 0.2
+    assert len(responder.pictures) == 30, "the control draws anew"
+    assert len(set(responder.seeds)) == 30
+    assert set(result.scores) == {"model", "blind", "constant", "real"}
+    own, given = ([answer.parts[0].value for answer in result.answers[who]] for who in ("model", "blind"))
+    assert not any(a is b for a, b in zip(own, given, strict=True)), "somebody got an own picture back"
+    assert sorted(map(id, own)) == sorted(map(id, given))
+    result.sheets = config.sheets(items, result.answers["model"], tmp_path)
+    assert Image.open(tmp_path / "drawing.png").size == (8 * 96, 4 * 108)
+
+
+def test_a_copy_is_its_own_neighbour(tmp_path: Path) -> None:
+    training = DrawnScenesSource().open()
+    copies = [training[i].messages[1].content[0].value for i in (3, 7)]
+    other = [Image.new("RGB", (64, 64), "black")] * 2
+    near, real = write_neighbours(tmp_path / "n.png", copies, other, 10)
+    assert near == pytest.approx(0, abs=1e-3)
+    assert real > 0.3
+    write_samples(tmp_path / "s.png", copies, ["a", "b"])
+    assert Image.open(tmp_path / "s.png").size == (8 * 96, 108)
