@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 from sensorium.experts.base import ExpertConfig, Look
 from sensorium.media.image import Image
+
+if TYPE_CHECKING:
+    from sensorium.api import Model
+
+_loaded: WeakValueDictionary[tuple[str, str], Model] = WeakValueDictionary()
+"""By name and device, as long as somebody uses them: two sources that one model tells hold its weights once."""
 
 
 class CaptionerConfig(ExpertConfig):
@@ -21,7 +28,8 @@ class CaptionerConfig(ExpertConfig):
     def build(self) -> Look:
         from sensorium.api import load
 
-        model = load(self.model, self.device)
+        model = _loaded.get((self.model, self.device)) or load(self.model, self.device)
+        _loaded[self.model, self.device] = model
 
         def look(image: Image) -> str:
             content: list[dict[str, Any]] = [

@@ -3,7 +3,7 @@
 Source: BLIP (arXiv:2201.12086), github.com/salesforce/BLIP, models/blip_vqa.py and configs/vqa.yaml: of 3,128 answers
 the 128 whose first tokens are likeliest; its losses spread a tenth of each target over the vocabulary, here too.
 
-Shape legend: C candidates, K of them kept, B rows, T tokens, V vocabulary.
+Shape legend: C candidates, K of them kept, B rows, T tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Ranker:
         longest = max(map(len, answers))
         # The same refusals as for what is written.
         self.engine.check([prompt], longest)
-        first_V = self._logits([prompt])[0][0, -1].float().softmax(dim=-1)
+        hidden_BTD, _ = self._read([prompt])
+        first_V = self.engine.model.logits(hidden_BTD[0, -1]).float().softmax(dim=-1)
         heads_C = torch.tensor([ids[0] for ids in answers], device=first_V.device)
         # Of answers that begin alike, the first in the list are kept.
         kept = first_V[heads_C].sort(descending=True, stable=True).indices[: self.config.kept].tolist()
@@ -117,20 +118,22 @@ class Ranker:
                  for kind, one in prompt.media.items()}  # fmt: skip
         return replace(prompt, media=media)
 
-    def _logits(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """(B, T, V) and (B, T) tokens."""
+    def _read(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """(B, T, D) hidden states and (B, T) tokens."""
         model = self.engine.model
         rows = [[one] for one in examples]
         batch = to_device(collate(rows, self.engine.processor.tokenizer.pad_id), model.device)
-        return model.logits(model(batch).hidden_BTD), batch.input_ids_BT
+        return model(batch).hidden_BTD, batch.input_ids_BT
 
     def _scores(self, prompt: Example, answers: Sequence[list[int]]) -> list[float]:
         begin = len(prompt)
-        logits_BTV, ids_BT = self._logits([_with_answer(prompt, ids) for ids in answers])
+        hidden_BTD, ids_BT = self._read([_with_answer(prompt, ids) for ids in answers])
         out: list[float] = []
-        for logits_TV, ids_T, answer in zip(logits_BTV, ids_BT, answers, strict=True):
+        for hidden_TD, ids_T, answer in zip(hidden_BTD, ids_BT, answers, strict=True):
             place = slice(begin - 1, begin - 1 + len(answer))
-            loss = F.cross_entropy(logits_TV[place].float(), ids_T[begin : begin + len(answer)], reduction="sum",
+            # Of an answer's places alone: logits of the whole prompt are most of the work.
+            logits_TV = self.engine.model.logits(hidden_TD[place])
+            loss = F.cross_entropy(logits_TV.float(), ids_T[begin : begin + len(answer)], reduction="sum",
                                    label_smoothing=self.config.smoothing)  # fmt: skip
             out.append(-float(loss))
         return out

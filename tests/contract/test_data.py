@@ -17,10 +17,21 @@ from sensorium.data.config import SOURCES, open_sources
 from sensorium.data.formats import FORMATS, detect
 from sensorium.evaluation.benchmarks import BENCHMARKS
 from sensorium.evaluation.runner import run_benchmark
+from sensorium.interop.assemble import build_pretrained
+from sensorium.interop.saved import save_model
+from sensorium.recipes.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that captions; what it says is no matter."""
+    folder = tmp_path_factory.mktemp("seeing")
+    save_model(*build_pretrained(tiny_model()), folder / "tiny", learnt=set())
+    return folder / "tiny"
 
 
 @pytest.fixture
-def needs(tmp_path: Path, data_home: Path) -> dict[str, dict[str, Any]]:
+def needs(tmp_path: Path, data_home: Path, seeing: Path) -> dict[str, dict[str, Any]]:
     """What a kind cannot do without: both that read a file of the user's need its path."""
     Image.new("RGB", (9, 9)).save(tmp_path / "ok.png")
     row = {"messages": [
@@ -28,7 +39,7 @@ def needs(tmp_path: Path, data_home: Path) -> dict[str, dict[str, Any]]:
         {"role": "assistant", "content": "a cat"}]}  # fmt: skip
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join([json.dumps(row)] * 3))
-    inner, scripted = {"kind": "file", "path": str(file)}, {"kind": "captioner", "model": "nano"}
+    inner, scripted = {"kind": "file", "path": str(file)}, {"kind": "captioner", "model": str(seeing)}
     return {"vqa_file": {"path": str(file)}, "drawing": {"schooled": 80, "epochs": 1}, "file": {"path": str(file)},
             "edits": {"source": inner},
             "experts": {"source": inner, "experts": [scripted]}, "both_ways": {"source": inner}}  # fmt: skip

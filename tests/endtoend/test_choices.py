@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from sensorium.api import Model, load
+from sensorium.api import Model, find_model, load
 from sensorium.cli.main import app
 from sensorium.core.choices import read_choices
 from sensorium.core.errors import ConfigError, DataError
@@ -25,6 +25,12 @@ CHOICES = ("a red fox", "cat", "a map of the world", "yes", "a cathedral", "no",
 @pytest.fixture(scope="module")
 def nano() -> Model:
     return load("nano", "cpu")
+
+
+@pytest.fixture
+def read_once(nano: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands take the weights that are in memory: that they can read them is shown elsewhere."""
+    monkeypatch.setattr("sensorium.interop.saved.load_model", {find_model("nano"): (nano.network, nano.tokenizer)}.__getitem__)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,7 @@ def likelihoods(model: Model, picture: Path) -> list[float]:
     return out
 
 
+@pytest.mark.usefixtures("read_once")
 def test_the_likeliest_is_chosen(nano: Model, picture: Path, wanted: list[float], tmp_path: Path) -> None:
     order = sorted(range(len(CHOICES)), key=lambda i: -wanted[i])
     found = Ranker(nano.engine, Ranking(batch_size=3)).rank(nano.processor.prompt(parse_messages(asked(picture))), CHOICES)
@@ -77,6 +84,7 @@ def test_the_likeliest_is_chosen(nano: Model, picture: Path, wanted: list[float]
     assert [one["text"] for one in said["choices"]] == [CHOICES[i] for i in order[:5]]
 
 
+@pytest.mark.usefixtures("read_once")
 def test_eval_ranks_what_questions_list(picture: Path, wanted: list[float], tmp_path: Path) -> None:
     row = {"messages": [*asked(picture), {"role": "assistant", "content": "cat"}]}
     (tmp_path / "q.jsonl").write_text(json.dumps(row), encoding="utf-8")

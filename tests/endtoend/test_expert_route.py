@@ -26,6 +26,7 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 
 
 def test_the_recipes_experts_tell_a_model_that_learns_and_answers(tmp_path: Path, data_home: Path) -> None:
+    panel = Panel.of(EXPERTS)
     told = ExpertSource(source=ScenesSource(count=4), experts=EXPERTS)
     stage = StageConfig(
         name="instruct", objective=InstructConfig(), data=(told,), learns=(Learn(part="backbone", lr=1e-3),),
@@ -40,7 +41,6 @@ def test_the_recipes_experts_tell_a_model_that_learns_and_answers(tmp_path: Path
     assert [part for part, _, _ in plans[0].parts] == ["backbone"]
     assert not torch.equal(before, model.backbone.embedding.weight)
     items = Attribute(limit=2).items()
-    panel = Panel.of(EXPERTS)
     for item in items:
         words = panel.told(item.request.messages, item.request.root)[-1].text
         # Nano was taught these shapes, so that its caption names the colour or the shape in question.

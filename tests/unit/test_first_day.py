@@ -19,7 +19,7 @@ from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.cli.main import app
 from sensorium.cli.missing import absent_weights, check_data
 from sensorium.core.errors import ConfigError, DataError, WeightsError
-from sensorium.interop.assemble import part_folders
+from sensorium.interop.assemble import build_pretrained, part_folders
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.gguf_vocabulary import vocabulary
 from sensorium.interop.hf import read_hf
@@ -28,6 +28,7 @@ from sensorium.model.config import ModelConfig
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_folder
 from sensorium.recipes import RECIPES, TINY_FORMS
+from sensorium.recipes.tiny import tiny_model
 from sensorium.text.byte_tokenizer import byte_tokenizer
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe
@@ -142,12 +143,13 @@ def test_experts_tell_who_is_asked_on_the_command_line(tmp_path: Path, data_home
     del data_home
     model = MultimodalModel(ModelConfig(backbone=CausalLMConfig.tiny(), template="chatml")).eval()
     save_model(model, byte_tokenizer(), tmp_path / "blind", learnt=set())
+    save_model(*build_pretrained(tiny_model()), tmp_path / "seeing", learnt=set())
     here, seen = str(tmp_path / "blind"), picture(tmp_path)
     with pytest.raises(ConfigError, match="--expert captioner"):
         run("ask", seen, "What?", "--model", here)
     with pytest.raises(ConfigError, match="did you mean 'captioner'"):
         run("ask", seen, "What?", "--model", here, "--expert", "captoner")
-    expert = ("--expert", "captioner:model=nano,max_tokens=4")
+    expert = ("--expert", f"captioner:model={tmp_path / 'seeing'},max_tokens=4")
     told = json.loads(run("ask", seen, "What?", "--model", here, *expert, "--max-tokens", "3", "--json"))
     assert told["model"] == here
     assert told["tokens"] <= 3

@@ -10,19 +10,26 @@ from typing import Any
 import pytest
 import torch
 
-from sensorium.api import load
+from sensorium.api import Model
 from sensorium.core.errors import DataError
 from sensorium.core.sample import Sample, WeighedAnswer, parse_sample
 from sensorium.data.loader import Loader, LoaderOptions, per_sample
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import JsonlSource
 from sensorium.evaluation.benchmarks.vqa_file import VqaFile
+from sensorium.interop.assemble import build_pretrained
 from sensorium.processing.answers import encode_rows
+from sensorium.recipes.tiny import tiny_model
 from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.next_token import InstructConfig
 
 ASKED = [{"role": "user", "content": "Which colour?"}]
 SAID = ["red", "red", "crimson", "red", "dark red"]
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model(*build_pretrained(tiny_model()))
 
 
 def sample(answers: Any, messages: Any = ASKED, **more: Any) -> Sample:
@@ -63,9 +70,9 @@ def test_malformed_answers_are_refused(row: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize("splits", [False, True])
-def test_each_answer_is_an_example(splits: bool) -> None:
+def test_each_answer_is_an_example(splits: bool, model: Model) -> None:
     """Also where every answer of a conversation is: what was answered before is one, once."""
-    processor = load("nano", "cpu").processor
+    processor = model.processor
     processor.splits_answers = splits
     earlier = [{"role": "user", "content": "A cat?"}, {"role": "assistant", "content": "Yes."}]
     found = sample(SAID, [*earlier, *ASKED])
@@ -80,22 +87,21 @@ def test_each_answer_is_an_example(splits: bool) -> None:
         assert made[0].loss_weight == 1
 
 
-def test_an_objective_that_weighs_nothing_takes_one_answer() -> None:
-    processor = load("nano", "cpu").processor
+def test_an_objective_that_weighs_nothing_takes_one_answer(model: Model) -> None:
+    processor = model.processor
     processor.weighs_answers = False
     with pytest.raises(DataError, match="several answers to a question"):
         encode_rows(processor, sample(SAID))
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_batches_keep_the_answers_of_a_question_together(pack: bool, tmp_path: Path) -> None:
+def test_batches_keep_the_answers_of_a_question_together(pack: bool, model: Model, tmp_path: Path) -> None:
     """Their losses are those of the answers alone, each times its weight and its source's; questions are counted."""
     rows = [{"messages": ASKED, "answers": SAID}, {"messages": ASKED, "answers": ["blue"]},
             {"messages": ASKED, "answers": [f"shade {i}" for i in range(9)]}]  # fmt: skip
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    model = load("nano", "cpu")
     source = JsonlSource(tmp_path / "rows.jsonl", None)
-    options = LoaderOptions(batch_size=2, max_length=64, pack=pack, workers=2, seed=0,
+    options = LoaderOptions(batch_size=2, max_length=128, pack=pack, workers=2, seed=0,
                             loss_per="question", loss_weights=(0.5,))  # fmt: skip
     loader = Loader([source], MixtureOrder([3], [1.0], 0), model.processor, options)
     objective = PerSample(InstructConfig().build(model.network, SimpleNamespace(), []))  # type: ignore[arg-type]
@@ -123,8 +129,8 @@ def test_batches_keep_the_answers_of_a_question_together(pack: bool, tmp_path: P
     assert seen == pytest.approx(picks)
 
 
-def test_where_samples_weigh_the_same_the_shares_of_answers_stay() -> None:
-    made = encode_rows(load("nano", "cpu").processor, sample(SAID))
+def test_where_samples_weigh_the_same_the_shares_of_answers_stay(model: Model) -> None:
+    made = encode_rows(model.processor, sample(SAID))
     words = sum(sum(e.learn) for e in made)
     assert [e.loss_weight for e in per_sample(made, 2.0)] == pytest.approx([2 * w / words for w in (0.6, 0.2, 0.2)])
 
