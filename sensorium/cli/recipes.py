@@ -40,17 +40,24 @@ def list_command(as_json: bool) -> None:
             for cells, cell in zip(columns.values(), (*own, stage, trained, *behind), strict=True):
                 cells.append(cell)
     least = {title: _least(title, cells) for title, cells in columns.items()}
-    if sum(least.values()) + 2 * (len(least) - 1) > width:
+    free = width - sum(least.values()) - 2 * (len(least) - 1)
+    if free < 0:
         # Words would have to be broken.
         print("\n".join(_block(row, width) for row in rows))
         return
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    # rich, left to itself, takes from columns that must not wrap when those that may are narrow already.
+    for i, title in enumerate(WRAPPED):
+        more = max(0, min(max(map(cell_len, columns[title])) - least[title], free // (len(WRAPPED) - i)))
+        least[title] += more
+        free -= more
     for title in TITLES:
-        table.add_column(title, no_wrap=title not in WRAPPED, min_width=least[title])
+        table.add_column(title, no_wrap=title not in WRAPPED, width=least[title])
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     Console(width=width).print(table)

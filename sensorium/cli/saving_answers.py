@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -76,8 +77,11 @@ def check_folder(folder: Path) -> None:
     """Whether an answer may be written there.
 
     Raises:
-        ConfigError: something is there.
+        ConfigError: something is there, or on the way to it.
     """
+    above = next(one for one in folder.absolute().parents if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{above} is no folder to write in", where="--save", fix="name a folder elsewhere")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder", where="--save", fix="name a new folder")
 

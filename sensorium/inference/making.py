@@ -200,7 +200,7 @@ class Maker:
                                 fix="shorten the conversation")  # fmt: skip
             if not found.whole:
                 raise DataError(f"the answer ended in the midst of the tokens that stand for {found.kind}", fix="raise max_tokens")
-            made = self._make(run, found, making, number) if told is None else self._tell(found.kind, told, making)
+            made = self._make(run, found, making) if told is None else self._tell(found.kind, told, making)
             return replace(as_part(made, len(run.prompt.seen)), prompt=told)
 
         return self._attempt(found.kind, told, make)
@@ -218,10 +218,11 @@ class Maker:
         return Part(MISSING, {"kind": kind, "error": reason}, prompt)
 
     @torch.inference_mode()
-    def _make(self, run: _Run, found: Found, making: Making, number: int) -> Made:
+    def _make(self, run: _Run, found: Found, making: Making) -> Made:
         way: str = found.kind
         if found.kind in fed_kinds(self.model.config):
-            condition_BLC = run.fed[number]
+            # Media of other kinds, which are told by text, may stand before it.
+            condition_BLC = run.fed[sum(one.kind == found.kind and one.start < found.start for one in self.find(run.ids))]
         else:
             batch, hidden_BTD = run.states()
             place = (0, len(run.prompt) + found.start)

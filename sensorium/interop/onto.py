@@ -25,6 +25,8 @@ from sensorium.model.config import ModelConfig
 from sensorium.nn.pretrained import read_file
 
 DIFFERENCE, WHOLE, CONFIG = "difference.safetensors", "model.safetensors", "config.json"
+KEYS = ("onto", "onto_sha256", "rows")
+"""What `config.json` of a difference has beyond a whole model's."""
 FEW = 0.1
 """Share of a matrix's rows, below which they are stored without the others."""
 
@@ -42,7 +44,7 @@ def write_difference(folder: Path, onto: str, out: Path, *, half: bool = False) 
         half: store in half precision.
 
     Raises:
-        WeightsError: there is no such model, or one of them is a difference itself.
+        WeightsError: there is no such model, one of them is a difference itself, or the other has what the saved one has not.
     """
     base = find_model(onto)
     for one in (folder, base):
@@ -50,6 +52,10 @@ def write_difference(folder: Path, onto: str, out: Path, *, half: bool = False) 
             raise WeightsError("a difference from another model", expected="a whole model", where=str(one))
     about: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     theirs, mine = read_file(base / WHOLE), read_file(folder / WHOLE)
+    lacking = sorted(set(theirs) - set(mine))
+    if lacking:
+        raise WeightsError(f"a model without {len(lacking)} tensors of model {onto!r}: {lacking[:3]}", where=str(folder),
+                           expected="a model that was trained from that one (`start`)", fix="export it whole: --to sensorium")  # fmt: skip
     kept = {name: value for name, value in mine.items() if name not in theirs or not torch.equal(value.float(), theirs[name].float())}
     rows = _few_rows(kept, about["model"])
     if half:
@@ -73,6 +79,24 @@ def _few_rows(kept: dict[str, Tensor], model: dict[str, Any]) -> dict[str, list[
             rows[name] = changed.tolist()
             kept[name] = value[changed].contiguous()
     return rows
+
+
+def whole_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a saved model, one kept as a difference or whole.
+
+    Raises:
+        WeightsError: as `read_difference`.
+    """
+    if not is_difference(folder):
+        return dict(read_file(folder / WHOLE).items())
+    tensors, rows = read_difference(folder)
+    if rows:
+        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        source = build_pretrained(ModelConfig.from_dict(about["model"]))[0].state_dict()
+        for name, (numbers, value) in rows.items():
+            tensors[name] = source[name].clone()
+            tensors[name][numbers] = value.to(tensors[name])
+    return tensors
 
 
 def read_difference(folder: Path) -> tuple[dict[str, Tensor], dict[str, tuple[list[int], Tensor]]]:

@@ -19,7 +19,7 @@ from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.made_weights import GENERATORS, copy_generators
-from sensorium.interop.onto import is_difference, read_difference
+from sensorium.interop.onto import KEYS, is_difference, read_difference, whole_tensors
 from sensorium.model.adapter import LORA_MARK, inject_adapter, merge_all
 from sensorium.model.check import is_quantised
 from sensorium.model.config import ModelConfig
@@ -171,16 +171,17 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 
 def recast(folder: Path, out: Path, *, half: bool) -> None:
-    """Copy a model folder, its tensors as stored or in half precision."""
-    tensors = read_file(folder / "model.safetensors")
+    """Copy a model folder, its tensors as stored or in half precision; one kept as a difference becomes whole."""
     read_model_config(folder)
+    tensors = whole_tensors(folder)
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with atomic_folder(out) as target:
         save_file(
             {k: _stored(v, torch.float16 if half else None) for k, v in tensors.items()},
             target / "model.safetensors",
             metadata={"format": "pt"},
         )
-        (target / "config.json").write_bytes((folder / "config.json").read_bytes())
+        write_json(target / "config.json", {key: value for key, value in about.items() if key not in KEYS})
         copy_side_files(folder, target, half=half)
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sensorium.core.errors import WeightsError
 from sensorium.interop.locate import locate
+from sensorium.interop.made_weights import GENERATORS
+from sensorium.interop.onto import whole_tensors
 from sensorium.interop.saved import plain_name, read_model_config, tied_names
 from sensorium.interop.text_half import fill_from_bert, has_bert
 from sensorium.model.adapter import LORA_MARK, MAGNITUDE, has_lora, merge_all, reset_magnitudes
@@ -19,7 +21,6 @@ from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConf
 from sensorium.model.learning import own_names, owner
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.positions import TABLES, refitted
-from sensorium.nn.pretrained import read_file
 
 LAST, TEXT = ".out", ".text"
 """A projector's last map, and what it reads words with, as parts of their own."""
@@ -45,7 +46,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     it begins as the BERT that the projector's `reader` names, where weights lie with its words. A low-rank adapter of another form, or one
     that this model has no adapter for, is merged into the LLM. Adaption prompts fit where this model
     has them in the same form. Encoders' tables of positions are stretched to the size of this model's
-    pictures (bicubic).
+    pictures (bicubic). Generators that the saved model taught are taken where this one has the same.
 
     Args:
         model: built, with its adapter (`inject_adapter`).
@@ -54,7 +55,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
         WeightsError: no part of the saved model fits, or its adaption prompts would be lost.
     """
     saved = read_model_config(folder)
-    stored = _as_here(dict(read_file(folder / "model.safetensors").items()), saved, model.config, tied_names(folder))
+    stored = _as_here(whole_tensors(folder), saved, model.config, tied_names(folder))
     state = model.state_dict()
     by_plain = {plain_name(name): name for name in state}
     adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
@@ -83,6 +84,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
             fix="start from a model with the same encoder, projector or LLM, or leave `start` out",
         )
     _copy(state, taken)
+    model.generators.saved_in(folder / GENERATORS, saved)
     for prefix, lora in model.config.low_rank.items():
         if lora.dora and not any(n.startswith(prefix) and MAGNITUDE in n for n in taken):
             reset_magnitudes(model, prefix)

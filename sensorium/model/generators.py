@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import Generator, Speaks
+from sensorium.core.hands import Generator, GeneratorConfig, Speaks
 from sensorium.core.hashing import sha256_bytes
 from sensorium.core.naming import of_other
 from sensorium.core.weights import WeightSource
@@ -39,8 +39,7 @@ class Generators:
 
     def __init__(self, config: ModelConfig, folders: Mapping[str, Path]) -> None:
         self._config = config
-        self._known = {kind: hand.generator for kind, hand in config.hands.items()}
-        self._known |= {of_other(kind): hand.other.generator for kind, hand in config.hands.items() if hand.other}
+        self._known = _generators(config)
         self._folders = folders
         self._built: dict[str, Generator] = {}
         self._voice: Speaks | None = None
@@ -114,11 +113,25 @@ class Generators:
             if changed or kind in self._own:
                 cast(Taught, self[kind]).save(folder / kind)
 
-    def saved_in(self, folder: Path) -> None:
-        """Take from here what `save` wrote, if anything."""
+    def saved_in(self, folder: Path, start: ModelConfig | None = None) -> None:
+        """Take from here what `save` wrote, if anything.
+
+        Args:
+            start: of another model, which this one only starts from: its generators of other forms are left, and its index
+                of pictures, which is of its own vectors.
+        """
         found = {kind for kind in self._known if (folder / kind).is_dir()}
+        if start is not None:
+            theirs = _generators(start)
+            found = {kind for kind in found if theirs.get(kind) == self._known[kind] and not self._known[kind].needs_folder}
         self._own |= found
         self._folders = {**self._folders, **{f"generators.{kind}": folder / kind for kind in found}}
+
+
+def _generators(config: ModelConfig) -> dict[str, GeneratorConfig]:
+    """By the kind of what they make, or the name of its second way."""
+    first = {kind: hand.generator for kind, hand in config.hands.items()}
+    return first | {of_other(kind): hand.other.generator for kind, hand in config.hands.items() if hand.other}
 
 
 def _digest(generator: Taught) -> str:

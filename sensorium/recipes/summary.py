@@ -110,12 +110,17 @@ def learner(learn: Learn) -> str:
     return name if learn.last_blocks is None else f"{name} (last {learn.last_blocks})"
 
 
-
-
 def _split(recipe: Recipe) -> tuple[str, str]:
     """Inputs→outputs and the phrase behind them; the former from the model where not given."""
     io, colon, phrase = recipe.description.partition(": ")
     if colon and "→" in io:
         return io, phrase
     letters = [LETTERS.get(kind, kind) for kind in recipe.model.lanes]
-    return "+".join([*letters, "T"]) + "→T", recipe.description
+    return "+".join([*letters, "T"]) + "→" + _made(recipe.model), recipe.description
+
+
+def _made(model: ModelConfig) -> str:
+    """What comes out: text, media, places."""
+    media = "/".join(LETTERS[kind] for kind in model.hands if kind in LETTERS)
+    places = [*(["box"] if model.boxes else []), *(["mask"] if "mask" in model.hands else [])]
+    return ",".join(["T" + (f"+{media}" if media else ""), *places])

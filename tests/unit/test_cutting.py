@@ -24,6 +24,7 @@ from sensorium.inference.making import Maker
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
+from sensorium.interop.start import start_from
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
@@ -86,6 +87,16 @@ def test_a_stage_teaches_it_and_saves_it_with_the_model(rows: Path, tmp_path: Pa
     assert found.array.shape == (40, 60)
     assert Mask.from_array(found.array).iou(mask) > 0.7
     assert not elsewhere.array[20:, 30:].any()
+    # A model that starts from this one cuts as well, though it does not learn to, and is saved so.
+    again, tokenizer = build_pretrained(recipe.model)
+    started = start_from(again, tmp_path / "run" / "model")
+    save_model(again, tokenizer, tmp_path / "next", started.names)
+    last = load_model(tmp_path / "next")[0].generators["mask"]
+    assert isinstance(last, Cutter)
+    assert np.array_equal(last.cut(picture, [mask.box])[0].array, found.array)
+    other, _ = build_pretrained(model_config(CutterConfig(side_px=16, width=8)))
+    start_from(other, tmp_path / "run" / "model")
+    assert isinstance(other.generators["mask"], Cutter)
 
 
 @pytest.mark.parametrize("generator", [CutterConfig.tiny(), SamConfig.tiny()])

@@ -13,12 +13,14 @@ from PIL import Image
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError
-from sensorium.core.hands import Making
+from sensorium.core.hands import Made, Making
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.encoders import ENCODERS
+from sensorium.generators.espeak import EspeakConfig
 from sensorium.generators.sdxl import SdxlConfig
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.inference.extending import extended
+from sensorium.inference.making import Maker
 from sensorium.inference.regressing import Room, go_on, negative
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
@@ -198,6 +200,21 @@ def test_an_answer_holds_the_picture(model: Model, monkeypatch: pytest.MonkeyPat
     assert np.array_equal(np.asarray(answer.content[1].value), drawn[0].array)
     # The begin of a picture ends the text of the engine's own turn.
     assert model.engine.maker.follows() == {begin: min(model.processor.stop_ids)}
+
+
+def test_what_is_told_by_text_may_stand_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A voice between two markers, then a picture: each medium is made of its own."""
+    torch.manual_seed(0)
+    whole: Any = config("emu")
+    marks = ("<say>", "</say>")
+    backbone = whole.backbone.model_copy(update={"arch": whole.backbone.arch | {"vocab_size": 268}, "added_tokens": (*MARKS, *marks)})
+    hands = {**whole.hands, "audio": HandConfig(signals=marks, generator=EspeakConfig())}
+    model = Model(*build_pretrained(whole.model_copy(update={"backbone": backbone, "hands": hands})))
+    spoken = [*model.processor.signals["audio"][:1], *model.tokenizer.encode("hi"), *model.processor.signals["audio"][1:]]
+    monkeypatch.setattr(model.engine, "generate", lambda *_, **__: [[*spoken, model.processor.signals["image"][0]]])
+    monkeypatch.setattr(Maker, "_tell", lambda *_: Made("audio", np.zeros(4, np.float32), sample_rate_hz=8))
+    answer = model.answer([message.to_json() for message in sample().messages[:1]], max_tokens=len(spoken) + 1, making=Making(steps=1))
+    assert [part.type for part in answer.content] == ["audio", "image"], answer
 
 
 def test_no_room_for_a_picture(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

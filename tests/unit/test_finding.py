@@ -119,6 +119,19 @@ def test_a_head_learns_to_find_and_the_llm_runs_once(model: Model, monkeypatch: 
     assert (nothing.text, nothing.tokens) == ("", 0)
 
 
+def test_what_was_kept_before_the_stage_is_forgotten(model: Model) -> None:
+    network, batch = model.network, requests(model, *INKS)
+    set_learning(network, (Learn(part="hands.image", lr=1e-2),))
+    tried: Any = SeekConfig(text_weight=0.0).build(network, model.processor, [])
+    tried(network, batch)
+    with torch.no_grad():  # An earlier stage teaches the encoder.
+        for parameter in network.encoders.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    tried.begin(network)
+    fresh = SeekConfig(text_weight=0.0).build(network, model.processor, [])
+    assert tried(network, batch).parts["contrast"] == pytest.approx(fresh(network, batch).parts["contrast"], abs=1e-5)
+
+
 def test_requests_that_say_the_same_are_right_for_each_other(model: Model) -> None:
     set_learning(model.network, (Learn(part="hands.image", lr=1e-2),))
     objective = SeekConfig(text_weight=0.0).build(model.network, model.processor, [])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sensorium.api import load
 from sensorium.backbones.causal_lm import CausalLMConfig
@@ -16,8 +17,10 @@ from sensorium.encoders import ENCODERS
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.onto import DIFFERENCE, write_difference
-from sensorium.interop.saved import save_model
+from sensorium.interop.saved import recast, save_model
+from sensorium.interop.start import start_from
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.nn.pretrained import read_file
 from sensorium.text.byte_tokenizer import byte_tokenizer
 
 ROW = 6
@@ -45,6 +48,23 @@ def test_a_difference_is_small_and_gives_the_model_back(tmp_path: Path) -> None:
     assert (tmp_path / "small" / DIFFERENCE).stat().st_size < 0.2 * (tmp_path / "whole" / "model.safetensors").stat().st_size
     again = load(tmp_path / "small", "cpu").network.state_dict()
     assert all(torch.equal(value, again[name]) for name, value in whole.network.state_dict().items())
+
+    onward = build_pretrained(whole.network.config)[0]
+    start_from(onward, tmp_path / "small")
+    assert all(torch.equal(value, again[name]) for name, value in onward.state_dict().items())
+
+    recast(tmp_path / "small", tmp_path / "again", half=False)
+    again = load(tmp_path / "again", "cpu").network.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in whole.network.state_dict().items())
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == json.loads((tmp_path / "whole" / "config.json").read_text())
+
+    mine = read_file(tmp_path / "whole" / "model.safetensors")
+    (tmp_path / "less").mkdir()
+    (tmp_path / "less" / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+    save_file({name: value for name, value in mine.items() if name.startswith("backbone")}, tmp_path / "less" / "model.safetensors")
+    with pytest.raises(WeightsError, match="a model without"):
+        write_difference(tmp_path / "less", str(tmp_path / "base"), tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
     with pytest.raises(WeightsError, match="expected a whole model"):
         write_difference(tmp_path / "small", str(tmp_path / "base"), tmp_path / "smaller")

@@ -73,8 +73,9 @@ class SeekObjective:
         self._states: dict[tuple[int, ...], Tensor] = {}
 
     def begin(self, model: MultimodalModel) -> None:
-        """An earlier stage may have taught the LLM."""
+        """What was kept when this stage was tried on a batch: an earlier stage may have taught the LLM or the encoder since."""
         self._states.clear()
+        self._pictures.clear()
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         head: Any = model.hands[self.way]
