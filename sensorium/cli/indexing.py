@@ -33,9 +33,14 @@ def build(
     are: index and pictures are moved together, or not at all."""
     from sensorium.api import find_model, load
     from sensorium.cli.main import print_json
+    from sensorium.cli.saving_answers import check_folder
+    from sensorium.generators.retrieval_index import INDEX
     from sensorium.interop.saved import GENERATORS
     from sensorium.model.finding import finding_way
 
+    if out and not (Path(out) / INDEX).is_file():
+        # An older index is replaced; pictures, say, are not.
+        check_folder(Path(out), "--out")
     loaded = load(model, device)
     folder = Path(out) if out else find_model(model) / GENERATORS / finding_way(loaded.network).name
     index, bad = build_index(loaded, Path(pictures))

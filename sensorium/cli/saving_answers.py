@@ -73,17 +73,17 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         sys.exit(130 if watch.stopped else GenerationError.exit_code)
 
 
-def check_folder(folder: Path) -> None:
-    """Whether an answer may be written there.
+def check_folder(folder: Path, where: str = "--save") -> None:
+    """Whether a folder may be written there.
 
     Raises:
         ConfigError: something is there, or on the way to it.
     """
     above = next(one for one in folder.absolute().parents if one.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"{above} is no folder to write in", where="--save", fix="name a folder elsewhere")
+        raise ConfigError(f"{above} is no folder to write in", where=where, fix="name a folder elsewhere")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists and is not an empty folder", where="--save", fix="name a new folder")
+        raise ConfigError(f"{folder} exists and is not an empty folder", where=where, fix="name a new folder")
 
 
 def save_answer(answer: Message, question: dict[str, Any], picture: Path | None, folder: Path) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sensorium.cli.main import app
 from sensorium.cli.saving_answers import check_folder
 from sensorium.core.errors import ConfigError
 
@@ -23,3 +25,12 @@ def test_a_folder_may_be_new_and_not_below_a_file(tmp_path: Path, monkeypatch: p
     Path("used/x").write_text("x")
     with pytest.raises(ConfigError, match="not an empty folder"):
         check_folder(Path("used"))
+
+
+def test_an_index_replaces_nothing_but_an_index(tmp_path: Path) -> None:
+    """Not even the pictures that it is to be made of."""
+    (tmp_path / "cat.png").write_bytes(b"a picture")
+    for taken in (tmp_path, tmp_path / "cat.png"):
+        done = CliRunner().invoke(app, ["index", "build", "nano", str(tmp_path), "--out", str(taken)])
+        assert "--out: " in str(done.exception)
+    assert (tmp_path / "cat.png").read_bytes() == b"a picture"
