@@ -63,6 +63,7 @@ class _NoStops:
     """Just enough of a Processor for token-level generation."""
 
     stop_ids: set[int] = set()
+    frames = None
     tokenizer = SimpleNamespace(pad_id=0)
 
 
