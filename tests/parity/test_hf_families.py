@@ -64,6 +64,7 @@ class _NoStops:
 
     stop_ids: set[int] = set()
     frames = None
+    signals: dict[str, tuple[int, ...]] = {}
     tokenizer = SimpleNamespace(pad_id=0)
 
 
