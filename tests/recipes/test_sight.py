@@ -76,7 +76,9 @@ def source_of(rows: list[dict[str, object]], path: Path) -> FileSource:
 
 def stage_on(stage: StageConfig, source: FileSource, steps: int) -> StageConfig:
     # On one core, threads that read four small pictures only take turns with the one that trains.
-    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0})
+    # Stairs are as long as a stage of the tiny form; over more steps they would lead down to nothing.
+    schedule = stage.schedule.model_copy(update={"every": stage.schedule.every and steps})
+    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0, "schedule": schedule})
 
 
 def sight(model: MultimodalModel, processor: Processor, four: Four) -> tuple[float, float]:
