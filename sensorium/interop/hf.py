@@ -49,8 +49,9 @@ def _read(folder: Path) -> tuple[MultimodalModel, dict[str, str]]:
     """The model, and the number format of each foreign tensor."""
     config = _foreign_config(folder)
     family = _family(config)
-    key_map, theirs = family.key_map(config), read_folder(folder)
+    # What is wrong with a config is said before tensors are asked for.
     meant = _ours(family, config, folder)
+    key_map, theirs = family.key_map(config), read_folder(folder)
     meant = family.with_tensors(meant, theirs) if isinstance(family, ByTensors) else meant
     model = MultimodalModel(with_preprocessor(meant, folder))
     formats = {key_map.canonical(k): str(v.dtype).removeprefix("torch.") for k, v in theirs.items()}

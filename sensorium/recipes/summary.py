@@ -106,7 +106,8 @@ def learner(learn: Learn) -> str:
     name = ROLES.get(head, head) if kind in ("", "image") else learn.part
     if learn.module is not None:
         rows = f" ({len(learn.rows)} rows)" if learn.rows else ""
-        return f"{name}.{learn.module}{rows}"
+        # A path of modules is too long a word for a terminal; its end says what it is.
+        return f"{name}.{learn.module.rpartition('.')[2]}{rows}"
     return name if learn.last_blocks is None else f"{name} (last {learn.last_blocks})"
 
 

@@ -21,7 +21,7 @@ LENGTH = 9
 
 
 def searched(model: Any, prompts: list[Any], beams: int) -> list[list[int]]:
-    engine = Engine(model, SimpleNamespace(stop_ids={PAD}, tokenizer=SimpleNamespace(pad_id=PAD)))  # pyright: ignore[reportArgumentType]
+    engine = Engine(model, SimpleNamespace(frames=None, signals={}, stop_ids={PAD}, tokenizer=SimpleNamespace(pad_id=PAD)))  # pyright: ignore[reportArgumentType]
     return engine.generate(prompts, max_tokens=LENGTH, sampling=Sampling(beams=beams))
 
 
@@ -75,6 +75,6 @@ def test_beams_go_without_chance_and_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="beams 0"):
         Sampling(beams=0)
     blip(tmp_path / "hf")
-    engine = Engine(read_hf(tmp_path / "hf"), SimpleNamespace(stop_ids={PAD}))  # pyright: ignore[reportArgumentType]
+    engine = Engine(read_hf(tmp_path / "hf"), SimpleNamespace(frames=None, signals={}, stop_ids={PAD}))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="piece by piece"):
         next(engine.stream(example(TEXTS[0], pictures(1)[0]), max_tokens=3, sampling=Sampling(beams=2)))

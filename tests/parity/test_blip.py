@@ -78,7 +78,7 @@ def test_captions(tmp_path: Path, record: Callable[..., None]) -> None:
 
 
 def greedy(model: Any, prompts: list[Example], length: int) -> list[list[int]]:
-    engine = Engine(model, SimpleNamespace(stop_ids={PAD}, tokenizer=SimpleNamespace(pad_id=PAD)))  # pyright: ignore[reportArgumentType]
+    engine = Engine(model, SimpleNamespace(frames=None, signals={}, stop_ids={PAD}, tokenizer=SimpleNamespace(pad_id=PAD)))  # pyright: ignore[reportArgumentType]
     return engine.generate(prompts, max_tokens=length)
 
 

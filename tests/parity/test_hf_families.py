@@ -63,6 +63,8 @@ class _NoStops:
     """Just enough of a Processor for token-level generation."""
 
     stop_ids: set[int] = set()
+    frames = None
+    signals: dict[str, tuple[int, ...]] = {}
     tokenizer = SimpleNamespace(pad_id=0)
 
 

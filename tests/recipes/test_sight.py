@@ -76,7 +76,9 @@ def source_of(rows: list[dict[str, object]], path: Path) -> FileSource:
 
 def stage_on(stage: StageConfig, source: FileSource, steps: int) -> StageConfig:
     # On one core, threads that read four small pictures only take turns with the one that trains.
-    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0})
+    # Stairs are as long as a stage of the tiny form; over more steps they would lead down to nothing.
+    schedule = stage.schedule.model_copy(update={"every": stage.schedule.every and steps})
+    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0, "schedule": schedule})
 
 
 def sight(model: MultimodalModel, processor: Processor, four: Four) -> tuple[float, float]:
@@ -116,6 +118,8 @@ def run(
 @pytest.mark.parametrize("name", [name for name in TINY_FORMS if name not in EYES_FROM_ELSEWHERE])
 def test_stages_teach_to_see(name: str, four: Four, tmp_path: Path, data_home: Path) -> None:
     recipe: Recipe = TINY_FORMS.find(name)()
+    # By which way a medium is made is learnt from answers that hold one, and no matter of sight.
+    recipe = recipe.model_copy(update={"stages": tuple(s for s in recipe.stages if s.objective.kind != "decide")})
     torch.manual_seed(recipe.seed)
     model, tokenizer = build_pretrained(recipe.model)
     Image.new("RGB", (64, 64), (128, 128, 128)).save(tmp_path / "grey.png")

@@ -188,7 +188,7 @@ def test_added_tokens_have_the_last_rows_of_a_tiny_form() -> None:
 def test_a_variant_is_tested_through_what_it_varies() -> None:
     variants = {"clip-l-336", "siglip-so400m", "llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b",
                 "qwen2.5-vl-3b", "llava-onevision-1.5-8b", "openflamingo-4b", "openflamingo-9b"}  # fmt: skip
-    variants |= {"mm1-7b", "mm1-30b", "cogvlm-224", "clip-l"}
+    variants |= {"mm1-7b", "mm1-30b", "cogvlm-224", "clip-l", "janus-pro"}
     assert set(published()) - set(TINY_FORMS) == variants
 
 

@@ -19,7 +19,7 @@ TALKS = {
 # Turns do not simply follow each other.
 OTHERS = {
     "cogvlm", "cogvlm_vqa", "cogvlm_base", "question", "flamingo", "openflamingo", "caption_line", "pair", "picture_of",
-    "blip_vqa", "seq2seq", "caption_behind", "bare",
+    "blip_vqa", "seq2seq", "caption_behind", "bare", "captioned",
 }  # fmt: skip
 
 

@@ -59,7 +59,8 @@ def test_a_resumed_run_replaces_its_points(tmp_path: Path) -> None:
 def test_a_missing_curve_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert not draw_curve([], tmp_path / "loss.png")
     assert capsys.readouterr().err == ""
     assert not draw_curve([line(1, 2.0)], tmp_path / "loss.png")
