@@ -79,7 +79,7 @@ class WordFrames:
         before: list[int] = []
         for token in self.shape.begin:
             if any(mark in token for mark in SIZE_MARKS):
-                before += self._tokenizer.encode(token.format(h=grid.h, w=grid.w))
+                before += self._tokenizer.encode(token.replace("{h}", str(grid.h)).replace("{w}", str(grid.w)))
             else:
                 before.append(self._tokenizer.special_id(token))
         close = () if self._row_end is None else (self._row_end,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,20 +11,23 @@ import torch
 from test_picture_words import ASK, FIRST, config, frame_of, picture, sample
 
 from sensorium.api import Model
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import Making
 from sensorium.core.picture_words import CODES
 from sensorium.core.responder import Request, without_media
 from sensorium.core.sample import Sample, parse_messages
+from sensorium.core.weights import FolderSource
 from sensorium.evaluation.benchmarks.drawing import DrawingBenchmark, picture_of
 from sensorium.generators.seed import SeedConfig
 from sensorium.inference.ranking import Ranker
 from sensorium.inference.sampling import Sampling
 from sensorium.interop.assemble import build_pretrained
 from sensorium.media.limits import ImageLimits
+from sensorium.model.learning import part_names
 from sensorium.model.picture_words import PictureWordsConfig
 from sensorium.processing.collate import collate
 from sensorium.processing.picture_words import WordFrames
+from sensorium.training.config import Recipe
 from sensorium.training.distributed.lockstep import Lockstep
 from sensorium.training.objectives.next_token import next_token_losses, token_losses
 
@@ -142,3 +146,38 @@ def test_the_size_of_a_picture_whose_codes_lie_on_no_map(model: Model) -> None:
     assert frames.sized(None).grid.tokens == 4
     with pytest.raises(ConfigError, match="64x64"):
         frames.sized((128, 128))
+
+
+def test_what_draws_a_picture_of_seeds_codes_is_looked_for_where_its_weights_are_said_to_be(tmp_path: Path) -> None:
+    seed = SeedConfig.tiny()
+    seed = seed.model_copy(update={"generator": seed.generator.model_copy(update={"weights": (FolderSource(path=str(tmp_path / "none")),)})})
+    with pytest.raises(WeightsError, match="no folder of unCLIP's weights"):
+        _ = seed.build().unclip
+    shared = config(shared=True)
+    told = PictureWordsConfig(tokenizer=seed, words=((FIRST, seed.codes),), begin=("<pic>",), end=("</pic>",))
+    arch = shared.backbone.to_dict()["arch"] | {"vocab_size": FIRST + seed.codes}
+    backbone = shared.backbone.model_copy(update={"arch": arch})
+    network, _ = build_pretrained(shared.model_copy(update={"picture_words": told, "backbone": backbone}))
+    with pytest.raises(WeightsError, match="no source of weights can be reached"):
+        _ = network.picture_tokenizer.unclip
+
+
+def test_a_picture_tokenizer_learns_nothing_beside_the_llm(model: Model) -> None:
+    """Nothing of it has a gradient, so a stage that names it is refused."""
+    stage = {"name": "one", "objective": {"kind": "instruct"}, "learns": [{"part": "picture_tokenizer", "lr": 0.1}], "data": [{"kind": "picture_book"}], "steps": 1}
+    with pytest.raises(ConfigError, match="sensorium tokenizer train"):
+        Recipe.from_dict({"name": "r", "model": model.network.config.to_dict(), "stages": [stage]})
+    network = model.network
+    next_token_losses(network, collate([[model.processor.encode(sample())]], model.tokenizer.pad_id)).total.backward()
+    assert all(parameter.grad is None for parameter in network.picture_tokenizer.parameters())
+    network.zero_grad(set_to_none=True)
+    assert ("code_tables" in part_names(model.network)) == (model.network.code_tables is not None)
+    assert "picture_tokenizer" not in part_names(model.network)
+
+
+def test_only_the_size_is_written_into_a_marker(model: Model) -> None:
+    told = model.network.config.picture_words
+    assert told is not None
+    begin = ("<pic>", "{h}x{w} {other} {h.real}")
+    frames = WordFrames(told.model_copy(update={"begin": begin}), model.tokenizer, FIRST + told.tokenizer.codes, ImageLimits())
+    assert model.tokenizer.decode(frames.frame().before[1:]) == f"{frames.grid.h}x{frames.grid.w} {{other}} {{h.real}}"
