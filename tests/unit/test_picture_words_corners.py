@@ -18,6 +18,7 @@ from sensorium.core.responder import Request, without_media
 from sensorium.core.sample import Sample, parse_messages
 from sensorium.core.weights import FolderSource
 from sensorium.evaluation.benchmarks.drawing import DrawingBenchmark, picture_of
+from sensorium.experts.responder import Told
 from sensorium.generators.seed import SeedConfig
 from sensorium.inference.ranking import Ranker
 from sensorium.inference.sampling import Sampling
@@ -90,6 +91,20 @@ def test_requests_of_the_drawing_benchmark_are_drawn(model: Model) -> None:
     answers = list(model.engine.respond([*requests, Request("text", parse_messages(ASK), 2)]))
     assert [picture_of(answer) is not None for answer in answers] == [True, True, False]
     assert answers[0].tokens >= len(frame_of(model))
+
+
+def test_who_is_told_of_pictures_is_asked_the_same() -> None:
+    asked: list[Request] = []
+
+    class Inner:
+        def respond(self, requests: Any) -> Any:
+            asked.extend(requests)
+            return iter(())
+
+    panel: Any = SimpleNamespace(told=lambda messages, root: messages)
+    request = Request("a", parse_messages(ASK), 9, Path("/"), ("cat", "dog"), (b"",), seed=3, draws=True)
+    assert not list(Told(Inner(), panel).respond([request]))
+    assert asked == [Request("a", request.messages, 9, None, ("cat", "dog"), (), seed=3, draws=True)]
 
 
 def test_a_search_draws_nothing(model: Model) -> None:
