@@ -172,7 +172,7 @@ class Model:
         if stream:
             return self.engine.stream(prompt, max_tokens=max_tokens, sampling=sampling)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling)[0]
-        return self.engine.text(ids)
+        return self.engine.text(self.engine.completed(prompt, ids, max_tokens, sampling))
 
     def answer(
         self, messages: Any, *, max_tokens: int = 128, sampling: Sampling | None = None, making: Making | None = None,

@@ -27,6 +27,8 @@ class Request:
     """Pictures to find the described one among; the answer is their numbers from 0, the fittest first."""
     seed: int = 0
     """Added to the seed of the media that an answer makes."""
+    draws: bool = False
+    """It asks for a picture: a model that writes pictures as tokens begins with one, which has room beside `max_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +84,4 @@ def without_media(request: Request) -> Request:
         Message(m.role, tuple(p for p in m.content if not p.is_media) or (Part("text", ""),))
         for m in request.messages
     )
-    return Request(request.id, messages, request.max_tokens, None, request.choices, seed=request.seed)
+    return Request(request.id, messages, request.max_tokens, None, request.choices, seed=request.seed, draws=request.draws)

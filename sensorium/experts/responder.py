@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sensorium.core.responder import Answer, Request, Responder
 from sensorium.experts.base import Panel
@@ -17,7 +17,5 @@ class Told:
     panel: Panel
 
     def respond(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        told = [
-            Request(r.id, self.panel.told(r.messages, r.root), r.max_tokens, None) for r in requests
-        ]
-        yield from self.inner.respond(told)
+        # What else is asked (choices, a seed) stays.
+        yield from self.inner.respond([replace(r, messages=self.panel.told(r.messages, r.root), root=None, pictures=()) for r in requests])

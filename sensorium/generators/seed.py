@@ -12,6 +12,7 @@ Shape legend: B pictures, C colours, H/W pixels, L tower's features, N codes of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.batch import Grid
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import Making
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
-from sensorium.core.weights import FolderSource
+from sensorium.core.weights import FolderSource, WeightSource
 from sensorium.generators.pixel_values import PixelTokenizer
 from sensorium.generators.unclip import Unclip, UnclipConfig
 from sensorium.nn.pretrained import load_folder
@@ -165,19 +166,22 @@ class SeedTokenizer(PixelTokenizer):
         self.former.requires_grad_(False)
         self._unclip: Unclip | None = None
 
+        self.locate: Callable[[tuple[WeightSource, ...]], Path | None] = _folder_of
+        """Where unCLIP's `weights` are; within a model sources of every kind can be had."""
+
     @property
     def unclip(self) -> Unclip:
-        """What draws, built when it is asked for, from the first folder of its `weights` that is there.
+        """What draws, built when it is asked for, from the first of its `weights` that can be had.
 
         Raises:
             MissingDependencyError, WeightsError: it cannot be had.
         """
         if self._unclip is None:
-            named = [Path(source.path) for source in self.config.generator.weights if isinstance(source, FolderSource)]
+            folder = self.locate(self.config.generator.weights)
             with torch.random.fork_rng(devices=[]):
                 # A tiny one draws the same in every process.
                 torch.manual_seed(0)
-                self._unclip = cast(Unclip, self.config.generator.build(next((folder for folder in named if folder.is_dir()), None)))
+                self._unclip = cast(Unclip, self.config.generator.build(folder))
         return self._unclip.to(cast(Tensor, self.down[0].weight).device)
 
     def to_values(self, pixels_BCHW: Tensor) -> Tensor:
@@ -242,6 +246,20 @@ class SeedTokenizer(PixelTokenizer):
         if isinstance(self.reverse, QueryFormer):
             return self.out(self.reverse.states(drawn_BND)[:, 0])
         return self.out(self.reverse(drawn_BND).flatten(1))
+
+
+def _folder_of(sources: tuple[WeightSource, ...]) -> Path | None:
+    """The first folder that is there; None where nothing is named.
+
+    Raises:
+        WeightsError: none is.
+    """
+    named = [Path(source.path) for source in sources if isinstance(source, FolderSource)]
+    found = next((folder for folder in named if folder.is_dir()), None)
+    if sources and found is None:
+        raise WeightsError(f"no folder of unCLIP's weights is there, of {len(sources)} sources", where=", ".join(map(str, named)) or "generator.weights",
+                           expected="a folder in diffusers' layout", fix="name one: {kind: folder, path: ...}")  # fmt: skip
+    return found
 
 
 def _narrow(width: int) -> nn.Sequential:

@@ -21,7 +21,8 @@ from sensorium.core.batch import Example
 from sensorium.core.errors import DataError
 from sensorium.core.hands import CancelledError, Drawing, Making
 from sensorium.core.picture_words import CODES
-from sensorium.core.sample import Message, Part
+from sensorium.core.responder import Answer, Request
+from sensorium.core.sample import Message, Part, Sample
 from sensorium.inference.extending import extended
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.processing.collate import collate
@@ -48,6 +49,16 @@ class Artist:
     def prompt(self, messages: tuple[Message, ...], root: Path | None) -> Example:
         """The prompt of a conversation that is to be answered with a picture."""
         return self._processor.prompt(messages, root)
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to who asks for a picture, which has the room that it takes; text may stand behind it."""
+        engine, maker = self._engine, self._engine.maker.with_seed(request.seed)
+        making = replace(maker.making, draw=True)
+        prompt = self.prompt(request.messages, request.root)
+        room = max(request.max_tokens, len(self._frames.sized(making.size)))
+        (ids,) = engine.generate([prompt], max_tokens=room, making=making)
+        ids, parts = maker.made(prompt, ids, Sample(request.messages, root=request.root))
+        return Answer(request.id, engine.text(maker.said(ids)), len(ids), parts)
 
     def text_alone(self, logits_BV: Tensor) -> Tensor:
         """Scores without those of codes, which stand in pictures alone."""

@@ -6,7 +6,7 @@ Shape legend: B rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,9 +63,7 @@ class Answering:
 class Engine:
     """Answers conversations with one model."""
 
-    def __init__(
-        self, model: MultimodalModel, processor: Processor, *, plain_steps: bool = False
-    ) -> None:
+    def __init__(self, model: MultimodalModel, processor: Processor, *, plain_steps: bool = False) -> None:
         """Take a model, on whatever device it is; its weights must not change afterwards.
 
         Args:
@@ -85,8 +83,8 @@ class Engine:
         self, requests: Sequence[Request], *, batch_size: int = 8, sampling: Sampling | None = None
     ) -> Iterator[Answer]:
         """Answers in the order of the requests, greedy ones where nothing else is said."""
-        if any(request.pictures for request in requests):
-            yield from self._found(requests, batch_size, sampling)
+        if any(request.pictures or (request.draws and self.artist) for request in requests):
+            yield from self._one_by_one(requests, batch_size, sampling)
             return
         searches = sampling is not None and sampling.beams > 1
         for start in range(0, len(requests), batch_size):
@@ -99,20 +97,23 @@ class Engine:
                 places = [i for i, r in enumerate(group) if not searches or r.max_tokens == length]
                 examples = [self.processor.prompt(group[i].messages, group[i].root) for i in places]
                 prompts |= dict(zip(places, examples, strict=True))
-                texts = self.generate(examples, max_tokens=length, sampling=sampling)
+                texts = self.generate(examples, max_tokens=length, sampling=sampling, making=self.maker.making, seeds=[group[i].seed for i in places])
                 found |= dict(zip(places, texts, strict=True))
             for i, request in enumerate(group):
                 kept = found[i][: request.max_tokens]
                 kept = self.artist.whole(kept) if self.artist else kept
                 asked, room = Sample(request.messages, root=request.root), Room(request.max_tokens - len(kept), sampling)
-                parts = self.maker.with_seed(request.seed).parts(prompts[i], kept, asked, room=room) if self.maker.answers_in_parts else ()
+                maker = self.maker.with_seed(request.seed)
+                kept, parts = maker.made(prompts[i], kept, asked, room=room) if maker.answers_in_parts else (kept, ())
                 yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
 
-    def _found(self, requests: Sequence[Request], batch_size: int, sampling: Sampling | None) -> Iterator[Answer]:
-        """Answers to requests some of which have pictures to choose from."""
+    def _one_by_one(self, requests: Sequence[Request], batch_size: int, sampling: Sampling | None) -> Iterator[Answer]:
+        """Answers to requests some of which have pictures to choose from, or ask for one that is written as tokens."""
         for request in requests:
             if request.pictures:
                 yield from self.finder.respond([request])
+            elif self.artist is not None and request.draws:
+                yield self.artist.answer(request)
             else:
                 yield from self.respond([request], batch_size=batch_size, sampling=sampling)
 
@@ -125,18 +126,21 @@ class Engine:
         return self.processor.tokenizer.decode(self.artist.without_pictures(ids) if self.artist else ids).strip()
 
     def generate(
-        self, prompts: Sequence[Example], *, max_tokens: int, sampling: Sampling | None = None, making: Making | None = None
+        self, prompts: Sequence[Example], *, max_tokens: int, sampling: Sampling | None = None, making: Making | None = None, seeds: Sequence[int] = ()
     ) -> list[list[int]]:
         """Token ids of all answers, without their stop tokens; a picture that an answer holds as tokens is whole.
 
         Args:
             making: how pictures are drawn, by models that write them as tokens.
+            seeds: of each prompt, what is added to the seed of its pictures; none: nothing.
 
         Raises:
-            ConfigError: a picture is asked for that the model cannot draw.
+            ConfigError: a picture is asked for that the model cannot draw, or of a search with beams.
             DataError: a prompt and its answer, or the picture that is asked for, are too long.
         """
         if sampling is not None and sampling.beams > 1 and prompts:
+            if making is not None and making.draw:
+                raise ConfigError(f"a picture of a search with {sampling.beams} beams, which writes text alone", where="draw", fix="beams: 1")
             return self._search(prompts, max_tokens, sampling.beams)
         making, sampling = making or Making(), sampling or Sampling()
         if self.artist is None:
@@ -145,7 +149,14 @@ class Engine:
             return self.write(prompts, max_tokens, sampling)
         # One that is to begin with a picture writes nothing before it.
         answers = [[] for _ in prompts] if making.draw else self.write(prompts, max_tokens, sampling)
-        return [self.artist.finish(prompt, said, max_tokens, sampling, making) for prompt, said in zip(prompts, answers, strict=True)]
+        makings = [replace(making, seed=making.seed + more) for more in seeds or [0] * len(prompts)]
+        return [self.artist.finish(prompt, said, max_tokens, sampling, how) for prompt, said, how in zip(prompts, answers, makings, strict=True)]
+
+    def completed(self, prompt: Example, said: list[int], max_tokens: int, sampling: Sampling | None) -> list[int]:
+        """What goes on behind a picture that `said` ends with; the answer as it is where it ends with none."""
+        if self.artist is not None and said[-1:] == [self.artist.opening]:
+            said = self.artist.finish(prompt, said, max_tokens, sampling or Sampling(), self.maker.making)
+        return self.maker.whole(prompt, said, Room(max_tokens - len(said), sampling))[0]
 
     def write(self, prompts: Sequence[Example], max_tokens: int, sampling: Sampling) -> list[list[int]]:
         """Text behind prompts; one that wants to go on with a picture ends with the token that opens it."""
@@ -171,9 +182,7 @@ class Engine:
         stops = self.processor.stop_ids | ({self.artist.opening} if self.artist else set[int]())
         return beam_search(first_RV, step, width=beams, max_tokens=max_tokens, stops=stops)
 
-    def stream(
-        self, prompt: Example, *, max_tokens: int, sampling: Sampling | None = None
-    ) -> Iterator[str]:
+    def stream(self, prompt: Example, *, max_tokens: int, sampling: Sampling | None = None) -> Iterator[str]:
         """Pieces of one answer's text as they are made.
 
         Raises:
@@ -191,6 +200,10 @@ class Engine:
             if text.startswith(shown) and len(text) > len(shown):
                 yield text[len(shown) :]
                 shown = text
+        # A picture is whole before text goes on.
+        whole = self.completed(prompt, answers[0], max_tokens, sampling)
+        if whole != answers[0] and (text := self.text(whole)).startswith(shown):
+            yield text[len(shown) :]
 
     @torch.inference_mode()
     def _run(

@@ -121,9 +121,20 @@ class Maker:
             speak: end with the text as sound.
             room: what may follow a picture that ends `ids`, where the model reads what it makes.
         """
+        return self.made(prompt, ids, asked, speak=speak, room=room)[1]
+
+    def whole(self, prompt: Example, ids: Sequence[int], room: Room) -> tuple[list[int], list[torch.Tensor]]:
+        """An answer with what goes on behind its pictures, where the model reads what it makes; and what it made, (1, L, C) each."""
         fed: list[torch.Tensor] = []
         for kind in fed_kinds(self.model.config):
             ids, fed = go_on(self.model, self.processor, kind, prompt, ids, room)
+        return list(ids), fed
+
+    def made(
+        self, prompt: Example, ids: Sequence[int], asked: Sample, *, speak: bool = False, room: Room = Room()
+    ) -> tuple[list[int], tuple[Part, ...]]:
+        """The answer's parts (`parts`), behind all of its tokens."""
+        ids, fed = self.whole(prompt, ids, room)
         run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id, fed)
         wanted = enumerate(self.find(ids))
         there = [(found.start, found.stop, self._part(run, found, number)) for number, found in wanted]
@@ -139,7 +150,7 @@ class Maker:
         if speak:
             text = " ".join(part.value for part in parts if part.type == "text")
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
-        return tuple(parts) or (Part("text", ""),)
+        return ids, tuple(parts) or (Part("text", ""),)
 
     def _drawn(self, ids: Sequence[int]) -> list[tuple[int, int, Part]]:
         """The pictures whose tokens an answer holds: where they begin and end, and each as a part."""

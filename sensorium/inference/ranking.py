@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from sensorium.core.batch import Example
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.picture_words import CODES
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.inference.engine import Engine
@@ -111,8 +112,12 @@ class Ranker:
         return found
 
     def _seen(self, prompt: Example) -> Example:
-        """The prompt with what the encoders make of its media, so that each is encoded once."""
+        """The prompt with what the encoders make of its media, or with the words of their codes, so that each is encoded once."""
         model = self.engine.model
+        if CODES in prompt.media:
+            read = model.read(to_device(collate([[prompt]], self.engine.processor.tokenizer.pad_id), model.device))
+            rest, slots = ({kind: one for kind, one in of.items() if kind != CODES} for of in (prompt.media, prompt.slots))
+            prompt = replace(prompt, input_ids=read.input_ids_BT[0].tolist(), media=rest, slots=slots)
         made = {kind: model.encode(kind, one) for kind, one in media_to_device(prompt.media, model.device).items()}
         media = {kind: replace(one, pixels_NCHW=one.pixels_NCHW[:0], features=made[kind], kept=())
                  for kind, one in prompt.media.items()}  # fmt: skip

@@ -12,6 +12,7 @@ from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.naming import of_detail
 from sensorium.core.parts import BackboneConfig
 from sensorium.encoders.fused import FusedConfig
+from sensorium.generators.seed import SeedTokenizer
 from sensorium.interop.locate import locate
 from sensorium.model.check import check_model
 from sensorium.model.config import ModelConfig
@@ -89,6 +90,8 @@ def build_pretrained(
     model = MultimodalModel(config, folders).eval()
     # A generator of gigabytes is looked for when something is made, not before.
     model.generators.locate = locate
+    if isinstance(model.picture_tokenizer, SeedTokenizer):
+        model.picture_tokenizer.locate = locate
     return model, tokenizer
 
 

@@ -25,8 +25,6 @@ from sensorium.model.multimodal import MultimodalModel
 PROMPT_MARK = f".{PROMPT_NAME}."
 OBJECTIVE = "objective"
 """The part that a stage's objective adds to the model while the stage runs."""
-PICTURE_PARTS = ("picture_tokenizer", "code_tables")
-"""Of models that read and write pictures as tokens."""
 TUNING = "tuning"
 """Biases and norms of the LLM that learn beside adaption prompts."""
 
@@ -77,7 +75,8 @@ def part_names(model: MultimodalModel) -> list[str]:
         names.append("fusion")
     names.append("backbone")
     names += [f"hands.{kind}" for kind in model.hands]
-    names += [name for name in PICTURE_PARTS if getattr(model, name) is not None]
+    # Codes have no gradient, so that a picture tokenizer could not learn beside the LLM.
+    names += ["code_tables"] if model.code_tables is not None else []
     names += [f"adapters.{kind}" for kind, lane in model.config.lanes.items() if lane.adapter]
     if model.config.adapter is not None:
         names.append("adapter")

@@ -79,7 +79,7 @@ class WordFrames:
         before: list[int] = []
         for token in self.shape.begin:
             if any(mark in token for mark in SIZE_MARKS):
-                before += self._tokenizer.encode(token.format(h=grid.h, w=grid.w))
+                before += self._tokenizer.encode(token.replace("{h}", str(grid.h)).replace("{w}", str(grid.w)))
             else:
                 before.append(self._tokenizer.special_id(token))
         close = () if self._row_end is None else (self._row_end,)
@@ -98,9 +98,13 @@ class WordFrames:
         if height % stride or width % stride or not height or not width:
             raise ConfigError(f"a picture of {height}x{width} pixels", expected=f"sides that {stride} divides", where="size")
         grid = Grid(height // stride, width // stride)
-        if self._row_end is None and (grid.h, grid.w) != own:
+        # Codes of a whole picture lie on no map of pixels.
+        only = (1, 1) if self.shape.tokenizer.whole else own
+        if self._row_end is None and (grid.h, grid.w) != only:
             raise ConfigError(f"a picture of {height}x{width} pixels by a model that draws one size", where="size",
-                              expected=f"{own[0] * stride}x{own[1] * stride}", fix="leave size out")  # fmt: skip
+                              expected=f"{only[0] * stride}x{only[1] * stride}", fix="leave size out")  # fmt: skip
+        if self.shape.tokenizer.whole:
+            return self.frame()
         return self.frame(grid)
 
     def is_code(self, token: int) -> bool:

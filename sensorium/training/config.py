@@ -173,9 +173,13 @@ class Recipe(Config):
         hands = [f"hands.{name}" for name in self.model.ways]
         hands += [f"hands.{of_choice(kind)}" for kind, hand in self.model.hands.items() if hand.choice]
         known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters, *hands]
-        known += ["picture_tokenizer", "code_tables"] if self.model.picture_words else []
+        told = self.model.picture_words
+        known += ["code_tables"] if told and told.tables else []
         for stage in self.stages:
             for learn in stage.learns:
+                if told and learn.part == "picture_tokenizer":
+                    raise ValueError(f"stage {stage.name!r}: a picture tokenizer gets no gradient from the LLM; "
+                                     "`sensorium tokenizer train` teaches one")  # fmt: skip
                 if learn.part not in known:
                     raise ValueError(f"stage {stage.name!r}: no part {learn.part!r} to train; {did_you_mean(learn.part, known)}")
         return self

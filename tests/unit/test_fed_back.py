@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import Made, Making
+from sensorium.core.responder import Request
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.encoders import ENCODERS
 from sensorium.generators.espeak import EspeakConfig
@@ -215,6 +217,58 @@ def test_what_is_told_by_text_may_stand_before_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Maker, "_tell", lambda *_: Made("audio", np.zeros(4, np.float32), sample_rate_hz=8))
     answer = model.answer([message.to_json() for message in sample().messages[:1]], max_tokens=len(spoken) + 1, making=Making(steps=1))
     assert [part.type for part in answer.content] == ["audio", "image"], answer
+
+
+def test_what_goes_on_behind_a_picture_is_in_every_kind_of_answer(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, prompt = model.engine, asked(model)
+    said = [*model.tokenizer.encode("It: "), model.processor.signals["image"][0]]
+    monkeypatch.setattr(engine, "generate", lambda *_, **__: [said])
+    monkeypatch.setattr(engine.maker, "making", Making(steps=1, guidance=1.0))
+    room = len(said) + 5
+    head: Any = model.network.backbone.lm.lm_head  # pyright: ignore[reportAttributeAccessIssue]
+    (letter,) = model.tokenizer.encode("k")
+    monkeypatch.setattr(head, "forward", lambda hidden: torch.zeros(*hidden.shape[:-1], 266).index_fill(-1, torch.tensor([letter]), 1.0))
+    ids, _ = go_on(model.network, model.processor, "image", prompt, said, Room(5))
+    (got,) = engine.respond([Request("a", sample().messages[:1], room)])
+    assert (got.text, got.tokens) == (engine.text(ids), len(ids))
+    assert got.text == "It: kkkkk"
+    assert model.respond([message.to_json() for message in sample().messages[:1]], max_tokens=room) == got.text
+
+    def run(*args: Any) -> Any:
+        for token in said:
+            args[3][0].append(token)
+            yield [token]
+
+    monkeypatch.setattr(engine, "_run", run)
+    assert "".join(engine.stream(prompt, max_tokens=room)).strip() == got.text
+
+
+def test_beside_a_medium_that_is_told_by_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each picture is drawn of its own embeddings, whatever stands in front of it."""
+    says = ("<say>", "</say>")
+    plain = config("emu")
+    backbone = CausalLMConfig.tiny()
+    backbone = backbone.model_copy(update={"arch": backbone.arch | {"vocab_size": 268}, "added_tokens": (*MARKS, *says)})
+    hands = {**plain.hands, "audio": HandConfig(signals=says, generator=EspeakConfig())}
+    model = Model(*build_pretrained(plain.model_copy(update={"backbone": backbone, "hands": hands})))
+    drawn: list[torch.Tensor] = []
+
+    def draw(condition: torch.Tensor, **_: Any) -> list[Made]:
+        drawn.append(condition)
+        return [Made("image", np.zeros((4, 4, 3), np.uint8))]
+
+    def speak(*_: Any) -> Made:
+        return Made("audio", np.zeros(4, np.float32), 8000)
+
+    model.network.generators.put("image", SimpleNamespace(generate=draw))  # pyright: ignore[reportArgumentType]
+    model.network.generators.put("audio", SimpleNamespace(speak=speak))  # pyright: ignore[reportArgumentType]
+    marks = [model.tokenizer.special_id(token) for token in says]
+    said = [marks[0], *model.tokenizer.encode("moo"), marks[1], model.processor.signals["image"][0]]
+    monkeypatch.setattr(model.engine, "generate", lambda *_, **__: [said])
+    answer = model.answer([message.to_json() for message in sample().messages[:1]], max_tokens=len(said))
+    assert [part.type for part in answer.content] == ["audio", "image"]
+    _, (made,) = go_on(model.network, model.processor, "image", asked(model), said, Room())
+    assert torch.equal(drawn[0], made)
 
 
 def test_no_room_for_a_picture(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ class DrawingBenchmark(BenchmarkConfig):
                 "unseen_words": (rng.choice(known),),
             }[tag]
             asked = rng.choice(NEW_REQUESTS).format(describe(rng, names).text)
-            request = Request(f"drawing/{self.seed}/{i}", (Message("user", (Part("text", asked),)),), ANSWER_TOKENS, seed=i)
+            request = Request(f"drawing/{self.seed}/{i}", (Message("user", (Part("text", asked),)),), ANSWER_TOKENS, seed=i, draws=True)
             items.append(Item(request, tuple(names), (tag, *names[0].split()) if len(names) == 1 else (tag,)))
         return items
 

@@ -64,7 +64,8 @@ class Lockstep(OwnPace):
             found = draw()
         except Exception as raised:
             error = raised
-        mine = [] if found is None else [sorted(part.media) for part in found[1]]
+        # Pictures that are tokens go through nothing that is divided.
+        mine = [] if found is None else [sorted(set(part.media) & set(self._blanks)) for part in found[1]]
         told = self._ranks.gather({"kinds": mine, "error": None if error is None else f"{type(error).__name__}: {error}"})
         raise_one(error, [each["error"] for each in told])
         assert found is not None

@@ -113,6 +113,8 @@ def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0
 
 def token_losses(model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoothing: float = 0.0) -> Losses:
     """The same of hidden states that are there already."""
+    # Places for codes are no targets.
+    batch = model.read(batch)
     hidden_ND, targets_N = learned(hidden_BTD, batch)
     count = len(targets_N)
     weights_N = None
