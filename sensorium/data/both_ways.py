@@ -14,7 +14,7 @@ from pydantic import Field
 from sensorium.core.errors import DataError
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.data.config import AnySource, SourceConfig
-from sensorium.data.source import Source, place_of
+from sensorium.data.source import Over, Source
 
 
 class BothWaysSource(SourceConfig):
@@ -30,20 +30,13 @@ class BothWaysSource(SourceConfig):
         return BothWays(self.source.open(), self.last, self.seed)
 
 
-class BothWays:
+class BothWays(Over):
     """A source's Samples as documents; which way round a row stands does not change."""
 
     def __init__(self, source: Source, last: float, seed: int) -> None:
-        self.name = f"{source.name}, both ways"
-        self._source = source
+        super().__init__(source, "both ways")
         self._last = last
         self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def where(self, index: int) -> str:
-        return place_of(self._source, index)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._source[index]

@@ -14,7 +14,7 @@ from sensorium.core.errors import DataError
 from sensorium.core.hashing import stable_int
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.data.config import AnySource, SourceConfig
-from sensorium.data.source import Source, place_of
+from sensorium.data.source import Over, Source
 from sensorium.media.image import load_image
 
 Edit = Callable[[PILImage.Image], PILImage.Image]
@@ -42,19 +42,12 @@ class EditsSource(SourceConfig):
         return Edited(self.source.open(), self.seed)
 
 
-class Edited:
+class Edited(Over):
     """A source's pictures, edited."""
 
     def __init__(self, source: Source, seed: int) -> None:
-        self.name = f"{source.name}, edited"
-        self._source = source
+        super().__init__(source, "edited")
         self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def where(self, index: int) -> str:
-        return place_of(self._source, index)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._source[index]

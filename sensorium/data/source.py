@@ -126,3 +126,18 @@ class ListSource:
 
     def __getitem__(self, index: int) -> Sample:
         return self._samples[index]
+
+
+class Over:
+    """Another source, of which each Sample is changed; rows and their places stay."""
+
+    def __init__(self, source: Source, how: str) -> None:
+        """Take a source, and the word for what becomes of it."""
+        self.name = f"{source.name}, {how}"
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def where(self, index: int) -> str:
+        return place_of(self._source, index)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sensorium.core.sample import Sample
 from sensorium.data.config import AnySource, SourceConfig
-from sensorium.data.source import Source, place_of
+from sensorium.data.source import Over, Source
 from sensorium.experts.base import AnyExpert, Panel
 
 
@@ -22,19 +22,12 @@ class ExpertSource(SourceConfig):
         return Told(self.source.open(), Panel.of(self.experts))
 
 
-class Told:
+class Told(Over):
     """A source's Samples as a panel tells them."""
 
     def __init__(self, source: Source, panel: Panel) -> None:
-        self.name = f"{source.name}, told"
-        self._source = source
+        super().__init__(source, "told")
         self._panel = panel
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def where(self, index: int) -> str:
-        return place_of(self._source, index)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._source[index]
