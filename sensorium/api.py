@@ -193,7 +193,7 @@ class Model:
         artist = self.engine.artist if making is not None and making.draw else None
         prompt = artist.prompt(asked.messages, root) if artist else self.processor.prompt(asked.messages, root)
         ids = self.engine.generate([prompt], max_tokens=max_tokens, sampling=sampling, making=making)[0]
-        maker = Maker(self.network, self.processor, making or Making())
+        maker = Maker(self.network, self.processor, making or Making(), self.engine.maker.failed)
         return Message("assistant", maker.parts(prompt, ids, asked, speak=speak, room=Room(max_tokens - len(ids), sampling)))
 
     @torch.inference_mode()

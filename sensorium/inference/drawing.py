@@ -85,7 +85,7 @@ class Artist:
     def finish(self, prompt: Example, said: list[int], max_tokens: int, sampling: Sampling, making: Making) -> list[int]:
         """The answer that goes on behind `said`: pictures where it opens one, and text.
 
-        A picture for which no room is left, or that is stopped, ends the answer: of it there is its opening alone.
+        A picture for which no room is left, that is stopped or fails ends the answer: of it there is its opening alone.
 
         Raises:
             ConfigError: a size that the model does not draw.
@@ -101,6 +101,10 @@ class Artist:
                 # Two pictures of one answer are two draws.
                 drawn = self.draw(extended(prompt, said[:-1]), frame, replace(making, seed=making.seed + number))
             except CancelledError:
+                return said
+            except Exception as error:
+                # Whatever it was, text and pictures in front of it are not lost; the part `missing` says it.
+                self._engine.maker.failed[id(prompt)] = f"it failed ({type(error).__name__}: {str(error)[:300]})"
                 return said
             said, number = said[:-1] + drawn, number + 1
             left = room - len(said)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from sensorium.core.batch import Batch, Example
-from sensorium.core.errors import DataError, SensoriumError
+from sensorium.core.errors import DataError, GenerationError, SensoriumError
 from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.sample import MISSING, Part, Sample
@@ -83,6 +83,8 @@ class Maker:
     model: MultimodalModel
     processor: Processor
     making: Making = field(default_factory=Making)
+    failed: dict[int, str] = field(default_factory=dict[int, str])
+    """Why a picture that the LLM was writing broke off, by the `id` of its prompt; said once, in the part `missing`."""
 
     def follows(self) -> dict[int, int]:
         """Which token must come behind each signal token but the last: half a signal means nothing."""
@@ -140,7 +142,7 @@ class Maker:
         there = [(found.start, found.stop, self._part(run, found, number)) for number, found in wanted]
         parts: list[Part] = []
         place = 0
-        for start, stop, part in sorted([*there, *self._drawn(ids)], key=lambda one: one[0]):
+        for start, stop, part in sorted([*there, *self._drawn(prompt, ids)], key=lambda one: one[0]):
             parts += self._spoken(prompt, ids[place:start])
             parts.append(part)
             place = stop
@@ -152,15 +154,16 @@ class Maker:
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return ids, tuple(parts) or (Part("text", ""),)
 
-    def _drawn(self, ids: Sequence[int]) -> list[tuple[int, int, Part]]:
+    def _drawn(self, prompt: Example, ids: Sequence[int]) -> list[tuple[int, int, Part]]:
         """The pictures whose tokens an answer holds: where they begin and end, and each as a part."""
         frames = self.processor.frames
         if frames is None:
             return []
         found = [(one.start, one.stop, self._attempt("image", None, partial(self._decoded, one))) for one in frames.written(ids)]
-        behind = found[-1][1] if found else 0
+        behind, reason = found[-1][1] if found else 0, self.failed.pop(id(prompt), None)
         if frames.opening in ids[behind:]:
-            found.append((ids.index(frames.opening, behind), len(ids), self._attempt("image", None, partial(self._decoded, None))))
+            broken = partial(self._decoded, None) if reason is None else partial(_broken, reason)
+            found.append((ids.index(frames.opening, behind), len(ids), self._attempt("image", None, broken)))
         return found
 
     @torch.inference_mode()
@@ -286,6 +289,10 @@ class Maker:
             raise DataError("an answer with a mask or an edited picture to a conversation without one",
                             expected="a picture in front of the question")  # fmt: skip
         return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
+
+
+def _broken(reason: str) -> Part:
+    raise GenerationError(reason)
 
 
 def as_part(made: Made, picture: int) -> Part:

@@ -150,6 +150,27 @@ def test_a_picture_without_room(model: Model) -> None:
     assert "stopped" in stopped.value["error"]
 
 
+def test_a_picture_that_fails_while_it_is_written(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part `missing` says why; the next answer knows nothing of it."""
+    frame = frame_of(model)
+    steps = iter(range(2))
+
+    def breaking(hidden_BD: torch.Tensor) -> torch.Tensor:
+        if next(steps, None) is None:
+            raise RuntimeError("out of memory")
+        return plain(hidden_BD)
+
+    plain = model.network.code_scores
+    making = Making(draw=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.network, "code_scores", breaking)
+        (broken,) = model.answer(ASK, max_tokens=len(frame), making=making).content
+    assert (broken.type, broken.value["kind"]) == ("missing", "image")
+    assert broken.value["error"].startswith("it failed (RuntimeError: out of memory)")
+    assert model.answer(ASK, max_tokens=len(frame), making=making).content[0].type == "image"
+    assert not model.engine.maker.failed
+
+
 def test_a_model_that_opens_a_picture_itself(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is drawn whole where there is room, else the answer ends before it; text goes on behind."""
     artist: Any = model.engine.artist
