@@ -2,7 +2,8 @@
 
 A thing fills few cells of the map, whose features also hold what stands beside it. By itself it fills the encoder's
 whole input, as the things did by which the projector learnt to sum pictures up. Crops that are classified one by one
-are R-CNN's (arXiv:1311.2524); here they come from the pixels that the encoder had anyway.
+are R-CNN's (arXiv:1311.2524); here they come from the pixels that the encoder had anyway. A crop is read twice, as a whole
+picture and as a thing, which costs nothing beside the encoder.
 
 Shape legend: M pictures, N boxes, E width of the encoder's map, D width of the LLM, C channels, H/W sides of the
 encoder's input.
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Features, MediaBatch
 from sensorium.core.errors import AlignmentError
+
 
 class SumsUp(Protocol):
     """A projector that says what a whole picture shows."""
@@ -37,8 +39,8 @@ class Glance:
     media: MediaBatch
 
     @torch.no_grad()
-    def tokens(self, pictures: int, picture_N: Tensor, box_N4: Tensor) -> Tensor:
-        """(N, D): what each box holds, to be compared with words.
+    def means(self, pictures: int, picture_N: Tensor, box_N4: Tensor) -> Tensor:
+        """(N, E): the mean of the map that the encoder makes of what each box holds.
 
         Args:
             pictures: M, how many pictures the boxes were found in.
@@ -52,8 +54,14 @@ class Glance:
             raise AlignmentError(f"pixels of {len(pixels_MCHW)} of {pictures} pictures whose things are looked at once more",
                                  expected="all: stored features are not enough", where="places.glance",
                                  fix="use no feature store, and keep pixels beside features, or set glance: false")  # fmt: skip
-        crops_NCHW = crops(pixels_MCHW, picture_N, box_N4)
-        return cast(SumsUp, self.projector).summed_up(_mean_NE(self.encoder(crops_NCHW)))
+        encoded: Features = self.encoder(crops(pixels_MCHW, picture_N, box_N4))
+        grid = encoded.grids[0]
+        return encoded.values_ND.unflatten(0, (-1, grid.tokens))[:, grid.prefix :].mean(dim=1)
+
+    @torch.no_grad()
+    def summed_up(self, mean_NE: Tensor) -> Tensor:
+        """(N, D): what the projector says of whole pictures, to be compared with words."""
+        return cast(SumsUp, self.projector).summed_up(mean_NE)
 
 
 def crops(pixels_MCHW: Tensor, picture_N: Tensor, box_N4: Tensor) -> Tensor:
@@ -71,9 +79,3 @@ def crops(pixels_MCHW: Tensor, picture_N: Tensor, box_N4: Tensor) -> Tensor:
     seen_NCHW = pixels_MCHW[picture_N].float()
     cut_NCHW = F.grid_sample(seen_NCHW, grid_NHW2, mode="bilinear", padding_mode="border", align_corners=False)
     return cut_NCHW.round().clamp(0, 255).to(torch.uint8)
-
-
-def _mean_NE(encoded: Features) -> Tensor:
-    """Of each item's map; all have one grid."""
-    grid = encoded.grids[0]
-    return encoded.values_ND.unflatten(0, (-1, grid.tokens))[:, grid.prefix :].mean(dim=1)

@@ -60,8 +60,9 @@ class PlacesConfig(Config):
     scale: float = 50.0
     """Cosines with words are multiplied by it."""
     glance: bool = False
-    """Each thing is looked at once more, by itself, as a whole picture (`model/glance.py`), and its words are those
-    that this look and the map find together. Needs a projector with a summary, and every picture's pixels."""
+    """Each thing is looked at once more, by itself, as a whole picture (`model/glance.py`). How probable its words are is
+    the mean of three log-probabilities: the map's, and of the second look the projector's summary and what reads the map.
+    Needs a projector with a summary, and every picture's pixels."""
 
     def out_grid(self, grid: Grid) -> Grid:
         """Layout with what is told in front."""
@@ -135,6 +136,10 @@ class Places(nn.Module):
         weight_NS = inside(box_N4, cells.grid)
         weight_NS = weight_NS / weight_NS.sum(-1, keepdim=True).clamp(min=1e-6)
         mean_NE = (weight_NS.to(cells.map_MSE.dtype)[:, None] @ cells.map_MSE[picture_N])[:, 0]
+        return self._read(mean_NE)
+
+    def _read(self, mean_NE: Tensor) -> Tensor:
+        """Means of maps of things -> (N, D)."""
         return self.what(self.norm_inside(mean_NE.to(self.what.weight.dtype)))
 
     def forward(
@@ -190,7 +195,8 @@ class Places(nn.Module):
         picture_N = torch.tensor([m for m, _ in found], device=box_N4.device)
         looks = [self.tokens(cells, picture_N, box_N4)]
         if self.config.glance and glance is not None:
-            looks.append(glance.tokens(len(cells.thing_MS), picture_N, box_N4))
+            mean_NE = glance.means(len(cells.thing_MS), picture_N, box_N4)
+            looks += [glance.summed_up(mean_NE), self._read(mean_NE)]
         logs = [word_scores(x_ND.to(keys_CD.dtype), keys_CD, self.config.scale).log_softmax(-1) for x_ND in looks]
         return torch.stack(logs).mean(0).softmax(-1)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sensorium.api import Model
 from sensorium.core.batch import Features, Grid, MediaBatch, TilePlan
+from sensorium.core.boxes import Box
 from sensorium.core.errors import AlignmentError, ConfigError
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.features.store import storable
@@ -70,7 +71,7 @@ class Averages(nn.Module):
     """An encoder whose map says the mean colour in every cell, and behind a token outside of the map."""
 
     def forward(self, pixels_NCHW: Tensor) -> Features:
-        mean_N3 = pixels_NCHW.float().mean(dim=(2, 3)) - 85
+        mean_N3 = pixels_NCHW.float().mean(dim=(2, 3))
         values_N53 = torch.cat([torch.full((len(mean_N3), 1, 3), 1e4), mean_N3[:, None].expand(-1, 4, -1)], dim=1)
         return Features(values_N53.flatten(0, 1), (Grid(2, 2, prefix=1),) * len(mean_N3))
 
@@ -83,10 +84,10 @@ def two_things() -> tuple[Places, Cells, VocabularyLookup, Tensor, Tensor]:
     thing_MS, box_MS4 = torch.full((2, 4), -9.0), torch.zeros(2, 4, 4)
     thing_MS[0, :2] = torch.tensor([3.0, 2.0])
     box_MS4[0, :2] = torch.tensor([[4, 4, 12, 12], [16, 20, 24, 28]]) / SIDE
-    cells = Cells(thing_MS, box_MS4, torch.zeros(2, 4, 3), Grid(2, 2))
+    cells = Cells(thing_MS, box_MS4, torch.tensor([0.0, 1, 0]).expand(2, 4, 3), Grid(2, 2))
     places = Places(PlacesConfig(room=24, words=1, hidden=4, glance=True, scale=5), 3, 3)
-    nn.init.zeros_(places.what.weight)
-    places.what.bias.data = torch.tensor([0.0, 0.1, 0.0])
+    places.norm_inside = cast(nn.LayerNorm, nn.Identity())
+    places.what.weight.data, places.what.bias.data = torch.eye(3), torch.zeros(3)
     places.choose([[0]] * (STEPS + 1) + [[1], [2], [3], [EMPTY]])
     lookup = VocabularyLookup(LookupConfig(words=3))
     lookup.choose(torch.tensor([[RED], [11], [BLUE]]))
@@ -95,10 +96,11 @@ def two_things() -> tuple[Places, Cells, VocabularyLookup, Tensor, Tensor]:
     return places, cells, lookup, embedding_VD, pixels_2CHW
 
 
-def glance_at(pixels_NCHW: Tensor) -> Glance:
+def glance_at(pixels_NCHW: Tensor, summary_33: Tensor | None = None) -> Glance:
     projector = AvgPoolConfig(summary=True).build(3, 3)
     assert projector.summary is not None
-    projector.summary.weight.data, projector.summary.bias.data = torch.eye(3), torch.zeros(3)
+    projector.summary.weight.data, projector.summary.bias.data = torch.zeros(3, 3), torch.zeros(3)
+    projector.summary.weight.data += torch.eye(3) if summary_33 is None else summary_33
     return Glance(Averages(), projector, MediaBatch(pixels_NCHW, (TilePlan(),) * len(pixels_NCHW)))
 
 
@@ -110,6 +112,17 @@ def test_words_come_from_what_is_cut_out() -> None:
     places.config = places.config.model_copy(update={"glance": False})
     without = places.told(cells, lookup, embedding_VD)
     assert [i for i in without[0].tolist() if i >= 10] == [11, 11]
+
+
+def test_three_readings_weigh_alike() -> None:
+    places, cells, lookup, embedding_VD, pixels_2CHW = two_things()
+    # Of a red crop the summary says blue and what reads the map red, and the map says green.
+    glance = glance_at(pixels_2CHW, torch.eye(3).roll(-1, dims=0))
+    keys_CD = lookup.keys(embedding_VD)
+    box = Box(*cells.box_MS4[0, 0].tolist())
+    red_1C = places._chances(cells, [(0, box)], keys_CD, glance)
+    torch.testing.assert_close(red_1C, torch.full((1, 3), 1 / 3))
+    assert places._chances(cells, [], keys_CD, glance).shape == (0, 3)
 
 
 def test_pixels_that_are_not_there_are_an_error() -> None:
@@ -174,9 +187,9 @@ def test_no_store_keeps_features_of_a_lane_that_looks_again(model: Model, capsys
 
 def test_what_cannot_look_again_is_refused_and_older_configs_do_not() -> None:
     lane = RECIPES.find("tiny")().override([*GLANCING]).model.lanes["image"].to_dict()
-    with pytest.raises(ConfigError, match="places.glance with projector mlp without summary"):
+    with pytest.raises(ConfigError, match=r"places\.glance with projector mlp without summary"):
         LaneConfig.from_dict({**lane, "projector": {"kind": "mlp"}})
-    with pytest.raises(ConfigError, match="places.glance with projector avg_pool without summary"):
+    with pytest.raises(ConfigError, match=r"places\.glance with projector avg_pool without summary"):
         LaneConfig.from_dict({**lane, "projector": {"kind": "avg_pool"}})
     assert not PlacesConfig.from_dict({"room": 96, "words": 6}).glance
     assert isinstance(LaneConfig.from_dict(lane).places, PlacesConfig)
