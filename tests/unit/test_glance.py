@@ -79,8 +79,8 @@ class Averages(nn.Module):
 def two_things() -> tuple[Places, Cells, VocabularyLookup, Tensor, Tensor]:
     """Red above on the left and blue below on the right of the first picture; a map that says green of all boxes."""
     pixels_2CHW = torch.full((2, 3, SIDE, SIDE), 85, dtype=torch.uint8)
-    pixels_2CHW[0, :, 4:12, 4:12] = torch.tensor(COLOURS[0], dtype=torch.uint8)[:, None, None]
-    pixels_2CHW[0, :, 20:28, 16:24] = torch.tensor(COLOURS[2], dtype=torch.uint8)[:, None, None]
+    pixels_2CHW[0, :, 2:14, 2:14] = torch.tensor(COLOURS[0], dtype=torch.uint8)[:, None, None]
+    pixels_2CHW[0, :, 18:30, 15:26] = torch.tensor(COLOURS[2], dtype=torch.uint8)[:, None, None]
     thing_MS, box_MS4 = torch.full((2, 4), -9.0), torch.zeros(2, 4, 4)
     thing_MS[0, :2] = torch.tensor([3.0, 2.0])
     box_MS4[0, :2] = torch.tensor([[4, 4, 12, 12], [16, 20, 24, 28]]) / SIDE
