@@ -18,7 +18,8 @@ from torch import Tensor
 from sensorium.core.errors import WeightsError
 from sensorium.nn.pretrained import read_file
 
-TORCH_ENDINGS = (".bin", ".pth", ".pt", ".ckpt")
+TORCH_ENDINGS = (".bin", ".pth", ".pt", ".ckpt", ".tar")
+"""`.pth.tar` is what some call torch's own zip files."""
 WRAPPERS = ("model", "state_dict", "module", "model_state_dict")
 """Keys under which trainers put a model's tensors, beside those of an optimiser."""
 WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -45,6 +46,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         expected=", ".join((".safetensors", *TORCH_ENDINGS)),
         where=str(path),
     )
+
+
+def file_stem(file: Path) -> str:
+    """A weights file's name without its ending, be it `.pth.tar`."""
+    return file.name.removesuffix(".tar").removesuffix(".pth") if file.suffix == ".tar" else file.stem
 
 
 def has_weights(folder: Path) -> bool:

@@ -7,6 +7,8 @@ ORIGINALS = NameTable(
     {
         "llava_repository": "sensorium.interop.originals.llava_repository:LlavaRepository",
         "llama_adapter": "sensorium.interop.originals.llama_adapter:LlamaAdapter",
+        "fromage": "sensorium.interop.originals.fromage:Fromage",
+        "gill": "sensorium.interop.originals.gill:Gill",
         "minigpt_v2": "sensorium.interop.originals.minigpt_v2:MiniGptV2",
         "lavis": "sensorium.interop.originals.lavis:Lavis",
         "openflamingo": "sensorium.interop.originals.openflamingo:OpenFlamingo",
