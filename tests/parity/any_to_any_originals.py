@@ -111,3 +111,89 @@ class Koh(nn.Module):
         ids = list(range(self.words, len(self.model.input_embeddings.weight)))
         (folder / "model_args.json").write_text(json.dumps({"retrieval_token_idx": ids if len(ids) > 1 else ids[0]}))
         return tensors
+
+
+def vicuna(folder: Path) -> Path:
+    """LLaMA's form, with a row for each word of its tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(4)
+    LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(byte_tokenizer()), hidden_size=WIDTH, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, pad_token_id=0, initializer_range=0.2,
+    )).save_pretrained(folder)  # fmt: skip
+    byte_tokenizer().save(folder)
+    return folder
+
+
+def imagebind() -> dict[str, Tensor]:
+    """The names of `imagebind_huge.pth`, of the eye and of something beside it; two blocks of 16 heads."""
+    width, inner = 32, 40
+    names = {
+        "modality_preprocessors.vision.cls_token": (1, 1, width),
+        "modality_preprocessors.vision.rgbt_stem.proj.1.weight": (width, 3, 2, 7, 7),
+        "modality_preprocessors.vision.pos_embedding_helper.pos_embed": (1, 17, width),
+        "modality_heads.vision.2.weight": (SEEN, width),
+        "modality_heads.audio.2.weight": (SEEN, 12),
+    }
+    for norm in ("modality_trunks.vision.pre_transformer_layer.0", "modality_heads.vision.0"):
+        names |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    for i in range(2):
+        block = f"modality_trunks.vision.blocks.{i}."
+        names |= {f"{block}attn.in_proj_weight": (3 * width, width), f"{block}attn.in_proj_bias": (3 * width,)}
+        for part, rows, columns in (("attn.out_proj", width, width), ("mlp.fc1", inner, width), ("mlp.fc2", width, inner)):
+            names |= {f"{block}{part}.weight": (rows, columns), f"{block}{part}.bias": (rows,)}
+        for norm in ("norm_1", "norm_2"):
+            names |= {f"{block}{norm}.weight": (width,), f"{block}{norm}.bias": (width,)}
+    return {name: torch.randn(shape) * 0.3 for name, shape in names.items()}
+
+
+class NextGpt(nn.Module):
+    """What learns of `NextGPTModel`, but the language model; `pytorch_model.pt` has names as they are here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.llama_proj = nn.Linear(SEEN, WIDTH)
+        self.gen_text_hidden_fcs = nn.ModuleList([TextFcLayer(12, 5)])
+        self.gen_text_hidden_fcs_video = nn.ModuleList([TextFcLayer(14, 5)])
+        self.gen_text_hidden_fcs_audio = nn.ModuleList([TextFcLayer(10, 1)])
+        self.eval()
+
+    def mapper(self, kind: str) -> TextFcLayer:
+        named: Any = {"image": self.gen_text_hidden_fcs, "video": self.gen_text_hidden_fcs_video, "audio": self.gen_text_hidden_fcs_audio}
+        return named[kind][0]
+
+
+class MiniGpt5(nn.Module):
+    """What learns of `MiniGPT5_Model`, but the language model: 8 heads, the width of the condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.t2i_decoder_prompt = nn.Parameter(torch.randn(1, 5, 16))
+        self.llm_to_t2i_mapping = nn.Transformer(batch_first=True, norm_first=True, d_model=16, num_encoder_layers=2, num_decoder_layers=2,
+                                                 dim_feedforward=64, dropout=0.0)  # fmt: skip
+        self.fc = nn.Sequential(nn.Linear(WIDTH, 16), nn.GELU(), nn.Linear(16, 16))
+        self.eval()
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.llm_to_t2i_mapping(src=self.fc(states), tgt=self.t2i_decoder_prompt.repeat(len(states), 1, 1))
+
+
+def low_rank(targets: tuple[str, ...], rank: int = 4) -> dict[str, Tensor]:
+    """Of two layers, by peft's names inside the language model."""
+    made: dict[str, Tensor] = {}
+    for i in range(2):
+        for name in targets:
+            for x, shape in (("A", (rank, WIDTH)), ("B", (WIDTH, rank))):
+                made[f"model.layers.{i}.self_attn.{name}.lora_{x}.default.weight"] = torch.randn(shape) * 0.2
+    return made
+
+
+def merge(lm: Any, matrices: dict[str, Tensor], alpha: float) -> None:
+    """W + BA * alpha / rank."""
+    state = lm.state_dict()
+    with torch.no_grad():
+        for name, a in matrices.items():
+            if ".lora_A." in name:
+                b = matrices[name.replace("lora_A", "lora_B")]
+                state[name.replace("lora_A.default.", "")] += b @ a * alpha / len(a)

@@ -23,12 +23,12 @@ from sensorium.interop.families.base import text_arch
 from sensorium.interop.key_map import KeyMap, Rule, Tail
 from sensorium.interop.originals.base import Beside, Found, llm_folder, need, read_json
 from sensorium.interop.originals.clip_beside import clip_config, clip_folder
+from sensorium.interop.originals.words import rows_with
 from sensorium.interop.output_projectors import PROJECTOR_KEYS
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig, OtherConfig
 from sensorium.output_projectors.retrieval import RetrievalConfig
-from sensorium.text.tokenizer import Tokenizer
 
 MODEL, PICTURE = "model.", "<|image|>"
 RET = ("[RET]",)
@@ -92,17 +92,6 @@ def over_opt(found: Found, beside: Beside, signals: tuple[str, ...], hand: HandC
                                    resolution=FixedResolution(fit="crop"))},
         backbone=backbone, hands={"image": hand}, template="bare",
     )  # fmt: skip
-
-
-def rows_with(folder: Path, added: tuple[str, ...]) -> int:
-    """How many words a language model's tokenizer has with these, as `resize_token_embeddings` leaves them.
-
-    Raises:
-        WeightsError: it is not in the folder.
-    """
-    tokenizer = Tokenizer.load(folder)
-    tokenizer.add(added)
-    return len(tokenizer)
 
 
 def _tokens(seen: Tensor, d_model: int, path: Path) -> int:
