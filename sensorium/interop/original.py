@@ -33,6 +33,7 @@ ADAPTER = "adapter_config.json"
 PIECES = tuple(f"{name}.{end}" for names, ends in (
     (("mm_projector", "non_lora_trainables", "adapter_model"), ("bin", "safetensors")),
     (("pretrained_ckpt", "decision_model"), ("pth.tar", "safetensors")),
+    (("pytorch_model",), ("pt", "safetensors")),
 ) for name in names for end in ends)  # fmt: skip
 """What training leaves in a folder that holds no whole model."""
 def is_original(path: Path) -> bool:

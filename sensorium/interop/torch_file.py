@@ -132,7 +132,7 @@ def _unpickled(file: Path) -> Any:
             expected="tensors in plain containers, which is all that is read here",
             where=str(file),
             fix="save its state_dict alone, where you trust the file: "
-            "torch.save(torch.load(FILE, weights_only=False)['model'], NEW)",
+            "torch.save(torch.load(FILE, weights_only=False)['model'], NEW), or ['state_dict'] of it",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"damaged weights file: {_first_line(error)}", where=str(file)) from None

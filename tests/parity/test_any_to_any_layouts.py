@@ -177,6 +177,8 @@ def test_next_gpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(ours.hands[kind](got[:, at] + rows[:, at]), made, atol=1e-5, rtol=1e-4)
     export_original(tmp_path / "ours", tmp_path / "back")
     assert_same(tmp_path / "back" / "pytorch_model.safetensors", tensors)
+    again = read_original(tmp_path / "back", beside).state_dict()
+    assert all(torch.equal(again[k], v) for k, v in ours.state_dict().items())
 
 
 def test_next_gpts_words_are_told_by_their_number(tmp_path: Path) -> None:
