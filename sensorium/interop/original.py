@@ -33,6 +33,10 @@ ADAPTER = "adapter_config.json"
 PIECES = tuple(f"{name}.{end}" for name in ("mm_projector", "non_lora_trainables", "adapter_model")
                for end in ("bin", "safetensors"))  # fmt: skip
 """What training leaves in a folder that holds no whole model."""
+GENERATOR = "generators."
+"""In front of the names of what makes media; behind it the kind."""
+
+
 def is_original(path: Path) -> bool:
     """Whether this is to be read here, and not a folder in transformers' layout."""
     if not path.is_dir():
@@ -63,11 +67,25 @@ def import_original(path: Path, out: Path, beside: Beside) -> MultimodalModel:
     own = path if path.is_dir() else path.parent
     folder = own if (own / "tokenizer.json").exists() or beside.llm is None else beside.llm
     tokenizer = completed(Tokenizer.load(folder), model.config.backbone)
+    _check_words(tokenizer, kept.pop("words"), folder)
     save_model(model, tokenizer, out, learnt=set(), apart=lora)
     write_json(out / ORIGINAL, kept)
     if idle:
         save_file(idle, out / IDLE, metadata={"format": "pt"})
     return _merged(model, lora)
+
+
+def _check_words(tokenizer: Tokenizer, rows: dict[str, int], folder: Path) -> None:
+    """Refuse a tokenizer that gives a control token another row than the checkpoint.
+
+    Raises:
+        WeightsError: naming the first.
+    """
+    for token, row in rows.items():
+        found = tokenizer.special_id(token)
+        if found != row:
+            raise WeightsError(f"token {token} has number {found}", expected=f"{row}, its row of the embedding", where=str(folder),
+                               fix="name the folder of the tokenizer that the language model began with with --llm")  # fmt: skip
 
 
 def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str, Any]:
@@ -77,6 +95,7 @@ def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str,
         if layout.canonical(theirs) in gathered.tensors or layout.canonical(theirs) in gathered.idle:
             file, form = raw.files.get(theirs, raw.path.stem), str(value.dtype).removeprefix("torch.")
             kept["tensors"][theirs] = {"file": file, "dtype": form}
+    kept["words"] = dict(gathered.words)
     if raw.lora is not None:
         kept["adapter"] = read_json(raw.path / ADAPTER)
     return kept
@@ -100,8 +119,10 @@ def _read(
         config = config.model_copy(update={"adapter": adapter})
     model = MultimodalModel(config, layout.folders(found, beside))
     ours = key_map.to_ours(plain)
-    _check(model, ours, key_map, set(layout.folders(found, beside)), path)
-    state = model.state_dict()
+    for kind in {k.split(".")[1] for k in ours if k.startswith(GENERATOR)}:
+        model.generators.own(kind)
+    state = model.state_dict() | model.generators.tensors()
+    _check(model, state, ours, key_map, set(layout.folders(found, beside)), path)
     with torch.no_grad():
         for key, value in ours.items():
             state[key].copy_(value)
@@ -160,14 +181,13 @@ def _layout(found: Found) -> tuple[str, Original]:
 
 
 def _check(
-    model: MultimodalModel, ours: dict[str, Tensor], key_map: KeyMap, beside: set[str], path: Path
+    model: MultimodalModel, state: dict[str, Tensor], ours: dict[str, Tensor], key_map: KeyMap, beside: set[str], path: Path
 ) -> None:
     """Refuse a checkpoint that does not fill the model, or does not fit into it.
 
     Raises:
         WeightsError: naming the tensors, as the checkpoint calls them.
     """
-    state = model.state_dict()
     tied = {v.data_ptr() for k, v in state.items() if k in ours and v.numel()}
     # What an adapter builds into the language model lies in no folder of one.
     missing = [k for k, v in state.items() if k not in ours and v.data_ptr() not in tied

@@ -5,6 +5,7 @@ from sensorium.core.tables import NameTable
 ORIGINALS = NameTable(
     "original layout",
     {
+        "lisa": "sensorium.interop.originals.lisa:Lisa",
         "llava_repository": "sensorium.interop.originals.llava_repository:LlavaRepository",
         "llama_adapter": "sensorium.interop.originals.llama_adapter:LlamaAdapter",
         "minigpt_v2": "sensorium.interop.originals.minigpt_v2:MiniGptV2",
