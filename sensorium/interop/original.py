@@ -17,8 +17,9 @@ from sensorium.interop.adapter_import import read_lora
 from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.key_map import KeyMap
+from sensorium.interop.locate import locate
 from sensorium.interop.originals import ORIGINALS
-from sensorium.interop.originals.base import Beside, Found, Original, read_json
+from sensorium.interop.originals.base import Beside, Found, Original, is_pipeline, read_json
 from sensorium.interop.saved import plain_name, save_model
 from sensorium.interop.torch_file import has_weights, read_checkpoint
 from sensorium.model.adapter import LORA_MARK, merge_into
@@ -33,6 +34,8 @@ ADAPTER = "adapter_config.json"
 PIECES = tuple(f"{name}.{end}" for name in ("mm_projector", "non_lora_trainables", "adapter_model")
                for end in ("bin", "safetensors"))  # fmt: skip
 """What training leaves in a folder that holds no whole model."""
+PAIR = tuple(f"{name}.{end}" for name in ("mllm", "unet") for end in ("pt", "safetensors"))
+"""MGIE's."""
 GENERATOR = "generators."
 """In front of the names of what makes media; behind it the kind."""
 
@@ -106,7 +109,7 @@ def _read(
 ) -> tuple[MultimodalModel, dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
     """The model, low-rank matrices by our names, what the way back needs, and what no part reads."""
     raw = _find(path)
-    name, layout = _layout(raw)
+    name, layout = _layout(raw, beside)
     found = layout.gather(raw, beside)
     key_map = layout.key_map(found.tensors)
     plain = {k: v for k, v in found.tensors.items() if LORA_MARK not in k}
@@ -117,12 +120,15 @@ def _read(
         targets = sorted({k.partition(".lora_")[0].rpartition(".")[2] for k in lora})
         adapter = found.lora.model_copy(update={"targets": tuple(targets)})
         config = config.model_copy(update={"adapter": adapter})
-    model = MultimodalModel(config, layout.folders(found, beside))
+    folders = layout.folders(found, beside)
+    model = MultimodalModel(config, folders)
+    model.generators.locate = locate
     ours = key_map.to_ours(plain)
     for kind in {k.split(".")[1] for k in ours if k.startswith(GENERATOR)}:
         model.generators.own(kind)
     state = model.state_dict() | model.generators.tensors()
-    _check(model, state, ours, key_map, set(layout.folders(found, beside)), path)
+    # Of a generator that the checkpoint holds, nothing is to come from elsewhere.
+    _check(model, state, ours, key_map, {part for part in folders if not part.startswith(GENERATOR)}, path)
     with torch.no_grad():
         for key, value in ours.items():
             state[key].copy_(value)
@@ -141,7 +147,7 @@ def _find(path: Path) -> Found:
     if has_weights(path):
         tensors = read_checkpoint(path)
         return Found(path, config, tensors, files=dict.fromkeys(tensors, "model"))
-    pieces = [path / name for name in PIECES if (path / name).exists()]
+    pieces = [path / name for name in (*PIECES, *PAIR) if (path / name).exists()]
     if not pieces:
         read_checkpoint(path)  # says what a folder may hold
     read = {file.stem: read_checkpoint(file) for file in pieces}
@@ -166,11 +172,15 @@ def _lora(folder: Path) -> LoraConfig:
     return lora
 
 
-def _layout(found: Found) -> tuple[str, Original]:
-    for name in ORIGINALS:
-        layout: Original = ORIGINALS.find(name)()
-        if layout.fits(found.tensors):
-            return name, layout
+def _layout(found: Found, beside: Beside) -> tuple[str, Original]:
+    """By the checkpoint's own names, or else by those of what was named with it (SEED-LLaMA's are any LLaMA's)."""
+    layouts: list[tuple[str, Original]] = [(name, ORIGINALS.find(name)()) for name in ORIGINALS]
+    more = [path for path in beside.more if not is_pipeline(path)]
+    for names in (lambda: found.tensors, lambda: {k for path in more for k in read_checkpoint(path)}):
+        known = names()
+        for name, layout in layouts:
+            if layout.fits(known):
+                return name, layout
     some = ", ".join(sorted(found.tensors)[:3])
     kind = f"model_type {found.config['model_type']!r}, " if "model_type" in found.config else ""
     raise ConfigError(

@@ -96,6 +96,15 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
+def pipeline_folder(beside: Beside) -> Path | None:
+    """The last folder of a pipeline of diffusers that was named with --with."""
+    return next((path for path in reversed(beside.more) if is_pipeline(path)), None)
+
+
+def is_pipeline(path: Path) -> bool:
+    return (path / "model_index.json").is_file()
+
+
 def llm_folder(beside: Beside, path: Path) -> Path:
     """The folder of the language model.
 
