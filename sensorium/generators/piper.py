@@ -1,8 +1,9 @@
 """Piper's voices: eSpeak NG says how a text sounds, a small VITS in ONNX says it, on the processor and without a network.
 
 A voice is two files: NAME.onnx, and NAME.onnx.json with the number of each sound. Piper itself is not needed: what it does around
-its model is written here anew, from the layout of its voices. The extra `voice` brings onnxruntime and one American voice whose
-model card names its recordings CC0; it was fine-tuned from Piper's `lessac`, whose recordings were licensed for research.
+its model is written here anew, from the layout of its voices. The extra `voice` brings onnxruntime and one American voice, `joe`: its
+model card names its recordings CC0, but it was fine-tuned from `lessac`, whose recordings (Blizzard 2013) are said to restrict
+commercial use. Another voice's folder goes into `weights`.
 
 Sources: arXiv:2106.06103 (VITS); repositories OHF-Voice/piper1-gpl and rhasspy/piper-voices.
 
