@@ -1,0 +1,25 @@
+"""What lies in a model folder beside its config and its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sensorium.interop.made_weights import copy_generators
+from sensorium.text.reader import Reader
+
+NAMES = ("tokenizer.json", "tokenizer_config.json", "foreign.json")
+
+
+def copy_side_files(folder: Path, target: Path, *, half: bool = False, more: tuple[str, ...] = ()) -> None:
+    """Copy it; generators in half precision where asked for.
+
+    Args:
+        more: names of further files, where they are there.
+    """
+    for name in (*NAMES, *more):
+        if (folder / name).exists():
+            (target / name).write_bytes((folder / name).read_bytes())
+    copy_generators(folder, target, half=half)
+    reader = Reader.find(folder)
+    if reader:
+        reader.save(target)
