@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.naming import did_you_mean, nearest
 
-NUMBERS = ("f32", "f16", "q8_0")
+if TYPE_CHECKING:
+    from sensorium.nn.stored_numbers import Numbers
+
+NUMBERS, OWN_NUMBERS = ("f32", "f16", "q8_0"), ("f16", "q8_0")
 ONTO = "onto:"
 """Before the name of another model: what differs from it is written."""
 
@@ -129,9 +132,14 @@ class ExportOptions:
 
     to: str | None = None
     half: bool = False
-    number: str = "f16"
+    number: str | None = None
     llm_only: bool = False
     adapter_only: bool = False
+
+    @property
+    def stored(self) -> Numbers | None:
+        """The number format of a folder of ours; None: as it is."""
+        return "f16" if self.half else cast("Numbers | None", self.number)
 
     def check(self) -> None:
         """Refuse options that go with another layout.
@@ -139,12 +147,17 @@ class ExportOptions:
         Raises:
             ConfigError: naming the option.
         """
-        if self.half and self.to != "sensorium" and not str(self.to).startswith(ONTO):
-            raise ConfigError(f"--half goes with --to sensorium and --to {ONTO}MODEL")
-        if self.to != "gguf" and (self.llm_only or self.number != "f16"):
-            raise ConfigError("--llm-only and --number go with --to gguf")
-        if self.to == "gguf" and self.number not in NUMBERS:
-            raise ConfigError(f"--number {self.number!r}", fix=did_you_mean(self.number, NUMBERS))
+        ours = self.to == "sensorium" or str(self.to).startswith(ONTO)
+        if self.half and (not ours or self.number):
+            raise ConfigError(f"--half goes with --to sensorium and --to {ONTO}MODEL, without --number")
+        if self.to != "gguf" and self.llm_only:
+            raise ConfigError("--llm-only goes with --to gguf")
+        if self.number and not ours and self.to != "gguf":
+            raise ConfigError(f"--number goes with --to gguf, --to sensorium and --to {ONTO}MODEL")
+        allowed = OWN_NUMBERS if ours else NUMBERS
+        if self.number and self.number not in allowed:
+            raise ConfigError(f"--number {self.number!r}", expected=f"one of {', '.join(allowed)}",
+                              fix=did_you_mean(self.number, allowed))  # fmt: skip
         if self.adapter_only and self.to is not None:
             raise ConfigError("--adapter-only writes peft's layout and goes without --to")
 
@@ -176,15 +189,15 @@ def _export(source: Path, out: Path, options: ExportOptions) -> tuple[str, list[
     elif options.to == "gguf":
         from sensorium.interop.gguf_export import export_gguf
 
-        export_gguf(source, out, cast(Any, options.number), llm_only=options.llm_only)
+        export_gguf(source, out, cast(Any, options.number or "f16"), llm_only=options.llm_only)
     elif options.to == "sensorium":
         from sensorium.interop.saved import recast
 
-        recast(source, out, half=options.half)
+        recast(source, out, options.stored)
     elif options.to is not None and options.to.startswith(ONTO):
         from sensorium.interop.onto import write_difference
 
-        write_difference(source, options.to.removeprefix(ONTO), out, half=options.half)
+        write_difference(source, options.to.removeprefix(ONTO), out, options.stored)
     elif options.to == "original" or (options.to is None and (source / ORIGINAL).exists()):
         from sensorium.interop.original_export import export_original
 

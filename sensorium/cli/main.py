@@ -241,9 +241,9 @@ def export(
     folder: Annotated[str, typer.Argument(help="A Sensorium model: name or folder.")],
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     to: Annotated[str | None, typer.Option(help="hf, original, sensorium, gguf, or a family of docs/exchange.md; default: the layout it came in.")] = None,
-    number: Annotated[str, typer.Option(help="gguf: number format of matrices: f32, f16, q8_0.")] = "f16",
+    number: Annotated[str | None, typer.Option(help="Of matrices. gguf: f32, f16 (default), q8_0; sensorium, onto: f16, q8_0.")] = None,
     llm_only: Annotated[bool, typer.Option(help="gguf: leave tower and projector out.")] = False,
-    half: Annotated[bool, typer.Option(help="sensorium: store in half precision.")] = False,
+    half: Annotated[bool, typer.Option(help="The same as --number f16, for sensorium and onto.")] = False,
     adapter_only: Annotated[bool, typer.Option(help="Write the low-rank adapter alone, for peft.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -145,6 +145,8 @@ def storable(model: MultimodalModel, *, trains: bool = False) -> tuple[list[str]
             reasons.append(f"encoders.{kind} learns")
         elif lane.detail is not None:
             reasons.append(f"the lane {kind} has a second encoder, which needs every picture's pixels")
+        elif lane.places is not None and lane.places.glance:
+            reasons.append(f"the lane {kind} looks at each thing once more (places.glance), which needs every picture's pixels")
         else:
             kinds.append(kind)
     return kinds, reasons

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.core.batch import Example
+from sensorium.core.batch import Example, MediaBatch
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.picture_words import CODES
@@ -119,9 +119,14 @@ class Ranker:
             rest, slots = ({kind: one for kind, one in of.items() if kind != CODES} for of in (prompt.media, prompt.slots))
             prompt = replace(prompt, input_ids=read.input_ids_BT[0].tolist(), media=rest, slots=slots)
         made = {kind: model.encode(kind, one) for kind, one in media_to_device(prompt.media, model.device).items()}
-        media = {kind: replace(one, pixels_NCHW=one.pixels_NCHW[:0], features=made[kind], kept=())
-                 for kind, one in prompt.media.items()}  # fmt: skip
+        media = {kind: replace(one, pixels_NCHW=self._still_needed(kind, one), features=made[kind], kept=())
+                 for kind, one in prompt.media.items()}
         return replace(prompt, media=media)
+
+    def _still_needed(self, kind: str, media: MediaBatch) -> Tensor:
+        """The pixels that are looked at when the features are there: all or none."""
+        places = self.engine.model.config.lane(kind).places
+        return media.pixels_NCHW if places is not None and places.glance else media.pixels_NCHW[:0]
 
     def _read(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """(B, T, D) hidden states and (B, T) tokens."""

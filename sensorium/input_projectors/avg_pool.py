@@ -72,6 +72,12 @@ class AvgPoolProjector(nn.Module):
         """What is mapped to d_out, still of d_in."""
         return map_items(features, self._pool, self.config.out_grid)
 
+    def summed_up(self, mean_MD: Tensor) -> Tensor:
+        """Means of whole maps, (M, d_in) -> what `summary` makes of them, (M, d_out)."""
+        if self.summary is None:
+            raise TypeError("a projector avg_pool without summary sums nothing up")
+        return self.summary(self.norm(mean_MD.to(self.summary.weight.dtype)))
+
     def widen(self, values: Tensor) -> Tensor:
         """(..., d_in), as `pooled` has them -> (..., d_out)."""
         return self.layers(values)

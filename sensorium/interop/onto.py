@@ -23,6 +23,7 @@ from sensorium.interop.shipped import find_model
 from sensorium.interop.side_files import copy_side_files
 from sensorium.model.config import ModelConfig
 from sensorium.nn.pretrained import read_file
+from sensorium.nn.stored_numbers import Numbers, stored
 
 DIFFERENCE, WHOLE, CONFIG = "difference.safetensors", "model.safetensors", "config.json"
 KEYS = ("onto", "onto_sha256", "rows")
@@ -38,12 +39,12 @@ def is_difference(folder: Path) -> bool:
     return (folder / DIFFERENCE).exists()
 
 
-def write_difference(folder: Path, onto: str, out: Path, *, half: bool = False) -> None:
+def write_difference(folder: Path, onto: str, out: Path, numbers: Numbers | None = None) -> None:
     """Write what a saved model has beyond another one, and its generators that have learnt.
 
     Args:
         onto: the other model, as it is to be found later: a shipped name, a folder, or a hub id.
-        half: store in half precision.
+        numbers: the format to store in; None: as they are.
 
     Raises:
         WeightsError: there is no such model, one of them is a difference itself, or the other has what the saved one has not.
@@ -60,11 +61,9 @@ def write_difference(folder: Path, onto: str, out: Path, *, half: bool = False) 
                            expected="a model that was trained from that one (`start`)", fix="export it whole: --to sensorium")  # fmt: skip
     kept = {name: value for name, value in mine.items() if name not in theirs or not torch.equal(value.float(), theirs[name].float())}
     rows = _few_rows(kept, about["model"], folder)
-    if half:
-        kept = {name: value.to(torch.float16) if value.is_floating_point() else value for name, value in kept.items()}
     with atomic_folder(out) as target:
-        copy_side_files(folder, target, half=half, more=IMPORTED)
-        save_file(kept, target / DIFFERENCE, metadata={"format": "pt"})
+        copy_side_files(folder, target, numbers, more=IMPORTED)
+        save_file(stored(kept, numbers), target / DIFFERENCE, metadata={"format": "pt"})
         write_json(target / CONFIG, about | {"onto": onto, "onto_sha256": sha256_file(base / WHOLE), "rows": rows})
 
 

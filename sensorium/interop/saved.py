@@ -27,6 +27,7 @@ from sensorium.model.config import ModelConfig
 from sensorium.model.learning import own_names
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
+from sensorium.nn.stored_numbers import Numbers, stored
 from sensorium.text.reader import Reader
 from sensorium.text.tokenizer import Tokenizer
 
@@ -171,15 +172,11 @@ def read_model_config(folder: Path) -> ModelConfig:
     return ModelConfig.from_dict(values["model"], where=str(file))
 
 
-def recast(folder: Path, out: Path, *, half: bool) -> None:
-    """Copy a model folder, its tensors as stored or in half precision; one kept as a difference becomes whole."""
+def recast(folder: Path, out: Path, numbers: Numbers | None) -> None:
+    """Copy a model folder, its tensors as stored or in a number format; one kept as a difference becomes whole."""
     read_model_config(folder)
     tensors = whole_tensors(folder)
     with atomic_folder(out) as target:
-        save_file(
-            {k: _stored(v, torch.float16 if half else None) for k, v in tensors.items()},
-            target / "model.safetensors",
-            metadata={"format": "pt"},
-        )
+        save_file(stored(tensors, numbers), target / "model.safetensors", metadata={"format": "pt"})
         write_json(target / "config.json", read_about(folder))
-        copy_side_files(folder, target, half=half)
+        copy_side_files(folder, target, numbers)

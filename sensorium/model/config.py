@@ -119,6 +119,20 @@ class LaneConfig(Config):
             raise ValueError("places without lookup, whose words they are told in; set lookup or leave places out")
         return self
 
+    @model_validator(mode="after")
+    def _can_glance(self) -> LaneConfig:
+        if self.places is None or not self.places.glance:
+            return self
+        found = f"projector {self.projector.kind} without summary" if not getattr(self.projector, "summary", False) else ""
+        if self.encoder.native_patch_px is not None:
+            found = f"an encoder of kind {self.encoder.kind}, which takes patches"
+        if found:
+            raise ValueError(
+                f"places.glance with {found}; expected a projector that sums whole pictures up and an encoder that takes "
+                "pictures of one size; set projector: {kind: avg_pool, summary: true}, or places.glance: false"
+            )
+        return self
+
     def tile_grid(self, patches: Grid | None = None) -> Grid:
         """Tokens of one encoder input after the projector and the lookup.
 

@@ -35,6 +35,7 @@ from sensorium.fusion.visual_prompt import VisualPrompt
 from sensorium.model.check import check_model
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.generators import Generators
+from sensorium.model.glance import Glance
 from sensorium.model.kept import encode_kept, run_encoder
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.picture_words import CodeTables, codes_of
@@ -185,7 +186,9 @@ class MultimodalModel(nn.Module):
                 projected = self.lookups[kind](projected, self.backbone.embedding.weight)
             if kind in self.places:
                 places, lookup = cast(Places, self.places[kind]), cast(VocabularyLookup, self.lookups[kind])
-                projected = places.in_front(projected, encoded, lookup, self.backbone.embedding.weight)
+                glance = Glance(self.encoders[kind], self.projectors[kind], batch) if places.config.glance else None
+                told_MRD = places(encoded, lookup, self.backbone.embedding.weight, glance)
+                projected = places.in_front(projected, told_MRD)
             newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
             if batch.details_NCHW is not None:

@@ -2,7 +2,7 @@
 
 Each cell of the encoder's map says whether a thing has its middle there and which box it fills; which words a
 box stands for is read off the mean of the map inside it, as the projector's summary reads those of the whole
-picture. The best things are spelt out in token embeddings, words first and then the box as MiniGPT-v2 writes it:
+picture, or off a second look at what the box holds (`glance`). The best things are spelt out in token embeddings, words first and then the box as MiniGPT-v2 writes it:
 
     red circle {<12><30><56><87>}
     star {<60><8><81><30>}
@@ -29,6 +29,7 @@ from sensorium.core.batch import Features, Grid
 from sensorium.core.boxes import Box
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
+from sensorium.model.glance import Glance
 from sensorium.model.lookup import UNUSED, VocabularyLookup, word_scores
 
 STEPS = 100
@@ -58,6 +59,10 @@ class PlacesConfig(Config):
     hidden: int = 256
     scale: float = 50.0
     """Cosines with words are multiplied by it."""
+    glance: bool = False
+    """Each thing is looked at once more, by itself, as a whole picture (`model/glance.py`). How probable its words are is
+    the mean of three log-probabilities: the map's, and of the second look the projector's summary and what reads the map.
+    Needs a projector with a summary, and every picture's pixels."""
 
     def out_grid(self, grid: Grid) -> Grid:
         """Layout with what is told in front."""
@@ -131,42 +136,69 @@ class Places(nn.Module):
         weight_NS = inside(box_N4, cells.grid)
         weight_NS = weight_NS / weight_NS.sum(-1, keepdim=True).clamp(min=1e-6)
         mean_NE = (weight_NS.to(cells.map_MSE.dtype)[:, None] @ cells.map_MSE[picture_N])[:, 0]
+        return self._read(mean_NE)
+
+    def _read(self, mean_NE: Tensor) -> Tensor:
+        """Means of maps of things -> (N, D)."""
         return self.what(self.norm_inside(mean_NE.to(self.what.weight.dtype)))
 
-    def forward(self, encoded: Features, lookup: VocabularyLookup, embedding_VD: Tensor) -> Tensor:
-        """(M, R, D) embeddings; no gradient, since what is told is chosen."""
+    def forward(
+        self, encoded: Features, lookup: VocabularyLookup, embedding_VD: Tensor, glance: Glance | None = None
+    ) -> Tensor:
+        """(M, R, D) embeddings; no gradient, since what is told is chosen.
+
+        Args:
+            glance: what looks at things once more, at the same pictures; with `glance` only.
+        """
         with torch.no_grad():
-            ids_MR = self.told(self.cells(encoded), lookup, embedding_VD)
+            ids_MR = self.told(self.cells(encoded), lookup, embedding_VD, glance)
             return embedding_VD[ids_MR]
 
-    def in_front(
-        self, looked_up: Features, encoded: Features, lookup: VocabularyLookup, embedding_VD: Tensor
-    ) -> Features:
+    def in_front(self, looked_up: Features, told_MRD: Tensor) -> Features:
         """The picture's other tokens behind what is told of its things."""
-        values_MRD = self(encoded, lookup, embedding_VD).to(looked_up.values_ND.dtype)
+        values_MRD = told_MRD.to(looked_up.values_ND.dtype)
         grid = one_grid(looked_up)
         others_MLD = looked_up.values_ND.unflatten(0, (-1, grid.tokens))
         joined_ND = torch.cat([values_MRD, others_MLD], dim=1).flatten(0, 1)
         return Features(joined_ND, (self.config.out_grid(grid),) * len(looked_up.grids))
 
-    def told(self, cells: Cells, lookup: VocabularyLookup, embedding_VD: Tensor) -> Tensor:
+    def told(
+        self, cells: Cells, lookup: VocabularyLookup, embedding_VD: Tensor, glance: Glance | None = None
+    ) -> Tensor:
         """Token ids of the text about each picture, (M, R)."""
         pieces_CK = lookup.pieces_CK[lookup.pieces_CK[:, 0] != UNUSED]
         keys_CD = lookup.keys(embedding_VD)
-        rows: list[list[int]] = []
-        for m in range(len(cells.thing_MS)):
-            text: list[int] = []
-            boxes = best_things(cells, m, self.config)
-            box_N4 = cells.box_MS4.new_tensor([box.numbers for box in boxes]).reshape(-1, 4)
-            tokens_ND = self.tokens(cells, torch.full((len(boxes),), m, device=box_N4.device), box_N4)
-            chances_NC = word_scores(tokens_ND.to(keys_CD.dtype), keys_CD, self.config.scale).softmax(-1)
-            for chances_C, box in zip(chances_NC, boxes, strict=True):
-                text += self._line(chances_C, box, pieces_CK)
-            rows.append(text)
+        rows: list[list[int]] = [[] for _ in range(len(cells.thing_MS))]
+        found = [(m, box) for m in range(len(rows)) for box in best_things(cells, m, self.config)]
+        chances_NC = self._chances(cells, found, keys_CD, glance)
+        for chances_C, (m, box) in zip(chances_NC, found, strict=True):
+            rows[m] += self._line(chances_C, box, pieces_CK)
         empty = self._spelt(END) or [0]
         room = self.config.room
         filled = [(row + empty * room)[:room] for row in rows]
         return torch.tensor(filled, device=embedding_VD.device)
+
+    def _chances(
+        self, cells: Cells, found: Sequence[tuple[int, Box]], keys_CD: Tensor, glance: Glance | None
+    ) -> Tensor:
+        """(N, C): of each box of a picture, how probable the words are.
+
+        Raises:
+            ConfigError: things are to be looked at once more, and nothing that could was handed over.
+        """
+        if self.config.glance and glance is None:
+            raise ConfigError("places.glance, and no pixels to look at", where="places.glance",
+                              fix="hand over a Glance, or set glance: false")  # fmt: skip
+        if not found:
+            return keys_CD.new_zeros(0, len(keys_CD))
+        box_N4 = cells.box_MS4.new_tensor([box.numbers for _, box in found])
+        picture_N = torch.tensor([m for m, _ in found], device=box_N4.device)
+        looks = [self.tokens(cells, picture_N, box_N4)]
+        if self.config.glance and glance is not None:
+            mean_NE = glance.means(len(cells.thing_MS), picture_N, box_N4)
+            looks += [glance.summed_up(mean_NE), self._read(mean_NE)]
+        logs = [word_scores(x_ND.to(keys_CD.dtype), keys_CD, self.config.scale).log_softmax(-1) for x_ND in looks]
+        return torch.stack(logs).mean(0).softmax(-1)
 
     def _line(self, chances_C: Tensor, box: Box, pieces_CK: Tensor) -> list[int]:
         """One thing: its words, its box, an end."""

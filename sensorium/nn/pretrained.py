@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sensorium.core.errors import WeightsError
+from sensorium.nn.stored_numbers import restored
 
 # Buffers that older files store and newer models compute; families' own ones are known to
 # transformers, which does not report them.
@@ -64,7 +65,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
         WeightsError: the file is missing or damaged.
     """
     try:
-        return load_file(file)
+        return restored(load_file(file), str(file))
     except FileNotFoundError:
         raise WeightsError("no such weights file", where=str(file)) from None
     except (SafetensorError, OSError) as error:

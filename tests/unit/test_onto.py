@@ -53,7 +53,7 @@ def test_a_difference_is_small_and_gives_the_model_back(tmp_path: Path) -> None:
     start_from(onward, tmp_path / "small")
     assert all(torch.equal(value, again[name]) for name, value in onward.state_dict().items())
 
-    recast(tmp_path / "small", tmp_path / "again", half=False)
+    recast(tmp_path / "small", tmp_path / "again", None)
     again = load(tmp_path / "again", "cpu").network.state_dict()
     assert all(torch.equal(value, again[name]) for name, value in whole.network.state_dict().items())
     assert json.loads((tmp_path / "again" / "config.json").read_text()) == json.loads((tmp_path / "whole" / "config.json").read_text())
