@@ -109,6 +109,14 @@ class KeyMap:
     left_out: Sequence[str] = ()
     """Ends of the names of foreign tensors that hold no weights, such as counted positions."""
 
+    def behind(self, theirs: str, ours: str) -> KeyMap:
+        """The same map where prefixes stand before both sides' names; without the aliases, which are of whole files."""
+        rules = tuple(replace(r, theirs=theirs + r.theirs, ours=ours + r.ours) for r in self.rules)
+        joins = tuple(replace(j, first=theirs + j.first, second=theirs + j.second, ours=ours + j.ours) for j in self.joins)
+        gaps = tuple(replace(g, first=theirs + g.first, second=theirs + g.second, ours=ours + g.ours) for g in self.gaps)
+        splits = tuple(replace(s, theirs=theirs + s.theirs, ours=tuple(ours + one for one in s.ours)) for s in self.splits)
+        return KeyMap(rules, joins, gaps, splits, left_out=self.left_out)
+
     def to_ours(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Foreign tensors under our names.
 

@@ -28,6 +28,9 @@ class RetrievalConfig(OutputProjectorConfig):
     kind: Literal["retrieval"] = "retrieval"
     image_width: int = 1024
     """Of the encoder's pooled features; CLIP L/14: 1024."""
+    summary: bool = False
+    """Whether pictures are compared by what the lane's projector sums them up to, of the LLM's width, which it learnt from
+    more than requests; the originals compare the encoder's pooled features."""
     scale: float = math.log(1 / 0.07)
     """Logarithm of what cosines are multiplied by, at the beginning."""
     before: bool = False

@@ -33,8 +33,7 @@ SOUGHT = (
 def nano_finds_model() -> ModelConfig:
     """nano with 0.2 M parameters that compare descriptions with pictures."""
     plain = nano_model()
-    width = plain.lanes["image"].encoder.out_dim
-    head = RetrievalConfig(image_width=width, before=True)
+    head = RetrievalConfig(image_width=plain.backbone.d_model, summary=True, before=True)
     hand = HandConfig(signals=(SIGNAL,), projector=head, generator=RetrievalIndexConfig(width=WIDTH))
     return plain.model_copy(update={"hands": {"image": hand}})
 

@@ -31,6 +31,7 @@ from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.media.native import NativeResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig, OtherConfig
+from sensorium.output_projectors.retrieval import RetrievalConfig
 from sensorium.recipes.shrink_words import tiny_words, words_backbone
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
@@ -137,6 +138,8 @@ def _hand(hand: HandConfig) -> HandConfig:
 
 def _way(way: HandConfig | OtherConfig) -> dict[str, Any]:
     projector = way.projector and _with(way.projector, HANDS.get(way.projector.kind, {}))
+    if isinstance(projector, RetrievalConfig) and projector.summary:
+        projector = _with(projector, {"image_width": BACKBONE["hidden_size"]})
     return {"projector": projector, "generator": type(way.generator).tiny()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -28,8 +28,10 @@ from sensorium.evaluation.benchmarks.finding import FindingBenchmark, _chance
 from sensorium.evaluation.colours import Colours, Described
 from sensorium.generators import GENERATORS
 from sensorium.input_projectors import INPUT_PROJECTORS
+from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.config import LaneConfig, ModelConfig
+from sensorium.model.finding import finding_way
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn, set_learning
 from sensorium.output_projectors.retrieval import RetrievalConfig
@@ -130,6 +132,32 @@ def test_what_was_kept_before_the_stage_is_forgotten(model: Model) -> None:
     tried.begin(network)
     fresh = SeekConfig(text_weight=0.0).build(network, model.processor, [])
     assert tried(network, batch).parts["contrast"] == pytest.approx(fresh(network, batch).parts["contrast"], abs=1e-5)
+
+
+def test_pictures_may_be_compared_by_what_the_projector_sums_up() -> None:
+    torch.manual_seed(0)
+    plain = config()
+    projector = AvgPoolConfig(side=2, summary=True)
+    lane = plain.lanes["image"].model_copy(update={"projector": projector})
+    head = RetrievalConfig(image_width=plain.backbone.d_model, summary=True)
+    hands = {"image": plain.hands["image"].model_copy(update={"projector": head})}
+    network = Model(*build_pretrained(plain.model_copy(update={"lanes": {"image": lane}, "hands": hands}))).network
+    model = Model(network, Model(*build_pretrained(plain)).processor.tokenizer)
+    batch = requests(model, *INKS)
+    set_learning(network, (Learn(part="hands.image", lr=1e-2),))
+    objective: Any = SeekConfig(text_weight=0.0).build(network, model.processor, [])
+    before = objective(network, batch).parts["contrast"]
+    with torch.no_grad():
+        cast(Any, network.projectors["image"]).summary.weight.add_(torch.randn(network.config.backbone.d_model, 1))
+    # Kept from before, since a projector that does not learn cannot change; a new stage looks again.
+    assert objective(network, batch).parts["contrast"] == before
+    objective.begin(network)
+    assert objective(network, batch).parts["contrast"] != pytest.approx(before, abs=1e-6)
+    wrong = {"image": hands["image"].model_copy(update={"projector": head.model_copy(update={"image_width": 7})})}
+    with pytest.raises(ConfigError, match=r"image_width 7 for a projector of width 48"):
+        finding_way(Model(*build_pretrained(plain.model_copy(update={"lanes": {"image": lane}, "hands": wrong}))).network)
+    with pytest.raises(ConfigError, match="sums no pictures up"):
+        finding_way(Model(*build_pretrained(plain.model_copy(update={"hands": hands}))).network)
 
 
 def test_requests_that_say_the_same_are_right_for_each_other(model: Model) -> None:

@@ -5,6 +5,11 @@ from sensorium.core.tables import NameTable
 ORIGINALS = NameTable(
     "original layout",
     {
+        "lisa": "sensorium.interop.originals.lisa:Lisa",
+        "mgie": "sensorium.interop.originals.mgie:Mgie",
+        "emu": "sensorium.interop.originals.emu:Emu",
+        "emu2": "sensorium.interop.originals.emu2:Emu2",
+        "seed_llama": "sensorium.interop.originals.seed_llama:SeedLlama",
         "llava_repository": "sensorium.interop.originals.llava_repository:LlavaRepository",
         "llama_adapter": "sensorium.interop.originals.llama_adapter:LlamaAdapter",
         "fromage": "sensorium.interop.originals.fromage:Fromage",

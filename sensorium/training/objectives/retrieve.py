@@ -26,10 +26,9 @@ from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.hands import ReadingGenerator
 from sensorium.data.source import Source
 from sensorium.model.device import to_device
-from sensorium.model.finding import finding_way
+from sensorium.model.finding import finding_way, picture_vectors
 from sensorium.model.learning_rows import keep_length
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.model.pooled import pooled
 from sensorium.nn.condition_loss import CONDITION_LOSSES, ConditionLossName
 from sensorium.nn.contrastive import softmax_contrast
 from sensorium.processing.collate import collate
@@ -95,9 +94,8 @@ class Retrieve:
         told = to_device(self.told(batch), model.device)
         hidden_NTD = model(told).hidden_BTD
         places = [(one.row, one.start) for one in told.wanted]
-        head = finding_way(model).head
         texts_NC = model.condition(self.finds, hidden_NTD, told.input_ids_BT, places)[:, 0]
-        scores_NN = head.scores(head.pictures(pooled(model, pictures)), texts_NC)
+        scores_NN = finding_way(model).head.scores(picture_vectors(model, pictures), texts_NC)
         terms = {
             "caption": (self.config.caption, _mean(next_token_losses(model, self._some_joined(batch)))),
             "text": (self.config.text, _mean(token_losses(model, told, hidden_NTD))),

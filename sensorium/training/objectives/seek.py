@@ -23,9 +23,8 @@ from sensorium.core.batch import Batch, Wanted
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.data.source import Source
 from sensorium.model.device import media_to_device
-from sensorium.model.finding import finding_way
+from sensorium.model.finding import compared, finding_way
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.model.pooled import pooled
 from sensorium.nn.contrastive import softmax_contrast
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
@@ -59,15 +58,17 @@ class SeekConfig(ObjectiveConfig):
         Raises:
             ConfigError: the model has no retrieval head, or sees no pictures.
         """
-        return SeekObjective(self, processor, finding_way(model).name)
+        name = finding_way(model).name
+        return SeekObjective(self, processor, name, summary=bool(getattr(model.config.ways[name].projector, "summary", False)))
 
 
 class SeekObjective:
     """Keeps vectors of pictures, and states of requests, as long as what makes them does not learn."""
 
-    def __init__(self, config: SeekConfig, processor: Processor, way: str) -> None:
+    def __init__(self, config: SeekConfig, processor: Processor, way: str, *, summary: bool = False) -> None:
         self.config = config
         self.way = way
+        self._summary = summary
         self.processor = processor
         self._pictures: dict[Any, Tensor] = {}
         self._states: dict[tuple[int, ...], Tensor] = {}
@@ -132,7 +133,8 @@ class SeekObjective:
 
     def _features(self, model: MultimodalModel, wanted: Sequence[Wanted]) -> Tensor:
         """The encoder's vectors of the pictures, (N, V)."""
-        if any(p.requires_grad for p in model.encoders["image"].parameters()):
+        sees = [model.encoders["image"], *([model.projectors["image"]] if self._summary else [])]
+        if any(p.requires_grad for part in sees for p in part.parameters()):
             return self._looked_at(model, wanted)
         keys = [_picture_key(one) for one in wanted]
         missing = {key: one for key, one in zip(keys, wanted, strict=True) if key not in self._pictures}
@@ -147,8 +149,7 @@ class SeekObjective:
         asked = [Sample((Message("user", (Part("image", one.medium),)),), root=one.root) for one in wanted]
         examples = [self.processor.encode(sample, answer_next=True) for sample in asked]
         media = collate([[example] for example in examples], self.processor.tokenizer.pad_id).media
-        return pooled(model, media_to_device(media, model.device)["image"])
-
+        return compared(model, self.way, media_to_device(media, model.device)["image"])
 
 
 def _places(wanted: Sequence[Wanted]) -> list[tuple[int, int]]:
