@@ -21,7 +21,7 @@ from sensorium.interop.locate import locate
 from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found, Original, is_pipeline, read_json
 from sensorium.interop.saved import plain_name, save_model
-from sensorium.interop.torch_file import has_weights, read_checkpoint
+from sensorium.interop.torch_file import file_stem, has_weights, read_checkpoint
 from sensorium.model.adapter import LORA_MARK, merge_into
 from sensorium.model.config import LoraConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -31,8 +31,11 @@ ORIGINAL = "original.json"
 IDLE = "original.safetensors"
 """What the layout has and no part of ours reads; there only if there is any."""
 ADAPTER = "adapter_config.json"
-PIECES = tuple(f"{name}.{end}" for name in ("mm_projector", "non_lora_trainables", "adapter_model")
-               for end in ("bin", "safetensors"))  # fmt: skip
+PIECES = tuple(f"{name}.{end}" for names, ends in (
+    (("mm_projector", "non_lora_trainables", "adapter_model"), ("bin", "safetensors")),
+    (("pretrained_ckpt", "decision_model"), ("pth.tar", "safetensors")),
+    (("pytorch_model",), ("pt", "safetensors")),
+) for name in names for end in ends)  # fmt: skip
 """What training leaves in a folder that holds no whole model."""
 PAIR = tuple(f"{name}.{end}" for name in ("mllm", "unet") for end in ("pt", "safetensors"))
 """MGIE's."""
@@ -96,7 +99,7 @@ def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str,
     kept: dict[str, Any] = {"layout": name, "config": gathered.config, "tensors": {}}
     for theirs, value in sorted(raw.tensors.items()):
         if layout.canonical(theirs) in gathered.tensors or layout.canonical(theirs) in gathered.idle:
-            file, form = raw.files.get(theirs, raw.path.stem), str(value.dtype).removeprefix("torch.")
+            file, form = raw.files.get(theirs, file_stem(raw.path)), str(value.dtype).removeprefix("torch.")
             kept["tensors"][theirs] = {"file": file, "dtype": form}
     kept["words"] = dict(gathered.words)
     if raw.lora is not None:
@@ -131,7 +134,7 @@ def _read(
     _check(model, state, ours, key_map, {part for part in folders if not part.startswith(GENERATOR)}, path)
     with torch.no_grad():
         for key, value in ours.items():
-            state[key].copy_(value)
+            key_map.place(key, state[key]).copy_(value)
     if lora:
         _check_lora(state, lora, found)
     idle = {k: v.contiguous() for k, v in raw.tensors.items() if layout.canonical(k) in found.idle}
@@ -150,7 +153,7 @@ def _find(path: Path) -> Found:
     pieces = [path / name for name in (*PIECES, *PAIR) if (path / name).exists()]
     if not pieces:
         read_checkpoint(path)  # says what a folder may hold
-    read = {file.stem: read_checkpoint(file) for file in pieces}
+    read = {file_stem(file): read_checkpoint(file) for file in pieces}
     found = Found(path, config, {k: v for part in read.values() for k, v in part.items()},
                   files={k: stem for stem, part in read.items() for k in part})  # fmt: skip
     return replace(found, lora=_lora(path)) if any(LORA_MARK in k for k in found.tensors) else found
@@ -211,10 +214,11 @@ def _check(
             fix="name what lies elsewhere with --llm, --tower or --with; check that config.json is this model's",
         )
     for key, value in ours.items():
-        if state[key].shape != value.shape:
+        place = key_map.place(key, state[key])
+        if place.shape != value.shape:
             raise WeightsError(
                 f"{_named([key], key_map)} has shape {tuple(value.shape)}",
-                expected=str(tuple(state[key].shape)), where=str(path),
+                expected=str(tuple(place.shape)), where=str(path),
             )  # fmt: skip
 
 

@@ -98,7 +98,8 @@ class Generators:
         return generator
 
     def voice(self) -> Speaks:
-        """What says an answer's text: that of the hand `audio` where it is a voice, or eSpeak NG.
+        """What says an answer's text: that of the hand `audio` where it is a voice; Piper's where the extra `voice` is installed,
+        for it is understood better; or eSpeak NG.
 
         Raises:
             MissingDependencyError: eSpeak NG is not installed.
@@ -108,7 +109,10 @@ class Generators:
         if hand is not None and hand.generator.told_by_text:
             return cast(Speaks, self["audio"])
         if self._voice is None:
-            self._voice = cast(Speaks, GENERATORS.find("espeak")().build())
+            from sensorium.generators.piper import PiperConfig
+
+            config = PiperConfig() if PiperConfig.installed() else GENERATORS.find("espeak")()
+            self._voice = cast(Speaks, config.build())
         return self._voice
 
     def put(self, kind: str, generator: Generator) -> None:

@@ -52,7 +52,7 @@ class Lavis:
             tensors |= {EYE + k: v for k, v in read_checkpoint(beside.tower).items() if of_eva_vit_g(k)}
         before = [read_checkpoint(path) for path in beside.more]
         for part in (*before, found.tensors):
-            tensors |= part
+            tensors |= {self.canonical(k): v for k, v in part.items()}
         chosen = map_of(found.tensors) or map_of(tensors)
         others = tuple(f"{m}." for m in MAPS if m != chosen)
         kept = {k: v for k, v in tensors.items()
