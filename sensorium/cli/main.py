@@ -224,7 +224,7 @@ def import_model(
     llm: Annotated[str | None, typer.Option(help="Folder of the language model it was trained on.")] = None,
     tower: Annotated[str | None, typer.Option(help="Folder of the vision tower, or LAVIS' eva_vit_g.pth.")] = None,
     more: Annotated[
-        list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from; may be repeated.")
+        list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from, or what lies beside it: a folder of diffusers, seed_quantizer.pt. May be repeated.")
     ] = None,
     onto: Annotated[str | None, typer.Option(help="For an adapter in peft's layout: the model it goes onto.")] = None,
     as_json: Json = False,
