@@ -24,6 +24,7 @@ from sensorium.data.sought import (
     sought_scene,
 )
 from sensorium.encoders import ENCODERS
+from sensorium.evaluation.benchmarks import finding
 from sensorium.evaluation.benchmarks.finding import FindingBenchmark, _chance
 from sensorium.evaluation.colours import Colours, Described
 from sensorium.generators import GENERATORS
@@ -179,7 +180,7 @@ def test_a_model_that_cannot_find_says_so() -> None:
 
 
 def test_the_benchmark_counts_any_right_picture_and_knows_chance(data_home: Path) -> None:
-    benchmark = FindingBenchmark(part="shipped", limit=40, colours=False)
+    benchmark = FindingBenchmark(part="shipped", count=40, colours=False)
     items = benchmark.items()
     assert {tag for item in items for tag in item.tags} == {"book", "scenes", "composites"}
     assert sum(item.tags == ("scenes",) for item in items) == 6
@@ -192,6 +193,24 @@ def test_the_benchmark_counts_any_right_picture_and_knows_chance(data_home: Path
     assert benchmark.right(items[0], Answer("", "7 8 9 1 2 3 4 5 6 10 0")) == bool(set(items[0].gold) & set("789123456"))
     draws = list(itertools.combinations(range(7), 3))
     assert _chance(7, 2, 3) == pytest.approx(sum(bool({0, 1} & set(draw)) for draw in draws) / len(draws))
+
+
+def test_a_limit_leaves_the_gallery_whole(data_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the pictures would be found ten times as often by chance."""
+    whole, few = (FindingBenchmark(part="shipped", count=40, limit=limit, colours=False) for limit in (None, 5))
+    asked = {item.request.id: item for item in whole.items()}
+    items = few.items()
+    assert len(items) == 5
+    assert all(item.gold == asked[item.request.id].gold for item in items)
+    assert {len(item.request.pictures) for item in items} == {len(few.gallery)} == {40}
+    assert len({id(item.request.pictures) for item in items}) == 1
+    scores = few.scores(items, [Answer(item.request.id, "") for item in items])
+    assert scores["chance_recall_10"] == pytest.approx(sum(_chance(40, len(item.gold), 10) for item in items) / 5)
+    # Whoever is beside the model answers all of the gallery's questions; of each that is asked, its own answer counts.
+    right = tuple(Answer("", asked.gold[0]) for asked in whole.items())
+    monkeypatch.setattr(finding, "_by_colours", lambda *_: right)
+    scores = few.model_copy(update={"colours": True}).scores(items, [Answer(item.request.id, "") for item in items])
+    assert scores["colours_recall_1"] == 1.0
 
 
 def test_colours_find_what_colours_tell() -> None:

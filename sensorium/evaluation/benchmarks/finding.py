@@ -40,9 +40,11 @@ TRAINING_STEP = 3
 
 
 class FindingBenchmark(BenchmarkConfig):
-    """As many questions as pictures; with `limit` fewer of both, which is easier."""
+    """As many questions as pictures; with `limit` fewer questions to all of the pictures: fewer pictures would be easier."""
 
     kind: Literal["finding"] = "finding"
+    version: int = 2
+    """1: `limit` took pictures away, too."""
     part: place.Part = "best"
     drawings: bool | None = None
     """Whether drawing-book's held-out pictures are in the gallery; None: if it has been built."""
@@ -63,13 +65,14 @@ class FindingBenchmark(BenchmarkConfig):
     @property
     def gallery(self) -> tuple[tuple[str, Sought], ...]:
         """The pictures with their kinds, in the order of their numbers."""
-        return _gallery(self.part, _with_drawings(self.drawings), self.seed, min(self.count, self.limit or self.count))
+        return _gallery(self.part, _with_drawings(self.drawings), self.seed, self.count)
 
     def items(self) -> list[Item]:
         gallery = self.gallery
         pictures = tuple(one.picture() for _, one in gallery)
         items: list[Item] = []
-        for number, (kind, one) in enumerate(gallery):
+        for number in spread(list(range(len(gallery))), self.limit):
+            kind, one = gallery[number]
             right = [other for other, (_, it) in enumerate(gallery) if other != number and one.meaning in it.true]
             request = Request(one.identity, (Message("user", (Part("text", FORMS[0].format(one.text)),)),), 0, pictures=pictures)
             items.append(Item(request, tuple(map(str, [number, *right])), (kind,)))
@@ -85,14 +88,14 @@ class FindingBenchmark(BenchmarkConfig):
             scores[f"recall_{first}"] = _mean(marks)
             scores[f"recall_{first}_from"], scores[f"recall_{first}_to"] = wilson(sum(marks), len(marks))
             scores[f"own_recall_{first}"] = _mean([_among(a, item.gold[:1], first) for item, a in zip(items, answers, strict=True)])
-            scores[f"chance_recall_{first}"] = _mean([_chance(len(items), len(item.gold), first) for item in items])
+            scores[f"chance_recall_{first}"] = _mean([_chance(self.count, len(item.gold), first) for item in items])
         for tag in sorted({tag for item in items for tag in item.tags}):
             scores[f"recall_10_{tag}"] = _mean([self.right(i, a) for i, a in zip(items, answers, strict=True) if tag in i.tags])
         scores["several_right"] = _mean([len(item.gold) > 1 for item in items])
         if self.colours:
-            found = _by_colours(self.part, _with_drawings(self.drawings), self.seed, len(items))
+            found = _by_colours(self.part, _with_drawings(self.drawings), self.seed, self.count)
             for first in FIRST:
-                scores[f"colours_recall_{first}"] = _mean([_among(a, item.gold, first) for item, a in zip(items, found, strict=True)])
+                scores[f"colours_recall_{first}"] = _mean([_among(found[int(item.gold[0])], item.gold, first) for item in items])
         return scores
 
 
