@@ -7,7 +7,8 @@ the description is true of others too, any of them is right (`recall_10`: one of
 that is shown, so that those that hold a described thing among others are wrong.
 
 Beside the model's stand what chance would find (`chance_...`), and histograms of colours that are mapped to bags of
-words by ridge regression on training pictures (`colours_...`).
+words by ridge regression on training pictures (`colours_...`); and colours by their names alone, which nothing is
+learnt for (`colour_words_...`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sensorium.core.sample import Message, Part
 from sensorium.data.picture_book import place
 from sensorium.data.sought import FORMS, Sought, composite_maker, sought_in_book, sought_scene
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, spread
-from sensorium.evaluation.colours import Colours, Described
+from sensorium.evaluation.colours import Colours, Described, ranked_by_names
 from sensorium.evaluation.metrics.interval import wilson
 
 DRAWN = 0.15
@@ -52,7 +53,7 @@ class FindingBenchmark(BenchmarkConfig):
     """Training never uses it."""
     count: int = 1000
     colours: bool = True
-    """Whether the baseline of colours is measured, which takes half a minute."""
+    """Whether the baselines of colours are measured, which takes half a minute."""
 
     @property
     def headline(self) -> str:
@@ -61,6 +62,11 @@ class FindingBenchmark(BenchmarkConfig):
     @property
     def constant(self) -> str:
         return " ".join(map(str, range(max(FIRST))))
+
+    @property
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        lines = {"recall 1 / 5 / 10": "", "colour words alone": "colour_words_", "colours, learnt": "colours_", "chance": "chance_"}
+        return {name: tuple(f"{who}recall_{first}" for first in FIRST) for name, who in lines.items()}
 
     @property
     def gallery(self) -> tuple[tuple[str, Sought], ...]:
@@ -93,9 +99,10 @@ class FindingBenchmark(BenchmarkConfig):
             scores[f"recall_10_{tag}"] = _mean([self.right(i, a) for i, a in zip(items, answers, strict=True) if tag in i.tags])
         scores["several_right"] = _mean([len(item.gold) > 1 for item in items])
         if self.colours:
-            found = _by_colours(self.part, _with_drawings(self.drawings), self.seed, self.count)
-            for first in FIRST:
-                scores[f"colours_recall_{first}"] = _mean([_among(found[int(item.gold[0])], item.gold, first) for item in items])
+            about = (self.part, _with_drawings(self.drawings), self.seed, self.count)
+            for name, found in (("colours", _by_colours(*about)), ("colour_words", _by_colour_words(*about))):
+                for first in FIRST:
+                    scores[f"{name}_recall_{first}"] = _mean([_among(found[int(item.gold[0])], item.gold, first) for item in items])
         return scores
 
 
@@ -149,6 +156,13 @@ def _by_colours(part: place.Part, drawings: bool, seed: int, count: int) -> tupl
     gallery = [_described(one) for _, one in _gallery(part, drawings, seed, count)]
     colours = Colours.learnt([_described(one) for one in known])
     return tuple(Answer("", " ".join(map(str, row))) for row in colours.ranked(gallery, max(FIRST)))
+
+
+@lru_cache(maxsize=2)
+def _by_colour_words(part: place.Part, drawings: bool, seed: int, count: int) -> tuple[Answer, ...]:
+    """What the names of colours find."""
+    gallery = [_described(one) for _, one in _gallery(part, drawings, seed, count)]
+    return tuple(Answer("", " ".join(map(str, row))) for row in ranked_by_names(gallery, max(FIRST)))
 
 
 def _described(one: Sought) -> Described:
