@@ -51,7 +51,7 @@ def export_original(folder: Path, out: Path) -> str:
     layout.gather(Found(folder, kept["config"], {}), Beside())
     model, tokenizer = load_model(folder)
     # What is stored has low-rank matrices apart, and what they were added to without them.
-    state = model.state_dict() | whole_tensors(folder)
+    state = model.state_dict() | model.generators.tensors() | whole_tensors(folder)
     idle = read_file(folder / IDLE) if (folder / IDLE).exists() else {}
     files = _files(kept, layout, state, idle)
     with atomic_folder(out) as target:
