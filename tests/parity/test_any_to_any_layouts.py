@@ -119,8 +119,23 @@ def test_gill(beside: Beside, tmp_path: Path) -> None:
     assert_same(tmp_path / "back" / "decision_model.safetensors", decides.state_dict())
 
 
-def test_gill_without_its_decision_model(beside: Beside, tmp_path: Path) -> None:
+def test_fromages_whole_table_is_kept_for_the_way_back(beside: Beside, tmp_path: Path) -> None:
+    """The script for pruning leaves it in the file; it is OPT's, which lies beside."""
+    theirs = koh(beside, "fromage")
+    tensors = theirs.learnt() | {"model.input_embeddings.weight": theirs.model.input_embeddings.weight.detach()}
+    torch.save({"state_dict": tensors}, tmp_path / "ckpt_pruned.pth.tar")
+    import_original(tmp_path / "ckpt_pruned.pth.tar", tmp_path / "ours", beside)
+    export_original(tmp_path / "ours", tmp_path / "back")
+    assert_same(tmp_path / "back" / "ckpt_pruned.safetensors", tensors)
+
+
+def test_gills_decision_model_may_be_named_or_left_out(beside: Beside, tmp_path: Path) -> None:
     koh(beside, "gill").save(tmp_path / "gill")
+    decides = {"1.weight": torch.randn(2, WIDTH), "1.bias": torch.randn(2)}
+    torch.save({"state_dict": decides}, tmp_path / "decision_model.pth.tar")
+    named = Beside(beside.llm, beside.tower, (tmp_path / "decision_model.pth.tar",))
+    ours = read_original(tmp_path / "gill" / "pretrained_ckpt.pth.tar", named)
+    assert torch.equal(ours.state_dict()["hands.image_choice.out.weight"], decides["1.weight"])
     hand = read_original(tmp_path / "gill", beside).config.hands["image"]
     assert hand.choice is None
     assert hand.other is not None
