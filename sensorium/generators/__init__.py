@@ -18,6 +18,7 @@ GENERATORS = NameTable(
         "vits": "sensorium.generators.vits:VitsConfig",
         "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
         "espeak": "sensorium.generators.espeak:EspeakConfig",
+        "small_diffusion": "sensorium.generators.small_diffusion:SmallDiffusionConfig",
         "drawer": "sensorium.generators.drawer:DrawerConfig",
         "retrieval_index": "sensorium.generators.found_pictures:RetrievalIndexConfig",
     },
