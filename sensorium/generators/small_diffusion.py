@@ -42,7 +42,7 @@ class SmallDiffusionConfig(StableDiffusionConfig):
 
     @classmethod
     def tiny(cls) -> SmallDiffusionConfig:
-        return cls(length=2, width=16, size_px=16, vae_widths=(8, 8, 8), unet_widths=(16, 16))
+        return cls(length=2, width=16, vae_widths=(8, 8, 8, 8), unet_widths=(16, 16))
 
     def tiny_pipeline(self, diffusers: Any) -> Any:
         levels, depth = len(self.vae_widths), len(self.unet_widths)
@@ -96,6 +96,8 @@ class SmallDiffusion(StableDiffusion):
         return ((values_BCHW.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
     def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:
-        """See `core.hands.Generator`."""
+        """See `core.hands.Generator`; without a negative condition, it leads away from zeros."""
+        if negative_BLC is None:
+            negative_BLC = torch.zeros_like(condition_BLC[:1])
         weight = min(making.guidance, self.strongest)
         return super().generate(condition_BLC, negative_BLC=negative_BLC, making=replace(making, guidance=weight))

@@ -44,7 +44,7 @@ def recipe(folder: Path) -> Recipe:
         "name": "diffuses",
         "model": {
             "backbone": {"kind": "causal_lm", "arch": arch, "tokenizer": "bytes", "added_tokens": list(SIGNALS)},
-            "hands": {"image": {"signals": list(SIGNALS), "generator": SmallDiffusionConfig.tiny().to_dict(),
+            "hands": {"image": {"signals": list(SIGNALS), "generator": SmallDiffusionConfig.tiny().to_dict() | {"size_px": 16, "vae_widths": [8, 8, 8]},
                                 "projector": {"kind": "mapper", "mode": "linear", "guided": True, "standard": True, "noise": 0.1}}},
             "template": "chatml",
         },

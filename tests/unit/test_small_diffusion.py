@@ -60,7 +60,7 @@ def test_it_is_a_stable_diffusion_whose_guidance_has_an_end() -> None:
     assert float(small.alphas_T[-1]) == pytest.approx(0, abs=1e-6)
     condition_BLC, negative_1LC = torch.randn(1, 2, 16), torch.zeros(1, 2, 16)
     drawn = [small.generate(condition_BLC, negative_BLC=negative_1LC, making=Making(steps=2, guidance=g))[0].array for g in (1.0, 3.0, 7.5)]
-    assert drawn[0].shape == (16, 16, 3)
+    assert drawn[0].shape == (64, 64, 3)
     assert not (drawn[0] == drawn[1]).all()
     assert (drawn[1] == drawn[2]).all()
 
@@ -70,5 +70,5 @@ def test_another_size_is_refused(tmp_path_factory: pytest.TempPathFactory) -> No
     folder = tmp_path_factory.mktemp("small") / "saved"
     tiny = SmallDiffusionConfig.tiny()
     tiny.build().save(folder)  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(ConfigError, match="side of a picture is 16; expected 32"):
+    with pytest.raises(ConfigError, match="side of a picture is 64; expected 32"):
         tiny.model_copy(update={"size_px": 32}).build(folder)
