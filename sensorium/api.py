@@ -184,7 +184,7 @@ class Model:
         Args:
             messages: as of `respond`.
             making: steps, guidance, size and seed of what is made.
-            speak: end with the text as sound, in the voice of the model's hand `audio` or eSpeak NG's.
+            speak: end with the text as sound, in the voice of the model's hand `audio`, Piper's where it is installed, or eSpeak NG's.
 
         Raises:
             DataError: as `respond`; a picture that is asked for as tokens (`making.draw`) has no room.

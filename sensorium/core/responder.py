@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from sensorium.core.hands import MadeKind
 from sensorium.core.sample import Message, Part
 
 
@@ -29,6 +30,8 @@ class Request:
     """Added to the seed of the media that an answer makes."""
     draws: bool = False
     """It asks for a picture: a model that writes pictures as tokens begins with one, which has room beside `max_tokens`."""
+    makes: frozenset[MadeKind] | None = None
+    """The kinds of media that are made where the answer asks for them; None: all. Others are left out of its parts; its text is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +87,4 @@ def without_media(request: Request) -> Request:
         Message(m.role, tuple(p for p in m.content if not p.is_media) or (Part("text", ""),))
         for m in request.messages
     )
-    return Request(request.id, messages, request.max_tokens, None, request.choices, seed=request.seed, draws=request.draws)
+    return Request(request.id, messages, request.max_tokens, None, request.choices, seed=request.seed, draws=request.draws, makes=request.makes)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sensorium.core.progress import progress
-from sensorium.core.responder import Answer, Responder
+from sensorium.core.responder import Answer, Request, Responder
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item
 from sensorium.evaluation.metrics.interval import wilson
 
@@ -65,22 +65,23 @@ class Result:
 def run_benchmark(benchmark: BenchmarkConfig, responder: Responder) -> Result:
     """Ask everything of each of the benchmark's people: mostly the model with pictures, without, and a constant."""
     items = benchmark.items()
+    # What a benchmark does not look at is not made, which may take minutes for each answer.
+    requests = [replace(item.request, makes=benchmark.looks_at) for item in items]
     started = time.monotonic()
     answers: dict[str, list[Answer]] = {}
     answering_s: dict[str, float] = {}
     for who, someone in benchmark.people(responder).items():
         begun = time.monotonic()
-        answers[who] = _ask(items, someone, f"{benchmark.kind} ({who})")
+        answers[who] = _ask(requests, someone, f"{benchmark.kind} ({who})")
         answering_s[who] = time.monotonic() - begun
     scores = {who: benchmark.scores(items, given) for who, given in answers.items()}
     return Result(benchmark, items, answers, scores, time.monotonic() - started, answering_s)
 
 
-def _ask(items: Sequence[Item], responder: Responder, title: str) -> list[Answer]:
+def _ask(requests: Sequence[Request], responder: Responder, title: str) -> list[Answer]:
     answers: list[Answer] = []
-    with progress(title, len(items)) as meter:
-        for start in range(0, len(items), CHUNK):
-            requests = [item.request for item in items[start : start + CHUNK]]
-            answers.extend(responder.respond(requests))
+    with progress(title, len(requests)) as meter:
+        for start in range(0, len(requests), CHUNK):
+            answers.extend(responder.respond(requests[start : start + CHUNK]))
             meter.update(len(answers))
     return answers

@@ -17,6 +17,7 @@ GENERATORS = NameTable(
         "text_route": "sensorium.generators.text_route:TextRouteConfig",
         "vits": "sensorium.generators.vits:VitsConfig",
         "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
+        "piper": "sensorium.generators.piper:PiperConfig",
         "espeak": "sensorium.generators.espeak:EspeakConfig",
         "small_diffusion": "sensorium.generators.small_diffusion:SmallDiffusionConfig",
         "drawer": "sensorium.generators.drawer:DrawerConfig",

@@ -27,6 +27,7 @@ from sensorium.generators.speech import Speaker, SpeechConfig, count
 SYNCHRONOUS = 2
 DONT_EXIT = 0x8000
 UTF8 = 1
+IPA = 2
 RATE, PITCH = 1, 3
 
 _LIBRARY_LOCK = Lock()
@@ -91,6 +92,25 @@ class Espeak(Speaker):
         count(1, 1, making, self.kind)
         silence_N = np.zeros(round(self.config.silence_s * self.rate_hz), np.float32)
         return np.concatenate([silence_N, np.concatenate(chunks).astype(np.float32) / 32768.0, silence_N])
+
+
+def pronounced(config: EspeakConfig, text: str) -> str:
+    """How the voice would say a text, in the phonetic alphabet, without its marks; pace and pitch mean nothing.
+
+    Raises:
+        MissingDependencyError: eSpeak NG is not installed.
+        ConfigError: it has no such voice.
+    """
+    said = ctypes.create_string_buffer(text.replace("\0", " ").encode("utf-8"))
+    place = ctypes.c_void_p(ctypes.addressof(said))
+    clauses: list[str] = []
+    with _opened(config) as (library, _):
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        # A clause at a time; the place is null behind the last one.
+        while place.value:
+            found = library.espeak_TextToPhonemes(ctypes.byref(place), UTF8, IPA)
+            clauses.append((found or b"").decode("utf-8").strip())
+    return " ".join(clause for clause in clauses if clause)
 
 
 @contextmanager

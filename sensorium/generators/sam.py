@@ -122,6 +122,11 @@ class Sam(nn.Module):
         """What LISA trains of it."""
         return self.model.mask_decoder
 
+    @property
+    def network(self) -> nn.Module:
+        """What LISA's checkpoint holds of it."""
+        return self.model
+
     def save(self, folder: Path) -> None:
         """Write it as it was read, in transformers' layout."""
         self.model.save_pretrained(folder)

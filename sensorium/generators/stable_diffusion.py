@@ -96,6 +96,11 @@ class StableDiffusion(PictureGenerator):
         """What can learn of it."""
         return self.pipe.unet
 
+    @property
+    def network(self) -> nn.Module:
+        """What MGIE's checkpoint holds of it."""
+        return self.pipe.unet
+
     def save(self, folder: Path) -> None:
         """Write it in diffusers' layout."""
         self.pipe.save_pretrained(folder, safe_serialization=True)

@@ -52,7 +52,7 @@ class Artist:
 
     def answer(self, request: Request) -> Answer:
         """The answer to who asks for a picture, which has the room that it takes; text may stand behind it."""
-        engine, maker = self._engine, self._engine.maker.with_seed(request.seed)
+        engine, maker = self._engine, self._engine.maker.of(request)
         making = replace(maker.making, draw=True)
         prompt = self.prompt(request.messages, request.root)
         room = max(request.max_tokens, len(self._frames.sized(making.size)))

@@ -103,7 +103,7 @@ class Engine:
                 kept = found[i][: request.max_tokens]
                 kept = self.artist.whole(kept) if self.artist else kept
                 asked, room = Sample(request.messages, root=request.root), Room(request.max_tokens - len(kept), sampling)
-                maker = self.maker.with_seed(request.seed)
+                maker = self.maker.of(request)
                 kept, parts = maker.made(prompts[i], kept, asked, room=room) if maker.answers_in_parts else (kept, ())
                 yield Answer(request.id, self.text(self.maker.said(kept)), len(kept), parts)
 

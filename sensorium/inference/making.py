@@ -22,6 +22,7 @@ from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError, GenerationError, SensoriumError
 from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
+from sensorium.core.responder import Request
 from sensorium.core.sample import MISSING, Part, Sample
 from sensorium.inference.cutting import box_masks, cuts_boxes
 from sensorium.inference.extending import extended
@@ -85,6 +86,8 @@ class Maker:
     making: Making = field(default_factory=Making)
     failed: dict[int, str] = field(default_factory=dict[int, str])
     """Why a picture that the LLM was writing broke off, by the `id` of its prompt; said once, in the part `missing`."""
+    kinds: frozenset[MadeKind] | None = None
+    """What is made; None: all. Media of other kinds are no parts of an answer, whose text stays as it is."""
 
     def follows(self) -> dict[int, int]:
         """Which token must come behind each signal token but the last: half a signal means nothing."""
@@ -139,31 +142,32 @@ class Maker:
         ids, fed = self.whole(prompt, ids, room)
         run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id, fed)
         wanted = enumerate(self.find(ids))
-        there = [(found.start, found.stop, self._part(run, found, number)) for number, found in wanted]
+        there = [(found.start, found.stop, self._part(run, found, number) if self._makes(found.kind) else None) for number, found in wanted]
         parts: list[Part] = []
         place = 0
         for start, stop, part in sorted([*there, *self._drawn(prompt, ids)], key=lambda one: one[0]):
             parts += self._spoken(prompt, ids[place:start])
-            parts.append(part)
+            parts += [] if part is None else [part]
             place = stop
         parts += self._spoken(prompt, ids[place:])
-        if cuts_boxes(self.model):
+        if cuts_boxes(self.model) and self._makes("mask"):
             parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
         if speak:
             text = " ".join(part.value for part in parts if part.type == "text")
             parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
         return ids, tuple(parts) or (Part("text", ""),)
 
-    def _drawn(self, prompt: Example, ids: Sequence[int]) -> list[tuple[int, int, Part]]:
-        """The pictures whose tokens an answer holds: where they begin and end, and each as a part."""
+    def _drawn(self, prompt: Example, ids: Sequence[int]) -> list[tuple[int, int, Part | None]]:
+        """The pictures whose tokens an answer holds: where they begin and end, and each as a part; None: it is not to be made."""
         frames = self.processor.frames
         if frames is None:
             return []
-        found = [(one.start, one.stop, self._attempt("image", None, partial(self._decoded, one))) for one in frames.written(ids)]
+        attempt = partial(self._attempt, "image", None) if self._makes("image") else lambda _: None
+        found = [(one.start, one.stop, attempt(partial(self._decoded, one))) for one in frames.written(ids)]
         behind, reason = found[-1][1] if found else 0, self.failed.pop(id(prompt), None)
         if frames.opening in ids[behind:]:
             broken = partial(self._decoded, None) if reason is None else partial(_broken, reason)
-            found.append((ids.index(frames.opening, behind), len(ids), self._attempt("image", None, broken)))
+            found.append((ids.index(frames.opening, behind), len(ids), attempt(broken)))
         return found
 
     @torch.inference_mode()
@@ -174,9 +178,12 @@ class Maker:
         pixels_HWC = self.model.picture_tokenizer.decode(codes_1N, one.grid)[0].permute(1, 2, 0)
         return as_part(Made("image", pixels_HWC.cpu().numpy()), 0)
 
-    def with_seed(self, more: int) -> Maker:
-        """One whose media are drawn by another seed, so much larger."""
-        return replace(self, making=replace(self.making, seed=self.making.seed + more)) if more else self
+    def of(self, request: Request) -> Maker:
+        """One that makes what a request wants to see, by a seed that is larger by the request's."""
+        return replace(self, making=replace(self.making, seed=self.making.seed + request.seed), kinds=request.makes)
+
+    def _makes(self, kind: MadeKind) -> bool:
+        return self.kinds is None or kind in self.kinds
 
     def _is_told(self, kind: str) -> bool:
         return self.processor.config.hands[kind].told

@@ -14,10 +14,10 @@ from sensorium.backbones.causal_lm import CausalLMConfig, transformers_config
 from sensorium.backbones.prefix import PREFIX_NAME, build_prefix
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError
+from sensorium.interop.onto import whole_tensors
 from sensorium.interop.saved import read_model_config
 from sensorium.model.adapter import LORA_MARK, MAGNITUDE
 from sensorium.model.config import LoraConfig, ModelConfig, PrefixConfig
-from sensorium.nn.pretrained import read_file
 
 LM = "backbone.lm."
 TOWER = "tower."
@@ -39,7 +39,7 @@ def export_adapter(folder: Path, out: Path) -> int:
         ConfigError: the model has none of these.
     """
     config = read_model_config(folder)
-    stored = read_file(folder / "model.safetensors")
+    stored = whole_tensors(folder)
     matrices = {k: v for k, v in stored.items() if LORA_MARK in k}
     prefix_tuned = isinstance(config.adapter, PrefixConfig)
     if not prefix_tuned and not (config.low_rank and matrices):

@@ -21,8 +21,10 @@ from sensorium.interop.adapter_export import (
     VECTORS,
     adapter_folder,
 )
+from sensorium.interop.onto import read_about, whole_tensors
 from sensorium.interop.originals.base import read_json
-from sensorium.interop.saved import copy_side_files, read_model_config
+from sensorium.interop.saved import read_model_config
+from sensorium.interop.side_files import copy_side_files
 from sensorium.model.adapter import LORA_MARK, MAGNITUDE, place_of, target_names
 from sensorium.model.config import AdapterConfig, LoraConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -82,9 +84,9 @@ def import_adapter(folder: Path, onto: Path, out: Path) -> ModelConfig:
         mine, adapter = _read_prefix(where, config) if is_prefix else _read(where, prefix, model)
         tensors |= mine
         config = _with_adapter(config, prefix, adapter)
-    values = read_json(onto / "config.json") | {"model": config.to_dict()}
+    values = read_about(onto) | {"model": config.to_dict()}
     with atomic_folder(out) as target:
-        save_file(dict(read_file(onto / "model.safetensors").items()) | tensors,
+        save_file(whole_tensors(onto) | tensors,
                   target / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
         write_json(target / "config.json", values)
         copy_side_files(onto, target)

@@ -4,14 +4,15 @@ A rule pairs two patterns; `#` stands for a number, `*` for the rest of a name. 
 how many leading and trailing dimensions of size 1 the foreign tensor has and ours lacks; `turned`, that
 ours is the other's transpose; `pairs`, in how many heads its rows lie in rotary pairs, as in Meta's LLaMA, and
 ours in halves. `Join` pairs two foreign tensors with one of ours, rows of the first before rows of the second; `Gap` the
-same with zeros between; `Split` one foreign tensor with several of ours, head by head.
+same with zeros between; `Split` one foreign tensor with several of ours, head by head; `Tail` a foreign tensor with the last
+rows of one of ours, whose other rows come from elsewhere.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -86,6 +87,15 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Tail:
+    """A foreign tensor that is the last `rows` rows of one of ours: words added to a language model that lies beside."""
+
+    theirs: str
+    ours: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyMap:
     """A whole map, and names that older files used for the same tensors."""
 
@@ -93,10 +103,19 @@ class KeyMap:
     joins: Sequence[Join] = ()
     gaps: Sequence[Gap] = ()
     splits: Sequence[Split] = ()
+    tails: Sequence[Tail] = ()
     aliases: Sequence[tuple[str, str]] = ()
     """(old prefix, new prefix) applied to foreign names before the rules."""
     left_out: Sequence[str] = ()
     """Ends of the names of foreign tensors that hold no weights, such as counted positions."""
+
+    def behind(self, theirs: str, ours: str) -> KeyMap:
+        """The same map where prefixes stand before both sides' names; without the aliases, which are of whole files."""
+        rules = tuple(replace(r, theirs=theirs + r.theirs, ours=ours + r.ours) for r in self.rules)
+        joins = tuple(replace(j, first=theirs + j.first, second=theirs + j.second, ours=ours + j.ours) for j in self.joins)
+        gaps = tuple(replace(g, first=theirs + g.first, second=theirs + g.second, ours=ours + g.ours) for g in self.gaps)
+        splits = tuple(replace(s, theirs=theirs + s.theirs, ours=tuple(ours + one for one in s.ours)) for s in self.splits)
+        return KeyMap(rules, joins, gaps, splits, left_out=self.left_out)
 
     def to_ours(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Foreign tensors under our names.
@@ -106,7 +125,7 @@ class KeyMap:
         """
         renamed = {self.canonical(name): value for name, value in theirs.items()
                    if not name.endswith(tuple(self.left_out))}  # fmt: skip
-        ours: dict[str, Tensor] = {}
+        ours = {tail.ours: renamed.pop(tail.theirs) for tail in self.tails if tail.theirs in renamed}
         for join in self.joins:
             if join.second in renamed:
                 parts = (renamed.pop(join.first), renamed.pop(join.second))
@@ -135,6 +154,9 @@ class KeyMap:
         """
         theirs: dict[str, Tensor] = {}
         left = dict(ours)
+        for tail in self.tails:
+            if tail.ours in left:
+                theirs[tail.theirs] = self.place(tail.ours, left.pop(tail.ours)).clone()
         for join in self.joins:
             if join.ours in left and len(left[join.ours]) > join.rows:
                 whole = left.pop(join.ours)
@@ -157,6 +179,18 @@ class KeyMap:
             theirs[new] = rule.to_theirs(value)
         return theirs
 
+    def place(self, ours: str, value: Tensor) -> Tensor:
+        """The part of one of our tensors that the layout holds."""
+        rows = next((tail.rows for tail in self.tails if tail.ours == ours), None)
+        return value if rows is None else value[len(value) - rows :]
+
+    def behind(self, theirs: str, ours: str) -> KeyMap:
+        """The map of a part, as a part of a whole: a prefix before all foreign names, and one before ours."""
+        return KeyMap(
+            rules=tuple(replace(r, theirs=theirs + r.theirs, ours=ours + r.ours) for r in self.rules),
+            splits=tuple(Split(theirs + s.theirs, tuple(ours + o for o in s.ours), s.heads) for s in self.splits),
+        )
+
     def their_name(self, ours: str) -> str:
         """What the layout calls one of our tensors, or the first of those that make it up; our own
         name where it has no word for it."""
@@ -164,6 +198,7 @@ class KeyMap:
         pairs += [(gap.ours, gap.first) for gap in self.gaps]
         pairs += [(mine, split.theirs) for split in self.splits for mine in split.ours]
         pairs += [(join.ours, join.first) for join in self.joins]
+        pairs += [(tail.ours, tail.theirs) for tail in self.tails]
         named = (_filled(mine, ours, theirs) for mine, theirs in pairs)
         return next((name for name in named if name), ours)
 

@@ -3,6 +3,7 @@
 What is merged cannot be taken out again by subtraction: every number was rounded. So a merged model keeps what
 its tensors replaced, in `unmerge.safetensors`: the low-rank matrices, and of the weights only those that the model
 stored itself. Where these come from a source, they come from there again.
+A model that is kept as a difference from another one (`interop/onto.py`) comes out whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, WeightsError
-from sensorium.interop.saved import copy_side_files, load_model, read_model_config
+from sensorium.interop.onto import read_about, whole_tensors
+from sensorium.interop.saved import load_model, read_model_config
+from sensorium.interop.side_files import copy_side_files
 from sensorium.model.adapter import LORA_MARK
 from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdapterConfig, ModelConfig
@@ -43,7 +46,7 @@ def merge(folder: Path, out: Path, *, forget: bool = False) -> int:
         ConfigError: nothing can be merged; the message says why.
     """
     config = read_model_config(folder)
-    stored = dict(read_file(folder / "model.safetensors").items())
+    stored = whole_tensors(folder)
     matrices = {name: value for name, value in stored.items() if LORA_MARK in name}
     if not config.low_rank or not matrices:
         raise _refusal(config.adapter, folder)
@@ -85,7 +88,7 @@ def unmerge(folder: Path, out: Path, *, base: bool = False) -> int:
     config = ModelConfig.from_dict(values["model"], where=str(folder / KEPT_CONFIG))
     matrices = {name for name in kept if LORA_MARK in name}
     targets = _targets(matrices)
-    now = dict(read_file(folder / "model.safetensors").items())
+    now = whole_tensors(folder)
     if without_low_rank(config) != merged or not targets <= set(now):
         raise WeightsError(f"{KEPT} is of another model", where=str(folder), fix="use the model that was merged")
     tensors = {name: value for name, value in now.items() if name not in targets} | kept
@@ -110,8 +113,7 @@ def _targets(matrices: Iterable[str]) -> set[str]:
 
 def _write(target: Path, folder: Path, tensors: dict[str, Tensor], config: ModelConfig) -> None:
     """A model folder with other tensors and another config."""
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    write_json(target / "config.json", values | {"model": config.to_dict()})
+    write_json(target / "config.json", read_about(folder) | {"model": config.to_dict()})
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     copy_side_files(folder, target)
 

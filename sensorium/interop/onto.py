@@ -19,8 +19,8 @@ from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.core.hashing import sha256_file
 from sensorium.interop.assemble import build_pretrained
-from sensorium.interop.made_weights import copy_generators
 from sensorium.interop.shipped import find_model
+from sensorium.interop.side_files import copy_side_files
 from sensorium.model.config import ModelConfig
 from sensorium.nn.pretrained import read_file
 from sensorium.nn.stored_numbers import Numbers, stored
@@ -30,6 +30,8 @@ KEYS = ("onto", "onto_sha256", "rows")
 """What `config.json` of a difference has beyond a whole model's."""
 FEW = 0.1
 """Share of a matrix's rows, below which they are stored without the others."""
+IMPORTED = ("original.json", "original.safetensors")
+"""How a model lay in its authors' own layout, and tensors of it that mean nothing here; a difference can go out in it, too."""
 
 
 def is_difference(folder: Path) -> bool:
@@ -58,16 +60,21 @@ def write_difference(folder: Path, onto: str, out: Path, numbers: Numbers | None
         raise WeightsError(f"a model without {len(lacking)} tensors of model {onto!r}: {lacking[:3]}", where=str(folder),
                            expected="a model that was trained from that one (`start`)", fix="export it whole: --to sensorium")  # fmt: skip
     kept = {name: value for name, value in mine.items() if name not in theirs or not torch.equal(value.float(), theirs[name].float())}
-    rows = _few_rows(kept, about["model"])
+    rows = _few_rows(kept, about["model"], folder)
     with atomic_folder(out) as target:
-        copy_generators(folder, target, numbers)
+        copy_side_files(folder, target, numbers, more=IMPORTED)
         save_file(stored(kept, numbers), target / DIFFERENCE, metadata={"format": "pt"})
         write_json(target / CONFIG, about | {"onto": onto, "onto_sha256": sha256_file(base / WHOLE), "rows": rows})
 
 
-def _few_rows(kept: dict[str, Tensor], model: dict[str, Any]) -> dict[str, list[int]]:
+def _source(model: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+    """What the model's sources of weights provide; its tokenizer may lie in its folder."""
+    return build_pretrained(ModelConfig.from_dict(model), folder if (folder / "tokenizer.json").exists() else None)[0].state_dict()
+
+
+def _few_rows(kept: dict[str, Tensor], model: dict[str, Any], folder: Path) -> dict[str, list[int]]:
     """Cut matrices down to the rows that their source does not provide; the numbers of those."""
-    source = build_pretrained(ModelConfig.from_dict(model))[0].state_dict()
+    source = _source(model, folder)
     rows: dict[str, list[int]] = {}
     for name, value in kept.items():
         before = source.get(name)
@@ -80,6 +87,12 @@ def _few_rows(kept: dict[str, Tensor], model: dict[str, Any]) -> dict[str, list[
     return rows
 
 
+def read_about(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a saved model, as it would be if the model were kept whole."""
+    about: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return {key: value for key, value in about.items() if key not in KEYS}
+
+
 def whole_tensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of a saved model, one kept as a difference or whole.
 
@@ -90,8 +103,7 @@ def whole_tensors(folder: Path) -> dict[str, Tensor]:
         return dict(read_file(folder / WHOLE).items())
     tensors, rows = read_difference(folder)
     if rows:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        source = build_pretrained(ModelConfig.from_dict(about["model"]))[0].state_dict()
+        source = _source(read_about(folder)["model"], folder)
         for name, (numbers, value) in rows.items():
             tensors[name] = source[name].clone()
             tensors[name][numbers] = value.to(tensors[name])

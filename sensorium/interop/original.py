@@ -17,10 +17,11 @@ from sensorium.interop.adapter_import import read_lora
 from sensorium.interop.assemble import completed
 from sensorium.interop.families import FAMILIES
 from sensorium.interop.key_map import KeyMap
+from sensorium.interop.locate import locate
 from sensorium.interop.originals import ORIGINALS
-from sensorium.interop.originals.base import Beside, Found, Original, read_json
+from sensorium.interop.originals.base import Beside, Found, Original, is_pipeline, read_json
 from sensorium.interop.saved import plain_name, save_model
-from sensorium.interop.torch_file import has_weights, read_checkpoint
+from sensorium.interop.torch_file import file_stem, has_weights, read_checkpoint
 from sensorium.model.adapter import LORA_MARK, merge_into
 from sensorium.model.config import LoraConfig
 from sensorium.model.multimodal import MultimodalModel
@@ -30,9 +31,18 @@ ORIGINAL = "original.json"
 IDLE = "original.safetensors"
 """What the layout has and no part of ours reads; there only if there is any."""
 ADAPTER = "adapter_config.json"
-PIECES = tuple(f"{name}.{end}" for name in ("mm_projector", "non_lora_trainables", "adapter_model")
-               for end in ("bin", "safetensors"))  # fmt: skip
+PIECES = tuple(f"{name}.{end}" for names, ends in (
+    (("mm_projector", "non_lora_trainables", "adapter_model"), ("bin", "safetensors")),
+    (("pretrained_ckpt", "decision_model"), ("pth.tar", "safetensors")),
+    (("pytorch_model",), ("pt", "safetensors")),
+) for name in names for end in ends)  # fmt: skip
 """What training leaves in a folder that holds no whole model."""
+PAIR = tuple(f"{name}.{end}" for name in ("mllm", "unet") for end in ("pt", "safetensors"))
+"""MGIE's."""
+GENERATOR = "generators."
+"""In front of the names of what makes media; behind it the kind."""
+
+
 def is_original(path: Path) -> bool:
     """Whether this is to be read here, and not a folder in transformers' layout."""
     if not path.is_dir():
@@ -63,6 +73,7 @@ def import_original(path: Path, out: Path, beside: Beside) -> MultimodalModel:
     own = path if path.is_dir() else path.parent
     folder = own if (own / "tokenizer.json").exists() or beside.llm is None else beside.llm
     tokenizer = completed(Tokenizer.load(folder), model.config.backbone)
+    _check_words(tokenizer, kept.pop("words"), folder)
     save_model(model, tokenizer, out, learnt=set(), apart=lora)
     write_json(out / ORIGINAL, kept)
     if idle:
@@ -70,13 +81,27 @@ def import_original(path: Path, out: Path, beside: Beside) -> MultimodalModel:
     return _merged(model, lora)
 
 
+def _check_words(tokenizer: Tokenizer, rows: dict[str, int], folder: Path) -> None:
+    """Refuse a tokenizer that gives a control token another row than the checkpoint.
+
+    Raises:
+        WeightsError: naming the first.
+    """
+    for token, row in rows.items():
+        found = tokenizer.special_id(token)
+        if found != row:
+            raise WeightsError(f"token {token} has number {found}", expected=f"{row}, its row of the embedding", where=str(folder),
+                               fix="name the folder of the tokenizer that the language model began with with --llm")  # fmt: skip
+
+
 def _kept(name: str, layout: Original, raw: Found, gathered: Found) -> dict[str, Any]:
     """What the way back needs: names, number formats and files of the tensors that were taken."""
     kept: dict[str, Any] = {"layout": name, "config": gathered.config, "tensors": {}}
     for theirs, value in sorted(raw.tensors.items()):
         if layout.canonical(theirs) in gathered.tensors or layout.canonical(theirs) in gathered.idle:
-            file, form = raw.files.get(theirs, raw.path.stem), str(value.dtype).removeprefix("torch.")
+            file, form = raw.files.get(theirs, file_stem(raw.path)), str(value.dtype).removeprefix("torch.")
             kept["tensors"][theirs] = {"file": file, "dtype": form}
+    kept["words"] = dict(gathered.words)
     if raw.lora is not None:
         kept["adapter"] = read_json(raw.path / ADAPTER)
     return kept
@@ -87,7 +112,7 @@ def _read(
 ) -> tuple[MultimodalModel, dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
     """The model, low-rank matrices by our names, what the way back needs, and what no part reads."""
     raw = _find(path)
-    name, layout = _layout(raw)
+    name, layout = _layout(raw, beside)
     found = layout.gather(raw, beside)
     key_map = layout.key_map(found.tensors)
     plain = {k: v for k, v in found.tensors.items() if LORA_MARK not in k}
@@ -98,13 +123,18 @@ def _read(
         targets = sorted({k.partition(".lora_")[0].rpartition(".")[2] for k in lora})
         adapter = found.lora.model_copy(update={"targets": tuple(targets)})
         config = config.model_copy(update={"adapter": adapter})
-    model = MultimodalModel(config, layout.folders(found, beside))
+    folders = layout.folders(found, beside)
+    model = MultimodalModel(config, folders)
+    model.generators.locate = locate
     ours = key_map.to_ours(plain)
-    _check(model, ours, key_map, set(layout.folders(found, beside)), path)
-    state = model.state_dict()
+    for kind in {k.split(".")[1] for k in ours if k.startswith(GENERATOR)}:
+        model.generators.own(kind)
+    state = model.state_dict() | model.generators.tensors()
+    # Of a generator that the checkpoint holds, nothing is to come from elsewhere.
+    _check(model, state, ours, key_map, {part for part in folders if not part.startswith(GENERATOR)}, path)
     with torch.no_grad():
         for key, value in ours.items():
-            state[key].copy_(value)
+            key_map.place(key, state[key]).copy_(value)
     if lora:
         _check_lora(state, lora, found)
     idle = {k: v.contiguous() for k, v in raw.tensors.items() if layout.canonical(k) in found.idle}
@@ -120,10 +150,10 @@ def _find(path: Path) -> Found:
     if has_weights(path):
         tensors = read_checkpoint(path)
         return Found(path, config, tensors, files=dict.fromkeys(tensors, "model"))
-    pieces = [path / name for name in PIECES if (path / name).exists()]
+    pieces = [path / name for name in (*PIECES, *PAIR) if (path / name).exists()]
     if not pieces:
         read_checkpoint(path)  # says what a folder may hold
-    read = {file.stem: read_checkpoint(file) for file in pieces}
+    read = {file_stem(file): read_checkpoint(file) for file in pieces}
     found = Found(path, config, {k: v for part in read.values() for k, v in part.items()},
                   files={k: stem for stem, part in read.items() for k in part})  # fmt: skip
     return replace(found, lora=_lora(path)) if any(LORA_MARK in k for k in found.tensors) else found
@@ -145,11 +175,15 @@ def _lora(folder: Path) -> LoraConfig:
     return lora
 
 
-def _layout(found: Found) -> tuple[str, Original]:
-    for name in ORIGINALS:
-        layout: Original = ORIGINALS.find(name)()
-        if layout.fits(found.tensors):
-            return name, layout
+def _layout(found: Found, beside: Beside) -> tuple[str, Original]:
+    """By the checkpoint's own names, or else by those of what was named with it (SEED-LLaMA's are any LLaMA's)."""
+    layouts: list[tuple[str, Original]] = [(name, ORIGINALS.find(name)()) for name in ORIGINALS]
+    more = [path for path in beside.more if not is_pipeline(path)]
+    for names in (lambda: found.tensors, lambda: {k for path in more for k in read_checkpoint(path)}):
+        known = names()
+        for name, layout in layouts:
+            if layout.fits(known):
+                return name, layout
     some = ", ".join(sorted(found.tensors)[:3])
     kind = f"model_type {found.config['model_type']!r}, " if "model_type" in found.config else ""
     raise ConfigError(
@@ -160,14 +194,13 @@ def _layout(found: Found) -> tuple[str, Original]:
 
 
 def _check(
-    model: MultimodalModel, ours: dict[str, Tensor], key_map: KeyMap, beside: set[str], path: Path
+    model: MultimodalModel, state: dict[str, Tensor], ours: dict[str, Tensor], key_map: KeyMap, beside: set[str], path: Path
 ) -> None:
     """Refuse a checkpoint that does not fill the model, or does not fit into it.
 
     Raises:
         WeightsError: naming the tensors, as the checkpoint calls them.
     """
-    state = model.state_dict()
     tied = {v.data_ptr() for k, v in state.items() if k in ours and v.numel()}
     # What an adapter builds into the language model lies in no folder of one.
     missing = [k for k, v in state.items() if k not in ours and v.data_ptr() not in tied
@@ -181,10 +214,11 @@ def _check(
             fix="name what lies elsewhere with --llm, --tower or --with; check that config.json is this model's",
         )
     for key, value in ours.items():
-        if state[key].shape != value.shape:
+        place = key_map.place(key, state[key])
+        if place.shape != value.shape:
             raise WeightsError(
                 f"{_named([key], key_map)} has shape {tuple(value.shape)}",
-                expected=str(tuple(state[key].shape)), where=str(path),
+                expected=str(tuple(place.shape)), where=str(path),
             )  # fmt: skip
 
 

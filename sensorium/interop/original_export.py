@@ -18,6 +18,7 @@ from torch import Tensor
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.hf import FOREIGN, export_hf, in_format
+from sensorium.interop.onto import whole_tensors
 from sensorium.interop.original import ADAPTER, IDLE, ORIGINAL
 from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found, Original
@@ -50,7 +51,7 @@ def export_original(folder: Path, out: Path) -> str:
     layout.gather(Found(folder, kept["config"], {}), Beside())
     model, tokenizer = load_model(folder)
     # What is stored has low-rank matrices apart, and what they were added to without them.
-    state = model.state_dict() | read_file(folder / "model.safetensors")
+    state = model.state_dict() | model.generators.tensors() | whole_tensors(folder)
     idle = read_file(folder / IDLE) if (folder / IDLE).exists() else {}
     files = _files(kept, layout, state, idle)
     with atomic_folder(out) as target:

@@ -5,11 +5,16 @@ Sources of names: github.com/facebookresearch/segment-anything (segment_anything
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from sensorium.core.errors import WeightsError
+from sensorium.generators.sam import SamConfig
 from sensorium.interop.converted import write_folder
 from sensorium.interop.key_map import KeyMap, Rule
+from sensorium.interop.originals.base import count, need
 from sensorium.interop.torch_file import read_checkpoint
 
 LISA = "model.visual_model."
@@ -44,6 +49,27 @@ SAM = KeyMap(
     left_out=("pixel_mean", "pixel_std"),
 )  # fmt: skip
 """The authors' names to those of transformers' `SamModel`."""
+SAYS_SIZE = (f"{_EYE}patch_embed.proj.weight", f"{_EYE}pos_embed", f"{_EYE}neck.0.weight", f"{_FINAL}layers.0.mlp.lin1.weight")
+
+
+def sam_config(tensors: Mapping[str, Tensor], before: str, path: Path) -> SamConfig:
+    """The SAM that tensors by its authors' names, behind a prefix, are of.
+
+    Raises:
+        WeightsError: one that says a size is missing.
+    """
+    sizes = {name: need(tensors, before + name, path, "take a checkpoint with the whole SAM").shape for name in SAYS_SIZE}
+    patches, places, neck, up = sizes.values()
+    blocks = f"{before}{_EYE}blocks."
+    turns = [need(tensors, f"{blocks}{i}.attn.rel_pos_h", path, "take a SAM with relative positions").shape
+             for i in range(count(tensors, blocks))]  # fmt: skip
+    # A table of relative positions has a row for each distance inside its window.
+    sides = [(rows + 1) // 2 for rows, _ in turns]
+    return SamConfig(
+        width=patches[0], layers=len(sides), heads=patches[0] // turns[0][1], patch_size_px=patches[-1],
+        image_size_px=places[1] * patches[-1], window=min(sides), global_layers=tuple(i for i, side in enumerate(sides) if side > min(sides)),
+        prompt_width=neck[0], decoder_layers=count(tensors, f"{before}{_FINAL}layers."), decoder_mlp_width=up[0], decoder_norm_eps=1e-5,
+    )  # fmt: skip
 
 
 def convert_sam(file: Path, folder: Path) -> None:

@@ -18,8 +18,9 @@ import sensorium
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
-from sensorium.interop.made_weights import GENERATORS, copy_generators
-from sensorium.interop.onto import KEYS, is_difference, read_difference, whole_tensors
+from sensorium.interop.made_weights import GENERATORS
+from sensorium.interop.onto import is_difference, read_about, read_difference, whole_tensors
+from sensorium.interop.side_files import copy_side_files
 from sensorium.model.adapter import LORA_MARK, inject_adapter, merge_all
 from sensorium.model.check import is_quantised
 from sensorium.model.config import ModelConfig
@@ -175,19 +176,7 @@ def recast(folder: Path, out: Path, numbers: Numbers | None) -> None:
     """Copy a model folder, its tensors as stored or in a number format; one kept as a difference becomes whole."""
     read_model_config(folder)
     tensors = whole_tensors(folder)
-    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with atomic_folder(out) as target:
         save_file(stored(tensors, numbers), target / "model.safetensors", metadata={"format": "pt"})
-        write_json(target / "config.json", {key: value for key, value in about.items() if key not in KEYS})
+        write_json(target / "config.json", read_about(folder))
         copy_side_files(folder, target, numbers)
-
-
-def copy_side_files(folder: Path, target: Path, numbers: Numbers | None = None) -> None:
-    """Copy what lies in a model folder beside its config and its weights; generators in a number format where asked for."""
-    for name in ("tokenizer.json", "tokenizer_config.json", "foreign.json"):
-        if (folder / name).exists():
-            (target / name).write_bytes((folder / name).read_bytes())
-    copy_generators(folder, target, numbers)
-    reader = Reader.find(folder)
-    if reader:
-        reader.save(target)

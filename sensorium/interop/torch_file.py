@@ -18,7 +18,8 @@ from torch import Tensor
 from sensorium.core.errors import WeightsError
 from sensorium.nn.pretrained import read_file
 
-TORCH_ENDINGS = (".bin", ".pth", ".pt", ".ckpt")
+TORCH_ENDINGS = (".bin", ".pth", ".pt", ".ckpt", ".tar")
+"""`.pth.tar` is what some call torch's own zip files."""
 WRAPPERS = ("model", "state_dict", "module", "model_state_dict")
 """Keys under which trainers put a model's tensors, beside those of an optimiser."""
 WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -45,6 +46,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         expected=", ".join((".safetensors", *TORCH_ENDINGS)),
         where=str(path),
     )
+
+
+def file_stem(file: Path) -> str:
+    """A weights file's name without its ending, be it `.pth.tar`."""
+    return file.name.removesuffix(".tar").removesuffix(".pth") if file.suffix == ".tar" else file.stem
 
 
 def has_weights(folder: Path) -> bool:
@@ -126,7 +132,7 @@ def _unpickled(file: Path) -> Any:
             expected="tensors in plain containers, which is all that is read here",
             where=str(file),
             fix="save its state_dict alone, where you trust the file: "
-            "torch.save(torch.load(FILE, weights_only=False)['model'], NEW)",
+            "torch.save(torch.load(FILE, weights_only=False)['model'], NEW), or ['state_dict'] of it",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"damaged weights file: {_first_line(error)}", where=str(file)) from None

@@ -19,7 +19,7 @@ from sensorium.generators import GENERATORS
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from sensorium.model.config import ModelConfig
 
@@ -32,6 +32,15 @@ class Taught(Protocol):
     @property
     def decoder(self) -> nn.Module: ...
     def save(self, folder: Path) -> None: ...
+
+
+class Published(Taught, Protocol):
+    """One that authors publish inside a checkpoint of the whole system."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What such a checkpoint holds of it."""
+        ...
 
 
 class Generators:
@@ -89,7 +98,8 @@ class Generators:
         return generator
 
     def voice(self) -> Speaks:
-        """What says an answer's text: that of the hand `audio` where it is a voice, or eSpeak NG.
+        """What says an answer's text: that of the hand `audio` where it is a voice; Piper's where the extra `voice` is installed,
+        for it is understood better; or eSpeak NG.
 
         Raises:
             MissingDependencyError: eSpeak NG is not installed.
@@ -99,12 +109,25 @@ class Generators:
         if hand is not None and hand.generator.told_by_text:
             return cast(Speaks, self["audio"])
         if self._voice is None:
-            self._voice = cast(Speaks, GENERATORS.find("espeak")().build())
+            from sensorium.generators.piper import PiperConfig
+
+            config = PiperConfig() if PiperConfig.installed() else GENERATORS.find("espeak")()
+            self._voice = cast(Speaks, config.build())
         return self._voice
 
     def put(self, kind: str, generator: Generator) -> None:
         """Use this one: an index that was just built, say."""
         self._built[kind] = generator
+
+    def own(self, kind: str) -> None:
+        """Build a kind's generator as one whose weights are the model's own, and are saved with it."""
+        self._own.add(kind)
+        self[kind]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What checkpoints of the whole system hold of the generators whose weights are the model's own: `generators.KIND.NAME`."""
+        networks = {kind: cast(Published, self[kind]).network for kind in sorted(self._own) if hasattr(self[kind], "network")}
+        return {f"generators.{kind}.{name}": value for kind, network in networks.items() for name, value in network.state_dict().items()}
 
     def save(self, folder: Path) -> None:
         """Write those that have learnt, each into a folder of its kind."""

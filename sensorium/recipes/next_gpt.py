@@ -34,6 +34,7 @@ def next_gpt() -> Recipe:
                 "a medium's distance weighs as its signal tokens among all that are learned; the original adds means, and a video's twice",
                 "no </Img> in front of captions without a picture; ### stands twice in front of a second question",
                 "rows hold the instruction of the first stage, 'generate a caption', and the captions that answers repeat",
+                "marks around videos and sound are added words, as in its first code; later versions have none (`import` reads both)",
                 "Vicuna v0's vocabulary is taken to be LLaMA's 32,000",
             ),
         ),

@@ -29,6 +29,7 @@ from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.disk import bytes_of
 from sensorium.training.distributed.held import WHOLE, Held
 from sensorium.training.fitting import Fit, Need, choose_fit
+from sensorium.training.media_in_data import check_media
 from sensorium.training.memory import Memory, SavedTensors, activation_bytes, memory_of, state_bytes
 from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.owned import PREFIX, beside, own_seed
@@ -169,11 +170,7 @@ def probe_stage(
             "no token of the first batch is learned",
             expected="assistant messages in the data",
         )
-    needs_media = any(x.part.startswith(("projectors", "encoders", "adapters.", "places.")) for x in stage.learns)
-    if needs_media and not batch.media and not any(_has_media(s) for s in parts.sources):
-        raise ConfigError(
-            "a projector or encoder learns, but the data holds no media",
-        )
+    check_media(stage, parts.sources, batch)
     model.eval()
     try:
         with SavedTensors(model) as saved, autocast(precision, model.device):
@@ -288,16 +285,6 @@ def stage_precision(stage: StageConfig, chosen: Precision | None, device: torch.
     if stage.precision != "auto":
         return stage.precision
     return chosen or choose_precision("auto", device)
-
-
-def _has_media(source: Source) -> bool:
-    for i in range(min(50, len(source))):
-        try:
-            if any(True for _ in source[i].media()):
-                return True
-        except DataError:
-            continue  # Named, or skipped and listed, when training comes to this row.
-    return False
 
 
 def _available_mb(model: MultimodalModel, needed: int, memory: Memory | None) -> int | None:

@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.hf import import_hf, same_tensors
+from sensorium.interop.onto import DIFFERENCE, write_difference
 from sensorium.interop.original import import_original, read_original
 from sensorium.interop.original_export import export_original
 from sensorium.interop.originals.base import Beside
-from sensorium.interop.saved import load_model
+from sensorium.interop.saved import load_model, save_model
 from sensorium.nn.pretrained import HARMLESS, read_file
 
 
@@ -58,6 +59,21 @@ def test_llava_whole(tmp_path: Path) -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(names)
     assert_same(tmp_path / "back" / "model.safetensors", tensors)
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == llava_config()
+
+
+def test_llava_kept_as_a_difference(tmp_path: Path) -> None:
+    """What was imported, changed, and kept as what differs from another model goes out in its authors' layout, too."""
+    tensors = llava_repository(llava_oracle())
+    write_folder(tmp_path / "llava", llava_config(), tensors)
+    import_original(tmp_path / "llava", tmp_path / "whole", Beside())
+    model, tokenizer = load_model(tmp_path / "whole")
+    with torch.no_grad():
+        next(model.projectors.parameters()).add_(0.5)
+    save_model(model, tokenizer, tmp_path / "base", learnt=set())
+    write_difference(tmp_path / "whole", str(tmp_path / "base"), tmp_path / "small")
+    assert len(read_file(tmp_path / "small" / DIFFERENCE)) == 1
+    assert export_original(tmp_path / "small", tmp_path / "back") == "llava_repository"
+    assert_same(tmp_path / "back" / "model.safetensors", tensors)
 
 
 def test_llava_projector_alone(tmp_path: Path) -> None:
@@ -229,5 +245,5 @@ def test_what_came_in_transformers_layout_goes_back_to_it(tmp_path: Path) -> Non
     llava_oracle().save_pretrained(tmp_path / "hf")
     byte_level().save(tmp_path / "hf")
     import_hf(tmp_path / "hf", tmp_path / "ours")
-    assert export_original(tmp_path / "ours", tmp_path / "back") == "llava"
+    assert export_original(tmp_path / "ours", tmp_path / "back") == "llava_repository"
     assert same_tensors(tmp_path / "hf", tmp_path / "back")

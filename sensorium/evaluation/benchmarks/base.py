@@ -12,6 +12,7 @@ from pydantic import ValidationInfo, field_validator
 
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
+from sensorium.core.hands import MadeKind
 from sensorium.core.responder import Answer, Blind, Constant, Request, Responder
 from sensorium.core.sample import Message, Part
 from sensorium.media.drawing import draw_marks, marks_of
@@ -57,6 +58,11 @@ class BenchmarkConfig(Config):
     def constant(self) -> str:
         """The best answer that ignores the question."""
         return "yes"
+
+    @property
+    def looks_at(self) -> frozenset[MadeKind]:
+        """The kinds of made media that scores look at; others are not made for it, by nobody, and text is the same without them."""
+        return frozenset()
 
     def people(self, responder: Responder) -> dict[str, Responder]:
         """Who answers: the model, the same without pictures, and the constant."""

@@ -24,6 +24,7 @@ import torch
 from PIL import Image as PILImage
 from pydantic import Field
 
+from sensorium.core.hands import MadeKind
 from sensorium.core.hashing import stable_int
 from sensorium.core.responder import Answer, Redraws, Request, Responder
 from sensorium.core.sample import Message, Part
@@ -78,6 +79,10 @@ class DrawingBenchmark(BenchmarkConfig):
             request = Request(f"drawing/{self.seed}/{i}", (Message("user", (Part("text", asked),)),), ANSWER_TOKENS, seed=i, draws=True)
             items.append(Item(request, tuple(names), (tag, *names[0].split()) if len(names) == 1 else (tag,)))
         return items
+
+    @property
+    def looks_at(self) -> frozenset[MadeKind]:
+        return frozenset(["image"])
 
     def people(self, responder: Responder) -> dict[str, Responder]:
         items = self.items()

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from sensorium.core.batch import MediaShape
 from sensorium.core.boxes import Box, View
+from sensorium.core.hands import MadeKind
 from sensorium.core.hashing import stable_int
 from sensorium.core.masks import Mask, read_mask
 from sensorium.core.responder import Answer
@@ -58,6 +59,10 @@ class PointingBenchmark(BenchmarkConfig):
     def constant(self) -> str:
         width, height = _mean_size(self.parts, self.frame)
         return GOLD.write([Box(0.5 - width / 2, 0.5 - height / 2, 0.5 + width / 2, 0.5 + height / 2)])
+
+    @property
+    def looks_at(self) -> frozenset[MadeKind]:
+        return frozenset(["mask"])
 
     def counted(self, items: Sequence[Item]) -> int:
         return sum("absent" not in item.tags for item in items)

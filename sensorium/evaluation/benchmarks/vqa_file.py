@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from sensorium.core.choices import read_choices
 from sensorium.core.errors import DataError
+from sensorium.core.hands import MadeKind
 from sensorium.core.responder import Answer, Request
 from sensorium.data.formats import open_path
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, spread
@@ -26,6 +27,13 @@ class VqaFile(BenchmarkConfig):
     max_tokens: int = 24
     choices: str | None = None
     """A file of answers, for who chooses: one a line, or a JSON list."""
+
+    shows: bool = False
+    """Whether the media that answers ask for are made, to be looked at in the report; scores are of the text alone."""
+
+    @property
+    def looks_at(self) -> frozenset[MadeKind]:
+        return frozenset(get_args(MadeKind)) if self.shows else frozenset()
 
     @property
     def constant(self) -> str:

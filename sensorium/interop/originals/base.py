@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +42,8 @@ class Found:
     """Each tensor's file, without its ending; shards count as one, `model`."""
     idle: frozenset[str] = frozenset()
     """Canonical names of tensors that no part reads, and that go back as they came."""
+    words: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Control tokens, and the rows of the embedding that are theirs; in this order they are added to a tokenizer that lacks them."""
 
 
 class Original(Protocol):
@@ -69,7 +71,7 @@ class Original(Protocol):
         ...
 
     def key_map(self, names: Collection[str]) -> KeyMap:
-        """The key map for a checkpoint with these names."""
+        """The key map for a checkpoint with these names; ours are `generators.KIND.NAME` for what a hand's generator holds."""
         ...
 
     def folders(self, found: Found, beside: Beside) -> dict[str, Path]:
@@ -94,6 +96,15 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
+def pipeline_folder(beside: Beside) -> Path | None:
+    """The last folder of a pipeline of diffusers that was named with --with."""
+    return next((path for path in reversed(beside.more) if is_pipeline(path)), None)
+
+
+def is_pipeline(path: Path) -> bool:
+    return (path / "model_index.json").is_file()
+
+
 def llm_folder(beside: Beside, path: Path) -> Path:
     """The folder of the language model.
 
@@ -108,6 +119,11 @@ def llm_folder(beside: Beside, path: Path) -> Path:
     if not (beside.llm / "config.json").is_file():
         raise WeightsError("no config.json of a language model", where=str(beside.llm))
     return beside.llm
+
+
+def last_rows(tokens: Sequence[str], rows: int) -> dict[str, int]:
+    """Control tokens that came behind all others, as resizing an embedding to a tokenizer's length leaves it: their rows."""
+    return {token: rows - len(tokens) + i for i, token in enumerate(tokens)}
 
 
 def count(names: Collection[str], before: str) -> int:

@@ -10,7 +10,7 @@ github.com/Vision-CAIR/MiniGPT-4, minigpt4/models/.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Lavis:
             tensors |= {EYE + k: v for k, v in read_checkpoint(beside.tower).items() if of_eva_vit_g(k)}
         before = [read_checkpoint(path) for path in beside.more]
         for part in (*before, found.tensors):
-            tensors |= part
+            tensors |= {self.canonical(k): v for k, v in part.items()}
         chosen = map_of(found.tensors) or map_of(tensors)
         others = tuple(f"{m}." for m in MAPS if m != chosen)
         kept = {k: v for k, v in tensors.items()
@@ -82,18 +82,9 @@ class Lavis:
     def key_map(self, names: Collection[str]) -> KeyMap:
         last = map_of(names) or "llm_proj"
         layer, mine = f"{BERT}encoder.layer.#.", "projectors.image.layers.#."
-        block, tower = f"{EYE}blocks.#.", "encoders.image.tower.encoder.layers.#."
-        embeddings = "encoders.image.tower.embeddings."
+        eye, bias = eva_rules(EYE, "ln_vision.")
         rules = [
-            Rule(f"{EYE}cls_token", f"{embeddings}class_embedding"),
-            Rule(f"{EYE}pos_embed", f"{embeddings}position_embedding"),
-            Rule(f"{EYE}patch_embed.proj.*", f"{embeddings}patch_embedding.*"),
-            Rule(f"{block}norm1.*", f"{tower}layer_norm1.*"),
-            Rule(f"{block}norm2.*", f"{tower}layer_norm2.*"),
-            Rule(f"{block}attn.qkv.weight", f"{tower}self_attn.qkv.weight"),
-            Rule(f"{block}attn.proj.*", f"{tower}self_attn.projection.*"),
-            Rule(f"{block}mlp.*", f"{tower}mlp.*"),
-            Rule("ln_vision.*", "encoders.image.tower.post_layernorm.*"),
+            *eye,
             Rule("query_tokens", "projectors.image.queries_QD", lead=1),
             Rule(f"{BERT}embeddings.LayerNorm.*", "projectors.image.norm.*"),
             Rule(f"{BERT}embeddings.word_embeddings.*", "projectors.image.words.*"),
@@ -111,8 +102,25 @@ class Lavis:
                 Rule(f"{layer}output{kind}.LayerNorm.*", f"{owner}norm.*"),
             ]
         rules += [Rule(f"{last}.*", "projectors.image.out.*"), Rule(f"{MAPS[last]}.*", "backbone.lm.*")]
-        bias = Gap(f"{block}attn.q_bias", f"{block}attn.v_bias", f"{tower}self_attn.qkv.bias")
         return KeyMap(rules=tuple(rules), gaps=(bias,))
+
+
+def eva_rules(eye: str, norm: str) -> tuple[tuple[Rule, ...], Gap]:
+    """The map of EVA-CLIP-g, whose names stand behind a prefix, and of the norm behind it."""
+    block, tower = f"{eye}blocks.#.", "encoders.image.tower.encoder.layers.#."
+    embeddings = "encoders.image.tower.embeddings."
+    rules = (
+        Rule(f"{eye}cls_token", f"{embeddings}class_embedding"),
+        Rule(f"{eye}pos_embed", f"{embeddings}position_embedding"),
+        Rule(f"{eye}patch_embed.proj.*", f"{embeddings}patch_embedding.*"),
+        Rule(f"{block}norm1.*", f"{tower}layer_norm1.*"),
+        Rule(f"{block}norm2.*", f"{tower}layer_norm2.*"),
+        Rule(f"{block}attn.qkv.weight", f"{tower}self_attn.qkv.weight"),
+        Rule(f"{block}attn.proj.*", f"{tower}self_attn.projection.*"),
+        Rule(f"{block}mlp.*", f"{tower}mlp.*"),
+        Rule(f"{norm}*", "encoders.image.tower.post_layernorm.*"),
+    )
+    return rules, Gap(f"{block}attn.q_bias", f"{block}attn.v_bias", f"{tower}self_attn.qkv.bias")
 
 
 def map_of(names: Collection[str]) -> str | None:
@@ -126,13 +134,13 @@ def of_eva_vit_g(name: str) -> bool:
     return not name.startswith(UNUSED) and not (name.startswith("blocks.") and int(number) >= LAYERS)
 
 
-def tower_config(tensors: dict[str, Tensor]) -> Blip2VitConfig:
-    """The tower that tensors by LAVIS' names are of."""
-    patches, places = tensors[f"{EYE}patch_embed.proj.weight"], tensors[f"{EYE}pos_embed"]
+def tower_config(tensors: Mapping[str, Tensor], eye: str = EYE) -> Blip2VitConfig:
+    """The tower that tensors by LAVIS' names, behind a prefix, are of."""
+    patches, places = tensors[f"{eye}patch_embed.proj.weight"], tensors[f"{eye}pos_embed"]
     side = round((places.shape[1] - 1) ** 0.5)
     return Blip2VitConfig(
-        width=patches.shape[0], layers=count(tensors, f"{EYE}blocks."), heads=HEADS,
-        mlp_width=len(tensors[f"{EYE}blocks.0.mlp.fc1.weight"]),
+        width=patches.shape[0], layers=count(tensors, f"{eye}blocks."), heads=HEADS,
+        mlp_width=len(tensors[f"{eye}blocks.0.mlp.fc1.weight"]),
         image_size_px=side * patches.shape[-1], patch_size_px=patches.shape[-1],
     )  # fmt: skip
 

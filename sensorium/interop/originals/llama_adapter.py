@@ -29,9 +29,9 @@ from sensorium.fusion.splice import SpliceConfig
 from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.input_projectors.query_vit import QueryVitConfig
 from sensorium.interop.families.base import text_arch
-from sensorium.interop.families.clip import Clip
 from sensorium.interop.key_map import KeyMap, Rule, Split
 from sensorium.interop.originals.base import Beside, Found, count, llm_folder, need, read_json
+from sensorium.interop.originals.clip_beside import clip_config, clip_folder
 from sensorium.interop.tower_files import OPEN_CLIP
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import AdaptionPromptConfig, BiasNormConfig, LaneConfig, ModelConfig
@@ -103,7 +103,7 @@ class LlamaAdapter:
     def folders(self, found: Found, beside: Beside) -> dict[str, Path]:
         folders = {"backbone": llm_folder(beside, found.path)}
         if "visual_query.weight" in found.tensors and not _eye_inside(found.tensors):
-            folders["encoders.image"] = _tower(found, beside)
+            folders["encoders.image"] = clip_folder(found, beside)
         return folders
 
     def key_map(self, names: Collection[str]) -> KeyMap:
@@ -168,10 +168,8 @@ def _lane(found: Found, beside: Beside) -> LaneConfig:
     if _eye_inside(tensors):
         encoder = _eye(tensors).model_copy(update=seen)
     else:
-        whole = read_json(_tower(found, beside) / "config.json")
-        whole = whole if "vision_config" in whole else {"vision_config": whole, "projection_dim": whole.get("projection_dim", 512)}
-        encoder = Clip().to_ours(whole).lane("image").encoder.model_copy(
-            update=seen | {"token_projection": whole.get("projection_dim", 512)})  # fmt: skip
+        clip, joint = clip_config(clip_folder(found, beside))
+        encoder = clip.model_copy(update=seen | {"token_projection": joint})
     return LaneConfig(encoder=encoder, projector=projector, resolution=FixedResolution(fit="crop"))
 
 
@@ -185,10 +183,3 @@ def _eye(tensors: Mapping[str, Tensor]) -> ClipConfig:
         image_size_px=side * patches.shape[-1], patch_size_px=patches.shape[-1],
         token_projection=tensors[f"{EYE}proj"].shape[1],
     )  # fmt: skip
-
-
-def _tower(found: Found, beside: Beside) -> Path:
-    if beside.tower is None or not (beside.tower / "config.json").is_file():
-        raise WeightsError("the checkpoint holds no tower", where=str(found.path),
-                           fix="name the folder of its CLIP (transformers layout) with --tower")  # fmt: skip
-    return beside.tower

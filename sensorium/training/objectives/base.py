@@ -64,6 +64,11 @@ class ObjectiveConfig(Config):
         return False
 
     @property
+    def from_answers(self) -> tuple[str, ...]:
+        """The kinds of media in answers without which it teaches nothing; a stage whose data has none is refused."""
+        return ()
+
+    @property
     def weighs_tokens(self) -> bool:
         """Whether it multiplies each token's loss by the `loss_weight` of its source."""
         return False

@@ -48,6 +48,10 @@ class CutConfig(ObjectiveConfig):
     def reads_pixels(self) -> bool:
         return True
 
+    @property
+    def from_answers(self) -> tuple[str, ...]:
+        return ("mask",)
+
     def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
         """The objective.
 

@@ -41,6 +41,10 @@ class DrawConfig(ObjectiveConfig):
     text_weight: float = Field(default=0.0, ge=0.0)
     """Of the next-token loss; 0 where the LLM has learnt when to draw."""
 
+    @property
+    def from_answers(self) -> tuple[str, ...]:
+        return ("image",)
+
     def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
         return Draw(self, drawer_of(model, self.kind), processor)
 

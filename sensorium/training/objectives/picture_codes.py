@@ -39,6 +39,10 @@ class PictureCodesConfig(ObjectiveConfig):
     def runs_llm(self) -> bool:
         return False
 
+    @property
+    def from_answers(self) -> tuple[str, ...]:
+        return ("image",)
+
     def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
         return PictureCodes(self, drawer_of(model, self.kind), processor)
 
