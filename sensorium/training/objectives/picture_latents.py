@@ -42,6 +42,10 @@ class PictureLatentsConfig(ObjectiveConfig):
     def runs_llm(self) -> bool:
         return False
 
+    @property
+    def from_answers(self) -> tuple[str, ...]:
+        return ("image",)
+
     def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
         """The objective.
 
