@@ -49,10 +49,10 @@ def recipe(folder: Path) -> Recipe:
             "template": "chatml",
         },
         "stages": [
-            {"name": "latents", "objective": {"kind": "picture_latents"}, "steps": 50, **shared,
+            {"name": "latents", "objective": {"kind": "picture_latents"}, "steps": 25, **shared,
              "learns": [{"part": "objective", "module": "vae", "lr": 1e-2}]},
-            {"name": "when", "objective": {"kind": "instruct"}, "steps": 30, **shared, "learns": [{"part": "backbone", "lr": 5e-3}]},
-            {"name": "what", "objective": diffuse | {"text_weight": 0.0}, "steps": 80, **shared, "learns": drawing},
+            {"name": "when", "objective": {"kind": "instruct"}, "steps": 14, **shared, "learns": [{"part": "backbone", "lr": 5e-3}]},
+            {"name": "what", "objective": diffuse | {"text_weight": 0.0}, "steps": 60, **shared, "learns": drawing},
         ],
     })  # fmt: skip
 

@@ -21,7 +21,7 @@ def test_states_are_measured_against_their_own_mean() -> None:
     torch.manual_seed(0)
     standard = StandardStates(2, 3)
     states_BKD = 50 + torch.randn(64, 2, 3) * torch.tensor([1.0, 0.1, 5.0])
-    for _ in range(80):
+    for _ in range(200):
         standard(states_BKD)
     # Items that stand for nothing stay so, and count for no mean.
     both_BKD = torch.cat([states_BKD, torch.zeros(4, 2, 3)])
