@@ -19,7 +19,7 @@ from sensorium.training.objectives.picture_latents import PictureLatentsConfig
 
 
 def nano_diffuses_model() -> ModelConfig:
-    """nano with a hand that diffuses."""
+    """nano with a hand that diffuses: 0.7 M parameters of VAE, 2.8 M of UNet."""
     hand = HandConfig(
         signals=SIGNALS, projector=MapperConfig(mode="linear", guided=True, standard=True, noise=0.1), generator=SmallDiffusionConfig(length=len(SIGNALS)),
     )  # fmt: skip
