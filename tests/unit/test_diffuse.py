@@ -161,7 +161,7 @@ def test_what_cannot_be_taught_is_said() -> None:
         build(config(projector="mapper"), DiffuseConfig(unsteered=0.1))
     with pytest.raises(ConfigError, match="looks at no picture"):
         build(config(), DiffuseConfig(unseen=0.1))
-    with pytest.raises(ConfigError, match="draws by stable_diffusion; expected hands.image with generator: {kind: small_diffusion}"):
+    with pytest.raises(ConfigError, match=r"draws by stable_diffusion; expected hands\.image"):
         build(config(), PictureLatentsConfig())
 
 
