@@ -193,3 +193,7 @@ def print_table(after: dict[str, Any], before: dict[str, Any] | None = None) -> 
         line += f"{scores['model'][key]:>9.1%}{f'{low:.1%} - {high:.1%}':>18}"
         line += f"{scores['blind'][key]:>9.1%}{scores['constant'][key]:>10.1%}{r['items']:>6}"
         print(line)
+        for title, names in r.get("beside", {}).items():
+            shown = [f"{scores['model'][name]:.1%}" for name in names if name in scores["model"]]
+            if shown:
+                print(f"{'':<18}{title:<20}{' / '.join(shown)}")

@@ -69,8 +69,8 @@ def ask(
     choices: Annotated[str | None, typer.Option(help="A file of answers, one a line or a JSON list: print the likeliest of them.")] = None,
     expert: Experts = None, cache_features: CacheFeatures = False,
     save: Annotated[str | None, typer.Option(help="A new folder for the answer, what it makes, and what it points at, drawn.")] = None,
-    seed: Annotated[int, typer.Option(help="--save: of what is made.")] = 0,
-    steps: Annotated[int, typer.Option(help="--save: of a generator.")] = 50,
+    seed: Annotated[int | None, typer.Option(help="--save: of what is made; 0 if nothing is said.")] = None,
+    steps: Annotated[int | None, typer.Option(help="--save: of a generator; 50 if nothing is said.")] = None,
     speak: Annotated[bool, typer.Option("--speak", help="--save: the answer as sound, too.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="--save: begin with a picture, by an LLM that writes pictures as tokens.")] = False,
     as_json: Json = False,
@@ -82,10 +82,10 @@ def ask(
     from sensorium.core.choices import read_choices
 
     options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams, cache_features)
+    if (saving := Saving(save, steps, seed, speak, draw)).wanted(choosing=choices is not None):
+        return ask_and_save(picture, question, options, saving, as_json)
     if choices is not None:
         return choose_command(picture, question, options, read_choices(choices), as_json)
-    if save is not None or speak or draw:
-        return ask_and_save(picture, question, options, Saving(save, steps, seed, speak, draw), as_json)
     return ask_command(picture, question, options, as_json)
 
 
@@ -224,7 +224,7 @@ def import_model(
     llm: Annotated[str | None, typer.Option(help="Folder of the language model it was trained on.")] = None,
     tower: Annotated[str | None, typer.Option(help="Folder of the vision tower, or LAVIS' eva_vit_g.pth.")] = None,
     more: Annotated[
-        list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from; may be repeated.")
+        list[str] | None, typer.Option("--with", help="A checkpoint that this one goes on from, or what lies beside it: a folder of diffusers, seed_quantizer.pt. May be repeated.")
     ] = None,
     onto: Annotated[str | None, typer.Option(help="For an adapter in peft's layout: the model it goes onto.")] = None,
     as_json: Json = False,

@@ -7,7 +7,7 @@ import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sensorium.cli.watching import Watch
 from sensorium.core.atomic import atomic_folder, write_json
@@ -24,28 +24,48 @@ class Saving:
     """Where an answer goes, and how its media are made."""
 
     folder: str | None
-    steps: int
-    seed: int
+    steps: int | None
+    """Of a generator; None: its own number."""
+    seed: int | None
+    """None: 0."""
     speak: bool
     """End with the answer's text as sound."""
     draw: bool = False
     """Begin with a picture, by an LLM that writes pictures as tokens."""
 
+    def wanted(self, *, choosing: bool) -> bool:
+        """Whether an answer is to be written down.
+
+        Args:
+            choosing: whether it is one of a list, so that nothing is made.
+
+        Raises:
+            ConfigError: what is said of what is made would mean nothing.
+        """
+        named = {"draw": self.draw, "speak": self.speak, "seed": self.seed is not None, "steps": self.steps is not None}
+        said = [f"--{name}" for name, is_said in named.items() if is_said]
+        if choosing and (said or self.folder is not None):
+            raise ConfigError(f"{', '.join(said or ['--save'])} with --choices", expected="one of them: a choice makes nothing")
+        if said and self.folder is None:
+            raise ConfigError(f"{', '.join(said)} without --save", fix="--save FOLDER says where what is made goes")
+        return self.folder is not None
+
 
 def ask_and_save(picture: str, question: str | None, options: AnswerOptions, saving: Saving, as_json: bool) -> None:
     """Answer one question with all that the model makes, and write it down, also where some of it could not be made.
 
+    Args:
+        saving: one that is `wanted`.
+
     Raises:
-        ConfigError: no folder or one in use, a search with beams, or what `Answerer` raises.
+        ConfigError: a folder in use, a search with beams, or what `Answerer` raises.
         SystemExit: a medium could not be made (9), or was stopped by Ctrl-C (130); the rest is written.
     """
     from sensorium.cli.answering import Answerer, asked_turn
     from sensorium.cli.main import print_json
     from sensorium.inference.sampling import Sampling
 
-    if saving.folder is None:
-        raise ConfigError(f"--{'draw' if saving.draw else 'speak'} without --save", fix="--save FOLDER says where what is made goes")
-    folder = Path(saving.folder)
+    folder = Path(cast(str, saving.folder))
     check_folder(folder)
     if options.beams > 1:
         raise ConfigError("--save with --beams", expected="one of them")
@@ -55,7 +75,8 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
     # What a picture takes is the model's business.
     room = max(options.max_tokens, len(frames.frame())) if frames else options.max_tokens
     with Watch() as watch:
-        making = Making(steps=saving.steps, seed=saving.seed, draw=saving.draw, progress=watch.progress, cancelled=watch.cancelled)
+        plain = Making(seed=saving.seed or 0, draw=saving.draw, progress=watch.progress, cancelled=watch.cancelled)
+        making = plain if saving.steps is None else replace(plain, steps=saving.steps)
         answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=room, making=making,
                                         sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
     files = save_answer(answer, turn, None if question is None else Path(picture), folder)

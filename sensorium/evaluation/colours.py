@@ -1,6 +1,7 @@
-"""A baseline that sees colours alone: histograms of pictures, mapped to bags of words by ridge regression.
+"""Baselines that see colours alone: histograms of pictures, mapped to bags of words by ridge regression; and shares of
+the colours that have names, which a description says or does not say, and for which nothing is learnt.
 
-Shape legend: N training pictures, M pictures of a gallery, H bins and a constant, W words.
+Shape legend: N training pictures, M pictures of a gallery, H bins and a constant, W words, K named colours.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sensorium.data.scenes import COLORS
 from sensorium.media.image import load_image
 
 BINS = 8
@@ -21,6 +23,10 @@ BINS = 8
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """In mean variances; the one that finds most of a tenth of the training pictures is taken."""
 FIRST = 10
+NAMES = {name: column for column, name in enumerate(COLORS)} | {"grey": list(COLORS).index("gray"), "violet": list(COLORS).index("purple")}
+"""Words for the colours of scenes; white is the ground of nearly every picture, and tells nothing."""
+CELLS = 32
+"""Steps of each of red, green and blue, all pixels of which have the name of their middle."""
 COMMON = frozenset(["a", "an", "and", "the", "of", "in", "on", "with"])
 
 Floats = NDArray[np.float64]
@@ -82,6 +88,32 @@ def bags(pictures: Sequence[Described], words: dict[str, int]) -> Floats:
     for row, one in zip(rows, pictures, strict=True):
         row[[words[word] for word in said(one.text) if word in words]] = 1.0
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+def ranked_by_names(gallery: Sequence[Described], first: int) -> list[list[int]]:
+    """For each description, the numbers of the pictures whose colours are most those that it names, best first.
+
+    The cosine of the colours it names and the roots of their shares of what is not white; one that names none fits all alike.
+    """
+    roots_MK = np.sqrt(named_shares(gallery))
+    named_MK = np.zeros_like(roots_MK)
+    for row, one in zip(named_MK, gallery, strict=True):
+        row[[NAMES[word] for word in said(one.text) if word in NAMES]] = 1.0
+    roots_MK /= np.maximum(np.linalg.norm(roots_MK, axis=1, keepdims=True), 1e-9)
+    return np.argsort(-(named_MK @ roots_MK.T), axis=1, kind="stable")[:, :first].tolist()
+
+
+def named_shares(pictures: Sequence[Described]) -> Floats:
+    """The share of pixels that are nearest to each named colour; the rest is nearest to white, (M, K)."""
+    middles = (np.arange(CELLS) + 0.5) * (256 / CELLS)
+    cells_C13 = np.stack(np.meshgrid(middles, middles, middles, indexing="ij"), axis=-1).reshape(-1, 1, 3)
+    nearest_C = ((cells_C13 - np.array([*COLORS.values(), (255, 255, 255)])) ** 2).sum(axis=-1).argmin(axis=1)
+    rows = np.zeros((len(pictures), len(COLORS)))
+    for row, one in zip(rows, pictures, strict=True):
+        cells_P3 = load_image(one.picture).pixels_HWC.reshape(-1, 3).astype(np.int64) * CELLS // 256
+        names_P = nearest_C[(cells_P3[:, 0] * CELLS + cells_P3[:, 1]) * CELLS + cells_P3[:, 2]]
+        row[:] = np.bincount(names_P, minlength=len(COLORS) + 1)[: len(COLORS)] / len(names_P)
+    return rows
 
 
 def _ridge(bins_NH: Floats, bags_NW: Floats, ridge: float) -> Floats:

@@ -53,6 +53,7 @@ class Result:
             "benchmark": self.benchmark.to_dict(),
             "items": len(self.items),
             "headline": self.benchmark.headline,
+            **({"beside": self.benchmark.beside} if self.benchmark.beside else {}),
             "scores": self.scores,
             "interval_95": {who: list(self.interval(who)) for who in self.scores},
             "seconds": round(self.seconds, 2),

@@ -184,13 +184,6 @@ class KeyMap:
         rows = next((tail.rows for tail in self.tails if tail.ours == ours), None)
         return value if rows is None else value[len(value) - rows :]
 
-    def behind(self, theirs: str, ours: str) -> KeyMap:
-        """The map of a part, as a part of a whole: a prefix before all foreign names, and one before ours."""
-        return KeyMap(
-            rules=tuple(replace(r, theirs=theirs + r.theirs, ours=ours + r.ours) for r in self.rules),
-            splits=tuple(Split(theirs + s.theirs, tuple(ours + o for o in s.ours), s.heads) for s in self.splits),
-        )
-
     def their_name(self, ours: str) -> str:
         """What the layout calls one of our tensors, or the first of those that make it up; our own
         name where it has no word for it."""

@@ -156,7 +156,7 @@ def _find(path: Path) -> Found:
     read = {file_stem(file): read_checkpoint(file) for file in pieces}
     found = Found(path, config, {k: v for part in read.values() for k, v in part.items()},
                   files={k: stem for stem, part in read.items() for k in part})  # fmt: skip
-    return replace(found, lora=_lora(path)) if any(LORA_MARK in k for k in found.tensors) else found
+    return replace(found, lora=_lora(path)) if any(LORA_MARK in k for k in read.get("adapter_model", ())) else found
 
 
 def _lora(folder: Path) -> LoraConfig:

@@ -11,6 +11,8 @@ LAYOUTS = ("left", "right", "packed")
 FUNCTION = (*POSITIONS, *COUNTS, *LAYOUTS, "greedy", "export")
 PROCESSING = ("pixels", "ids", "placeholders")
 ASPECTS = (*FUNCTION, *PROCESSING)
+MADE = ("weights", "made", "loss")
+"""Of systems whose media are compared, in a table of their own: tensors by their authors' names, what they make, what teaches that."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,11 @@ class Oracle:
 
     reference: str
     cannot: Mapping[str, str] = field(default_factory=dict[str, str])
+    aspects: tuple[str, ...] = ASPECTS
 
     @property
     def proven(self) -> tuple[str, ...]:
-        return tuple(aspect for aspect in ASPECTS if aspect not in self.cannot)
+        return tuple(aspect for aspect in self.aspects if aspect not in self.cannot)
 
 
 IN_FRONT = "one picture, which all of the text sees: there is no place in the text, and no second one"
@@ -30,6 +33,7 @@ APART = "pictures and texts meet in their vectors: no picture stands in a text"
 SILENT = "it compares and writes nothing"
 ONE_ROW = "encoder-decoders refuse packed rows by name (test_seq2seq.py)"
 PROMPTS = "peft adapts language models: what prepares pictures is the model's own (`llava`)"
+PARTS = "a checkpoint of its authors is not read; parts of it are (`import`)"
 WRITTEN = "its numbers were written down once, for prompts of up to two pictures (golden/make_*.py)"
 
 
@@ -82,4 +86,9 @@ ORACLES: dict[str, Oracle] = {
         why(WRITTEN, "3") | why("its eyes are open_clip's, which need torchvision", *PROCESSING),
     ),
     "qwen-vl": Oracle("QWenLMHeadModel of Qwen-VL-Chat (golden/qwen_vl.json)", why(WRITTEN, "3")),
+    "lisa": Oracle("model/LISA.py of LISA, a second time (test_lisa.py)", aspects=MADE),
+    "mgie": Oracle("mgie_llava.py of MGIE, a second time (test_mgie.py)", aspects=MADE),
+    "emu": Oracle("Emu1/models/modeling_emu.py of Emu, a second time (test_emu.py)", why(PARTS, "weights"), MADE),
+    "emu2": Oracle("emu/emu.py of Emu2, a second time (test_emu.py)", why(PARTS, "weights"), MADE),
+    "seed": Oracle("Blip2QformerQuantizer of SEED, a second time (test_seed_file.py)", aspects=MADE),
 }  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matrix import ASPECTS, COUNTS, FUNCTION, LAYOUTS, ORACLES, POSITIONS, PROCESSING
+from matrix import ASPECTS, COUNTS, LAYOUTS, MADE, ORACLES, POSITIONS, PROCESSING
 
 GROUPS = {"picture at": POSITIONS, "pictures": COUNTS, "beside others": LAYOUTS, "text": ("greedy",),
           "back": ("export",), "processing": PROCESSING}  # fmt: skip
@@ -17,9 +18,14 @@ the same; what is listed was compared, what is not has a note that says why. A c
 logits (vectors and scores where a model writes nothing) that are equal to 1e-5, greedy text that is identical,
 and an exported folder that the reference loads and agrees with (where its own code does not run here: the same
 tensors under the same names); one of `processing` by equal pixel values (1e-5), token ids and
-places of the picture's tokens, odd aspect ratios included. Differences and seconds are rounded up to powers of ten.
+places of the picture's tokens, odd aspect ratios included. Differences, and seconds of the
+processor, are rounded up to powers of ten.
 
-Written by `python -m pytest tests/parity --parity-report docs/parity.md`.
+Written by `python -m pytest tests/parity --parity-report docs/parity.md`; with `--parity-keep`, some of the tests write their rows alone.
+"""
+MAKERS = """What these make is compared with their authors' code as it is written a second time in the test, because that code does not
+run here: `weights`, their tensors by their authors' names; `made`, the masks, embeddings or conditions of what is drawn, equal to
+1e-5, and codes and pictures; `loss`, what a batch of several rows is taught by.
 """
 
 
@@ -34,15 +40,25 @@ class Row:
 
     def add(self, aspect: str, difference: float | None, size: float | None) -> None:
         self.seen.add(aspect)
-        if aspect in FUNCTION and difference is not None:
+        if aspect not in PROCESSING and difference is not None:
             self.difference = max(self.difference, difference)
             self.size = max(self.size, size or 0.0)
 
 
-def unproven(rows: dict[str, Row]) -> list[str]:
-    """What the table of oracles promises and a run has not shown, or excuses and has shown."""
+    def figures(self) -> list[str]:
+        return [power(self.difference), f"{self.size:.0e}" if self.size else "0", power(max(1.0, self.seconds))]
+
+
+def unproven(rows: dict[str, Row], kept: Collection[str] = ()) -> list[str]:
+    """What the table of oracles promises and a run has not shown, or excuses and has shown.
+
+    Args:
+        kept: what need not be shown again, if none of it is.
+    """
     found: list[str] = []
     for name, oracle in ORACLES.items():
+        if name in kept and name not in rows:
+            continue
         seen = rows[name].seen if name in rows else set[str]()
         found += [f"{name}: {a} is not shown" for a in oracle.proven if a not in seen]
         found += [f"{name}: {a} is shown, though it is said not to be possible" for a in oracle.cannot if a in seen]
@@ -54,20 +70,34 @@ def power(value: float) -> str:
     return "0" if value == 0 else f"1e{math.ceil(math.log10(value))}"
 
 
-def write(rows: dict[str, Row], path: Path) -> None:
+def write(rows: dict[str, Row], path: Path, *, keep: bool = False) -> None:
     """
+    Args:
+        keep: leave the figures of oracles of which nothing was shown as they are in the file.
+
     Raises:
         ValueError: the run has not shown all that the table promises.
     """
-    if missing := unproven(rows):
+    kept = {name: cells[-3:] for name, cells in read(path).items()} if keep and path.exists() else {}
+    if missing := unproven(rows, kept):
         raise ValueError("; ".join(missing))
+    figures = kept | {name: row.figures() for name, row in rows.items()}
     reasons: list[str] = []
-    titles = ["oracle", "reference", *GROUPS, "logits differ by <", "logits reach", "seconds <"]
+    tables = [_table(aspects, groups, figures, reasons) for aspects, groups in ((ASPECTS, GROUPS), (MADE, {"compared": MADE}))]
+    notes_text = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
+    path.write_text(f"{HEAD}\n{tables[0]}\n\n{MAKERS}\n{tables[1]}\n\nNot compared:\n\n{notes_text}\n", encoding="utf-8")
+
+
+def _table(aspects: tuple[str, ...], groups: dict[str, tuple[str, ...]], figures: dict[str, list[str]], reasons: list[str]) -> str:
+    """Of the oracles with these aspects; what excuses the others is added to the reasons."""
+    differ = "logits differ by <", "logits reach"
+    titles = ["oracle", "reference", *groups, *(differ if aspects == ASPECTS else ("differ by <", "reach")), "seconds <"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for name, oracle in ORACLES.items():
-        row = rows[name]
+        if oracle.aspects != aspects:
+            continue
         cells = [name, f"`{oracle.reference}`"]
-        for group in GROUPS.values():
+        for group in groups.values():
             shown = ", ".join(a for a in group if a not in oracle.cannot)
             notes: list[int] = []
             for reason in dict.fromkeys(oracle.cannot[a] for a in group if a in oracle.cannot):
@@ -75,17 +105,15 @@ def write(rows: dict[str, Row], path: Path) -> None:
                     reasons.append(reason)
                 notes.append(reasons.index(reason) + 1)
             cells.append(" ".join(filter(None, (shown, *(f"({n})" for n in notes)))))
-        cells += [power(row.difference), f"{row.size:.0e}" if row.size else "0", power(max(1.0, row.seconds))]
-        lines.append("| " + " | ".join(cells) + " |")
-    notes_text = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
-    path.write_text(f"{HEAD}\n" + "\n".join(lines) + f"\n\nNot compared:\n\n{notes_text}\n", encoding="utf-8")
+        lines.append("| " + " | ".join([*cells, *figures[name]]) + " |")
+    return "\n".join(lines)
 
 
 def read(path: Path) -> dict[str, list[str]]:
     """The cells of each oracle's row."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0]: row[1:] for row in rows[1:]}
+    return {row[0]: row[1:] for row in rows if row[0] != "oracle"}
 
 
 assert set(ASPECTS) == {a for group in GROUPS.values() for a in group}

@@ -20,14 +20,19 @@ from torch import Tensor
 
 from sensorium.core.batch import Features, Grid
 from sensorium.core.errors import ConfigError, WeightsError
+from sensorium.generators.seed import SeedConfig
 from sensorium.interop.original import import_original, is_original
 from sensorium.interop.original_export import export_original
-from sensorium.interop.originals.base import Beside
+from sensorium.interop.originals import ORIGINALS
+from sensorium.interop.originals.base import Beside, Found
+from sensorium.interop.originals.seed_llama import seed_config
+from sensorium.interop.sam_file import sam_config
 from sensorium.interop.saved import load_model
 from sensorium.interop.tower_files import EVA_CLIP
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
 from sensorium.recipes.emu_parts import emu2_model, emu_model
+from sensorium.recipes.lisa import lisa as lisa_recipe
 from sensorium.text.byte_tokenizer import byte_tokenizer
 
 WORDS = len(byte_tokenizer())
@@ -162,7 +167,7 @@ def llama_folder(folder: Path) -> Path:
     return folder
 
 
-def eva(before: str, *, side: int, width: int = 32, layers: int = 2) -> dict[str, tuple[int, ...]]:
+def eva(before: str, *, side: int, width: int = 32, layers: int = 2, up: int = 48) -> dict[str, tuple[int, ...]]:
     """eva_vit_model.py and eva_vit.py."""
     shapes: dict[str, tuple[int, ...]] = {
         f"{before}cls_token": (1, 1, width), f"{before}pos_embed": (1, 1 + side * side, width),
@@ -173,7 +178,7 @@ def eva(before: str, *, side: int, width: int = 32, layers: int = 2) -> dict[str
         shapes |= {f"{block}{name}.{kind}": (width,) for name in ("norm1", "norm2") for kind in ("weight", "bias")}
         shapes |= {f"{block}attn.q_bias": (width,), f"{block}attn.v_bias": (width,)}
         shapes |= linear(f"{block}attn.qkv", 3 * width, width, bias=False) | linear(f"{block}attn.proj", width, width)
-        shapes |= linear(f"{block}mlp.fc1", 48, width) | linear(f"{block}mlp.fc2", width, 48)
+        shapes |= linear(f"{block}mlp.fc1", up, width) | linear(f"{block}mlp.fc2", width, up)
     return shapes
 
 
@@ -183,7 +188,7 @@ def t5_stack() -> Any:
     from transformers.models.t5.modeling_t5 import T5Stack
 
     config = T5Config(d_model=32, d_kv=6, d_ff=40, num_layers=2, num_heads=4, relative_attention_num_buckets=8, vocab_size=5,
-                      is_decoder=True, use_cache=False, attn_implementation="eager")  # fmt: skip
+                      is_decoder=True, use_cache=False)  # fmt: skip
     stack = T5Stack(config).eval()
     with torch.no_grad():
         for weight in stack.parameters():
@@ -390,3 +395,53 @@ def test_mgie(clip: Path, tmp_path: Path) -> None:
     torch.save(mllm | {"emb": torch.ones(1, 8, WIDTH)}, tmp_path / "mgie_7b" / "mllm.pt")
     with pytest.raises(WeightsError, match=r"'emb' .* is something else than the last 8 rows"):
         import_original(tmp_path / "mgie_7b", tmp_path / "other", beside)
+
+
+# At the published sizes ----------------------------------------------------------------------------
+
+
+def of_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def test_sam_of_lisa_has_the_recipes_sizes() -> None:
+    """build_sam.py: ViT-H, whose layers 7, 15, 23 and 31 see the whole picture."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "image_encoder.patch_embed.proj.weight": (1280, 3, 16, 16), "image_encoder.pos_embed": (1, 64, 64, 1280),
+        "image_encoder.neck.0.weight": (256, 1280, 1, 1), "mask_decoder.transformer.layers.0.mlp.lin1.weight": (2048, 256),
+        "mask_decoder.transformer.layers.1.mlp.lin1.weight": (2048, 256),
+    }  # fmt: skip
+    shapes |= {f"image_encoder.blocks.{i}.attn.rel_pos_h": (127 if i % 8 == 7 else 27, 80) for i in range(32)}
+    told: Any = lisa_recipe().model.hands["mask"].generator
+    assert sam_config(of_shapes(shapes), "", Path("lisa")) == told.model_copy(update={"weights": ()})
+
+
+def test_seeds_tokenizer_has_the_recipes_sizes() -> None:
+    former, out = "Qformer.bert.encoder.layer.", {"query_tokens": (1, 32, 768), "distill_image_proj.weight": (1024, 1024)}
+    shapes = eva("visual_encoder.", side=16, width=1408, layers=39, up=6144) | out | {
+        "quantize.embedding.weight": (8192, 32), f"{former}0.intermediate_query.dense.weight": (3072, 768),
+        f"{former}11.intermediate_query.dense.weight": (3072, 768), "blocks_image.3.norm1.weight": (768,), "image_down.0.weight": (256, 768)}  # fmt: skip
+    assert seed_config(of_shapes(shapes), Path("seed_quantizer.pt")) == SeedConfig()
+
+
+@pytest.mark.parametrize("which", ["emu", "emu2"])
+def test_emus_have_the_recipes_sizes(which: str, tmp_path: Path) -> None:
+    wanted = emu_model() if which == "emu" else emu2_model()
+    shapes: dict[str, tuple[int, ...]] = {"decoder.lm.model.embed_tokens.weight": (wanted.backbone.vocab_size, wanted.backbone.d_model)}
+    if which == "emu":
+        block = "cformer.cformer.block."
+        shapes |= eva("visual.", side=16, width=1408, layers=40, up=6144) | {
+            "cformer.causal_tokens": (1, 32, 768), f"{block}0.layer.0.SelfAttention.relative_attention_bias.weight": (32, 12),
+            f"{block}0.layer.0.SelfAttention.q.weight": (768, 768), f"{block}0.layer.2.DenseReluDense.wi.weight": (3072, 768),
+            f"{block}11.layer.2.DenseReluDense.wi.weight": (3072, 768)}  # fmt: skip
+    else:
+        shapes |= eva("visual.", side=32, width=1792, layers=64, up=15360)
+    arch: dict[str, Any] = dict(getattr(wanted.backbone, "arch"))  # noqa: B009
+    (tmp_path / "config.json").write_text(json.dumps(arch | {"vocab_size": 32000}))
+    layout, beside = ORIGINALS.find(which)(), Beside(llm=tmp_path)
+    found = layout.model(layout.gather(Found(tmp_path / "emu.pt", {}, of_shapes(shapes)), beside), beside)
+    assert (found.lanes, found.template, found.placeholder_token) == (wanted.lanes, wanted.template, wanted.placeholder_token)
+    assert (found.backbone.added_tokens, getattr(found.backbone, "arch")) == (wanted.backbone.added_tokens, arch)  # noqa: B009
+    hand, told = found.hands["image"], wanted.hands["image"]
+    assert (hand.signals, hand.projector) == (told.signals, told.projector)
+    assert hand.generator == told.generator.model_copy(update={"weights": ()})

@@ -6,6 +6,7 @@ Shape legend: B rows, K signal tokens, D LLM width, L condition tokens, C condit
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,6 @@ def pair() -> tuple[Model, EditMapper]:
     theirs = {f"edit_head.{name}": value for name, value in second.state_dict().items()}
     hand = model.network.hands["image"]
     hand.load_state_dict(PROJECTOR_KEYS["mgie"].to_ours(theirs))
-    back = PROJECTOR_KEYS["mgie"].to_theirs(hand.state_dict())
-    assert back.keys() == theirs.keys()
-    assert all(torch.equal(back[name], value) for name, value in theirs.items())
     return model, second
 
 
@@ -79,8 +77,16 @@ def second_conditions(pair: tuple[Model, EditMapper], batch: Batch) -> tuple[Ten
     return steered_BLC, second(torch.zeros_like(embeddings_1KD), embeddings_1KD)
 
 
+def test_no_tensor_is_lost_there_and_back(pair: tuple[Model, EditMapper], record: Callable[..., None]) -> None:
+    theirs = {f"edit_head.{name}": value for name, value in pair[1].state_dict().items()}
+    back = PROJECTOR_KEYS["mgie"].to_theirs(pair[0].network.hands["image"].state_dict())
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], value) for name, value in theirs.items())
+    record("mgie", "weights")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.8])
-def test_the_loss_is_the_originals(share: float, pair: tuple[Model, EditMapper]) -> None:
+def test_the_loss_is_the_originals(share: float, pair: tuple[Model, EditMapper], record: Callable[..., None]) -> None:
     model, _ = pair
     network, processor = model.network, model.processor
     batch = collate([[processor.encode(parse_sample(row(seed)))] for seed in range(6)], processor.tokenizer.pad_id)
@@ -104,10 +110,10 @@ def test_the_loss_is_the_originals(share: float, pair: tuple[Model, EditMapper])
         looked = looked * (1 - ((chance >= share / 2) & (chance < share)).float())[:, None, None, None]
         said = pipe.unet(torch.cat([schedule.add_noise(clean, noise, steps), looked], dim=1), steps, steered).sample
         words = next_token_losses(network, batch).parts["next_token"]
-    assert float(losses.total) / losses.count == pytest.approx(words + 0.5 * float(F.mse_loss(said, noise)), abs=1e-5)
+    record("mgie", "loss", ours=losses.total / losses.count, theirs=words + 0.5 * F.mse_loss(said, noise))
 
 
-def test_an_edit_is_what_the_demo_makes(pair: tuple[Model, EditMapper], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_is_what_the_demo_makes(pair: tuple[Model, EditMapper], monkeypatch: pytest.MonkeyPatch, record: Callable[..., None]) -> None:
     model, _ = pair
     asked = row(9)["messages"][:1]
     ids = model.processor.signals["image"]
@@ -116,14 +122,17 @@ def test_an_edit_is_what_the_demo_makes(pair: tuple[Model, EditMapper], monkeypa
     assert [part.type for part in answer.content] == ["text", "image"]
     example = model.processor.encode(parse_sample({"messages": [*asked, {"role": "assistant", "content": [
         {"type": "text", "text": "Snow. "}, {"type": "image", "image": Image.new("RGB", (8, 8))}]}]}))  # fmt: skip
+    batch = collate([[example]], model.tokenizer.pad_id)
     with torch.no_grad():
-        steered, null = second_conditions(pair, collate([[example]], model.tokenizer.pad_id))
+        steered, null = second_conditions(pair, batch)
+        own = model.network.condition("image", model.network(batch).hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in batch.wanted])
     pipe: Any = model.network.generators["image"].pipe  # pyright: ignore[reportAttributeAccessIssue]
     made = pipe(image=asked[0]["content"][1]["image"], prompt_embeds=steered, negative_prompt_embeds=null, num_inference_steps=2,
                 guidance_scale=4.0, image_guidance_scale=1.7, generator=torch.Generator().manual_seed(5), output_type="np").images[0]  # fmt: skip
     # Conditions agree to the last digits of a sum.
     assert np.abs(np.asarray(answer.content[1].value).astype(int) - (made * 255).round()).max() <= 1
     assert made.std() > 0
+    record("mgie", "made", ours=own, theirs=steered)
 
 
 def test_an_edit_of_nothing_is_named(pair: tuple[Model, EditMapper], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from PIL import Image
 
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.cli.evaluating import print_table, summary
 from sensorium.core.errors import ConfigError
-from sensorium.core.responder import Answer, Request
+from sensorium.core.responder import Answer, Constant, Request
 from sensorium.core.sample import Message, Part, parse_sample
 from sensorium.data.sought import (
     SoughtSource,
@@ -24,8 +25,10 @@ from sensorium.data.sought import (
     sought_scene,
 )
 from sensorium.encoders import ENCODERS
+from sensorium.evaluation.benchmarks import finding
 from sensorium.evaluation.benchmarks.finding import FindingBenchmark, _chance
-from sensorium.evaluation.colours import Colours, Described
+from sensorium.evaluation.colours import Colours, Described, named_shares, ranked_by_names
+from sensorium.evaluation.runner import run_benchmark
 from sensorium.generators import GENERATORS
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
@@ -179,7 +182,7 @@ def test_a_model_that_cannot_find_says_so() -> None:
 
 
 def test_the_benchmark_counts_any_right_picture_and_knows_chance(data_home: Path) -> None:
-    benchmark = FindingBenchmark(part="shipped", limit=40, colours=False)
+    benchmark = FindingBenchmark(part="shipped", count=40, colours=False)
     items = benchmark.items()
     assert {tag for item in items for tag in item.tags} == {"book", "scenes", "composites"}
     assert sum(item.tags == ("scenes",) for item in items) == 6
@@ -194,7 +197,50 @@ def test_the_benchmark_counts_any_right_picture_and_knows_chance(data_home: Path
     assert _chance(7, 2, 3) == pytest.approx(sum(bool({0, 1} & set(draw)) for draw in draws) / len(draws))
 
 
+def test_a_limit_leaves_the_gallery_whole(data_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the pictures would be found ten times as often by chance."""
+    whole, few = (FindingBenchmark(part="shipped", count=40, limit=limit, colours=False) for limit in (None, 5))
+    asked = {item.request.id: item for item in whole.items()}
+    items = few.items()
+    assert len(items) == 5
+    assert all(item.gold == asked[item.request.id].gold for item in items)
+    assert {len(item.request.pictures) for item in items} == {len(few.gallery)} == {40}
+    assert len({id(item.request.pictures) for item in items}) == 1
+    scores = few.scores(items, [Answer(item.request.id, "") for item in items])
+    assert scores["chance_recall_10"] == pytest.approx(sum(_chance(40, len(item.gold), 10) for item in items) / 5)
+    # Whoever is beside the model answers all of the gallery's questions; of each that is asked, its own answer counts.
+    right = tuple(Answer("", asked.gold[0]) for asked in whole.items())
+    monkeypatch.setattr(finding, "_by_colours", lambda *_: right)
+    scores = few.model_copy(update={"colours": True}).scores(items, [Answer(item.request.id, "") for item in items])
+    assert scores["colours_recall_1"] == 1.0
+
+
 def test_colours_find_what_colours_tell() -> None:
     known = [Described(square(colour), f"a {colour} square") for colour in INKS for _ in range(5)]
     gallery = [Described(square(colour), f"a {colour} square") for colour in reversed(INKS)]
     assert [row[0] for row in Colours.learnt(known).ranked(gallery, 2)] == [0, 1, 2, 3]
+
+
+def test_names_of_colours_find_without_learning(data_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    two = square("red")
+    two.paste(square("blue").crop((0, 0, 20, 40)))
+    lit = Image.new("RGB", (40, 40), "white")
+    lit.paste(square("green").crop((0, 0, 8, 8)))
+    texts = ("a red and a blue square", "a red square", "something blue", "on white, a small green square", "a thing")
+    gallery = [Described(shown, said) for shown, said in zip((two, square("red"), square("blue"), lit, lit), texts, strict=True)]
+    ranked = ranked_by_names(gallery, 3)
+    assert [row[0] for row in ranked] == [0, 1, 2, 3, 0]
+    # The one without a colour's name fits all alike; others with one of two come behind the one with both.
+    assert (ranked[0], ranked[4]) == ([0, 1, 2], [0, 1, 2])
+    assert named_shares(gallery[:1])[0].tolist() == [0.5, 0, 0.5, *[0] * 7]
+    assert named_shares(gallery[3:4])[0].sum() == pytest.approx(0.04)
+
+    benchmark = FindingBenchmark(part="shipped", count=40, limit=20)
+    monkeypatch.setattr(finding, "_by_colours", lambda *_: (Answer("", ""),) * 40)
+    result = run_benchmark(benchmark, Constant("0"))
+    scores = result.scores["model"]
+    assert scores["colour_words_recall_10"] > 1.5 * scores["chance_recall_10"]
+    assert scores["colour_words_recall_1"] <= scores["colour_words_recall_5"] <= scores["colour_words_recall_10"]
+    print_table(summary("m", [result]))
+    shown = " / ".join(f"{scores[f'colour_words_recall_{first}']:.1%}" for first in (1, 5, 10))
+    assert f"colour words alone  {shown}" in capsys.readouterr().out

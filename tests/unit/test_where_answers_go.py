@@ -34,3 +34,19 @@ def test_an_index_replaces_nothing_but_an_index(tmp_path: Path) -> None:
         done = CliRunner().invoke(app, ["index", "build", "nano", str(tmp_path), "--out", str(taken)])
         assert "--out: " in str(done.exception)
     assert (tmp_path / "cat.png").read_bytes() == b"a picture"
+
+
+def test_what_is_said_of_what_is_made_wants_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the seed and the steps would mean nothing, and nobody would say so. No model is read for that."""
+    monkeypatch.setattr("sensorium.api.load", lambda *_: pytest.fail("a model was read"))
+
+    def refused(*words: str) -> ConfigError:
+        error = CliRunner().invoke(app, ["ask", "a cat", *words]).exception
+        assert isinstance(error, ConfigError)
+        assert error.exit_code == 2
+        return error
+
+    assert str(refused("--seed", "0")).startswith("--seed without --save. To mend it: --save FOLDER")
+    assert str(refused("--steps", "20", "--draw")).startswith("--draw, --steps without --save")
+    for words in (("--save", "out"), ("--seed", "1")):
+        assert f"{words[0]} with --choices" in str(refused(*words, "--choices", "list.txt"))

@@ -55,6 +55,11 @@ class BenchmarkConfig(Config):
         return "accuracy"
 
     @property
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        """Lines of the printed table under the headline: what each is called, and the scores that it shows."""
+        return {}
+
+    @property
     def constant(self) -> str:
         """The best answer that ignores the question."""
         return "yes"

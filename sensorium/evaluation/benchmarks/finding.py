@@ -7,7 +7,8 @@ the description is true of others too, any of them is right (`recall_10`: one of
 that is shown, so that those that hold a described thing among others are wrong.
 
 Beside the model's stand what chance would find (`chance_...`), and histograms of colours that are mapped to bags of
-words by ridge regression on training pictures (`colours_...`).
+words by ridge regression on training pictures (`colours_...`); and colours by their names alone, which nothing is
+learnt for (`colour_words_...`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sensorium.core.sample import Message, Part
 from sensorium.data.picture_book import place
 from sensorium.data.sought import FORMS, Sought, composite_maker, sought_in_book, sought_scene
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, spread
-from sensorium.evaluation.colours import Colours, Described
+from sensorium.evaluation.colours import Colours, Described, ranked_by_names
 from sensorium.evaluation.metrics.interval import wilson
 
 DRAWN = 0.15
@@ -40,9 +41,11 @@ TRAINING_STEP = 3
 
 
 class FindingBenchmark(BenchmarkConfig):
-    """As many questions as pictures; with `limit` fewer of both, which is easier."""
+    """As many questions as pictures; with `limit` fewer questions to all of the pictures: fewer pictures would be easier."""
 
     kind: Literal["finding"] = "finding"
+    version: int = 2
+    """1: `limit` took pictures away, too."""
     part: place.Part = "best"
     drawings: bool | None = None
     """Whether drawing-book's held-out pictures are in the gallery; None: if it has been built."""
@@ -50,7 +53,7 @@ class FindingBenchmark(BenchmarkConfig):
     """Training never uses it."""
     count: int = 1000
     colours: bool = True
-    """Whether the baseline of colours is measured, which takes half a minute."""
+    """Whether the baselines of colours are measured, which takes half a minute."""
 
     @property
     def headline(self) -> str:
@@ -61,15 +64,21 @@ class FindingBenchmark(BenchmarkConfig):
         return " ".join(map(str, range(max(FIRST))))
 
     @property
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        lines = {"recall 1 / 5 / 10": "", "colour words alone": "colour_words_", "colours, learnt": "colours_", "chance": "chance_"}
+        return {name: tuple(f"{who}recall_{first}" for first in FIRST) for name, who in lines.items()}
+
+    @property
     def gallery(self) -> tuple[tuple[str, Sought], ...]:
         """The pictures with their kinds, in the order of their numbers."""
-        return _gallery(self.part, _with_drawings(self.drawings), self.seed, min(self.count, self.limit or self.count))
+        return _gallery(self.part, _with_drawings(self.drawings), self.seed, self.count)
 
     def items(self) -> list[Item]:
         gallery = self.gallery
         pictures = tuple(one.picture() for _, one in gallery)
         items: list[Item] = []
-        for number, (kind, one) in enumerate(gallery):
+        for number in spread(list(range(len(gallery))), self.limit):
+            kind, one = gallery[number]
             right = [other for other, (_, it) in enumerate(gallery) if other != number and one.meaning in it.true]
             request = Request(one.identity, (Message("user", (Part("text", FORMS[0].format(one.text)),)),), 0, pictures=pictures)
             items.append(Item(request, tuple(map(str, [number, *right])), (kind,)))
@@ -85,14 +94,15 @@ class FindingBenchmark(BenchmarkConfig):
             scores[f"recall_{first}"] = _mean(marks)
             scores[f"recall_{first}_from"], scores[f"recall_{first}_to"] = wilson(sum(marks), len(marks))
             scores[f"own_recall_{first}"] = _mean([_among(a, item.gold[:1], first) for item, a in zip(items, answers, strict=True)])
-            scores[f"chance_recall_{first}"] = _mean([_chance(len(items), len(item.gold), first) for item in items])
+            scores[f"chance_recall_{first}"] = _mean([_chance(self.count, len(item.gold), first) for item in items])
         for tag in sorted({tag for item in items for tag in item.tags}):
             scores[f"recall_10_{tag}"] = _mean([self.right(i, a) for i, a in zip(items, answers, strict=True) if tag in i.tags])
         scores["several_right"] = _mean([len(item.gold) > 1 for item in items])
         if self.colours:
-            found = _by_colours(self.part, _with_drawings(self.drawings), self.seed, len(items))
-            for first in FIRST:
-                scores[f"colours_recall_{first}"] = _mean([_among(a, item.gold, first) for item, a in zip(items, found, strict=True)])
+            about = (self.part, _with_drawings(self.drawings), self.seed, self.count)
+            for name, found in (("colours", _by_colours(*about)), ("colour_words", _by_colour_words(*about))):
+                for first in FIRST:
+                    scores[f"{name}_recall_{first}"] = _mean([_among(found[int(item.gold[0])], item.gold, first) for item in items])
         return scores
 
 
@@ -146,6 +156,13 @@ def _by_colours(part: place.Part, drawings: bool, seed: int, count: int) -> tupl
     gallery = [_described(one) for _, one in _gallery(part, drawings, seed, count)]
     colours = Colours.learnt([_described(one) for one in known])
     return tuple(Answer("", " ".join(map(str, row))) for row in colours.ranked(gallery, max(FIRST)))
+
+
+@lru_cache(maxsize=2)
+def _by_colour_words(part: place.Part, drawings: bool, seed: int, count: int) -> tuple[Answer, ...]:
+    """What the names of colours find."""
+    gallery = [_described(one) for _, one in _gallery(part, drawings, seed, count)]
+    return tuple(Answer("", " ".join(map(str, row))) for row in ranked_by_names(gallery, max(FIRST)))
 
 
 def _described(one: Sought) -> Described:

@@ -20,12 +20,12 @@ class Beside:
     """What a checkpoint that holds only what its training changed has to be laid beside."""
 
     llm: Path | None = None
-    """The language model, a folder in transformers' layout."""
+    """The language model, a folder in transformers' layout; where the checkpoint holds its tensors, its shape and tokenizer are enough."""
     tower: Path | None = None
     """The encoder, a folder in transformers' layout or a file of the authors'."""
     more: tuple[Path, ...] = ()
     """Further checkpoints of the same layout, earlier ones first; the main one comes last and
-    replaces what they hold."""
+    replaces what they hold. Of some layouts also folders of diffusers (Emu, Emu2, MGIE) or the tokenizer of pictures (SEED-LLaMA)."""
 
 
 @dataclass(frozen=True, slots=True)
