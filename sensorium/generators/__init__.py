@@ -19,6 +19,7 @@ GENERATORS = NameTable(
         "speecht5": "sensorium.generators.speecht5:SpeechT5Config",
         "piper": "sensorium.generators.piper:PiperConfig",
         "espeak": "sensorium.generators.espeak:EspeakConfig",
+        "small_diffusion": "sensorium.generators.small_diffusion:SmallDiffusionConfig",
         "drawer": "sensorium.generators.drawer:DrawerConfig",
         "retrieval_index": "sensorium.generators.found_pictures:RetrievalIndexConfig",
     },

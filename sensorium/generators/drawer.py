@@ -89,6 +89,11 @@ class Drawer(nn.Module):
         """What can learn of it: all."""
         return self
 
+    @property
+    def side_px(self) -> int:
+        """Of its pictures."""
+        return self.tokenizer.size_px
+
     def load(self, folder: Path) -> None:
         """Take weights from a folder of either layout.
 

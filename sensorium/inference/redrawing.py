@@ -19,6 +19,6 @@ def redrawn(model: MultimodalModel, pictures: Sequence[Any]) -> list[Image.Image
     generator: Any = model.generators.on("image", model.device) if "image" in model.config.hands else None
     if not hasattr(generator, "redraw"):
         return None
-    side = generator.tokenizer.size_px
+    side = generator.side_px
     made = [generator.redraw(square_pixels(picture, side)[None].to(model.device))[0] for picture in pictures]
     return [Image.fromarray(pixels_CHW.permute(1, 2, 0).cpu().numpy().copy()) for pixels_CHW in made]

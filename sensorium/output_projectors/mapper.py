@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import ConditionShape, OutputProjectorConfig
 from sensorium.nn.encoder_decoder import EncoderDecoder, StackShape
+from sensorium.nn.standard import StandardStates
 
 
 class MapperConfig(OutputProjectorConfig):
@@ -39,6 +40,10 @@ class MapperConfig(OutputProjectorConfig):
     """It reads the states that predict the tokens (MGIE), not those at them."""
     guided: bool = False
     """What it makes of zeros is led away from (MGIE)."""
+    standard: bool = False
+    """Of `linear`: states are measured against their mean and deviation over texts first (`nn/standard.py`)."""
+    noise: float = Field(default=0.0, ge=0.0)
+    """Of `standard`, while it learns: texts are few, and their states exact."""
 
     @classmethod
     def tiny(cls) -> MapperConfig:
@@ -63,7 +68,8 @@ class MapperConfig(OutputProjectorConfig):
                     f"{signals} signal tokens for a condition of {condition.length} x {condition.width}",
                     expected="a divisor of its size", where="output projector mapper", fix="change the number of signal tokens, or mode",
                 )  # fmt: skip
-            return LinearMapper(d_model, signals, condition)
+            standard = StandardStates(signals, d_model, self.noise) if self.standard else nn.Identity()
+            return LinearMapper(d_model, signals, condition, standard)
         if self.width % self.heads:
             raise ConfigError(f"{self.heads} heads in a width of {self.width}", expected="a divisor",
                               where="output projector mapper", fix="change heads")  # fmt: skip
@@ -88,13 +94,14 @@ class Mapper(nn.Module):
 class LinearMapper(nn.Module):
     """(B, K, D) -> (B, L, C), each token by itself."""
 
-    def __init__(self, d_model: int, signals: int, condition: ConditionShape) -> None:
+    def __init__(self, d_model: int, signals: int, condition: ConditionShape, standard: nn.Module) -> None:
         super().__init__()
         self.condition = condition
+        self.standard = standard
         # Values that one token becomes.
         share = condition.length * condition.width // signals if condition.length > signals else condition.width
         self.out = nn.Linear(d_model, share)
 
     def forward(self, hidden_BKD: Tensor) -> Tensor:
         length, width = self.condition.length, self.condition.width
-        return self.out(hidden_BKD[:, :length]).reshape(len(hidden_BKD), length, width)
+        return self.out(self.standard(hidden_BKD)[:, :length]).reshape(len(hidden_BKD), length, width)

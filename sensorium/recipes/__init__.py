@@ -9,6 +9,7 @@ RECIPES = NameTable(
         "nano-points": "sensorium.recipes.nano_points:nano_points",
         "nano-finds": "sensorium.recipes.nano_finds:nano_finds",
         "nano-draws": "sensorium.recipes.nano_draws:nano_draws",
+        "nano-diffuses": "sensorium.recipes.nano_diffuses:nano_diffuses",
         "demo": "sensorium.recipes.nano:demo",
         "tiny": "sensorium.recipes.tiny:tiny",
         "clip": "sensorium.recipes.clip:clip",

@@ -31,8 +31,10 @@ from sensorium.output_projectors import OUTPUT_PROJECTORS
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
-from sensorium.training.objectives.diffuse import DiffuseConfig
+from sensorium.training.objectives.base import ObjectiveConfig
+from sensorium.training.objectives.diffuse import Diffuse, DiffuseConfig
 from sensorium.training.objectives.next_token import next_token_losses
+from sensorium.training.objectives.picture_latents import PictureLatentsConfig
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import TrainerOptions
 
@@ -128,8 +130,26 @@ def test_gradients_reach_projector_and_llm_and_nothing_of_the_pipeline(drawing: 
     assert set(objective(model, collate([[plain]], pad)).parts) == {"next_token"}
 
 
+def test_states_are_known_where_nothing_of_the_llm_learns(drawing: tuple[MultimodalModel, Processor, Batch]) -> None:
+    model, processor, batch = drawing
+    objective = DiffuseConfig(text_weight=0.0).build(model, processor, ())
+    assert isinstance(objective, Diffuse)
+    found: list[dict[str, float]] = []
+    for learns in (True, False, False):
+        model.backbone.requires_grad_(learns)
+        torch.manual_seed(4)
+        found.append(objective(model, batch).parts)
+    model.backbone.requires_grad_(True)
+    assert set(found[0]) - set(found[1]) == {"next_token"}
+    assert found[1]["diffusion"] == pytest.approx(found[0]["diffusion"], abs=1e-5)
+    assert found[2] == found[1]
+    assert len(objective.known.kept) == 2
+    objective.begin(model)
+    assert not objective.known.kept
+
+
 def test_what_cannot_be_taught_is_said() -> None:
-    def build(model_config: ModelConfig, objective: DiffuseConfig = DiffuseConfig()) -> None:
+    def build(model_config: ModelConfig, objective: ObjectiveConfig = DiffuseConfig()) -> None:
         model, tokenizer = build_pretrained(model_config)
         objective.build(model, Processor(model_config, tokenizer), ())
 
@@ -141,6 +161,8 @@ def test_what_cannot_be_taught_is_said() -> None:
         build(config(projector="mapper"), DiffuseConfig(unsteered=0.1))
     with pytest.raises(ConfigError, match="looks at no picture"):
         build(config(), DiffuseConfig(unseen=0.1))
+    with pytest.raises(ConfigError, match=r"draws by stable_diffusion; expected hands\.image"):
+        build(config(), PictureLatentsConfig())
 
 
 @pytest.mark.parametrize("taught", [False, True])

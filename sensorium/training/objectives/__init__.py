@@ -19,6 +19,7 @@ OBJECTIVES = NameTable(
         "regress": "sensorium.training.objectives.regress:RegressConfig",
         "seek": "sensorium.training.objectives.seek:SeekConfig",
         "picture_codes": "sensorium.training.objectives.picture_codes:PictureCodesConfig",
+        "picture_latents": "sensorium.training.objectives.picture_latents:PictureLatentsConfig",
         "draw": "sensorium.training.objectives.draw:DrawConfig",
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "cut": "sensorium.training.objectives.cut:CutConfig",

@@ -28,6 +28,7 @@ from sensorium.nn.diffusion_loss import Prediction, diffusion_loss
 from sensorium.processing.processor import Processor
 from sensorium.processing.square import square_pixels
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig, means_added
+from sensorium.training.objectives.known_states import KnownStates, llm_learns
 from sensorium.training.objectives.next_token import token_losses
 
 
@@ -51,7 +52,8 @@ class DiffuseConfig(ObjectiveConfig):
     size_px: int | None = None
     """Side of the squares that pictures are cut to; None: the generator's own."""
     teach_unet: bool = False
-    """The UNet is then the part `objective`, which learns where `learns` names it, and is saved with the model."""
+    """The UNet is then the part `objective`, which learns where `learns` names it, and is saved with the model. Of a small pipeline
+    of our own that part is VAE and UNet, of which `learns` names a module."""
 
     @property
     def weighs_tokens(self) -> bool:
@@ -72,7 +74,7 @@ class DiffuseConfig(ObjectiveConfig):
         made = model.generators["image"]
         if not hasattr(made, "predict"):
             raise ConfigError(f"objective 'diffuse' by a generator of kind {hand.generator.kind}", where=where,
-                              expected="stable_diffusion or instruct_pix2pix")  # fmt: skip
+                              expected="stable_diffusion, small_diffusion or instruct_pix2pix")  # fmt: skip
         drawing = cast(Diffusing, made)
         if self.unsteered and not hand.reader.has_negative:
             raise ConfigError("unsteered for a projector that makes nothing of zeros", where="objective.unsteered",
@@ -81,7 +83,7 @@ class DiffuseConfig(ObjectiveConfig):
             raise ConfigError("unseen for a generator that looks at no picture", where="objective.unseen", expected="0")
         if drawing.looks:
             processor.require(_picture_in_front)
-        drawing.unet.requires_grad_(False)
+        drawing.decoder.requires_grad_(False)
         if not self.teach_unet:
             return Diffuse(self, drawing, processor)
         return TeachingDiffuse(self, drawing, processor)
@@ -96,6 +98,8 @@ class Diffusing(Protocol):
     def side_px(self) -> int: ...
     @property
     def unet(self) -> nn.Module: ...
+    @property
+    def decoder(self) -> nn.Module: ...
     @property
     def alphas_T(self) -> Tensor: ...
     @property
@@ -115,20 +119,29 @@ class Diffuse:
         self.drawing = drawing
         self.limits = processor.limits
         self.signals: tuple[int, ...] = processor.signals["image"]
+        self.known = KnownStates(processor.tokenizer.pad_id)
 
     def begin(self, model: MultimodalModel) -> None:
-        """Pictures are drawn where the model is."""
+        """Pictures are drawn where the model is; what was kept may be of an LLM that had yet to learn."""
         self.drawing.to(model.device)
+        self.known.clear()
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
-        hidden_BTD = model(batch).hidden_BTD
-        words = token_losses(model, batch, hidden_BTD)
-        words = Losses(words.total * self.config.text_weight, words.count, words.parts)
         wanted = [one for one in batch.wanted if one.kind == "image"]
-        if not wanted:
-            return means_added(words, Losses(hidden_BTD.sum() * 0.0, 0, {}))
+        if self._reads(model, batch):
+            hidden_BTD = model(batch).hidden_BTD
+            words = token_losses(model, batch, hidden_BTD)
+            words = Losses(words.total * self.config.text_weight, words.count, words.parts)
+            if not wanted:
+                return means_added(words, Losses(hidden_BTD.sum() * 0.0, 0, {}))
+            condition_BLC = model.condition("image", hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
+        else:
+            words = Losses(torch.zeros((), device=model.device), 0, {})
+            if not wanted:
+                return words
+            states_NKD = torch.stack([self.known(model, batch, one) for one in wanted])
+            condition_BLC = cast(Tensor, model.hands["image"](states_NKD))
         self.drawing.to(model.device)
-        condition_BLC = model.condition("image", hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
         chance_B = torch.rand(len(wanted)).to(condition_BLC.device)
         unsteered_B = chance_B < self.config.unsteered
         if bool(unsteered_B.any()):
@@ -144,6 +157,11 @@ class Diffuse:
             total = total + self.config.caption_weight * distance_B
             parts["condition.image"] = float(distance_B.detach().mean())
         return means_added(words, Losses((total * weights_B).sum(), len(wanted), parts))
+
+    def _reads(self, model: MultimodalModel, batch: Batch) -> bool:
+        """Whether the LLM reads this batch; else its states are known, or computed once for each text."""
+        feeds_back = model.config.hands["image"].feeds_back
+        return self.config.text_weight > 0 or feeds_back or any(batch.media.values()) or llm_learns(model)
 
     def _unseen(self, chance_B: Tensor) -> Tensor:
         """Which media are drawn without a look at their picture."""
@@ -171,11 +189,11 @@ class Diffuse:
 
 
 class TeachingDiffuse(Diffuse):
-    """It owns the generator's UNet."""
+    """It owns what can learn of the generator."""
 
     def __init__(self, config: DiffuseConfig, drawing: Diffusing, processor: Processor) -> None:
         super().__init__(config, drawing, processor)
-        self.module = drawing.unet
+        self.module = drawing.decoder
 
 
 def _weights(batch: Batch, wanted: Sequence[Wanted]) -> Tensor:

@@ -2,8 +2,7 @@
 tokens that stand for it.
 
 Conditions are left out by chance, for guidance (arXiv:2207.12598). Where nothing of the LLM learns, the states of a text are
-computed once and kept: a small LLM costs ten times what a small drawer does. Each text goes through the LLM alone, so that
-neighbours, and what was kept, change no bit.
+computed once and kept (`known_states.py`).
 
 Shape legend: B rows, T tokens, N pictures, K signal tokens, D LLM width, L condition tokens, C condition width.
 """
@@ -17,22 +16,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sensorium.core.batch import Batch, Example, Wanted
+from sensorium.core.batch import Batch, Wanted
 from sensorium.data.source import Source
 from sensorium.generators.drawer import Drawer
 from sensorium.generators.painter import Painter
 from sensorium.generators.vq import VqTokenizer
-from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.processing.wanted_pictures import wanted_pixels
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.known_states import KnownStates, at_signals, llm_learns
 from sensorium.training.objectives.next_token import token_losses
 from sensorium.training.objectives.picture_codes import drawer_of
-
-MOST_KEPT = 20000
-"""Texts whose states are kept, at most: 18 kB each where eight tokens of width 576 stand for a picture."""
 
 
 class DrawConfig(ObjectiveConfig):
@@ -61,16 +56,15 @@ class Draw:
         self.config = config
         self.module: nn.Module = drawer
         self.limits = processor.limits
-        self.pad_id = processor.tokenizer.pad_id
-        self.kept: dict[tuple[int, ...], Tensor] = {}
+        self.known = KnownStates(processor.tokenizer.pad_id)
 
     def begin(self, model: MultimodalModel) -> None:
         """States from before, when this stage was tried on a batch, are those of an LLM that had yet to learn."""
-        self.kept.clear()
+        self.known.clear()
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         wanted = [one for one in batch.wanted if one.kind == "image"]
-        runs = self.config.text_weight > 0 or any(batch.media.values()) or _llm_learns(model)
+        runs = self.config.text_weight > 0 or any(batch.media.values()) or llm_learns(model)
         parts: dict[str, float] = {}
         total = torch.zeros((), device=model.device)
         if runs:
@@ -78,9 +72,9 @@ class Draw:
             words = token_losses(model, batch, hidden_BTD)
             total = total + self.config.text_weight * words.total / max(1, words.count)
             parts |= words.parts
-            states_NKD = [_at_signals(model, hidden_BTD, batch, (one.row, one.start)) for one in wanted]
+            states_NKD = [at_signals(model, hidden_BTD, batch, (one.row, one.start)) for one in wanted]
         else:
-            states_NKD = [self._known(model, batch, one) for one in wanted]
+            states_NKD = [self.known(model, batch, one) for one in wanted]
         if wanted:
             drawn = self._drawn(model, torch.stack(states_NKD), wanted)
             total, parts = total + drawn, parts | {"drawn": float(drawn.detach())}
@@ -92,35 +86,3 @@ class Draw:
         condition_NLC = cast(Tensor, model.hands["image"](states_NKD))
         left_out_N = torch.rand(len(wanted), device=model.device) < self.config.left_out
         return painter.loss(ids_NM, condition_NLC, left_out_N, self.config.noise if painter.training else 0.0).mean()
-
-    def _known(self, model: MultimodalModel, batch: Batch, one: Wanted) -> Tensor:
-        """The states (K, D) of a picture's signal tokens, from before or computed now, without gradients."""
-        first = int((batch.segments_BT[one.row] == batch.segments_BT[one.row, one.start]).nonzero()[0, 0])
-        ids = batch.input_ids_BT[one.row, first : one.start + len(model.config.hands["image"].signals)]
-        key = tuple(ids.tolist())
-        if key not in self.kept:
-            if len(self.kept) >= MOST_KEPT:
-                self.kept.pop(next(iter(self.kept)))
-            alone = to_device(collate([[Example(list(key), [False] * len(key), media_index=[0] * len(key))]], self.pad_id), model.device)
-            with torch.no_grad():
-                hidden_BTD = model(alone).hidden_BTD
-            self.kept[key] = _at_signals(model, hidden_BTD, alone, (0, one.start - first))
-        return self.kept[key]
-
-
-def _at_signals(model: MultimodalModel, hidden_BTD: Tensor, batch: Batch, place: tuple[int, int]) -> Tensor:
-    """What the output projector reads of one picture, (K, D).
-
-    Args:
-        place: row and first signal token.
-    """
-    hand, (row, start) = model.config.hands["image"], place
-    back, count = int(hand.reader.reads_before), len(hand.signals)
-    states_KD = hidden_BTD[row, start - back : start - back + count]
-    if hand.reader.adds_embeddings:
-        states_KD = states_KD + model.backbone.embed(batch.input_ids_BT[row, start : start + count])
-    return states_KD
-
-
-def _llm_learns(model: MultimodalModel) -> bool:
-    return any(parameter.requires_grad for parameter in model.backbone.parameters())
