@@ -96,13 +96,22 @@ class VocabularyLookup(nn.Module):
     def _ranks(self, scores_MPC: Tensor) -> Tensor:
         """The best words of each token, best first, (M, P, R)."""
         ranked = self.config.ranked
+        return self.blurred(scores_MPC, ranked).topk(ranked, dim=-1).indices
+
+    def blurred(self, scores: Tensor, ranked: int, share: float = 1.0) -> Tensor:
+        """Scores of words, (M, ..., C), while `noised` lasts with each picture's noise on the best of them, from which so many are
+        to be ranked, and with no other ones.
+
+        Args:
+            share: of the noise.
+        """
         if not self._noise:
-            return scores_MPC.topk(ranked, dim=-1).indices
-        best = scores_MPC.topk(min(POOL * ranked, scores_MPC.shape[-1]), dim=-1)
+            return scores
+        best = scores.topk(min(POOL * ranked, scores.shape[-1]), dim=-1)
         gumbel = -torch.log(-torch.log(torch.rand_like(best.values).clamp(1e-9, 1 - 1e-7)))
-        strength_M11 = self._noise * torch.rand_like(best.values[:, :1, :1]) ** 4
-        order_MPR = (best.values + strength_M11 * gumbel).topk(ranked, dim=-1).indices
-        return best.indices.gather(-1, order_MPR)
+        first = best.values[(slice(None), *(slice(0, 1),) * (scores.ndim - 1))]
+        strength = share * self._noise * torch.rand_like(first) ** 4
+        return torch.full_like(scores, -torch.inf).scatter(-1, best.indices, best.values + strength * gumbel)
 
     def choose(self, pieces_CK: Tensor) -> None:
         """Make these words, spelt in token ids and filled up with `UNUSED`, the candidates.

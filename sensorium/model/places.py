@@ -37,6 +37,9 @@ STEPS = 100
 MARKS = ("{<", "><", ">}", "\n")
 OPEN, BETWEEN, CLOSE, END = range(STEPS + 1, STEPS + 1 + len(MARKS))
 PIECES = 4
+# Of the lookup's noise. In nano-points' training with it, cut-outs have a right word among theirs for 70 %, as held-out ones
+# have without any; training ones have it for 97 % without.
+UNSURE = 0.6
 # How far from the middle of its cell the middle of a box may lie, in cells.
 REACH = 1.5
 
@@ -167,10 +170,9 @@ class Places(nn.Module):
     ) -> Tensor:
         """Token ids of the text about each picture, (M, R)."""
         pieces_CK = lookup.pieces_CK[lookup.pieces_CK[:, 0] != UNUSED]
-        keys_CD = lookup.keys(embedding_VD)
         rows: list[list[int]] = [[] for _ in range(len(cells.thing_MS))]
         found = [(m, box) for m in range(len(rows)) for box in best_things(cells, m, self.config)]
-        chances_NC = self._chances(cells, found, keys_CD, glance)
+        chances_NC = self._chances(cells, found, lookup, embedding_VD, glance)
         for chances_C, (m, box) in zip(chances_NC, found, strict=True):
             rows[m] += self._line(chances_C, box, pieces_CK)
         empty = self._spelt(END) or [0]
@@ -179,9 +181,9 @@ class Places(nn.Module):
         return torch.tensor(filled, device=embedding_VD.device)
 
     def _chances(
-        self, cells: Cells, found: Sequence[tuple[int, Box]], keys_CD: Tensor, glance: Glance | None
+        self, cells: Cells, found: Sequence[tuple[int, Box]], lookup: VocabularyLookup, embedding_VD: Tensor, glance: Glance | None
     ) -> Tensor:
-        """(N, C): of each box of a picture, how probable the words are.
+        """(N, C): of each box of a picture, how probable the words are; less surely so under the lookup's noise.
 
         Raises:
             ConfigError: things are to be looked at once more, and nothing that could was handed over.
@@ -189,6 +191,7 @@ class Places(nn.Module):
         if self.config.glance and glance is None:
             raise ConfigError("places.glance, and no pixels to look at", where="places.glance",
                               fix="hand over a Glance, or set glance: false")  # fmt: skip
+        keys_CD = lookup.keys(embedding_VD)
         if not found:
             return keys_CD.new_zeros(0, len(keys_CD))
         box_N4 = cells.box_MS4.new_tensor([box.numbers for _, box in found])
@@ -198,7 +201,7 @@ class Places(nn.Module):
             mean_NE = glance.means(len(cells.thing_MS), picture_N, box_N4)
             looks += [glance.summed_up(mean_NE), self._read(mean_NE)]
         logs = [word_scores(x_ND.to(keys_CD.dtype), keys_CD, self.config.scale).log_softmax(-1) for x_ND in looks]
-        return torch.stack(logs).mean(0).softmax(-1)
+        return lookup.blurred(torch.stack(logs).mean(0), self.config.words, UNSURE).softmax(-1)
 
     def _line(self, chances_C: Tensor, box: Box, pieces_CK: Tensor) -> list[int]:
         """One thing: its words, its box, an end."""

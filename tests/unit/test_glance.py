@@ -118,11 +118,25 @@ def test_three_readings_weigh_alike() -> None:
     places, cells, lookup, embedding_VD, pixels_2CHW = two_things()
     # Of a red crop the summary says blue and what reads the map red, and the map says green.
     glance = glance_at(pixels_2CHW, torch.eye(3).roll(-1, dims=0))
-    keys_CD = lookup.keys(embedding_VD)
     box = Box(*cells.box_MS4[0, 0].tolist())
-    red_1C = places._chances(cells, [(0, box)], keys_CD, glance)
+    red_1C = places._chances(cells, [(0, box)], lookup, embedding_VD, glance)
     torch.testing.assert_close(red_1C, torch.full((1, 3), 1 / 3))
-    assert places._chances(cells, [], keys_CD, glance).shape == (0, 3)
+    assert places._chances(cells, [], lookup, embedding_VD, glance).shape == (0, 3)
+
+
+def test_the_lookups_noise_makes_words_of_things_less_sure() -> None:
+    places, cells, lookup, embedding_VD, pixels_2CHW = two_things()
+    glance = glance_at(pixels_2CHW)
+    told = lambda: places.told(cells, lookup, embedding_VD, glance)  # noqa: E731
+    sure_MR = told()
+    torch.manual_seed(0)
+    with lookup.noised(40.0):
+        drawn = [told() for _ in range(20)]
+    same = sum(torch.equal(one_MR, sure_MR) for one_MR in drawn)
+    # Mostly a little, now and then much; boxes are told as they were.
+    assert 0 < same < 20
+    assert all(torch.equal(one_MR < RED, sure_MR < RED) for one_MR in drawn)
+    assert torch.equal(told(), sure_MR)
 
 
 def test_pixels_that_are_not_there_are_an_error() -> None:
