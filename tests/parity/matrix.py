@@ -33,7 +33,6 @@ APART = "pictures and texts meet in their vectors: no picture stands in a text"
 SILENT = "it compares and writes nothing"
 ONE_ROW = "encoder-decoders refuse packed rows by name (test_seq2seq.py)"
 PROMPTS = "peft adapts language models: what prepares pictures is the model's own (`llava`)"
-PARTS = "a checkpoint of its authors is not read; parts of it are (`import`)"
 WRITTEN = "its numbers were written down once, for prompts of up to two pictures (golden/make_*.py)"
 
 
@@ -88,7 +87,7 @@ ORACLES: dict[str, Oracle] = {
     "qwen-vl": Oracle("QWenLMHeadModel of Qwen-VL-Chat (golden/qwen_vl.json)", why(WRITTEN, "3")),
     "lisa": Oracle("model/LISA.py of LISA, a second time (test_lisa.py)", aspects=MADE),
     "mgie": Oracle("mgie_llava.py of MGIE, a second time (test_mgie.py)", aspects=MADE),
-    "emu": Oracle("Emu1/models/modeling_emu.py of Emu, a second time (test_emu.py)", why(PARTS, "weights"), MADE),
-    "emu2": Oracle("emu/emu.py of Emu2, a second time (test_emu.py)", why(PARTS, "weights"), MADE),
+    "emu": Oracle("Emu1/models/modeling_emu.py of Emu, a second time (test_emu.py)", aspects=MADE),
+    "emu2": Oracle("emu/emu.py of Emu2, a second time (test_emu.py)", aspects=MADE),
     "seed": Oracle("Blip2QformerQuantizer of SEED, a second time (test_seed_file.py)", aspects=MADE),
 }  # fmt: skip

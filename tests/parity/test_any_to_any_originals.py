@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def emu(stack: Any, tokens: int, lm: str = "decoder.lm.") -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def test_emu(tmp_path: Path) -> None:
+def test_emu(tmp_path: Path, record: Callable[..., None]) -> None:
     stack = t5_stack()
     tensors = emu(stack, tokens=4)
     torch.save({"module": tensors}, tmp_path / "Emu-pretrain.pt")
@@ -225,7 +226,7 @@ def test_emu(tmp_path: Path) -> None:
     wanted = inside @ tensors["cformer.projection.weight"].T + tensors["cformer.projection.bias"]
     projectors: Any = model.projectors
     found = projectors["image"](Features(seen[0], (Grid(1, 7),)))
-    torch.testing.assert_close(found.values_ND, wanted[0], atol=1e-5, rtol=1e-5)
+    record("emu", "weights", ours=found.values_ND, theirs=wanted[0])
 
 
 def test_emu_instruct_has_an_adapter_inside(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_an_emu_over_another_llama_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("chats", "before"), [(False, "model."), (True, "")])
-def test_emu2(chats: bool, before: str, tmp_path: Path) -> None:
+def test_emu2(chats: bool, before: str, tmp_path: Path, record: Callable[..., None]) -> None:
     """Of transformers' folder, with `model.` in front of tower and decoder, and of the repository's classes."""
     tokens = emu2_model().backbone.added_tokens + (("[USER]", "[ASSISTANT]") if chats else ())
     maps = {"project_up.weight": (WIDTH, 32), "project_down.weight": (32, WIDTH)}
@@ -290,6 +291,7 @@ def test_emu2(chats: bool, before: str, tmp_path: Path) -> None:
     seen = EVA_CLIP.to_ours({k.removeprefix(f"{before}visual."): v for k, v in tensors.items() if "visual." in k})
     assert {k.removeprefix(tower) for k in state if k.startswith(tower)} == set(seen)
     assert all(torch.equal(state[tower + k], v) for k, v in seen.items())
+    record("emu2", "weights")
 
 
 # SEED-LLaMA --------------------------------------------------------------------------------------
