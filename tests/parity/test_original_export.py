@@ -245,5 +245,5 @@ def test_what_came_in_transformers_layout_goes_back_to_it(tmp_path: Path) -> Non
     llava_oracle().save_pretrained(tmp_path / "hf")
     byte_level().save(tmp_path / "hf")
     import_hf(tmp_path / "hf", tmp_path / "ours")
-    assert export_original(tmp_path / "ours", tmp_path / "back") == "llava_repository"
+    assert export_original(tmp_path / "ours", tmp_path / "back") == "llava"
     assert same_tensors(tmp_path / "hf", tmp_path / "back")
