@@ -9,7 +9,7 @@ from sensorium.core.naming import nearest
 from sensorium.core.weights import HubSource
 from sensorium.interop.locate import locate
 
-SHIPPED = {"nano": Path(__file__).parents[1] / "assets" / "nano"}
+SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in ("nano", "nano-points", "nano-draws")}
 
 
 def find_model(name: str | Path) -> Path:
