@@ -41,7 +41,7 @@ def needs(tmp_path: Path, data_home: Path, seeing: Path) -> dict[str, dict[str, 
     file.write_text("\n".join([json.dumps(row)] * 3))
     inner, scripted = {"kind": "file", "path": str(file)}, {"kind": "captioner", "model": str(seeing)}
     return {"vqa_file": {"path": str(file)}, "drawing": {"schooled": 80, "epochs": 1}, "file": {"path": str(file)},
-            "edits": {"source": inner},
+            "finding": {"count": 60}, "edits": {"source": inner},
             "experts": {"source": inner, "experts": [scripted]}, "both_ways": {"source": inner}}  # fmt: skip
 
 

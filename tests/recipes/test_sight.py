@@ -82,7 +82,9 @@ def stage_on(stage: StageConfig, source: FileSource, steps: int) -> StageConfig:
     # On one core, threads that read four small pictures only take turns with the one that trains.
     # Stairs are as long as a stage of the tiny form; over more steps they would lead down to nothing.
     schedule = stage.schedule.model_copy(update={"every": stage.schedule.every and steps})
-    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0, "schedule": schedule})
+    # Nothing is drawn here, and what learns from drawings would learn nothing.
+    learns = tuple(learn for learn in stage.learns if learn.part != "code_tables")
+    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0, "schedule": schedule, "learns": learns})
 
 
 def sight(model: MultimodalModel, processor: Processor, four: Four) -> tuple[float, float]:
