@@ -39,19 +39,19 @@ def save_model(
     tokenizer: Tokenizer,
     folder: Path,
     learnt: set[str],
-    dtype: torch.dtype | None = None,
+    numbers: Numbers | None = None,
     apart: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model folder, atomically.
 
     Args:
         learnt: names of parameters that training changed.
-        dtype: store floating tensors in this type; None: as they are.
+        numbers: the format to store in; None: as they are.
         apart: low-rank matrices that no layer of the model holds, by plain names; stored as they are.
     """
     state = model.state_dict()
     names = sorted((own_names(model) | learnt) & set(state))
-    tensors = {plain_name(name): _stored(state[name], dtype) for name in names}
+    tensors = {plain_name(name): state[name] for name in names}
     # Tied matrices are one tensor with two names; the first name is stored.
     seen: dict[int, str] = {}
     tied: dict[str, str] = {}
@@ -72,7 +72,7 @@ def save_model(
                 "tied": tied,
             },
         )
-        save_file(tensors | dict(apart or {}), target / "model.safetensors", metadata={"format": "pt"})
+        save_file(stored(tensors, numbers) | dict(apart or {}), target / "model.safetensors", metadata={"format": "pt"})
         model.generators.save(target / GENERATORS)
         # Where the backbone has a source, the tokenizer comes from there as well, but not a
         # projector's reader.
@@ -85,13 +85,6 @@ def save_model(
 def plain_name(name: str) -> str:
     """peft wraps a layer's own weight; on disk it keeps its plain name."""
     return name.replace(".base_layer.", ".").replace(".default.", ".")
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    tensor = tensor.detach().cpu()
-    if dtype is not None and tensor.is_floating_point():
-        tensor = tensor.to(dtype)
-    return tensor.contiguous().clone()
 
 
 def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:

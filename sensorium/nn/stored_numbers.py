@@ -11,7 +11,7 @@ Shape legend: S scales, K = 32 numbers of a scale.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from torch import Tensor
 from sensorium.core.errors import WeightsError
 
 Numbers = Literal["f16", "q8_0"]
-NUMBERS: tuple[str, ...] = get_args(Numbers)
 SHARED, STEPS = 32, 127
 SCALES = ".q8_0_scales"
 SMALL = 1024

@@ -35,7 +35,7 @@ def test_a_difference_is_small_and_gives_the_model_back(tmp_path: Path) -> None:
     backbone = tiny.model_copy(update={"weights": (FolderSource(path=str(tmp_path / "lm")),)})
     lane = LaneConfig(encoder=ENCODERS.find("clip").tiny(), projector=INPUT_PROJECTORS.find("mlp").tiny())
     network, tokenizer = build_pretrained(ModelConfig(lanes={"image": lane}, backbone=backbone, template="plain"))
-    save_model(network, tokenizer, tmp_path / "base", learnt=set(), dtype=torch.float16)
+    save_model(network, tokenizer, tmp_path / "base", learnt=set(), numbers="f16")
 
     whole = load(tmp_path / "base", "cpu")
     with torch.no_grad():
