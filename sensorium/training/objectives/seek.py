@@ -29,6 +29,7 @@ from sensorium.nn.contrastive import softmax_contrast
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.known_states import llm_learns
 from sensorium.training.objectives.next_token import next_token_losses, token_losses
 
 ROWS = 32
@@ -113,7 +114,7 @@ class SeekObjective:
     def _keeps_states(self, model: MultimodalModel, batch: Batch) -> bool:
         """Whether a request's state is the same each time, and its tokens in front tell it from others."""
         plain = not batch.media and not batch.packed
-        return plain and not self.config.text_weight and not any(p.requires_grad for p in model.backbone.parameters())
+        return plain and not self.config.text_weight and not llm_learns(model)
 
     @torch.no_grad()
     def _known_states(self, model: MultimodalModel, batch: Batch, wanted: Sequence[Wanted]) -> tuple[Tensor, Tensor]:
