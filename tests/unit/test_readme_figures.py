@@ -1,13 +1,18 @@
-"""The README's figures of training speed are those of the results that lie in the tree."""
+"""The README's figures of training speed are those of the results that lie in the tree, and benchmarks are named as the command reads them."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import runpy
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from sensorium.cli.evaluating import parse_benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,3 +40,11 @@ def test_other_results_make_another_page(figures: SimpleNamespace, tmp_path: Pat
     assert "| tiny, stage 2 | 2.50 × (2.00 – 3.00) | 2.50 × (2.00 – 3.00) | 1,234 | 71% | 1.0, 2.0, 4.0 GiB |" in made
     with pytest.raises(ValueError, match="training figures"):
         figures.with_figures("no marks", figures.PAGES["README.md"], tmp_path)
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("README*.md"), *ROOT.glob("sensorium/assets/*/README.md")], ids=lambda page: f"{page.parent.name}-{page.name}")
+def test_benchmarks_that_pages_name_are_understood(page: Path) -> None:
+    """Whoever copies a command gets the benchmark that it names."""
+    for command in re.findall(r"`(sensorium eval [^`]+)`", page.read_text(encoding="utf-8")):
+        names = list(itertools.takewhile(lambda word: not word.startswith("-"), shlex.split(command)[2:]))
+        assert len(parse_benchmarks(names, None)) >= len(names), command
