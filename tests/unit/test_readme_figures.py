@@ -42,7 +42,7 @@ def test_other_results_make_another_page(figures: SimpleNamespace, tmp_path: Pat
         figures.with_figures("no marks", figures.PAGES["README.md"], tmp_path)
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("README*.md"), *ROOT.glob("sensorium/assets/*/README.md")], ids=lambda page: f"{page.parent.name}-{page.name}")
+@pytest.mark.parametrize("page", [*ROOT.glob("README*.md"), *ROOT.glob("sensorium/assets/*/README.md")], ids=lambda page: str(page.relative_to(ROOT)))
 def test_benchmarks_that_pages_name_are_understood(page: Path) -> None:
     """Whoever copies a command gets the benchmark that it names."""
     for command in re.findall(r"`(sensorium eval [^`]+)`", page.read_text(encoding="utf-8")):
