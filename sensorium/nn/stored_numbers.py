@@ -22,7 +22,8 @@ Numbers = Literal["f16", "q8_0"]
 SHARED, STEPS = 32, 127
 SCALES = ".q8_0_scales"
 SMALL = 1024
-"""Tensors of fewer numbers, such as those of norms, stay in half precision: they are few and matter much."""
+"""Tensors of fewer numbers, such as those of norms, stay in half precision: they are few and matter much. So do those whose rows no whole
+number of scales fills, such as the outer halves of low-rank adapters: rows of one scale may differ by orders of magnitude."""
 
 
 def stored(tensors: Mapping[str, Tensor], numbers: Numbers | None) -> dict[str, Tensor]:
@@ -32,7 +33,7 @@ def stored(tensors: Mapping[str, Tensor], numbers: Numbers | None) -> dict[str, 
         plain = value.detach().cpu().contiguous()
         if numbers is None or not plain.is_floating_point():
             out[name] = plain.clone()
-        elif numbers == "q8_0" and plain.numel() >= SMALL and plain.numel() % SHARED == 0:
+        elif numbers == "q8_0" and plain.numel() >= SMALL and plain[0].numel() % SHARED == 0:
             out[name], out[name + SCALES] = _in_eight_bits(plain)
         else:
             out[name] = plain.to(torch.float16)
