@@ -36,6 +36,8 @@ LEVERS = {
     "mask over rows": ["+dense_mask"],
     "plain loss": ["+plain_loss"],
     "AdamW unfused": ["+unfused"],
+    "torch's attention": ["+plain_attention"],
+    "frozen products by MKL": ["+plain_products"],
 }
 
 
