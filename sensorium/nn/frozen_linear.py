@@ -1,7 +1,7 @@
 """Frozen linear layers on a CPU: their weights laid out once for oneDNN, whose products torch has but does not use in fp32.
 
-torch multiplies fp32 matrices by MKL, which does less well on other makers' processors. On one Zen 3 core, products of 2,000
-rows with weights of 192 to 1,536 rows and columns run at 61 to 81 GFLOP/s so and at 50 to 75 by MKL
+torch multiplies fp32 matrices by MKL, which does less well on other makers' processors. On one Zen 3 core, products of 2,048
+rows with weights of 192 to 1,536 rows and columns run at 62 to 75 GFLOP/s so and at 56 to 70 by MKL, 1.05 to 1.18 times as fast
 (`benchmarks/product_speed.py`). Weights that learn would have to be laid out at every step, and the products that make their gradients are no
 faster, so theirs stay with MKL.
 
