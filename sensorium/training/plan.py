@@ -58,6 +58,7 @@ class StagePlan:
             "passes": self.fit.passes,
             "rows_a_pass": self.fit.rows,
             "recompute": self.fit.recompute,
+            "copies_mb": round(self.fit.laid_out / 2**20),
             "compiled": self.compiled,
             "warning": self.warning,
             "first_loss": self.loss,
