@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,9 @@ SHOWN = 5
 def build(
     model: Annotated[str, typer.Argument(help="A model that finds pictures: name or folder.")],
     pictures: Annotated[str, typer.Argument(help="A folder of pictures, looked through with all below it.")],
-    out: Annotated[str | None, typer.Option(help="Folder to write; default: in the model's folder, where answers look for it.")] = None,
+    out: Annotated[str | None, typer.Option(
+        help="Folder to write; default: in the model's folder, where answers look for it. Of a shipped model: the folder of a copy "
+        "of it with the index, to be named as --model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")] = "auto",
     as_json: Json = False,
 ) -> None:
@@ -34,18 +37,32 @@ def build(
     from sensorium.api import find_model, load
     from sensorium.cli.main import print_json
     from sensorium.cli.saving_answers import check_folder
+    from sensorium.core.atomic import atomic_folder
+    from sensorium.core.errors import ConfigError
     from sensorium.generators.retrieval_index import INDEX
     from sensorium.interop.saved import GENERATORS
+    from sensorium.interop.shipped import SHIPPED
     from sensorium.model.finding import finding_way
 
-    if out and not (Path(out) / INDEX).is_file():
+    shipped = SHIPPED.get(model)
+    if shipped is not None and out is None:
+        raise ConfigError(f"an index inside this installation, where {model!r} lies", where="--out", expected="a folder of your own",
+                          fix=f"--out my-{model}: a copy of the model with the index, for --model my-{model}")  # fmt: skip
+    if out and (shipped is not None or not (Path(out) / INDEX).is_file()):
         # An older index is replaced; pictures, say, are not.
         check_folder(Path(out), "--out")
     loaded = load(model, device)
-    folder = Path(out) if out else find_model(model) / GENERATORS / finding_way(loaded.network).name
+    inside = Path(GENERATORS) / finding_way(loaded.network).name
+    folder = Path(out) if out else find_model(model) / inside
     index, bad = build_index(loaded, Path(pictures))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    index.save(folder)
+    if shipped is None:
+        index.save(folder)
+    else:
+        with atomic_folder(folder) as copy:
+            shutil.copytree(shipped, copy, dirs_exist_ok=True)
+            (copy / inside).parent.mkdir(parents=True, exist_ok=True)
+            index.save(copy / inside)
     if bad:
         print(f"{len(bad)} left out: {'; '.join(map(str, bad[:SHOWN]))}{'; …' if len(bad) > SHOWN else ''}", file=sys.stderr)
     if as_json:

@@ -9,7 +9,7 @@ from sensorium.core.naming import nearest
 from sensorium.core.weights import HubSource
 from sensorium.interop.locate import locate
 
-SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in ("nano", "nano-points", "nano-draws")}
+SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in ("nano", "nano-points", "nano-draws", "nano-finds")}
 
 
 def find_model(name: str | Path) -> Path:

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 import sensorium
 from sensorium.cli.main import app
 from sensorium.core.hands import Making
-from sensorium.core.sample import parse_sample
+from sensorium.core.responder import Request
+from sensorium.core.sample import Message, Part, parse_sample
 from sensorium.data.scenes import CANVAS_PX, COLORS, Scene, Thing, draw_scene
 from sensorium.interop.onto import DIFFERENCE
 from sensorium.interop.shipped import SHIPPED
@@ -60,3 +61,27 @@ def test_nano_draws_draws_the_colour_it_is_asked_for() -> None:
         wanted = np.array(COLORS[color])
         assert np.corrcoef(ink_HWC.mean(axis=0), wanted)[0, 1] > 0.8
 
+
+def test_nano_finds_the_picture_that_is_described() -> None:
+    model = sensorium.load("nano-finds", device="cpu")
+    pictures = tuple(scene(shape, color) for shape, color in (("heart", "pink"), ("cross", "black"), ("ring", "blue"), ("star", "yellow")))
+    asked = [Request("1", (Message("user", (Part("text", "Find a picture of a yellow star."),)),), 0, pictures=pictures)]
+    (answer,) = model.responder.respond(asked)
+    assert answer.text.split()[0] == "3"
+
+
+def test_an_index_for_it_comes_with_a_copy_and_not_into_the_installation(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for color in ("red", "green"):
+        scene("circle", color).save(tmp_path / "pictures" / f"{color}.png")
+    words = ["index", "build", "nano-finds", str(tmp_path / "pictures")]
+    refused = CliRunner().invoke(app, words)
+    assert "--out my-nano-finds" in str(refused.exception)
+    assert not (SHIPPED["nano-finds"] / "generators").exists()
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "mine")], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    asked = ["ask", "Find a picture of a green circle.", "--model", str(tmp_path / "mine"), "--save", str(tmp_path / "found")]
+    done = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "found" / "part1.png") as found, Image.open(tmp_path / "pictures" / "green.png") as wanted:
+        assert np.array_equal(np.asarray(found.convert("RGB")), np.asarray(wanted.convert("RGB")))
