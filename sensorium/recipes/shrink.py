@@ -50,6 +50,7 @@ PROJECTORS = {
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
     "query_vit": {"queries": 3, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24},
     "latent_query": {"latents": 4, "heads": 4},
+    "grouping": {"width": 16, "heads": 2, "depths": (1, 1, 1), "groups": (8, 6)},
 }
 # A second, finer encoder of the same picture.
 DETAIL = tiny_shape(width=16, layers=2, heads=2, mlp_width=24, image_size_px=64, weights=())
@@ -133,7 +134,9 @@ def _model(config: ModelConfig) -> ModelConfig:
 def _hand(hand: HandConfig) -> HandConfig:
     """With small projectors, and the tiny generators of their kinds."""
     other = hand.other and hand.other.model_copy(update=_way(hand.other))
-    return hand.model_copy(update=_way(hand) | {"other": other})
+    # The space between signals, as the tokenizer of bytes calls it.
+    signals = tuple(token.replace("▁", "Ġ") for token in hand.signals)
+    return hand.model_copy(update=_way(hand) | {"other": other, "signals": signals})
 
 
 def _way(way: HandConfig | OtherConfig) -> dict[str, Any]:

@@ -272,6 +272,21 @@ def torch_mapper(tokens: int, width: int, llm: int = 4096, inside: int = 512) ->
     return linear(llm, inside) + sum(p.numel() for p in tfm.parameters()) + linear(inside, width) + tokens * inside
 
 
+def grouping(media: int, llm: int, width: int = 512) -> int:
+    """NExT-GPT 1.5's, from projector.py and group.py: in_fc and out_fc; 6, 3 and 3 blocks of norm1, qkv without bias, proj, norm2, mlp;
+    64 and 8 tokens, what carries them on, and what gathers behind them; norm."""
+    def mlp(inputs: int, inner: int) -> int:
+        return linear(inputs, inner) + linear(inner, inputs)
+
+    norm = 2 * width
+    block = 2 * norm + 3 * width * width + linear(width, width) + mlp(width, 4 * width)
+    # norm_tokens, norm_post_tokens, norm_x, norm_new_x; norm2 and norm_post; pre_assign_attn; assign; mlp_channels.
+    gather = 6 * norm + 8 * linear(width, width) + 2 * mlp(width, 4 * width)
+    mixed = sum(mlp(count, width // 2) for count in (64, 8))
+    carry = norm + linear(64, width // 2) + linear(width // 2, 8)
+    return linear(media, width) + 12 * block + (64 + 8) * width + carry + 2 * gather + mixed + norm + linear(width, llm)
+
+
 def retrieval_head() -> int:
     """text_hidden_fcs, visual_fc and logit_scale."""
     return linear(4096, 256) + linear(1024, 256) + 1
@@ -303,6 +318,14 @@ BY_PARTS: dict[str, ByParts] = {
         # <Img>, </Img>, <Vid>, </Vid>, <Aud>, </Aud> and 4 + 24 + 8 signal tokens.
         "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 6 + 36),
         "hands.image": lambda: torch_mapper(77, 768),
+        "hands.video": lambda: torch_mapper(77, 1024),
+        "hands.audio": lambda: torch_mapper(1, 512),
+    }),
+    "next-gpt-1.5": ByParts("nextgpt_llama", {
+        "encoders.image": imagebind_eye,
+        "projectors.image": lambda: grouping(1024, 4096),
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 4 + 24 + 8),
+        "hands.image": lambda: torch_mapper(77, 1024),
         "hands.video": lambda: torch_mapper(77, 1024),
         "hands.audio": lambda: torch_mapper(1, 512),
     }),
