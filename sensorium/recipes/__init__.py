@@ -78,6 +78,7 @@ RECIPES = NameTable(
         "emu": "sensorium.recipes.emu:emu",
         "emu2": "sensorium.recipes.emu2:emu2",
         "seed-llama": "sensorium.recipes.seed_llama:seed_llama",
+        "seed-queries": "sensorium.recipes.seed_queries:seed_queries",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -134,5 +135,6 @@ TINY_FORMS = NameTable(
         "emu": "sensorium.recipes.emu:tiny",
         "emu2": "sensorium.recipes.emu2:tiny",
         "seed-llama": "sensorium.recipes.seed_llama:tiny",
+        "seed-queries": "sensorium.recipes.seed_queries:tiny",
     },
 )

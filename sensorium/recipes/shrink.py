@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.backbones.cross_lm import TINY, BlipTextBackbone
 from sensorium.backbones.cross_tower import CrossTowerConfig
+from sensorium.backbones.query_tower import QueryTowerConfig
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
@@ -191,6 +192,8 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         # The first of the marks, behind all bytes, begins what is written.
         small["arch"] |= {"vocab_size": BYTES + len(config.added_tokens), "bos_token_id": BYTES}
         return _with(config, small | {"tokenizer_from": ()})
+    if isinstance(config, QueryTowerConfig):
+        return _with(QueryTowerConfig.tiny(), {"looks_back": config.looks_back})
     if isinstance(config, TextTowerConfig):
         # As wide as the tiny towers of pictures, with which some have to agree.
         sizes = TextTowerConfig.tiny().arch | {"hidden_size": 32, "projection_size": 32}

@@ -38,6 +38,16 @@ def size_of(class_name: str, config_name: str, **shape: Any) -> Callable[[], int
     return count
 
 
+def reading_queries(media: int = 1408, width: int = 768, inner: int = 3072) -> int:
+    """BLIP-2's first stage, from its blip2_qformer.py and Qformer.py: queries, words and places, twelve layers of BERT with a feed-forward of
+    the queries' own, cross-attention in every second, heads of contrast and of matching."""
+    norm, feed_forward = 2 * width, linear(width, inner) + linear(inner, width) + 2 * width
+    attention = 4 * linear(width, width) + norm
+    seeing = 2 * linear(width, width) + 2 * linear(media, width) + norm
+    words = (30522 + 1 + 512) * width + norm
+    return 32 * width + words + 12 * (attention + 2 * feed_forward) + 6 * seeing + 2 * linear(width, 256) + linear(width, 2)
+
+
 def linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
 
@@ -346,6 +356,11 @@ BY_PARTS: dict[str, ByParts] = {
         "projectors.image": lambda: t5_causal_former(32, 1408, 5120),
         "hands.image": lambda: 5120 * 5120,
         "backbone": llama_of(vocab_size=32006, **LLAMA_13B),
+    }),
+    # Its class leaves out the head of matching, which comes with the checkpoint that it begins with and learns nothing here.
+    "seed-queries": ByParts("blip2_casual", {
+        "encoders.image": size_of("Blip2VisionModel", "Blip2VisionConfig", image_size=224),
+        "backbone": reading_queries,
     }),
     # The tokenizer is `seed_tokenizer` alone, of what its authors' class holds; 8,192 codes and two marks are words.
     "seed-llama": ByParts("seed-llama", {
