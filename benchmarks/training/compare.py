@@ -1,6 +1,8 @@
 """Training speed beside transformers' `Trainer` and TRL's `SFTTrainer`, on identical weights, samples and tokens.
 
-    python benchmarks/training/compare.py [--shapes tiny 222M] [--stages 1 2] [--rounds 5] [--levers]
+    python benchmarks/training/compare.py [--shapes tiny 222M] [--stages 1 2] [--rounds 5] [--levers] [--peers]
+
+`--levers` measures ours alone, too, with one lever off at a time; `--peers` without names leaves the peers out.
 
 The peers are installed into an environment of their own (`peers.txt`). Before anything is timed the losses of single rows must
 agree to 1e-4. Sides then take turns on the same threads; what counts is the median of the rounds' ratios. The first epoch,
@@ -25,6 +27,7 @@ from conductor import HERE, Side, play, ratio
 from rows import write_rows
 from shapes import SHAPES, Shape, write_model, write_samples
 
+from sensorium.core.atomic import atomic_path
 from sensorium.interop.hf import import_hf
 
 SAMPLES = {"tiny": 2000, "222M": 96}
@@ -36,6 +39,8 @@ LEVERS = {
     "mask over rows": ["+dense_mask"],
     "plain loss": ["+plain_loss"],
     "AdamW unfused": ["+unfused"],
+    "torch's attention": ["+plain_attention"],
+    "frozen products by MKL": ["+plain_products"],
 }
 
 
@@ -153,25 +158,36 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     python = peers_python(options.work.resolve() / "peers") if options.peers else ""
+    path = options.out / f"training-{slug(processor())}.json"
     result: dict[str, Any] = {
         "date": date.today().isoformat(), "processor": processor(), "threads": options.threads,
-        "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": {},
+        "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": measured(path, options.threads),
     }  # fmt: skip
     for name in options.shapes:
         shape, work = SHAPES[name], options.work.resolve() / name
         prepare(shape, work)
-        found: dict[str, Any] = {}
-        result["shapes"][name] = found
+        found: dict[str, Any] = result["shapes"].setdefault(name, {})
         if options.peers:
             found["loss_difference"] = losses_agree(shape, work, python)
         for stage in options.stages:
-            found[f"stage {stage}"] = compare(shape, stage, work, python, options)
+            one = found.setdefault(f"stage {stage}", {})
+            if options.peers:
+                one |= {"date": result["date"], **compare(shape, stage, work, python, options)}
             if options.levers:
-                found[f"stage {stage}"]["levers"] = levers(shape, stage, work, options)
+                one["levers"] = levers(shape, stage, work, options)
             # Written as it grows: an hour of measuring is not lost to what comes later.
             options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / f"training-{slug(result['processor'])}.json").write_text(json.dumps(result, indent=1) + "\n")
+            with atomic_path(path) as written:
+                written.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+
+
+def measured(path: Path, threads: int) -> dict[str, Any]:
+    """What was measured on this machine before, so that a run of one stage keeps the figures of the others."""
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_text())
+    return before["shapes"] if before["threads"] == threads else {}
 
 
 def processor() -> str:

@@ -74,7 +74,7 @@ def main() -> None:
     import sensorium.training.run as run
 
     run.Trainer = Told
-    levers = {k: _value(v) for k, v in (item.split("=", 1) for item in options.set)}
+    levers = {k: _value(v) for k, v in (item.split("=", 1) for item in options.set if not item.startswith("+"))}
     made = recipe(SHAPES[options.shape], options.work, options.stage, steps=10**6, levers=levers)
     folder = options.work / f"{options.run}-{options.stage}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -116,7 +116,22 @@ def _unfused() -> None:
     torch.optim.AdamW = _Unfused  # pyright: ignore[reportAttributeAccessIssue]
 
 
-OFF = {"dense_mask": _dense_mask, "plain_loss": _plain_loss, "unfused": _unfused}
+def _plain_products() -> None:
+    import sensorium.model.laid_out as module
+
+    module.onednn_is_faster = lambda: False
+
+
+def _plain_attention() -> None:
+    import sensorium.nn.segment_attention as module
+
+    module.can_group = lambda *_: False
+
+
+OFF = {
+    "dense_mask": _dense_mask, "plain_loss": _plain_loss, "unfused": _unfused,
+    "plain_products": _plain_products, "plain_attention": _plain_attention,
+}  # fmt: skip
 """What has no setting, because nobody would want it off: for the table of levers alone."""
 
 

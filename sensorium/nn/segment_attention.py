@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.nn.attention import segment_mask
+from sensorium.nn.grouped_attention import can_group, grouped_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,16 @@ def attend(
     # One split and one join, whose backward passes are the same; a slice for each sample would
     # fill a whole gradient with zeros for each.
     parts = zip(*(x.split(layout.lengths, dim=2) for x in (q_1HNE, k_1GNE, v_1GNE)), layout.masks, strict=True)
-    mixed = [
-        F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, dropout_p=dropout,
-            enable_gqa=q.shape[1] != k.shape[1],
-        ).transpose(1, 2)
-        for q, k, v, mask in parts
-    ]  # fmt: skip
-    return torch.cat(mixed, dim=1)
+    return torch.cat([_attend_one(*part, scale=scale, dropout=dropout) for part in parts], dim=1)
+
+
+def _attend_one(
+    q_1HLE: Tensor, k_1GLE: Tensor, v_1GLE: Tensor, mask: Tensor | None, *, scale: float | None, dropout: float
+) -> Tensor:
+    """Attention inside one sample, (1, L, H, E)."""
+    if mask is None and not dropout and can_group(q_1HLE, k_1GLE, v_1GLE):
+        return grouped_attention(q_1HLE, k_1GLE, v_1GLE, scale)
+    return F.scaled_dot_product_attention(
+        q_1HLE, k_1GLE, v_1GLE, attn_mask=mask, is_causal=mask is None, scale=scale, dropout_p=dropout,
+        enable_gqa=q_1HLE.shape[1] != k_1GLE.shape[1],
+    ).transpose(1, 2)  # fmt: skip

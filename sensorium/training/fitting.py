@@ -6,7 +6,7 @@ backward pass (arXiv:1604.06174) cost a third more. So rows are divided first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sensorium.training.config import Recompute
 
@@ -27,12 +27,21 @@ class Fit:
     needed: int
     """Bytes at the peak of a step, about."""
     why: str
+    laid_out: int = 0
+    """Bytes of `needed` that hold copies of frozen weights for faster products (`model/laid_out.py`)."""
+
+    def with_copies(self, size: int, memory: int | None) -> Fit:
+        """The same with copies of so many bytes, where they change nothing else."""
+        if self.recompute or memory is None or self.needed + size > ROOM * memory:
+            return self
+        return replace(self, laid_out=size, needed=self.needed + size)
 
     def describe(self) -> str:
         """One line for the plan."""
         kept = "recomputed" if self.recompute else "kept"
         rows = "all rows" if self.passes == 1 else f"{self.rows} rows"
-        return f"{self.passes} x {rows} a batch, activations {kept} ({self.why})"
+        copies = f"; {self.laid_out / 2**20:,.0f} MB of frozen weights laid out for their products" if self.laid_out else ""
+        return f"{self.passes} x {rows} a batch, activations {kept} ({self.why}){copies}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
 from sensorium.model.compiled import ready_to_compile
 from sensorium.model.device import to_device
+from sensorium.model.laid_out import layout_bytes
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.picture_size import pictures_of
@@ -182,6 +183,9 @@ def probe_stage(
     memory = memory_of(model.device)
     state = state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2)
     fit = _fit(stage, model, batch, state + held.beside, activation_bytes(saved), memory)
+    if not held.divided:
+        total = None if memory is None else memory.total
+        fit = fit.with_copies(layout_bytes(model, total), total)
     return StagePlan(
         name=stage.name,
         steps=parts.steps,

@@ -18,6 +18,7 @@ from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.compiled import compiling
 from sensorium.model.device import to_device
+from sensorium.model.laid_out import laying_out
 from sensorium.model.learning import learning_modules
 from sensorium.model.recompute import recomputing
 from sensorium.processing.split import split_rows
@@ -85,10 +86,15 @@ class StageRun:
             for module in learning_modules(model, learn):
                 module.train()
         # Closed whatever happens: an open stream's threads would outlive a failed run.
-        recompute = self.parts.fit is not None and self.parts.fit.recompute
+        fit = self.parts.fit
+        recompute = fit is not None and fit.recompute
+        copies = fit is not None and fit.laid_out > 0
         # Layers run again where memory is short: holes between kept blocks would waste it.
         (return_freed_blocks if recompute else keep_freed_blocks)()
-        with recomputing(model, recompute), compiling(model, stage.compile), closing(loader.batches(state)) as stream:
+        with (
+            recomputing(model, recompute), compiling(model, stage.compile), laying_out(model, copies),
+            closing(loader.batches(state)) as stream,
+        ):
             while step < steps:
                 state = self._logged_step(stream, state, step)
                 step += 1

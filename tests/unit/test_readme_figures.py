@@ -22,24 +22,29 @@ def figures() -> SimpleNamespace:
     return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "figures.py")))
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/speed.md"])
 def test_the_page_says_what_was_measured(figures: SimpleNamespace, name: str) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")
-    assert figures.with_figures(page, figures.PAGES[name]) == page, "run: python benchmarks/figures.py"
+    assert figures.made_anew(name, page) == page, "run: python benchmarks/figures.py"
 
 
 def test_other_results_make_another_page(figures: SimpleNamespace, tmp_path: Path) -> None:
     one = {"ratio": {f"ours/{peer}": {"median": 2.5, "low": 2.0, "high": 3.0} for peer in ("trainer", "trl")},
            "rates": {"ours": {"tokens_per_s": 1234.5}}, "share_of_limit": 0.71,
            "peak_mb": {"ours": 1024, "trainer": 2048, "trl": 4096}}  # fmt: skip
-    result = {"processor": "P", "threads": 1, "date": "2000-01-01", "shapes": {"tiny": {"stage 2": one, "loss_difference": 0}}}
+    levers = {"levers": {"all on": {"median": 1, "low": 1, "high": 1, "peak_mb": 1000}}}
+    shapes = {"tiny": {"stage 1": levers, "stage 2": one, "loss_difference": 0}}
+    result = {"processor": "P", "threads": 1, "date": "2000-01-01", "shapes": shapes}
     (tmp_path / "training-p.json").write_text(json.dumps(result))
     page = "a\n" + "".join(figures.MARKS) + "b\n"
-    made = figures.with_figures(page, figures.PAGES["README.md"], tmp_path)
+    made = figures.made_anew("README.md", page, tmp_path)
     assert (made[:2], made[-2:]) == ("a\n", "b\n")
     assert "| tiny, stage 2 | 2.50 × (2.00 – 3.00) | 2.50 × (2.00 – 3.00) | 1,234 | 71% | 1.0, 2.0, 4.0 GiB |" in made
+    assert "stage 1" not in made
     with pytest.raises(ValueError, match="training figures"):
-        figures.with_figures("no marks", figures.PAGES["README.md"], tmp_path)
+        figures.made_anew("README.md", "no marks", tmp_path)
+    told = figures.made_anew(figures.LEVERS, "".join(figures.LEVER_MARKS), tmp_path)
+    assert "| P, 1 thread | tiny, stage 1 |\n|---|---|\n| all on | 1.00 (1.00 – 1.00), 1,000 MB |" in told
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("README*.md"), *ROOT.glob("sensorium/assets/*/README.md")], ids=lambda page: str(page.relative_to(ROOT)))
