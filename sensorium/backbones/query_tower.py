@@ -4,7 +4,8 @@ queries that see a picture, to say whether they belong together.
 Queries and words share self-attention and the norm in front of the layers, so that the whole
 Q-Former is here and the lane hands over the picture's tokens as the encoder made them.
 
-Source: BLIP-2 (arXiv:2301.12597), section 3.2; github.com/salesforce/LAVIS, blip2_image_text_matching.py.
+Source: BLIP-2 (arXiv:2301.12597), section 3.2; github.com/salesforce/LAVIS, blip2_image_text_matching.py. Queries that look back only are
+SEED's (arXiv:2307.08041; github.com/AILab-CVC/SEED, SEED_Tokenizer/lavis/models/blip2_models/blip2_qformer_casual.py).
 
 Shape legend: B rows, T tokens, N texts, S tokens of the longest, M pictures, Q queries, K tokens of the
 pictures of a row (padded), D width, E width of a picture's tokens, J width of the shared space.
@@ -50,6 +51,8 @@ class QueryTowerConfig(BackboneConfig):
     d_picture: int = 1408
     """Width of the encoder's tokens."""
     joint: int = 256
+    looks_back: bool = False
+    """A query sees those before it alone, so that the last one has seen all: a picture has its vector only (SEED)."""
 
     @classmethod
     def tiny(cls) -> QueryTowerConfig:
@@ -181,18 +184,30 @@ class QueryTower(WritesNothing, nn.Module):
         words_NSD, real_NS, image_NKE = words_NSD[kept_N], real_NS[kept_N], media.media_BKE[rows_N[kept_N]]
         queries_NQD = former.asking(len(words_NSD))
         queries = queries_NQD.shape[1]
+        mask = F.pad(real_NS, (queries, 0), value=True)[:, None, None]
+        if (back := self._back(mask.shape[-1])) is not None:
+            mask = mask & back
         hidden_NTD = former.run(
-            torch.cat([queries_NQD, words_NSD], dim=1), image_NKE, self.path,
-            F.pad(real_NS, (queries, 0), value=True)[:, None, None], sees_NK[kept_N][:, None, None],
-        )  # fmt: skip
+            torch.cat([queries_NQD, words_NSD], dim=1), image_NKE, self.path, mask, sees_NK[kept_N][:, None, None]
+        )
         return hidden_NTD[:, :queries], hidden_NTD[:, queries:]
 
+    def _back(self, length: int) -> Tensor | None:
+        """(T, T), False where a query would see a later one, of queries and words behind them; None: all see all."""
+        queries = self.lm.former.rows
+        if not self.config.looks_back:
+            return None
+        places_T = torch.arange(length, device=self.embedding.weight.device)
+        return (places_T[None] <= places_T[:, None]) | (places_T >= queries)[None] | (places_T >= queries)[:, None]
+
     def pictures(self, features: Features) -> Tensor:
-        """The vectors of each picture, one for each query, (M, Q, J)."""
-        former = self.lm.former
+        """The vectors of each picture, (M, Q, J): one for each query or, where they look back, the last one's alone."""
+        former, back = self.lm.former, self._back(self.lm.former.rows)
+        kept = slice(0 if back is None else former.rows - 1, None)
         asked = map_items(
-            features, lambda items_MKE, _: former.states(items_MKE), lambda _: Grid(1, former.rows)
-        )
+            features, lambda items_MKE, _: former.states(items_MKE, mask=None if back is None else back[None, None])[:, kept],
+            lambda _: Grid(1, former.rows - kept.start),
+        )  # fmt: skip
         found_MQD = asked.values_ND.unflatten(0, (len(features.grids), -1))
         return self.lm.vision_projection(found_MQD)
 

@@ -21,6 +21,7 @@ def train(
     pictures: Source = "picture-book",
     out: Annotated[str, typer.Option(help="Run folder.")] = "runs/tokenizer",
     config: Annotated[str | None, typer.Option(help="A YAML file with `tokenizer` and `training`; default: 64 pixels, 512 codes.")] = None,
+    queries: Annotated[str | None, typer.Option(help="Of SEED's: a model of recipe seed-queries, whose tower and queries it begins with.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -29,13 +30,15 @@ def train(
     from sensorium.cli.main import print_json
     from sensorium.data.tokenizer_pictures import picture_files, read_pixels
     from sensorium.interop.locate import locate
+    from sensorium.interop.seed_queries import read_queries
     from sensorium.model.device import choose_device
     from sensorium.training.tokenizer import TokenizerRecipe, TokenizerRun, train_tokenizer
 
     recipe = (TokenizerRecipe.load(Path(config)) if config else TokenizerRecipe()).override(overrides or [])
     pixels_NCHW = read_pixels(picture_files(pictures, "train"), recipe.tokenizer.size_px)
     where = choose_device(device)
-    run = TokenizerRun(Path(out), resume, _perceptual(recipe.training.perceptual, where), str(where), locate(recipe.tokenizer.weights))
+    run = TokenizerRun(Path(out), resume, _perceptual(recipe.training.perceptual, where), str(where), locate(recipe.tokenizer.weights),
+                       read_queries(Path(queries)) if queries else None)  # fmt: skip
     report = train_tokenizer(recipe, pixels_NCHW, run)
     if as_json:
         print_json({"folder": out, **report})

@@ -12,7 +12,7 @@ Shape legend: B pictures, C colours, H/W pixels, L tower's features, N codes of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -161,7 +161,7 @@ class SeedTokenizer(PixelTokenizer):
         self.recall, self.draw = Blocks(config), Blocks(config)
         self.reverse = QueryFormer(config.former(1), width) if config.gather == "former" else _narrow(width)
         self.out = nn.Linear(width if config.gather == "former" else config.queries * NARROW[-1], config.generator.width)
-        # They are taught before, by captions.
+        # They are taught before, by captions (recipe `seed-queries`).
         self.tower.requires_grad_(False)
         self.former.requires_grad_(False)
         self._unclip: Unclip | None = None
@@ -183,6 +183,19 @@ class SeedTokenizer(PixelTokenizer):
                 torch.manual_seed(0)
                 self._unclip = cast(Unclip, self.config.generator.build(folder))
         return self._unclip.to(cast(Tensor, self.down[0].weight).device)
+
+    def take_queries(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begin with a tower and queries that captions have taught (`interop.seed_queries`).
+
+        Raises:
+            WeightsError: they are of other sizes.
+        """
+        mine = {name: value.shape for name, value in self.state_dict().items() if name.startswith(("tower.", "former."))}
+        given = {name: value.shape for name, value in tensors.items()}
+        if unlike := sorted(name for name in mine | given if mine.get(name) != given.get(name)):
+            raise WeightsError(f"queries that do not fit: {len(unlike)} tensors, {unlike[0]} first", where=self._where,
+                               expected="a tower and queries of the tokenizer's own sizes")  # fmt: skip
+        self.load_state_dict(dict(tensors), strict=False)
 
     def to_values(self, pixels_BCHW: Tensor) -> Tensor:
         """0..255 -> CLIP's."""

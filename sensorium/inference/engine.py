@@ -225,7 +225,7 @@ class Engine:
         for count in range(max_tokens):
             chosen: list[int] = sampler(logits_BV, answers).tolist()
             if follows:
-                chosen = [follows.get(said[-1], token) if said else token for said, token in zip(answers, chosen, strict=True)]
+                chosen = [follows.get(tuple(said[-2:]), follows.get(tuple(said[-1:]), token)) for said, token in zip(answers, chosen, strict=True)]
             for b, token in enumerate(chosen):
                 if not done[b] and token in self.processor.stop_ids:
                     done[b] = True

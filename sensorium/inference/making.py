@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -89,11 +88,13 @@ class Maker:
     kinds: frozenset[MadeKind] | None = None
     """What is made; None: all. Media of other kinds are no parts of an answer, whose text stays as it is."""
 
-    def follows(self) -> dict[int, int]:
-        """Which token must come behind each signal token but the last: half a signal means nothing."""
-        forced = {a: b for kind, ids in self.processor.signals.items() if not self._is_told(kind) for a, b in pairwise(ids)}
+    def follows(self) -> dict[tuple[int, ...], int]:
+        """Which token must come behind each signal token but the last: half a signal means nothing. Behind one that stands between
+        several signals, which one it is tells the one before it."""
+        forced = {ids[i : i + 1] if ids.count(ids[i]) == 1 else ids[i - 1 : i + 1]: token
+                  for kind, ids in self.processor.signals.items() if not self._is_told(kind) for i, token in enumerate(ids[1:])}  # fmt: skip
         # What begins a picture that is written embedding by embedding ends the text: what follows is no token (`go_on`).
-        return forced | {self.processor.signals[kind][0]: min(self.processor.stop_ids) for kind in fed_kinds(self.model.config)}
+        return forced | {self.processor.signals[kind][:1]: min(self.processor.stop_ids) for kind in fed_kinds(self.model.config)}
 
     @property
     def answers_in_parts(self) -> bool:
@@ -204,7 +205,7 @@ class Maker:
                     yield Found(kind, start, place := start + len(run), whole=run == signals)
 
     def _spoken(self, prompt: Example, ids: Sequence[int]) -> list[Part]:
-        signals = {i for one in self.processor.signals.values() for i in one}
+        signals = {i for ids in self.processor.signals.values() for i in ids if ids.count(i) == 1}
         frames = self.processor.frames
         said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]
         return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)

@@ -19,6 +19,7 @@ INPUT_PROJECTORS = NameTable(
         "c_abstractor": "sensorium.input_projectors.c_abstractor:CAbstractorConfig",
         "cformer": "sensorium.input_projectors.cformer:CFormerConfig",
         "query_vit": "sensorium.input_projectors.query_vit:QueryVitConfig",
+        "grouping": "sensorium.input_projectors.grouping:GroupingConfig",
         "qformer": "sensorium.input_projectors.qformer:QFormerConfig",
     },
 )

@@ -32,7 +32,7 @@ IDLE = "original.safetensors"
 """What the layout has and no part of ours reads; there only if there is any."""
 ADAPTER = "adapter_config.json"
 PIECES = tuple(f"{name}.{end}" for names, ends in (
-    (("mm_projector", "non_lora_trainables", "adapter_model"), ("bin", "safetensors")),
+    (("mm_projector", "mm_input_projector", "mm_output_projector", "non_lora_trainables", "adapter_model"), ("bin", "safetensors")),
     (("pretrained_ckpt", "decision_model"), ("pth.tar", "safetensors")),
     (("pytorch_model",), ("pt", "safetensors")),
 ) for name in names for end in ends)  # fmt: skip

@@ -6,6 +6,7 @@ Source of the design: GILL (arXiv:2305.17216), NExT-GPT (arXiv:2309.05519).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import SerializeAsAny, model_validator
@@ -58,7 +59,8 @@ class HandConfig(Config):
     signals: tuple[str, ...] = ()
     """Control tokens that the LLM writes where a medium is to stand, in this order; they are among the backbone's
     `added_tokens`, or in its tokenizer already. Of a generator that is told by text, the two between which the LLM writes
-    what it is told; none: it is a voice, which says the answer's text where an answer is to be spoken."""
+    what it is told; none: it is a voice, which says the answer's text where an answer is to be spoken. A token that is named more
+    than once is the tokenizer's own and means nothing by itself (the spaces between NExT-GPT 1.5's); it is read with the others."""
     projector: AnyOutputProjector = None
     """None: the generator is told by text."""
     generator: AnyGenerator
@@ -99,7 +101,8 @@ class HandConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> HandConfig:
-        if len(set(self.signals)) < len(self.signals):
+        # Where signals begin and end is found by these tokens alone, and two of a kind side by side are one too many.
+        if any(self.signals.count(end) > 1 for end in (*self.signals[:1], *self.signals[-1:])) or any(a == b for a, b in pairwise(self.signals)):
             raise ValueError(f"signals {list(self.signals)} name a token twice")
         kind = self.generator.kind
         if self.generator.cuts_boxes and not self.signals and self.projector is None:

@@ -81,9 +81,22 @@ def scaled_parts(model: JointModel) -> tuple[TextTower, Apart]:
         raise ConfigError(
             "a contrastive stage for a model that reads pictures and texts together",
             expected="backbone text_tower with fusion apart",
-            fix=STAGE_1 if isinstance(tower, QueryTower) else "use objective: matching",
+            fix="give objective.temperature, which divides cosines" if isinstance(tower, QueryTower) else "use objective: matching",
         )
     return tower, apart
+
+
+def queried_parts(model: JointModel) -> tuple[QueryTower, QueryMatch]:
+    """The parts of a model whose scores are bare cosines, which an objective's temperature divides.
+
+    Raises:
+        ConfigError: the model has others.
+    """
+    tower, scorer = joint_parts(model)
+    if not isinstance(tower, QueryTower) or not isinstance(scorer, QueryMatch):
+        raise ConfigError("a temperature for scores that have a factor of their own", where="objective.temperature", expected="none",
+                          fix="leave it out, or compare by a Q-Former: backbone query_tower with fusion query_match")  # fmt: skip
+    return tower, scorer
 
 
 def matching_parts(model: JointModel) -> tuple[CrossTower, Match]:

@@ -26,7 +26,7 @@ def signal_ids(hands: Mapping[str, HandShape], tokenizer: Tokenizer) -> dict[str
             if not tokenizer.has(token):
                 raise ConfigError(f"the tokenizer has no token {token!r}", where=f"model.hands.{kind}.signals",
                                   fix="add it to backbone.added_tokens, and raise vocab_size in its arch by as much")  # fmt: skip
-            if owners.setdefault(tokenizer.special_id(token), kind) != kind:
+            if hand.signals.count(token) == 1 and owners.setdefault(tokenizer.special_id(token), kind) != kind:
                 raise ConfigError(f"signal {token!r} of two kinds of media", where=f"model.hands.{kind}.signals")
         found[kind] = tuple(tokenizer.special_id(token) for token in hand.signals)
     return found

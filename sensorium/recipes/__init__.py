@@ -58,6 +58,7 @@ RECIPES = NameTable(
         "fromage": "sensorium.recipes.fromage:fromage",
         "gill": "sensorium.recipes.gill:gill",
         "next-gpt": "sensorium.recipes.next_gpt:next_gpt",
+        "next-gpt-1.5": "sensorium.recipes.next_gpt_15:next_gpt_15",
         "minigpt-5": "sensorium.recipes.minigpt5:minigpt5",
         "flamingo": "sensorium.recipes.flamingo:flamingo",
         "openflamingo-3b": "sensorium.recipes.openflamingo:openflamingo_3b",
@@ -77,6 +78,7 @@ RECIPES = NameTable(
         "emu": "sensorium.recipes.emu:emu",
         "emu2": "sensorium.recipes.emu2:emu2",
         "seed-llama": "sensorium.recipes.seed_llama:seed_llama",
+        "seed-queries": "sensorium.recipes.seed_queries:seed_queries",
     },
 )
 # The same systems with every part shrunk, on the shipped pictures: `train llava-1.5/tiny`.
@@ -118,6 +120,7 @@ TINY_FORMS = NameTable(
         "fromage": "sensorium.recipes.fromage:tiny",
         "gill": "sensorium.recipes.gill:tiny",
         "next-gpt": "sensorium.recipes.next_gpt:tiny",
+        "next-gpt-1.5": "sensorium.recipes.next_gpt_15:tiny",
         "minigpt-5": "sensorium.recipes.minigpt5:tiny",
         "flamingo": "sensorium.recipes.flamingo:tiny",
         "openflamingo-3b": "sensorium.recipes.openflamingo:tiny",
@@ -132,5 +135,6 @@ TINY_FORMS = NameTable(
         "emu": "sensorium.recipes.emu:tiny",
         "emu2": "sensorium.recipes.emu2:tiny",
         "seed-llama": "sensorium.recipes.seed_llama:tiny",
+        "seed-queries": "sensorium.recipes.seed_queries:tiny",
     },
 )

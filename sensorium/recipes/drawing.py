@@ -166,8 +166,9 @@ def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> lis
         told = " ... ".join(hand.signals) or ("boxes" if hand.generator.cuts_boxes else "the whole answer")
         return ["", f"{f'{kind} made':<{NAME}}{told} -> {hand.generator.kind}"]
     reads = model.ways[kind].reads
+    between = sum(hand.signals.count(token) > 1 for token in hand.signals)
     how = f"{reads} embeddings behind {hand.signals[0]}, each read before the next" if hand.feeds_back else (
-        f"{reads} signal tokens, {hand.signals[0]} first")  # fmt: skip
+        f"{reads - between} signal tokens{f' and {between} between' if between else ''}, {hand.signals[0]} first")  # fmt: skip
     lines = ["", f"{f'{kind} made':<{NAME}}{how} -> {reads} x {width:,}"]
     if hand.choice is not None:
         lines.append(table.line(f"hands.{of_choice(kind)}", "which way"))

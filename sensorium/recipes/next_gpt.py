@@ -6,6 +6,7 @@ model/anyToImageVideoAudio.py.
 
 from __future__ import annotations
 
+from sensorium.input_projectors.linear import LinearConfig
 from sensorium.model.config import LoraConfig, ModelConfig
 from sensorium.recipes.next_gpt_parts import ADDED, HANDS, imagebind_lane, next_stage, rows
 from sensorium.recipes.published_parts import llama
@@ -39,7 +40,7 @@ def next_gpt() -> Recipe:
             ),
         ),
         model=ModelConfig(
-            lanes={"image": imagebind_lane()},
+            lanes={"image": imagebind_lane(LinearConfig(), "crop")},
             backbone=vicuna.model_copy(update={"added_tokens": ADDED}),
             hands=HANDS,
             adapter=LoraConfig(rank=32, alpha=32.0, dropout=0.1, targets=("q_proj", "k_proj", "v_proj", "o_proj")),

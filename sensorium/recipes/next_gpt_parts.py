@@ -1,4 +1,4 @@
-"""NExT-GPT's eye, tokens and ways out.
+"""NExT-GPT's eye, tokens and ways out, and how words learn that were added.
 
 Source: github.com/NExT-GPT/NExT-GPT, NExT-GPT-Lagacy/code/config/base.yaml and code/model/anyToImageVideoAudio.py, whose order of
 added tokens this is.
@@ -6,13 +6,16 @@ added tokens this is.
 
 from __future__ import annotations
 
-from sensorium.core.hands import MadeKind
+from typing import Literal
+
+from sensorium.core.hands import GeneratorConfig, MadeKind
+from sensorium.core.parts import InputProjectorConfig
 from sensorium.core.weights import FileSource as WeightFile
 from sensorium.core.weights import HubSource
 from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.generators.audioldm import AudioLdmConfig
+from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.generators.text_to_video import TextToVideoConfig
-from sensorium.input_projectors.linear import LinearConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig
 from sensorium.model.hand import HandConfig
@@ -31,17 +34,32 @@ HANDS: dict[MadeKind, HandConfig] = {
     "video": HandConfig(signals=VID, projector=MapperConfig(), generator=TextToVideoConfig(weights=(HubSource(id="cerspense/zeroscope_v2_576w"),))),
     "audio": HandConfig(signals=AUD, projector=MapperConfig(), generator=AudioLdmConfig(weights=(HubSource(id="cvssp/audioldm-l-full"),))),
 }
+WORDS_15 = tuple(f"<{name}_{i:02d}>" for name, count in (("image", 4), ("video", 24), ("audio", 8)) for i in range(count))
+"""Of version 1.5: nextgpt/model/nextgpt_arch.py, `initialize_vision_tokenizer`."""
 
 
-def imagebind_lane() -> LaneConfig:
-    """ImageBind's pooled vector as one token; its file is put there by hand."""
+def _hand_15(kind: MadeKind, generator: GeneratorConfig) -> HandConfig:
+    """Its mapper reads the spaces between the tokens, too, and its queries begin at zero."""
+    signals = " ▁ ".join(token for token in WORDS_15 if token.startswith(f"<{kind}_")).split(" ")
+    return HandConfig(signals=tuple(signals), projector=MapperConfig(query_std=0.0), generator=generator)
+
+
+HANDS_15: dict[MadeKind, HandConfig] = {
+    "image": _hand_15("image", StableDiffusionConfig(width=1024, weights=(HubSource(id="stabilityai/stable-diffusion-2"),))),
+    "video": _hand_15("video", TextToVideoConfig(weights=(HubSource(id="cerspense/zeroscope_v2_XL"),))),
+    "audio": _hand_15("audio", AudioLdmConfig(weights=(HubSource(id="cvssp/audioldm"),))),
+}
+
+
+def imagebind_lane(projector: InputProjectorConfig, fit: Literal["crop", "letterbox"]) -> LaneConfig:
+    """ImageBind's pooled vector, and what makes tokens of it; its file is put there by hand."""
     weights = (WeightFile(path="weights/imagebind_huge.pth", format="imagebind"),)
-    return LaneConfig(encoder=ImageBindConfig(weights=weights), projector=LinearConfig(), resolution=FixedResolution(fit="crop"))
+    return LaneConfig(encoder=ImageBindConfig(weights=weights), projector=projector, resolution=FixedResolution(fit=fit))
 
 
-def rows(lr: float) -> tuple[Learn, ...]:
+def rows(lr: float, added: int = len(ADDED)) -> tuple[Learn, ...]:
     """The added tokens, which are the last, in both of LLaMA's matrices."""
-    return tuple(Learn(part="backbone", module=name, rows=tuple(range(-len(ADDED), 0)), lr=lr) for name in EMBEDDINGS)
+    return tuple(Learn(part="backbone", module=name, rows=tuple(range(-added, 0)), lr=lr) for name in EMBEDDINGS)
 
 
 def next_stage(name: str, objective: ObjectiveConfig, sets: tuple[str, ...], lr: float, *parts: str) -> StageConfig:

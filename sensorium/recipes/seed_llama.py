@@ -1,6 +1,6 @@
 """SEED-LLaMA-8B (Ge et al., arXiv:2310.01218): Vicuna-7B that reads and writes pictures as 32 causal codes each.
 
-Source: github.com/AILab-CVC/SEED, MultiModalLLM/configs and scripts. `sensorium tokenizer train` trains its tokenizer, kind seed."""
+Source: github.com/AILab-CVC/SEED, MultiModalLLM/configs and scripts. Its tokenizer: recipe `seed-queries`, then `sensorium tokenizer train`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def seed_llama() -> Recipe:
         description="I+T→T+I: EVA-CLIP-g, causal Q-Former and 8,192 codes, Vicuna-7B that writes 32 of them, unCLIP",
         published=Published(
             paper="2310.01218",
-            missing=("videos (WebVid-10M and those of the instructions)", "the first stage of its tokenizer: BLIP-2's contrastive loss, of the last causal query"),
+            missing=("videos (WebVid-10M and those of the instructions)",),
             differs=("of the many sets of instructions here are eight; batches are those of one device, their number is not published",
                      "marks of pictures are words in front of the codes (released: behind); the adapter is not merged between the stages; "
                      "an end of text closes every answer (the original: the last one)"),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.backbones.cross_lm import TINY, BlipTextBackbone
 from sensorium.backbones.cross_tower import CrossTowerConfig
+from sensorium.backbones.query_tower import QueryTowerConfig
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.backbones.text_tower import TextTowerConfig
 from sensorium.core.config import Config
@@ -50,6 +51,7 @@ PROJECTORS = {
     "perceiver": {"latents": 4, "depth": 2, "heads": 4, "head_dim": 8},
     "query_vit": {"queries": 3, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24},
     "latent_query": {"latents": 4, "heads": 4},
+    "grouping": {"width": 16, "heads": 2, "depths": (1, 1, 1), "groups": (8, 6)},
 }
 # A second, finer encoder of the same picture.
 DETAIL = tiny_shape(width=16, layers=2, heads=2, mlp_width=24, image_size_px=64, weights=())
@@ -133,7 +135,9 @@ def _model(config: ModelConfig) -> ModelConfig:
 def _hand(hand: HandConfig) -> HandConfig:
     """With small projectors, and the tiny generators of their kinds."""
     other = hand.other and hand.other.model_copy(update=_way(hand.other))
-    return hand.model_copy(update=_way(hand) | {"other": other})
+    # The space between signals, as the tokenizer of bytes calls it.
+    signals = tuple(token.replace("▁", "Ġ") for token in hand.signals)
+    return hand.model_copy(update=_way(hand) | {"other": other, "signals": signals})
 
 
 def _way(way: HandConfig | OtherConfig) -> dict[str, Any]:
@@ -188,6 +192,8 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         # The first of the marks, behind all bytes, begins what is written.
         small["arch"] |= {"vocab_size": BYTES + len(config.added_tokens), "bos_token_id": BYTES}
         return _with(config, small | {"tokenizer_from": ()})
+    if isinstance(config, QueryTowerConfig):
+        return _with(QueryTowerConfig.tiny(), {"looks_back": config.looks_back})
     if isinstance(config, TextTowerConfig):
         # As wide as the tiny towers of pictures, with which some have to agree.
         sizes = TextTowerConfig.tiny().arch | {"hidden_size": 32, "projection_size": 32}

@@ -9,6 +9,7 @@ Shape legend: N pictures of the set, B of a batch, C colours, H/W pixels.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,6 +84,8 @@ class TokenizerRun:
     device: str = "cpu"
     start: Path | None = None
     """A folder of weights to begin with, in the tokenizer's own layout."""
+    queries: Mapping[str, Tensor] | None = None
+    """Of SEED's tokenizer: tower and queries to begin with (`interop.seed_queries`)."""
 
 
 def batch_of(pixels_NCHW: Tensor, training: TokenizerTraining, step: int) -> Tensor:
@@ -115,6 +118,10 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
         raise DataError("no pictures to train on")
     torch.manual_seed(training.seed)
     module = config.build(run.start).to(run.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    if run.queries is not None:
+        if not isinstance(module, SeedTokenizer):
+            raise ConfigError(f"queries for a tokenizer of kind {config.kind!r}", expected="seed")
+        module.take_queries(run.queries)
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=training.lr, betas=(0.9, 0.95), weight_decay=training.weight_decay)
     state = TokenizerState(module, optimiser, recipe.to_dict(), len(pixels_NCHW))

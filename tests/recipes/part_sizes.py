@@ -38,6 +38,16 @@ def size_of(class_name: str, config_name: str, **shape: Any) -> Callable[[], int
     return count
 
 
+def reading_queries(media: int = 1408, width: int = 768, inner: int = 3072) -> int:
+    """BLIP-2's first stage, from its blip2_qformer.py and Qformer.py: queries, words and places, twelve layers of BERT with a feed-forward of
+    the queries' own, cross-attention in every second, heads of contrast and of matching."""
+    norm, feed_forward = 2 * width, linear(width, inner) + linear(inner, width) + 2 * width
+    attention = 4 * linear(width, width) + norm
+    seeing = 2 * linear(width, width) + 2 * linear(media, width) + norm
+    words = (30522 + 1 + 512) * width + norm
+    return 32 * width + words + 12 * (attention + 2 * feed_forward) + 6 * seeing + 2 * linear(width, 256) + linear(width, 2)
+
+
 def linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
 
@@ -272,6 +282,21 @@ def torch_mapper(tokens: int, width: int, llm: int = 4096, inside: int = 512) ->
     return linear(llm, inside) + sum(p.numel() for p in tfm.parameters()) + linear(inside, width) + tokens * inside
 
 
+def grouping(media: int, llm: int, width: int = 512) -> int:
+    """NExT-GPT 1.5's, from projector.py and group.py: in_fc and out_fc; 6, 3 and 3 blocks of norm1, qkv without bias, proj, norm2, mlp;
+    64 and 8 tokens, what carries them on, and what gathers behind them; norm."""
+    def mlp(inputs: int, inner: int) -> int:
+        return linear(inputs, inner) + linear(inner, inputs)
+
+    norm = 2 * width
+    block = 2 * norm + 3 * width * width + linear(width, width) + mlp(width, 4 * width)
+    # norm_tokens, norm_post_tokens, norm_x, norm_new_x; norm2 and norm_post; pre_assign_attn; assign; mlp_channels.
+    gather = 6 * norm + 8 * linear(width, width) + 2 * mlp(width, 4 * width)
+    mixed = sum(mlp(count, width // 2) for count in (64, 8))
+    carry = norm + linear(64, width // 2) + linear(width // 2, 8)
+    return linear(media, width) + 12 * block + (64 + 8) * width + carry + 2 * gather + mixed + norm + linear(width, llm)
+
+
 def retrieval_head() -> int:
     """text_hidden_fcs, visual_fc and logit_scale."""
     return linear(4096, 256) + linear(1024, 256) + 1
@@ -306,6 +331,14 @@ BY_PARTS: dict[str, ByParts] = {
         "hands.video": lambda: torch_mapper(77, 1024),
         "hands.audio": lambda: torch_mapper(1, 512),
     }),
+    "next-gpt-1.5": ByParts("nextgpt_llama", {
+        "encoders.image": imagebind_eye,
+        "projectors.image": lambda: grouping(1024, 4096),
+        "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 4 + 24 + 8),
+        "hands.image": lambda: torch_mapper(77, 1024),
+        "hands.video": lambda: torch_mapper(77, 1024),
+        "hands.audio": lambda: torch_mapper(1, 512),
+    }),
     "fromage": opt_with_clip(1, 1, {"hands.image": retrieval_head}),
     "gill": opt_with_clip(8, 4, {
         "hands.image": lambda: torch_mapper(77, 768),
@@ -323,6 +356,11 @@ BY_PARTS: dict[str, ByParts] = {
         "projectors.image": lambda: t5_causal_former(32, 1408, 5120),
         "hands.image": lambda: 5120 * 5120,
         "backbone": llama_of(vocab_size=32006, **LLAMA_13B),
+    }),
+    # Its class leaves out the head of matching, which comes with the checkpoint that it begins with and learns nothing here.
+    "seed-queries": ByParts("blip2_casual", {
+        "encoders.image": size_of("Blip2VisionModel", "Blip2VisionConfig", image_size=224),
+        "backbone": reading_queries,
     }),
     # The tokenizer is `seed_tokenizer` alone, of what its authors' class holds; 8,192 codes and two marks are words.
     "seed-llama": ByParts("seed-llama", {

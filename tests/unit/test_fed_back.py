@@ -201,7 +201,7 @@ def test_an_answer_holds_the_picture(model: Model, monkeypatch: pytest.MonkeyPat
     drawn = model.network.generators["image"].generate(made, negative_BLC=negative(model.network, model.processor, "image"), making=few)
     assert np.array_equal(np.asarray(answer.content[1].value), drawn[0].array)
     # The begin of a picture ends the text of the engine's own turn.
-    assert model.engine.maker.follows() == {begin: min(model.processor.stop_ids)}
+    assert model.engine.maker.follows() == {(begin,): min(model.processor.stop_ids)}
 
 
 def test_what_is_told_by_text_may_stand_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

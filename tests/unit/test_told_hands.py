@@ -101,6 +101,7 @@ def test_a_hand_is_told_or_reads_states() -> None:
         ({"generator": route}, "0 signals for generator text_route.*name two"),
         ({"generator": EspeakConfig(), "signals": SEG[:1]}, "or none for a voice"),
         ({"generator": sam, "signals": (SEG[0], SEG[0]), "projector": mapper}, "name a token twice"),
+        ({"generator": sam, "signals": (SEG[0], " ", " ", SEG[1]), "projector": mapper}, "name a token twice"),
     ):
         with pytest.raises(ValidationError, match=words):
             HandConfig.model_validate(wrong)

@@ -48,8 +48,10 @@ def retrieval_to_theirs(backbone: QueryTowerConfig, lane: LaneConfig) -> dict[st
     one, the class takes as many ids as there are queries off the front of every text.
 
     Raises:
-        ConfigError: the lane projects.
+        ConfigError: the lane projects, or queries see some others only.
     """
+    if backbone.looks_back:
+        raise refuse_export("blip-2", "its queries look back only, as SEED's do")
     if getattr(lane.projector, "project", True):
         raise refuse_export("blip-2", "a projector lies between the encoder and the Q-Former")
     return {

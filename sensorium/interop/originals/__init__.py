@@ -14,6 +14,7 @@ ORIGINALS = NameTable(
         "llama_adapter": "sensorium.interop.originals.llama_adapter:LlamaAdapter",
         "fromage": "sensorium.interop.originals.fromage:Fromage",
         "gill": "sensorium.interop.originals.gill:Gill",
+        "next_gpt_15": "sensorium.interop.originals.next_gpt_15:NextGpt15",
         "next_gpt": "sensorium.interop.originals.next_gpt:NextGpt",
         "minigpt5": "sensorium.interop.originals.minigpt5:MiniGpt5",
         "minigpt_v2": "sensorium.interop.originals.minigpt_v2:MiniGptV2",

@@ -61,7 +61,7 @@ class NextGpt:
         return name.replace(PEFT, LLM, 1) if name.startswith(PEFT) else name
 
     def gather(self, found: Found, beside: Beside) -> Found:
-        tensors = _eye(beside.tower) if beside.tower is not None else {}
+        tensors = {EYE + k: v for k, v in imagebind_eye(beside.tower).items()} if beside.tower is not None else {}
         for part in (*(read_checkpoint(path) for path in beside.more), found.tensors):
             tensors |= {self.canonical(k): v for k, v in part.items()}
         rank = next((len(v) for k, v in tensors.items() if f"{LORA_MARK}A." in k), None)
@@ -69,7 +69,7 @@ class NextGpt:
         return replace(found, config={}, tensors=tensors, lora=lora)
 
     def model(self, found: Found, beside: Beside) -> ModelConfig:
-        encoder = _encoder(found)
+        encoder = imagebind_encoder(found, EYE)
         need(found.tensors, "llama_proj.weight", found.path, "take a checkpoint with the map to the LLM")
         rows, added = words_of(found, beside, TABLES, WORDS)
         arch = text_arch(read_json(llm_folder(beside, found.path) / "config.json")) | {"vocab_size": rows}
@@ -91,18 +91,24 @@ class NextGpt:
         )
 
 
-def _eye(file: Path) -> dict[str, Tensor]:
-    return {EYE + k: v for k, v in read_checkpoint(file).items() if ".vision." in k}
+def imagebind_eye(file: Path) -> dict[str, Tensor]:
+    """What sees, of `imagebind_huge.pth`."""
+    return {k: v for k, v in read_checkpoint(file).items() if ".vision." in k}
 
 
-def _encoder(found: Found) -> ImageBindConfig:
+def imagebind_encoder(found: Found, before: str) -> ImageBindConfig:
+    """The eye's sizes; its names in the checkpoint begin so.
+
+    Raises:
+        WeightsError: it is not there.
+    """
     fix = "name ImageBind's file, imagebind_huge.pth, with --tower"
-    patches, places, joint, inner = (need(found.tensors, EYE + name, found.path, fix) for name in (
+    patches, places, joint, inner = (need(found.tensors, before + name, found.path, fix) for name in (
         "modality_preprocessors.vision.rgbt_stem.proj.1.weight", "modality_preprocessors.vision.pos_embedding_helper.pos_embed",
         "modality_heads.vision.2.weight", "modality_trunks.vision.blocks.0.mlp.fc1.weight"))  # fmt: skip
     side = round((places.shape[1] - 1) ** 0.5)
     return ImageBindConfig(
-        width=len(patches), layers=count(found.tensors, f"{EYE}modality_trunks.vision.blocks."), heads=HEADS, mlp_width=len(inner),
+        width=len(patches), layers=count(found.tensors, f"{before}modality_trunks.vision.blocks."), heads=HEADS, mlp_width=len(inner),
         image_size_px=side * patches.shape[-1], patch_size_px=patches.shape[-1], joint=len(joint),
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Contrast: a picture finds its own text among a batch's, and a text its picture.
 
-Sources: CLIP (arXiv:2103.00020), softmax; SigLIP (arXiv:2303.15343), a sigmoid for each pair.
+Sources: CLIP (arXiv:2103.00020), softmax; SigLIP (arXiv:2303.15343), a sigmoid for each pair; SEED (arXiv:2307.08041), the last of
+a Q-Former's queries, with LAVIS' temperature.
 
 Shape legend: N pairs of a batch, J width of the space that both share.
 """
@@ -18,11 +19,18 @@ from torch import Tensor
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.data.source import Source
-from sensorium.model.joint import scaled_parts, text_vectors
+from sensorium.model.joint import (
+    joint_parts,
+    picture_vectors,
+    queried_parts,
+    scaled_parts,
+    text_vectors,
+)
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.contrastive import sigmoid_contrast, softmax_contrast
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.slow_copy import Temperature
 
 
 class ContrastiveConfig(ObjectiveConfig):
@@ -34,6 +42,8 @@ class ContrastiveConfig(ObjectiveConfig):
     """Share of each target spread over the whole batch; softmax only."""
     max_scale: float | None = 100.0
     """The factor on cosines never grows beyond it."""
+    temperature: float | None = Field(default=None, gt=0.0)
+    """Of a model whose scores have no factor of their own, a Q-Former's: cosines are divided by it. It is the part `objective`."""
 
     @property
     def template(self) -> str | None:
@@ -46,9 +56,12 @@ class ContrastiveConfig(ObjectiveConfig):
 
         Raises:
             ConfigError: the model has no space that pictures and texts share, or a sigmoid is to
-                be smoothed.
+                be smoothed; a temperature is missing, or one too many.
         """
-        scaled_parts(model)
+        if self.temperature is None:
+            scaled_parts(model)
+        else:
+            queried_parts(model)
         if self.smoothing and self.loss == "sigmoid":
             raise ConfigError("smoothing of a sigmoid loss", expected="0", where="objective.smoothing")
         # A stage's processor is its own, because this objective asks for a template.
@@ -57,20 +70,24 @@ class ContrastiveConfig(ObjectiveConfig):
 
 
 class ContrastiveObjective:
-    """Holds nothing but its config."""
+    """Holds its config, and the temperature if it is to have one."""
 
     def __init__(self, config: ContrastiveConfig) -> None:
         self.config = config
+        self.module = None if config.temperature is None else Temperature(config.temperature)
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
-        tower, apart = scaled_parts(model)
-        if self.config.max_scale is not None and apart.logit_scale.requires_grad:
-            # Before a step, which is the same as after the one before it.
-            with torch.no_grad():
-                apart.logit_scale.clamp_(max=math.log(self.config.max_scale))
+        if self.module is None:
+            _, apart = scaled_parts(model)
+            if self.config.max_scale is not None and apart.logit_scale.requires_grad:
+                # Before a step, which is the same as after the one before it.
+                with torch.no_grad():
+                    apart.logit_scale.clamp_(max=math.log(self.config.max_scale))
+        tower, scorer = joint_parts(model)
         texts_NJ = text_vectors(tower, batch)
-        pictures_NJ = apart.pictures(model.features(batch.media)["image"])
-        scores_NN = apart.scores(pictures_NJ, texts_NJ).float()
+        scores_NN = scorer.scores(picture_vectors(model, model.features(batch.media)["image"]), texts_NJ).float()
+        if self.module is not None:
+            scores_NN = scores_NN / self.module.value
         if self.config.loss == "sigmoid":
             loss = sigmoid_contrast(scores_NN)
         else:
