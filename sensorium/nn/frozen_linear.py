@@ -19,19 +19,23 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 CPU_INFO = Path("/proc/cpuinfo")
-FEWEST_ROWS = 64
-"""Of an input: with fewer, products take less time than calls."""
-SMALLEST = 1 << 14
+FEWEST_ROWS = 512
+"""Of an input: with fewer, gains were within what measuring wavers by."""
+SMALLEST = 1 << 16
 """Weights of a layer."""
+REBUILDS = 2
+"""Layouts of one layer, at most, behind the first: weights that are written to at every step are better left alone."""
 ROWS_TOLD = 1024
 """What oneDNN is told to expect. Always the same, so that a run that resumes with another first batch gets the same layout."""
 
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether this is a processor on which it was measured to be. No measurement of its own: runs that resume must choose alike."""
+    """Whether this is a processor of the maker on one of whose (Zen 3, one thread) it was measured to be. It measures nothing itself: runs that
+    resume must choose alike."""
     try:
         maker = CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("vendor_id")[2].partition("\n")[0]
     except OSError:
@@ -61,13 +65,13 @@ def _plain(weight: Tensor) -> bool:
 def laid_out(layers: Iterable[nn.Linear]) -> Iterator[None]:
     """Let these layers use a layout of their weights while the block lasts.
 
-    It is made when a layer first meets enough rows, and again if the weights were written to since; what the layers are named
-    and what is saved of them stays as it is.
+    It is made when a layer first meets enough rows, and again where the weights were written to since (what is written by
+    `.data` is not seen); what the layers are named and what is saved of them stays as it is.
     """
     chosen = list(layers)
     for layer in chosen:
         layer.__class__ = LaidOutLinear
-        _LAYOUTS[layer] = _Layouts(layer)
+        _LAYOUTS[layer] = _Layouts()
     try:
         yield
     finally:
@@ -81,36 +85,47 @@ class LaidOutLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         layouts = _LAYOUTS.get(self)
-        if layouts is None or not _plain(self.weight) or not _fits(input):
+        if layouts is None or not _plain(self.weight) or not _fits(input, self.in_features) or not layouts.serve(self.weight):
             return super().forward(input)
         learns = self.bias is not None and self.bias.requires_grad
-        out: Any = _Product.apply(input, layouts, None if learns else self.bias)
+        out: Any = _Product.apply(input, layouts, self.weight, None if learns else self.bias)
         return out + self.bias if learns else out
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copy is a plain layer, since it has no layout."""
+        make, (_, *rest), *state = super().__reduce_ex__(protocol)
+        return (make, (nn.Linear, *rest), *state)
 
-def _fits(x: Tensor) -> bool:
+
+def _fits(x: Tensor, width: int) -> bool:
     return (
-        x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() >= FEWEST_ROWS * x.shape[-1]
-        and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling() and x.dtype == torch.float32 and x.device.type == "cpu"
+        and x.shape[-1] == width and x.numel() >= FEWEST_ROWS * width and not torch.is_autocast_enabled("cpu")
     )  # fmt: skip
 
 
 class _Layouts:
     """The weights of one layer, laid out for its products forward and back."""
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self._weight_OI = layer.weight
-        self._state = (0, 0)
+    def __init__(self) -> None:
+        self._state: tuple[int, int, int] | None = None
+        self._changes = -1
         self._made: dict[bool, Tensor] = {}
 
-    def product(self, x: Tensor, bias: Tensor | None, *, back: bool) -> Tensor:
-        """(..., I) -> (..., O), or (..., O) -> (..., I) back."""
-        weight = self._weight_OI.detach()
-        state = (weight.data_ptr(), weight._version)
+    def serve(self, weight_OI: Tensor) -> bool:
+        """Take these weights, if they are not those of before; False: they change too often."""
+        state = (id(weight_OI), weight_OI.data_ptr(), weight_OI._version)
         if state != self._state:
             self._state = state
+            self._changes += 1
             self._made.clear()
+        return self._changes <= REBUILDS
+
+    def product(self, x: Tensor, weight_OI: Tensor, bias: Tensor | None, *, back: bool) -> Tensor:
+        """(..., I) -> (..., O), or (..., O) -> (..., I) back."""
+        self.serve(weight_OI)
         if back not in self._made:
+            weight = weight_OI.detach()
             rows = weight.t().contiguous() if back else weight
             self._made[back] = torch.ops.mkldnn._reorder_linear_weight(rows, ROWS_TOLD)
         x_NI = x.reshape(-1, x.shape[-1]).contiguous()
@@ -124,11 +139,11 @@ _LAYOUTS: WeakKeyDictionary[nn.Module, _Layouts] = WeakKeyDictionary()
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layouts: _Layouts, bias: Tensor | None) -> Tensor:
-        ctx.layouts = layouts
-        return layouts.product(x, bias, back=False)
+    def forward(ctx: Any, x: Tensor, layouts: _Layouts, weight_OI: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.layouts, ctx.weight_OI = layouts, weight_OI
+        return layouts.product(x, weight_OI, bias, back=False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        return ctx.layouts.product(grads[0], None, back=True), None, None
-
+        return ctx.layouts.product(grads[0], ctx.weight_OI, None, back=True), None, None, None

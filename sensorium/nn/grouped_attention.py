@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SHORTEST, LONGEST = 192, 512
 """Tokens of a sample. Below, calls cost more than they save; above, the probabilities take more memory than the states of a layer."""
@@ -28,13 +29,13 @@ def can_group(q_1HLE: Tensor, k_1GLE: Tensor, v_1GLE: Tensor) -> bool:
     """Whether these tensors are attended to faster here than by torch's own kernel, and as exactly."""
     tokens, heads, key_heads = q_1HLE.shape[2], q_1HLE.shape[1], k_1GLE.shape[1]
     return (
-        SHORTEST <= tokens <= LONGEST
+        not torch.compiler.is_compiling()
+        and SHORTEST <= tokens <= LONGEST
         and heads > key_heads
         and k_1GLE.shape[2] == tokens
         and q_1HLE.shape[3] == v_1GLE.shape[3]
         and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (q_1HLE, k_1GLE, v_1GLE))
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
@@ -64,6 +65,7 @@ class _Grouped(torch.autograd.Function):
         return _by_head(mixed_GQE, tokens).transpose(0, 1)[None]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
         q_GQE, k_GLE, v_GLE, mixed_GQE, *kept = ctx.saved_tensors
         key_heads, tokens, _ = k_GLE.shape

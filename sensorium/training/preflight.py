@@ -183,7 +183,7 @@ def probe_stage(
     memory = memory_of(model.device)
     state = state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2)
     fit = _fit(stage, model, batch, state + held.beside, activation_bytes(saved), memory)
-    if not held.divided:
+    if precision == "fp32" and not held.divided:
         total = None if memory is None else memory.total
         fit = fit.with_copies(layout_bytes(model, total), total)
     return StagePlan(

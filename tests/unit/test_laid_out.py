@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     products: list[bool] = []
     real = frozen_linear._Layouts.product
 
-    def noted(self: frozen_linear._Layouts, *args: torch.Tensor, back: bool) -> torch.Tensor:
+    def noted(self: frozen_linear._Layouts, *args: Any, back: bool) -> torch.Tensor:
         products.append(back)
         return real(self, *args, back=back)
 
