@@ -16,6 +16,7 @@ from sensorium.core.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PEERS = ("trainer", "trl")
 MARKS = ("<!-- training figures: made by benchmarks/figures.py -->\n", "<!-- end of training figures -->\n")
 LEVERS = "docs/speed.md"
 LEVER_MARKS = ("<!-- lever figures: made by benchmarks/figures.py -->\n", "<!-- end of lever figures -->\n")
@@ -37,9 +38,9 @@ def table(result: dict[str, Any], words: dict[str, str]) -> list[str]:
     """One machine's figures as lines of Markdown."""
     lines = [words["head"].format(**result), "|---|---|---|---|---|---|"]
     for shape, found in result["shapes"].items():
-        for key in sorted(key for key in found if key.startswith("stage ") and "ratio" in found[key]):
+        for key in sorted(key for key in found if key.startswith("stage ") and len(found[key].get("ratio", ())) == len(PEERS)):
             one = found[key]
-            ratios = [words["one"].format(**one["ratio"][f"ours/{peer}"]) for peer in ("trainer", "trl")]
+            ratios = [words["one"].format(**one["ratio"][f"ours/{peer}"]) for peer in PEERS]
             memory = ", ".join(f"{one['peak_mb'][side] / 1024:.1f}" for side in ("ours", "trainer", "trl"))
             cells = [words["row"].format(shape=shape, stage=key.removeprefix("stage ")), *ratios,
                      f"{one['rates']['ours']['tokens_per_s']:,.0f}", f"{one['share_of_limit']:.0%}", f"{memory} GiB"]  # fmt: skip

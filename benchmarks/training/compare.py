@@ -158,10 +158,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     python = peers_python(options.work.resolve() / "peers") if options.peers else ""
-    path = options.out / f"training-{slug(processor())}.json"
+    threads = "" if options.threads == 1 else f"-{options.threads}-threads"
+    path = options.out / f"training-{slug(processor())}{threads}.json"
     result: dict[str, Any] = {
         "date": date.today().isoformat(), "processor": processor(), "threads": options.threads,
-        "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": measured(path, options.threads),
+        "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": measured(path),
     }  # fmt: skip
     for name in options.shapes:
         shape, work = SHAPES[name], options.work.resolve() / name
@@ -182,12 +183,9 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def measured(path: Path, threads: int) -> dict[str, Any]:
+def measured(path: Path) -> dict[str, Any]:
     """What was measured on this machine before, so that a run of one stage keeps the figures of the others."""
-    if not path.exists():
-        return {}
-    before = json.loads(path.read_text())
-    return before["shapes"] if before["threads"] == threads else {}
+    return json.loads(path.read_text())["shapes"] if path.exists() else {}
 
 
 def processor() -> str:

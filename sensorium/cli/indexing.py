@@ -36,7 +36,6 @@ def build(
     are: index and pictures are moved together, or not at all."""
     from sensorium.api import find_model, load
     from sensorium.cli.main import print_json
-    from sensorium.cli.saving_answers import check_folder
     from sensorium.core.atomic import atomic_folder
     from sensorium.core.errors import ConfigError
     from sensorium.generators.retrieval_index import INDEX
@@ -44,23 +43,24 @@ def build(
     from sensorium.interop.shipped import SHIPPED
     from sensorium.model.finding import finding_way
 
-    shipped = SHIPPED.get(model)
-    if shipped is not None and out is None:
-        raise ConfigError(f"an index inside this installation, where {model!r} lies", where="--out", expected="a folder of your own",
-                          fix=f"--out my-{model}: a copy of the model with the index, for --model my-{model}")  # fmt: skip
-    if out and (shipped is not None or not (Path(out) / INDEX).is_file()):
+    found = find_model(model)
+    shipped = any(found.resolve() == each.resolve() for each in SHIPPED.values())
+    if out and (shipped or not (Path(out) / INDEX).is_file()):
         # An older index is replaced; pictures, say, are not.
-        check_folder(Path(out), "--out")
+        _check_out(Path(out))
     loaded = load(model, device)
     inside = Path(GENERATORS) / finding_way(loaded.network).name
-    folder = Path(out) if out else find_model(model) / inside
+    if shipped and out is None:
+        raise ConfigError(f"an index inside this installation, where {found.name!r} lies", where="--out", expected="a folder of your own",
+                          fix=f"--out my-{found.name}: a copy of the model with the index, for --model my-{found.name}")  # fmt: skip
+    folder = Path(out) if out else found / inside
     index, bad = build_index(loaded, Path(pictures))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if shipped is None:
+    if not shipped:
         index.save(folder)
     else:
         with atomic_folder(folder) as copy:
-            shutil.copytree(shipped, copy, dirs_exist_ok=True)
+            shutil.copytree(found, copy, dirs_exist_ok=True)
             (copy / inside).parent.mkdir(parents=True, exist_ok=True)
             index.save(copy / inside)
     if bad:
@@ -69,6 +69,20 @@ def build(
         print_json({"folder": str(folder), "pictures": len(index.ids), "left_out": [str(one) for one in bad]})
         return
     print(f"{len(index.ids)} pictures: {folder}")
+
+
+def _check_out(folder: Path) -> None:
+    """Whether a folder may be written there; a model's own is not replaced.
+
+    Raises:
+        ConfigError: something is there.
+    """
+    from sensorium.cli.saving_answers import check_folder
+    from sensorium.core.errors import ConfigError
+
+    if (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} is a model", where="--out", fix=f"index build {folder} PICTURES, without --out: its index made anew")
+    check_folder(folder, "--out")
 
 
 def build_index(loaded: Model, root: Path) -> tuple[RetrievalIndex, list[Any]]:

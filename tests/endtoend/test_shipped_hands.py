@@ -80,6 +80,8 @@ def test_an_index_for_it_comes_with_a_copy_and_not_into_the_installation(tmp_pat
     assert not (SHIPPED["nano-finds"] / "generators").exists()
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "mine")], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "mine")])
+    assert f"index build {tmp_path / 'mine'} PICTURES" in str(again.exception)
     asked = ["ask", "Find a picture of a green circle.", "--model", str(tmp_path / "mine"), "--save", str(tmp_path / "found")]
     done = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -41,7 +41,7 @@ class ContrastiveConfig(ObjectiveConfig):
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each target spread over the whole batch; softmax only."""
     max_scale: float | None = 100.0
-    """The factor on cosines never grows beyond it."""
+    """The factor on cosines, or one over the temperature, never grows beyond it."""
     temperature: float | None = Field(default=None, gt=0.0)
     """Of a model whose scores have no factor of their own, a Q-Former's: cosines are divided by it. It is the part `objective`."""
 
@@ -83,6 +83,9 @@ class ContrastiveObjective:
                 # Before a step, which is the same as after the one before it.
                 with torch.no_grad():
                     apart.logit_scale.clamp_(max=math.log(self.config.max_scale))
+        elif self.config.max_scale is not None and self.module.value.requires_grad:
+            with torch.no_grad():
+                self.module.value.clamp_(min=1 / self.config.max_scale)
         tower, scorer = joint_parts(model)
         texts_NJ = text_vectors(tower, batch)
         scores_NN = scorer.scores(picture_vectors(model, model.features(batch.media)["image"]), texts_NJ).float()
