@@ -26,6 +26,8 @@ def figures() -> SimpleNamespace:
 def test_the_page_says_what_was_measured(figures: SimpleNamespace, name: str) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")
     assert figures.made_anew(name, page) == page, "run: python benchmarks/figures.py"
+    opening, _ = figures.LEVER_MARKS if name == figures.LEVERS else figures.MARKS
+    assert page.partition(opening)[2].startswith("| "), "no results"
 
 
 def test_other_results_make_another_page(figures: SimpleNamespace, tmp_path: Path) -> None:
