@@ -15,7 +15,13 @@ from sensorium.nn import frozen_linear
 from sensorium.training.fitting import ROOM, Fit
 from sensorium.training.log import read_log
 from sensorium.training.run import train_recipe
+from sensorium.training.stage_run import StageRun
 from sensorium.training.trainer import TrainerOptions
+
+
+class CutOffError(Exception):
+    """The test's own end of a run."""
+
 
 FIT = Fit(rows=2, passes=1, recompute=False, needed=1000, why="fits")
 
@@ -48,6 +54,34 @@ def test_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert {*products} == {False, True}
     assert any("laid out" in plan for plan in plans)
     assert ours == pytest.approx(plain, abs=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"), reason="this build of torch has no oneDNN")
+def test_a_run_that_is_cut_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny("stages.align.steps=5", "stages.align.checkpoint_every=2", "stages.instruct.steps=2")
+    monkeypatch.setattr(frozen_linear, "SMALLEST", 1)
+    monkeypatch.setattr(frozen_linear, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(laid_out, "onednn_is_faster", lambda: True)
+    shown = StageRun._show
+
+    def run(name: str, *, resume: bool = False) -> None:
+        options = TrainerOptions(folder=tmp_path / name, cache=tmp_path / "cache", resume=resume)
+        train_recipe(recipe, lambda: build_pretrained(recipe.model), lambda *_: None, options)
+
+    def cut(self: StageRun, meter: Any, step: int) -> None:
+        shown(self, meter, step)
+        if step == 3:
+            raise CutOffError
+
+    run("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(StageRun, "_show", cut)
+        with pytest.raises(CutOffError):
+            run("cut")
+    run("cut", resume=True)
+    lines = [[(x["step"], x["loss"], x["grad_norm"]) for x in read_log(tmp_path / name / "log.jsonl")] for name in ("whole", "cut")]
+    assert len(lines[0]) == 7
+    assert lines[0] == lines[1]
 
 
 def test_copies_change_nothing_else() -> None:
