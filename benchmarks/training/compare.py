@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from calibrate import bandwidth_gbs, gemm_gflops, least_flops
-from conductor import HERE, Side, play, ratio
+from conductor import HERE, Side, Turn, play, ratio
 from rows import write_rows
 from shapes import SHAPES, Shape, write_model, write_samples
 
@@ -106,8 +106,7 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
     return {
         "rates": {side.name: side.rates for side in (ours, *peers)},
         "peak_mb": {side.name: side.peak_mb for side in (ours, *peers)},
-        "ratio": {f"ours/{peer.name}": ratio(ours, peer, skip=i * options.rounds if options.apart else 0)
-                  for i, peer in enumerate(peers)},
+        "ratio": {f"ours/{peer.name}": ratio(_beside(ours, peer, i if options.apart else 0), peer.turns) for i, peer in enumerate(peers)},
         "gemm_gflops": gemm,
         "share_of_limit": round(ours.rates["tokens_per_s"] * flops_per_token(shape, stage, work) / gemm / 1e9, 3),
     }  # fmt: skip
@@ -128,20 +127,32 @@ def flops_per_token(shape: Shape, stage: int, work: Path) -> float:
 
 
 def levers(shape: Shape, stage: int, work: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Ours with one lever off at a time, as a share of its speed with all on."""
-    made: list[Side] = []
-    for name, settings in LEVERS.items():
-        command = [sys.executable, "ours.py", "--work", str(work), "--shape", shape.name, "--stage", str(stage),
-                   "--threads", str(options.threads), "--run", name.replace(" ", "_")]  # fmt: skip
-        chosen = [text.format(batch=shape.batch) for text in settings]
-        made.append(Side(name, [*command, "--set", *chosen] if chosen else command, options.threads, work / "lever.log"))
-    for side in made:
+    """Ours with one lever off at a time, as a share of its speed with all on: two sides in memory at a time, whatever the shape."""
+    all_on, *others = (_lever_side(shape, stage, work, options.threads, name) for name in LEVERS)
+    turns = dict.fromkeys(LEVERS, TURN[shape.name]["ours"] // 2)
+    all_on.start()
+    warm_up(all_on, shape, work)
+    for side in others:
         side.start()
         warm_up(side, shape, work)
-    play(made, options.rounds, dict.fromkeys(LEVERS, TURN[shape.name]["ours"] // 2))
-    for side in made:
+        play([all_on, side], options.rounds, turns)
         side.stop()
-    return {side.name: {**ratio(side, made[0]), "peak_mb": side.peak_mb} for side in made}
+    all_on.stop()
+    found = {side.name: {**ratio(side.turns, _beside(all_on, side, i)), "peak_mb": side.peak_mb} for i, side in enumerate(others)}
+    return {all_on.name: {"median": 1.0, "low": 1.0, "high": 1.0, "peak_mb": all_on.peak_mb}} | found
+
+
+def _beside(one: Side, other: Side, before: int) -> list[Turn]:
+    """The turns of a side that were played beside another, behind so many others with as many turns."""
+    count = len(other.turns)
+    return one.turns[before * count : (before + 1) * count]
+
+
+def _lever_side(shape: Shape, stage: int, work: Path, threads: int, name: str) -> Side:
+    command = [sys.executable, "ours.py", "--work", str(work), "--shape", shape.name, "--stage", str(stage),
+               "--threads", str(threads), "--run", name.replace(" ", "_")]  # fmt: skip
+    chosen = [text.format(batch=shape.batch) for text in LEVERS[name]]
+    return Side(name, [*command, "--set", *chosen] if chosen else command, threads, work / "lever.log")
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+Turn = dict[str, Any]
+"""Samples, tokens, seconds and loss of a turn."""
 # On every side: the heap keeps freed blocks (glibc), and torch runs on the threads it is told.
 HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 
@@ -26,7 +28,7 @@ class Side:
     command: list[str]
     threads: int
     log: Path
-    turns: list[dict[str, Any]] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
     process: Any = None
     peak_mb: int = 0
     heap: Mapping[str, str] = field(default_factory=lambda: HEAP)
@@ -39,7 +41,7 @@ class Side:
                                         stdout=subprocess.PIPE, stderr=self.log.open("w"))  # fmt: skip
         self._read()
 
-    def turn(self, samples: int, *, counted: bool = True) -> dict[str, Any]:
+    def turn(self, samples: int, *, counted: bool = True) -> Turn:
         """Let it train on so many samples."""
         self.process.stdin.write(f"go {samples}\n")
         self.process.stdin.flush()
@@ -79,17 +81,12 @@ def play(sides: Sequence[Side], rounds: int, samples: Mapping[str, int]) -> None
                   f"{done['tokens'] / done['seconds']:9.0f} tokens/s", flush=True)  # fmt: skip
 
 
-def ratio(ours: Side, peer: Side, *, skip: int = 0) -> dict[str, float]:
-    """Median of the rounds' ratios of tokens a second, and a 95 % bootstrap interval of that median.
+def ratio(ours: Sequence[Turn], others: Sequence[Turn]) -> dict[str, float]:
+    """Median of the ratios of tokens a second in turns that were played beside one another, and a 95 % bootstrap interval of that median.
 
     Tokens, not samples: a turn's samples are other ones on each side, and longer ones are more work.
-
-    Args:
-        skip: turns of ours in front that were played beside another peer.
     """
-    mine = ours.turns[skip : skip + len(peer.turns)]
-    pairs = [(a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"])
-             for a, b in zip(mine, peer.turns, strict=True)]  # fmt: skip
+    pairs = [(a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"]) for a, b in zip(ours, others, strict=True)]
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(pairs, k=len(pairs))) for _ in range(2000))
     return {"median": round(statistics.median(pairs), 3), "low": round(medians[50], 3), "high": round(medians[1949], 3)}
