@@ -1,7 +1,7 @@
 """Frozen linear layers on a CPU: their weights laid out once for oneDNN, whose products torch has but does not use in fp32.
 
-torch multiplies fp32 matrices by MKL, which does less well on other makers' processors. On one Zen 3 core, products of 2,048
-rows with weights of 192 to 1,536 rows and columns run at 62 to 75 GFLOP/s so and at 56 to 70 by MKL, 1.05 to 1.18 times as fast
+torch multiplies fp32 matrices by MKL, which does less well on other makers' processors. On one core of an AMD EPYC (Zen 4 by its
+family and model, 25 and 17, with AVX2 alone), products of 2,048 rows with weights of 192 to 1,536 rows and columns run at 62 to 75 GFLOP/s so and at 56 to 70 by MKL, 1.05 to 1.18 times as fast
 (`benchmarks/product_speed.py`). Weights that learn would have to be laid out at every step, and the products that make their gradients are no
 faster, so theirs stay with MKL.
 
@@ -34,7 +34,7 @@ ROWS_TOLD = 1024
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether this is a processor of the maker on one of whose (Zen 3, one thread) it was measured to be. It measures nothing itself: runs that
+    """Whether this is a processor of the maker on one of whose (see above; one thread) it was measured to be. It measures nothing itself: runs that
     resume must choose alike."""
     try:
         maker = CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("vendor_id")[2].partition("\n")[0]

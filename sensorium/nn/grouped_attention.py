@@ -1,8 +1,8 @@
 """Causal attention of one sample on a CPU, where several query heads share each key head, forward and back.
 
 The queries that share a key head lie behind one another, token by token, so that each product reads its keys once for all
-of them; and what the mask would hide is not computed: each block of tokens meets the keys up to its own end. On one Zen 3
-core, 9 query heads on 3 key heads of width 64 and 256 tokens take 0.8 of the time of torch's kernel, forward and back, 512 tokens 0.6
+of them; and what the mask would hide is not computed: each block of tokens meets the keys up to its own end. On one
+core of an AMD EPYC, 9 query heads on 3 key heads of width 64 and 256 tokens take 0.8 of the time of torch's kernel, forward and back, 512 tokens 0.6
 (`benchmarks/attention_speed.py`). The probabilities are kept for the backward pass, which is why samples are short.
 
 Shape legend: H query heads, G key heads, R = H / G queries of a key head, L tokens, E width of a head, Q = L R queries,
