@@ -2,11 +2,12 @@
 
     python benchmarks/training/compare.py [--shapes tiny 222M] [--stages 1 2] [--rounds 5] [--levers] [--peers]
 
-`--levers` measures ours alone, too, with one lever off at a time; `--peers` without names leaves the peers out.
+`--levers` measures ours alone, too, behind all that, with one lever off at a time; `--peers` without names leaves the peers out.
 
 The peers are installed into an environment of their own (`peers.txt`). Before anything is timed the losses of single rows must
-agree to 1e-4. Sides then take turns on the same threads; what counts is the median of the rounds' ratios. The first epoch,
-in which the feature store is filled, is not timed here (`benchmarks/feature_store.py` does). Results go to `benchmarks/results/`.
+agree to 1e-4. Ours and one peer then take turns on the same threads, two models in memory at a time; what counts is the median of
+the rounds' ratios. The first epoch, in which the feature store is filled, is not timed here (`benchmarks/feature_store.py` does).
+Results go to `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -93,20 +94,19 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
     """One shape in one stage."""
     print(f"{shape.name}, stage {stage}", flush=True)
     ours, *peers = sides_of(shape, stage, work, python, options)
-    # Where memory is short each peer has rounds of its own with ours.
-    groups = [[ours, peer] for peer in peers] if options.apart else [[ours, *peers]]
-    for sides in groups:
-        for side in sides:
-            side.start()
-        warm_up(ours, shape, work)
-        play(sides, options.rounds, TURN[shape.name])
-        for side in sides:
-            side.stop()
+    ours.start()
+    warm_up(ours, shape, work)
+    for peer in peers:
+        peer.start()
+        play([ours, peer], options.rounds, TURN[shape.name])
+        peer.stop()
+    ours.stop()
     gemm = gemm_gflops(shape)
     return {
+        "date": date.today().isoformat(),
         "rates": {side.name: side.rates for side in (ours, *peers)},
         "peak_mb": {side.name: side.peak_mb for side in (ours, *peers)},
-        "ratio": {f"ours/{peer.name}": ratio(_beside(ours, peer, i if options.apart else 0), peer.turns) for i, peer in enumerate(peers)},
+        "ratio": {f"ours/{peer.name}": ratio(_beside(ours, peer, i), peer.turns) for i, peer in enumerate(peers)},
         "gemm_gflops": gemm,
         "share_of_limit": round(ours.rates["tokens_per_s"] * flops_per_token(shape, stage, work) / gemm / 1e9, 3),
     }  # fmt: skip
@@ -115,7 +115,7 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
 def warm_up(side: Side, shape: Shape, work: Path) -> None:
     """Steps of ours that are not counted: the first time a whole epoch, which fills the feature store for all stages."""
     filled = work / "features.filled"
-    side.turn(32 if filled.exists() else SAMPLES[shape.name] + 64, counted=False)
+    side.turn(shape.batch if filled.exists() else SAMPLES[shape.name] + 64, counted=False)
     filled.touch()
 
 
@@ -126,8 +126,9 @@ def flops_per_token(shape: Shape, stage: int, work: Path) -> float:
     return least_flops(shape, stage, sum(lengths), answers, sum(n * n for n in lengths)) / sum(lengths)
 
 
-def levers(shape: Shape, stage: int, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+def levers(shape: Shape, stage: int, work: Path, _: str, options: argparse.Namespace) -> dict[str, Any]:
     """Ours with one lever off at a time, as a share of its speed with all on: two sides in memory at a time, whatever the shape."""
+    print(f"{shape.name}, stage {stage}: levers", flush=True)
     all_on, *others = (_lever_side(shape, stage, work, options.threads, name) for name in LEVERS)
     turns = dict.fromkeys(LEVERS, TURN[shape.name]["ours"] // 2)
     all_on.start()
@@ -139,7 +140,7 @@ def levers(shape: Shape, stage: int, work: Path, options: argparse.Namespace) ->
         side.stop()
     all_on.stop()
     found = {side.name: {**ratio(side.turns, _beside(all_on, side, i)), "peak_mb": side.peak_mb} for i, side in enumerate(others)}
-    return {all_on.name: {"median": 1.0, "low": 1.0, "high": 1.0, "peak_mb": all_on.peak_mb}} | found
+    return {"levers": {all_on.name: {"median": 1.0, "low": 1.0, "high": 1.0, "peak_mb": all_on.peak_mb}} | found}
 
 
 def _beside(one: Side, other: Side, before: int) -> list[Turn]:
@@ -162,7 +163,6 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=("trainer", "trl"), default=["trainer", "trl"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--apart", action="store_true", help="one peer at a time beside ours: half the memory")
     parser.add_argument("--levers", action="store_true", help="also what each lever gives, of ours alone")
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")
@@ -175,18 +175,16 @@ def main() -> None:
         "date": date.today().isoformat(), "processor": processor(), "threads": options.threads,
         "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": measured(path),
     }  # fmt: skip
-    for name in options.shapes:
-        shape, work = SHAPES[name], options.work.resolve() / name
-        prepare(shape, work)
-        found: dict[str, Any] = result["shapes"].setdefault(name, {})
-        if options.peers:
-            found["loss_difference"] = losses_agree(shape, work, python)
-        for stage in options.stages:
-            one = found.setdefault(f"stage {stage}", {})
-            if options.peers:
-                one |= {"date": result["date"], **compare(shape, stage, work, python, options)}
-            if options.levers:
-                one["levers"] = levers(shape, stage, work, options)
+    cells = [(SHAPES[name], stage) for name in options.shapes for stage in options.stages]
+    # The peers first, so that what takes longer and matters less comes last.
+    for what in [compare] * bool(options.peers) + [levers] * options.levers:
+        for shape, stage in cells:
+            work = options.work.resolve() / shape.name
+            prepare(shape, work)
+            found: dict[str, Any] = result["shapes"].setdefault(shape.name, {})
+            if what is compare and stage == options.stages[0]:
+                found["loss_difference"] = losses_agree(shape, work, python)
+            found.setdefault(f"stage {stage}", {}).update(what(shape, stage, work, python, options))
             # Written as it grows: an hour of measuring is not lost to what comes later.
             options.out.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as written:
