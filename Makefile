@@ -1,5 +1,5 @@
 # `make demo`: from a clean clone to a trained, measured, answering model.
-# `make test`: the whole suite. `make bench`: training speed beside its peers, about an hour on an idle machine.
+# `make test`: the whole suite. `make bench`: training speed and memory beside its peers, some two hours on an idle machine.
 # All make the environment they need.
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +30,8 @@ check: $(STAMP)
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(STAMP)
-	@$(BIN)/python benchmarks/training/compare.py --levers
+	@for part in "compare.py --levers" memory.py feature_store.py pack_plan.py; do \
+	  $(BIN)/python benchmarks/training/$$part || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

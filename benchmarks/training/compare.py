@@ -6,7 +6,7 @@
 
 The peers are installed into an environment of their own (`peers.txt`). Before anything is timed the losses of single rows must
 agree to 1e-4. Ours and one peer then take turns on the same threads, two models in memory at a time; what counts is the median of
-the rounds' ratios. The first epoch, in which the feature store is filled, is not timed here (`benchmarks/feature_store.py` does).
+the rounds' ratios. The first epoch, in which the feature store is filled, is not timed here (`feature_store.py` does).
 Results go to `benchmarks/results/`.
 """
 
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,16 @@ from typing import Any
 import torch
 from calibrate import bandwidth_gbs, gemm_gflops, least_flops
 from conductor import HERE, Side, Turn, play, ratio
+from machine import RESULTS, processor, slug, stored
 from rows import write_rows
 from shapes import SHAPES, Shape, write_model, write_samples
 
-from sensorium.core.atomic import atomic_path
 from sensorium.interop.hf import import_hf
 
 SAMPLES = {"tiny": 2000, "222M": 96}
-TURN = {"tiny": {"ours": 96, "trainer": 32, "trl": 32}, "222M": {"ours": 16, "trainer": 8, "trl": 8}}
+# Two batches of the peers, a long one and a short one (`hf.py`).
+TURN = {"tiny": {"ours": 96, "trainer": 32, "trl": 32}, "222M": {"ours": 16, "trainer": 16, "trl": 16}}
+LEVER_ROUNDS = 3
 LEVERS = {
     "all on": [],
     "no packing": ["pack=false", "batch_size={batch}"],
@@ -68,15 +71,16 @@ def peers_python(folder: Path) -> str:
     return str(python)
 
 
-def losses_agree(shape: Shape, work: Path, python: str) -> float:
-    """The largest difference between losses of single rows.
+def losses_agree(shape: Shape, work: Path, python: str, peers: Sequence[str]) -> float:
+    """The largest difference between losses of single rows, ours and those that the peers' own trainers compute.
 
     Exits where it is above 1e-4: then the sides would not do the same work.
     """
     common = ["--work", str(work), "--shape", shape.name, "--stage", "2", "--losses"]
+    commands = [[sys.executable, "ours.py", *common], *([python, "hf.py", "--peer", peer, *common] for peer in peers)]
     found = [json.loads(subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-             for command in ([sys.executable, "ours.py", *common], [python, "hf.py", "--peer", "trainer", *common])]  # fmt: skip
-    worst = max(abs(a - b) for a, b in zip(*found, strict=True))
+             for command in commands]  # fmt: skip
+    worst = max(max(row) - min(row) for row in zip(*found, strict=True))
     if worst > 1e-4:
         sys.exit(f"losses of single rows differ by {worst:.2e}: {found}")
     return worst
@@ -94,22 +98,37 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
     """One shape in one stage."""
     print(f"{shape.name}, stage {stage}", flush=True)
     ours, *peers = sides_of(shape, stage, work, python, options)
+    turns, gemms = TURN[shape.name], [gemm_gflops(shape)]
     ours.start()
     warm_up(ours, shape, work)
     for peer in peers:
         peer.start()
-        play([ours, peer], options.rounds, TURN[shape.name])
+        peer.turn(turns[peer.name], counted=False)
+        play([ours, peer], options.rounds, turns)
         peer.stop()
+        gemms.append(gemm_gflops(shape))
     ours.stop()
-    gemm = gemm_gflops(shape)
+    gemm, flops = statistics.median(gemms), flops_per_token(shape, stage, work)
     return {
-        "date": date.today().isoformat(),
+        "date": date.today().isoformat(), "rounds": options.rounds,
         "rates": {side.name: side.rates for side in (ours, *peers)},
         "peak_mb": {side.name: side.peak_mb for side in (ours, *peers)},
         "ratio": {f"ours/{peer.name}": ratio(_beside(ours, peer, i), peer.turns) for i, peer in enumerate(peers)},
+        "limit": {f"ours/{peer.name}": round(gemm * 1e9 / flops / peer.rates["tokens_per_s"], 2) for peer in peers},
+        "defaults": {peer.name: by_default(peer, shape) for peer in peers},
         "gemm_gflops": gemm,
-        "share_of_limit": round(ours.rates["tokens_per_s"] * flops_per_token(shape, stage, work) / gemm / 1e9, 3),
+        "share_of_limit": round(ours.rates["tokens_per_s"] * flops / gemm / 1e9, 3),
     }  # fmt: skip
+
+
+def by_default(peer: Side, shape: Shape) -> float:
+    """Samples a second of a peer with its own settings, for information: it takes no turns with ours."""
+    plain = Side(f"{peer.name}, by default", [*peer.command, "--defaults"], peer.threads, peer.log, heap={})
+    plain.start()
+    plain.turn(shape.batch, counted=False)
+    done = plain.turn(2 * shape.batch)
+    plain.stop()
+    return round(done["samples"] / done["seconds"], 3)
 
 
 def warm_up(side: Side, shape: Shape, work: Path) -> None:
@@ -136,7 +155,7 @@ def levers(shape: Shape, stage: int, work: Path, _: str, options: argparse.Names
     for side in others:
         side.start()
         warm_up(side, shape, work)
-        play([all_on, side], options.rounds, turns)
+        play([all_on, side], min(options.rounds, LEVER_ROUNDS), turns)
         side.stop()
     all_on.stop()
     found = {side.name: {**ratio(side.turns, _beside(all_on, side, i)), "peak_mb": side.peak_mb} for i, side in enumerate(others)}
@@ -165,7 +184,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--levers", action="store_true", help="also what each lever gives, of ours alone")
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--out", type=Path, default=HERE.parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     python = peers_python(options.work.resolve() / "peers") if options.peers else ""
@@ -183,30 +202,16 @@ def main() -> None:
             prepare(shape, work)
             found: dict[str, Any] = result["shapes"].setdefault(shape.name, {})
             if what is compare and stage == options.stages[0]:
-                found["loss_difference"] = losses_agree(shape, work, python)
+                found["loss_difference"] = losses_agree(shape, work, python, options.peers)
             found.setdefault(f"stage {stage}", {}).update(what(shape, stage, work, python, options))
             # Written as it grows: an hour of measuring is not lost to what comes later.
-            options.out.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as written:
-                written.write_text(json.dumps(result, indent=1) + "\n")
+            stored(path, result)
     print(json.dumps(result, indent=1))
 
 
 def measured(path: Path) -> dict[str, Any]:
     """What was measured on this machine before, so that a run of one stage keeps the figures of the others."""
     return json.loads(path.read_text())["shapes"] if path.exists() else {}
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def slug(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
 if __name__ == "__main__":

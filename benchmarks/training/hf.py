@@ -1,7 +1,9 @@
 """The peers as sides of the comparison: transformers' `Trainer` and TRL's `SFTTrainer`, in their best legal settings.
 
 Best legal settings: rows prepared offline, grouped by length, padded to the longest of their batch, sdpa, fp32, fused AdamW, nothing
-logged or saved on the way, a heap that keeps freed blocks (set by the conductor, for all sides).
+logged or saved on the way, a heap that keeps freed blocks (set by the conductor, for all sides). transformers' own grouping begins
+each 50 batches with the longest rows, and a comparison would end before it has seen short ones; here the same batches come in another
+order, so that every two of them are about as long as the mean (`grouped`). `--defaults` leaves all that to the trainers themselves.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +24,32 @@ from transformers import LlavaForConditionalGeneration, Trainer, TrainerCallback
 
 RATES = {1: 1e-3, 2: 2e-5}
 SAMPLES = 8192
+# What a run cannot do without, whatever its settings; reports and files would only be in the way.
+TOLD = ("output_dir", "use_cpu", "max_steps", "per_device_train_batch_size", "learning_rate", "remove_unused_columns", "report_to", "save_strategy",
+        "disable_tqdm")  # fmt: skip
 
 
-def table(rows: list[dict[str, Any]], passes: int) -> Any:
-    """What the trainers see of the rows: ids, labels, lengths, and the row's number, by which the collator finds the
-    rest."""
+def grouped(lengths: list[int], batch: int, passes: int) -> list[int]:
+    """Rows of so many passes over all, in batches of like lengths: the longest batch and the shortest, the next longest and the next
+    shortest, and so on."""
+    draw, order = random.Random(0), list[int]()
+    for _ in range(passes):
+        shuffled = draw.sample(range(len(lengths)), len(lengths))
+        ranked = sorted(shuffled, key=lambda i: lengths[i], reverse=True)
+        batches = [ranked[i : i + batch] for i in range(0, len(ranked) // batch * batch, batch)]
+        # The one in the middle would take the other's place from then on, and is left out.
+        pairs = [(batches[k], batches[-1 - k]) for k in range(len(batches) // 2)] or [(one,) for one in batches]
+        draw.shuffle(pairs)
+        order += [i for pair in pairs for one in pair for i in one]
+    return order
+
+
+def table(rows: list[dict[str, Any]], order: list[int]) -> Any:
+    """What the trainers see of the rows: ids, labels, and the row's number, by which the collator finds the rest."""
     from datasets import Dataset
 
-    lists = [{"input_ids": row["input_ids"].tolist(), "labels": row["labels"].tolist(),
-              "length": len(row["input_ids"]), "number": i} for i, row in enumerate(rows)]  # fmt: skip
-    return Dataset.from_list(lists * passes)
+    lists = [{"input_ids": row["input_ids"].tolist(), "labels": row["labels"].tolist(), "number": i} for i, row in enumerate(rows)]
+    return Dataset.from_list([lists[i] for i in order])
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -50,17 +70,16 @@ class Watch(TrainerCallback):
     def __init__(self, turns: Turns, rows: list[dict[str, Any]]) -> None:
         self.turns = turns
         self.rows = rows
-        self.tokens = self.samples = 0
+        # The loader works ahead: what is collated is stepped on later, in the same order.
+        self.waiting: deque[tuple[int, int]] = deque()
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [self.rows[item["number"]] for item in items]
-        self.samples += len(rows)
-        self.tokens += sum(len(row["input_ids"]) for row in rows)
+        self.waiting.append((len(rows), sum(len(row["input_ids"]) for row in rows)))
         return collate(rows)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The loader works one batch ahead, so that a turn's count is late by one batch on both ends.
-        samples, tokens, self.samples, self.tokens = self.samples, self.tokens, 0, 0
+        samples, tokens = self.waiting.popleft()
         self.turns.did(samples=samples, tokens=tokens, loss=0.0)
 
 
@@ -81,16 +100,13 @@ def main() -> None:
     parser.add_argument("--peer", choices=("trainer", "trl"), required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--passes", type=int, help="over the rows in one epoch; by itself as many as a comparison lasts")
+    parser.add_argument("--defaults", action="store_true", help="the trainers' own settings, but for a CPU")
     parser.add_argument("--set", nargs="*", default=[], help="gradient_checkpointing=true ...: settings in JSON")
     parser.add_argument("--losses", action="store_true", help="print the losses of single rows and stop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = LlavaForConditionalGeneration.from_pretrained(options.work / "hf", dtype=torch.float32)
     rows = torch.load(options.work / "rows.pt", weights_only=True)
-    if options.losses:
-        with torch.no_grad():
-            print([float(model(**collate([row])).loss) for row in rows[:8]])
-        return
     learn(model, options.stage)
     turns = Turns()
     watch = Watch(turns, rows)
@@ -99,11 +115,16 @@ def main() -> None:
         "per_device_train_batch_size": SHAPES[options.shape].batch, "learning_rate": RATES[options.stage],
         "lr_scheduler_type": "constant", "optim": "adamw_torch_fused", "weight_decay": 0.0, "adam_beta2": 0.98,
         "max_grad_norm": 1.0, "logging_strategy": "no", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
-        "remove_unused_columns": False, "train_sampling_strategy": "group_by_length", "length_column_name": "length",
+        "remove_unused_columns": False, "train_sampling_strategy": "sequential",
         "dataloader_num_workers": 0, "bf16": False, "gradient_checkpointing": False, "seed": 0,
     }  # fmt: skip
     settings |= {key: json.loads(value) for key, value in (item.split("=", 1) for item in options.set)}
-    data = table(rows, options.passes or max(1, SAMPLES // len(rows)))
+    passes = options.passes or max(1, SAMPLES // len(rows))
+    order = grouped([len(row["input_ids"]) for row in rows], settings["per_device_train_batch_size"], passes)
+    if options.defaults:
+        settings = {key: settings[key] for key in TOLD}
+        order = list(range(len(rows))) * passes
+    data = table(rows, order)
     if options.peer == "trainer":
         trainer: Any = Trainer(model=model, args=TrainingArguments(**settings), data_collator=watch,
                                train_dataset=data, callbacks=[watch])  # fmt: skip
@@ -115,6 +136,10 @@ def main() -> None:
         trainer = SFTTrainer(model=model, args=args, data_collator=watch, train_dataset=data,
                              processing_class=AutoTokenizer.from_pretrained(options.work / "hf"),
                              callbacks=[watch])  # fmt: skip
+    if options.losses:
+        with torch.no_grad():
+            os.write(turns.out, json.dumps([float(trainer.compute_loss(model, collate([row]))) for row in rows[:8]]).encode())
+        return
     trainer.train()
 
 

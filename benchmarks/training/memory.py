@@ -17,13 +17,13 @@ import random
 import shutil
 import sys
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-from compare import losses_agree, peers_python, processor, slug
-from conductor import HERE, Side
+from compare import losses_agree, peers_python
+from conductor import Side
+from machine import RESULTS, keep
 from rows import write_rows
 from shapes import SHAPES, Shape, words, write_model, write_pictures
 
@@ -123,20 +123,17 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=(AGAIN, KEPT), default=[AGAIN, KEPT])
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--out", type=Path, default=HERE.parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     python = peers_python(options.work.resolve() / "peers")
-    result: dict[str, Any] = {"date": date.today().isoformat(), "processor": processor(), "threads": 1,
-                              "torch": torch.__version__, "shapes": {}}  # fmt: skip
+    shapes: dict[str, Any] = {}
     for name in options.shapes:
         shape, work = replace(SHAPES[name], batch=1), options.work.resolve() / f"long-{name}"
         prepare(shape, work)
-        worst = losses_agree(shape, work, python)
-        result["shapes"][name] = {"loss_difference": worst, **compare(shape, work, python, options)}
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"memory-{slug(result['processor'])}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+        worst = losses_agree(shape, work, python, ["trl"])
+        shapes[name] = {"loss_difference": worst, **compare(shape, work, python, options)}
+        keep("memory", {"threads": 1, "shapes": shapes}, options.out)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Turns:
     losses: list[float] = field(default_factory=list)
     start: float = 0.0
     # What a trainer prints must not be taken for an answer.
-    _out: int = field(default_factory=lambda: os.dup(1))
+    out: int = field(default_factory=lambda: os.dup(1))
 
     def __post_init__(self) -> None:
         os.dup2(2, 1)
@@ -41,7 +41,7 @@ class Turns:
     def _answer(self) -> None:
         line = {"samples": self.samples, "tokens": self.tokens, "steps": self.steps,
                 "seconds": time.perf_counter() - self.start, "losses": self.losses}  # fmt: skip
-        os.write(self._out, (json.dumps(line) + "\n").encode())
+        os.write(self.out, (json.dumps(line) + "\n").encode())
         told = sys.stdin.readline().split()
         if not told:
             os._exit(0)

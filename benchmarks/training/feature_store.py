@@ -1,6 +1,6 @@
 """What the feature store costs in the first epoch and saves in later ones, by our own trainer in one run.
 
-    python benchmarks/feature_store.py [--shape tiny|siglip] [--pairs 7] [--rows 96] [--batch 8] [--threads 1]
+    python benchmarks/training/feature_store.py [--shape tiny|siglip] [--pairs 7] [--rows 96] [--batch 8] [--threads 1]
 
 A stage that teaches the projector (stage 1), three ways in turn, their order changing from round to round: without
 the store, with an empty one that is written, and with a full one. Times are those of the whole stage, with opening and
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import RESULTS, keep
 from PIL import Image
 
 from sensorium.backbones.causal_lm import CausalLMConfig
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if hasattr(os, "sched_setaffinity"):
@@ -137,13 +139,13 @@ def main() -> None:
             assert losses["without"] == losses["written"] == losses["found"], "a store that changes the run"
     first = [b / a for a, b in zip(seconds["without"], seconds["written"], strict=True)]
     later = [a / b for a, b in zip(seconds["without"], seconds["found"], strict=True)]
-    print(json.dumps({
+    keep("store", {
         "shape": options.shape, "rows": options.rows, "batch": options.batch, "pairs": options.pairs,
         "threads": options.threads, "stored_mb": round(stored / 1e6, 1),
         "samples_per_s": {way: round(options.rows / statistics.median(s), 2) for way, s in seconds.items()},
         "first_epoch_ratio": round(statistics.median(first), 3), "first_epoch_interval_95": interval(first),
         "later_epoch_speedup": round(statistics.median(later), 3), "later_epoch_interval_95": interval(later),
-    }, indent=1))  # fmt: skip
+    }, options.out)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How full packed rows are, and how long the plan takes: a million samples of realistic lengths.
 
-    python benchmarks/pack_plan.py [--samples 1000000]
+    python benchmarks/training/pack_plan.py [--samples 1000000]
 
 Questions and answers are lognormal; three of four samples have a picture of 64 to 576 tokens. The window is
 the loader's own; `all at once` is the bound that a window without end would reach.
@@ -12,6 +12,9 @@ import argparse
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
+
+from machine import RESULTS, keep
 
 from sensorium.data.mixture import MixtureOrder, Pick
 from sensorium.data.plan import Limits, Size, pack_rows
@@ -60,18 +63,22 @@ def windowed(sizes: list[Size], options: PlanOptions) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=1_000_000)
-    count = parser.parse_args().samples
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    count, plans = options.samples, list[dict[str, float | int | None]]()
     print("max_length  cap  fill of windows  CPU s (with picks)  fill all at once  CPU s (packing)")
     for longest in (512, 1024, 2048, 4096):
         sizes = lengths(count, longest)
         for cap in (None, max(2, longest // 200)):
-            options = PlanOptions(8, longest, pack=True, max_pictures=cap)
-            fill, seconds = windowed(sizes, options)
+            fill, seconds = windowed(sizes, PlanOptions(8, longest, pack=True, max_pictures=cap))
             began = time.process_time()
             rows = pack_rows(sizes, Limits(longest, cap))
             packing = time.process_time() - began
             whole = sum(size.tokens for size in sizes) / (len(rows) * longest)
-            print(f"{longest:10}  {cap or '-':>3}  {fill:15.4f}  {seconds:18.1f}  {whole:16.4f}  {packing:17.2f}")
+            print(f"{longest:10}  {cap or '-':>3}  {fill:15.4f}  {seconds:18.1f}  {whole:16.4f}  {packing:17.2f}", flush=True)
+            plans.append({"max_length": longest, "max_pictures": cap, "fill": round(fill, 4), "cpu_s": round(seconds, 2),
+                          "fill_all_at_once": round(whole, 4), "cpu_s_all_at_once": round(packing, 2)})  # fmt: skip
+    keep("plan", {"samples": count, "plans": plans}, options.out)
 
 
 if __name__ == "__main__":
