@@ -157,6 +157,10 @@ class Kept:
     features: Features | None = None
 
 
+WORD_END = -1
+"""Behind each word, where `MediaBatch.texts` are words and not a text."""
+
+
 @dataclass(slots=True)
 class MediaBatch:
     """Encoder inputs of one kind for a whole batch.
@@ -165,7 +169,7 @@ class MediaBatch:
     the patches of all of them end to end, in reading order. `plans` and `rows` (which row of the
     batch it stands in) have one entry for each picture, in slot order. `features`, where present, are the encoder's
     outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
-    what each is looked at for, where the projector reads it. `details_NCHW` are the same pictures
+    what each is looked at for, where the projector reads it or, as words that end with `WORD_END`, the lane looks for them. `details_NCHW` are the same pictures
     for a lane's second encoder. `kept` is empty or has an entry for each picture: None where no store is to know
     it; a picture whose features were found there has no pixels in `pixels_NCHW`.
     """
@@ -177,6 +181,13 @@ class MediaBatch:
     texts: tuple[tuple[int, ...], ...] = ()
     details_NCHW: Tensor | None = None
     kept: tuple[Kept | None, ...] = ()
+
+    @property
+    def texts_of_inputs(self) -> list[tuple[int, ...]]:
+        """The text that goes with each of the encoder's inputs; empty where there are none."""
+        if not self.texts:
+            return []
+        return [text for text, plan in zip(self.texts, self.plans, strict=True) for _ in range(plan.images)]
 
     @property
     def patches(self) -> tuple[Grid, ...] | None:

@@ -186,13 +186,13 @@ def _fits(target: Target, anchor: Target, direction: tuple[int, int], clear: flo
 def pointing_sample(
     identity: str, picture: Any, questions: Sequence[Pointing], meta: dict[str, Any]
 ) -> dict[str, Any]:
-    """A Sample's JSON: the picture, then its questions, each asked afresh."""
+    """A Sample's JSON: the picture, then its questions, each asked afresh; one alone is an ordinary conversation."""
     messages: list[dict[str, Any]] = []
     for i, question in enumerate(questions):
         content: list[dict[str, Any]] = [] if i else [{"type": "image", "image": picture}]
         messages.append({"role": "user", "content": [*content, {"type": "text", "text": question.text}]})
         messages.append({"role": "assistant", "content": question.answer()})
-    return {"id": identity, "messages": messages, "meta": meta, "separate_turns": True}
+    return {"id": identity, "messages": messages, "meta": meta, "separate_turns": len(questions) > 1}
 
 
 def grounded_sample(

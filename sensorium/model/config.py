@@ -120,6 +120,17 @@ class LaneConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _reads_one_way(self) -> LaneConfig:
+        if self.looks_for_words and self.projector.vocabulary is not None:
+            raise ValueError(f"places.asked with projector {self.projector.kind}, which reads the question itself; set places.asked: 0")
+        return self
+
+    @property
+    def looks_for_words(self) -> bool:
+        """Whether words of a question are told of the things that they fit."""
+        return self.places is not None and self.places.asked > 0
+
+    @model_validator(mode="after")
     def _can_glance(self) -> LaneConfig:
         if self.places is None or not self.places.glance:
             return self

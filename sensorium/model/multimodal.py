@@ -172,9 +172,7 @@ class MultimodalModel(nn.Module):
         """Projector outputs of encoder features; a projector that reads gets each input's text."""
         if self.config.lanes[kind].projector.vocabulary is None:
             return self.projectors[kind](encoded)
-        texts = [text for text, plan in zip(media.texts, media.plans, strict=True)
-                 for _ in range(plan.images)]  # fmt: skip
-        return self.projectors[kind](encoded, texts)
+        return self.projectors[kind](encoded, media.texts_of_inputs)
 
     def features(self, media: Mapping[str, MediaBatch]) -> dict[str, Features]:
         """Projected features, one item for each medium."""
@@ -187,7 +185,7 @@ class MultimodalModel(nn.Module):
             if kind in self.places:
                 places, lookup = cast(Places, self.places[kind]), cast(VocabularyLookup, self.lookups[kind])
                 glance = Glance(self.encoders[kind], self.projectors[kind], batch) if places.config.glance else None
-                told_MRD = places(encoded, lookup, self.backbone.embedding.weight, glance)
+                told_MRD = places(encoded, lookup, self.backbone.embedding.weight, glance, batch.texts_of_inputs)
                 projected = places.in_front(projected, told_MRD)
             newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)

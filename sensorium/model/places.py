@@ -29,6 +29,7 @@ from sensorium.core.batch import Features, Grid
 from sensorium.core.boxes import Box
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
+from sensorium.model.asked_words import heard
 from sensorium.model.glance import Glance
 from sensorium.model.lookup import UNUSED, VocabularyLookup, word_scores
 
@@ -62,6 +63,10 @@ class PlacesConfig(Config):
     hidden: int = 256
     scale: float = 50.0
     """Cosines with words are multiplied by it."""
+    asked: float = Field(default=0.0, ge=0, le=1)
+    """Above 0: a word of the question is told in front of a thing's own, of the thing that it fits best, where it is at least this part as
+    probable as that thing's best word; so a thing can be found by a word that comes to mind only when one hears it. 0: questions are
+    not read. Samples of separate turns are told of as if nothing was asked."""
     glance: bool = False
     """Each thing is looked at once more, by itself, as a whole picture (`model/glance.py`). How probable its words are is
     the mean of three log-probabilities: the map's, and of the second look the projector's summary and what reads the map.
@@ -146,15 +151,17 @@ class Places(nn.Module):
         return self.what(self.norm_inside(mean_NE.to(self.what.weight.dtype)))
 
     def forward(
-        self, encoded: Features, lookup: VocabularyLookup, embedding_VD: Tensor, glance: Glance | None = None
+        self, encoded: Features, lookup: VocabularyLookup, embedding_VD: Tensor, glance: Glance | None = None,
+        texts: Sequence[Sequence[int]] = (),
     ) -> Tensor:
         """(M, R, D) embeddings; no gradient, since what is told is chosen.
 
         Args:
             glance: what looks at things once more, at the same pictures; with `glance` only.
+            texts: the words that each picture is looked at for, as `MediaBatch.texts` has them; with `asked` only.
         """
         with torch.no_grad():
-            ids_MR = self.told(self.cells(encoded), lookup, embedding_VD, glance)
+            ids_MR = self.told(self.cells(encoded), lookup, embedding_VD, glance, texts)
             return embedding_VD[ids_MR]
 
     def in_front(self, looked_up: Features, told_MRD: Tensor) -> Features:
@@ -166,15 +173,17 @@ class Places(nn.Module):
         return Features(joined_ND, (self.config.out_grid(grid),) * len(looked_up.grids))
 
     def told(
-        self, cells: Cells, lookup: VocabularyLookup, embedding_VD: Tensor, glance: Glance | None = None
+        self, cells: Cells, lookup: VocabularyLookup, embedding_VD: Tensor, glance: Glance | None = None,
+        texts: Sequence[Sequence[int]] = (),
     ) -> Tensor:
         """Token ids of the text about each picture, (M, R)."""
         pieces_CK = lookup.pieces_CK[lookup.pieces_CK[:, 0] != UNUSED]
         rows: list[list[int]] = [[] for _ in range(len(cells.thing_MS))]
         found = [(m, box) for m in range(len(rows)) for box in best_things(cells, m, self.config)]
         chances_NC = self._chances(cells, found, lookup, embedding_VD, glance)
-        for chances_C, (m, box) in zip(chances_NC, found, strict=True):
-            rows[m] += self._line(chances_C, box, pieces_CK)
+        asked = heard(chances_NC, [m for m, _ in found], texts if self.config.asked else (), pieces_CK, self.config.asked)
+        for chances_C, (m, box), words in zip(chances_NC, found, asked, strict=True):
+            rows[m] += self._line(chances_C, box, pieces_CK, words)
         empty = self._spelt(END) or [0]
         room = self.config.room
         filled = [(row + empty * room)[:room] for row in rows]
@@ -203,13 +212,13 @@ class Places(nn.Module):
         logs = [word_scores(x_ND.to(keys_CD.dtype), keys_CD, self.config.scale).log_softmax(-1) for x_ND in looks]
         return lookup.blurred(torch.stack(logs).mean(0), self.config.words, UNSURE).softmax(-1)
 
-    def _line(self, chances_C: Tensor, box: Box, pieces_CK: Tensor) -> list[int]:
-        """One thing: its words, its box, an end."""
+    def _line(self, chances_C: Tensor, box: Box, pieces_CK: Tensor, asked: Sequence[int]) -> list[int]:
+        """One thing: its words, those of the question first, its box, an end."""
         best = chances_C.topk(min(self.config.words, len(chances_C)))
-        ids: list[int] = []
-        for k, (chance, word) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-            if k == 0 or chance >= self.config.surety:
-                ids += [i for i in pieces_CK[word].tolist() if i != UNUSED]
+        own = [word for k, (chance, word) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True))
+               if k == 0 or chance >= self.config.surety]  # fmt: skip
+        told = list(dict.fromkeys([*asked, *own]))[: max(self.config.words, len(asked))]
+        ids = [i for word in told for i in pieces_CK[word].tolist() if i != UNUSED]
         numbers = [min(max(round(n * STEPS), 0), STEPS) for n in box.numbers]
         for k, number in enumerate(numbers):
             ids += self._spelt(BETWEEN if k else OPEN) + self._spelt(number)

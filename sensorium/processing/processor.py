@@ -21,7 +21,7 @@ from sensorium.processing.masks import place_mask
 from sensorium.processing.picture_words import WordFrames
 from sensorium.processing.pictures import Pictures
 from sensorium.processing.places import place_pieces
-from sensorium.processing.question import read_question
+from sensorium.processing.question import looked_for
 from sensorium.processing.sample_media import Inputs, SampleMedia, prepared
 from sensorium.processing.signals import is_made, made_ids, media_seen, signal_ids, wanted_of
 from sensorium.text.bare import bare_text
@@ -272,7 +272,7 @@ class Processor:
         if kind not in DECODED:
             raise ConfigError(f"no decoder for {kind} yet", expected="image")
         made, seen = prepared(part, self._pictures[kind], media, self.shelf)
-        text = read_question(media.question(), lane.projector.vocabulary, self.tokenizer, media.sample)
+        text = looked_for(media.question(), lane, self.tokenizer, media.sample)
         return Inputs(made, seen, text)
 
     def _put_words(self, draft: Draft, piece: Piece, media: SampleMedia) -> None:

@@ -1,11 +1,42 @@
-"""What a picture is looked at for, as token ids for a projector that reads."""
+"""What a picture is looked at for, as token ids: the text for a projector that reads, or its words for a lane that looks for them."""
 
 from __future__ import annotations
 
+from sensorium.core.batch import WORD_END
 from sensorium.core.errors import ConfigError, DataError
-from sensorium.core.parts import TextVocabulary
+from sensorium.core.parts import LaneShape, TextVocabulary
 from sensorium.core.sample import PLACE_KINDS, Sample
+from sensorium.text.telling import spelt_inside, telling_words
 from sensorium.text.tokenizer import Tokenizer
+
+
+def looked_for(text: str, lane: LaneShape, tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...] | None:
+    """What a medium of this lane is looked at for.
+
+    Args:
+        text: of the message that holds it.
+
+    Returns:
+        None where the lane asks for nothing.
+
+    Raises:
+        ConfigError: see `read_question`.
+        DataError: the same.
+    """
+    if lane.looks_for_words:
+        return asked_words(sample, tokenizer)
+    return read_question(text, lane.projector.vocabulary, tokenizer, sample)
+
+
+def asked_words(sample: Sample, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The telling words of all that the user says, each spelt as inside a sentence and ended by `WORD_END`.
+
+    Of separate turns, which share a picture's tokens, there are none.
+    """
+    if sample.separate_turns:
+        return ()
+    said = " ".join(message.text for message in sample.messages if message.role == "user")
+    return tuple(i for word in telling_words(said) for i in (*spelt_inside(word, tokenizer), WORD_END))
 
 
 def read_question(

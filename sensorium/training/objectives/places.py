@@ -27,8 +27,9 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.places import MARKS, STEPS, Cells, Places, cell_middles, one_grid, share_N
 from sensorium.processing.processor import Processor
 from sensorium.text.boxes import BoxFormat
+from sensorium.text.telling import spelt_inside, telling_words
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
-from sensorium.training.objectives.vocabulary import learned_texts, one_picture, text_words
+from sensorium.training.objectives.vocabulary import learned_texts, one_picture
 
 # Focal loss: exponent, and share of what is there.
 GAMMA, ALPHA = 2.0, 0.6
@@ -147,12 +148,9 @@ class PlacesObjective:
 
     def _columns(self, phrase: str) -> tuple[int, ...]:
         """Candidate words of a phrase."""
-        tokenizer = self.processor.tokenizer
         found: list[int] = []
-        for word in sorted(text_words(phrase)):
-            ids = tokenizer.encode(" " + word)
-            start = next((k for k, i in enumerate(ids) if tokenizer.decode([i]).strip()), 0)
-            column = self._column.get(tuple(ids[start:])[: self._longest])
+        for word in sorted(telling_words(phrase)):
+            column = self._column.get(spelt_inside(word, self.processor.tokenizer)[: self._longest])
             found += [] if column is None else [column]
         return tuple(found)
 

@@ -13,7 +13,6 @@ Shape legend: M pictures, L tokens of one, D width, C candidate words of up to K
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -34,13 +33,10 @@ from sensorium.model.lookup import (
 )
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
+from sensorium.text.telling import spelt_inside, telling_words
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
 from sensorium.training.objectives.mixing import blend_features, draw_blend
 
-# Words that say nothing about a picture.
-COMMON = frozenset(
-    ["a", "an", "the", "of", "and", "with", "in", "on", "at", "to", "is", "are", "it", "its", "this", "that", "for", "by", "from", "as", "some", "be", "or"]
-)
 MAX_ROWS_READ = 200_000
 
 
@@ -91,7 +87,7 @@ class VocabularyObjective:
                     continue
         lookup = _lookup(model)
         room = lookup.config if lookup else LookupConfig()
-        spelling = {word: self._pieces(word)[: room.pieces] for word in words}
+        spelling = {word: spelt_inside(word, processor.tokenizer)[: room.pieces] for word in words}
         spellings = sorted(set(spelling.values()))
         if len(words) > 1 and len(spellings) == 1:
             raise ConfigError(
@@ -106,14 +102,6 @@ class VocabularyObjective:
         self._candidates_CK = torch.tensor(filled, device=model.device)
         if lookup:
             lookup.choose(self._candidates_CK)
-
-    def _pieces(self, word: str) -> tuple[int, ...]:
-        """A word's tokens as it appears inside a sentence, from the first that is more than a
-        space."""
-        tokenizer = self.processor.tokenizer
-        ids = tokenizer.encode(" " + word)
-        start = next((k for k, i in enumerate(ids) if tokenizer.decode([i]).strip()), 0)
-        return tuple(ids[start:])
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         if "image" not in batch.media:
@@ -161,7 +149,7 @@ class VocabularyObjective:
                 expected="exactly one picture in every sample",
             )
         for m, text in enumerate(texts):
-            columns = {self._column[word] for word in text_words(text) if word in self._column}
+            columns = {self._column[word] for word in telling_words(text) if word in self._column}
             for column in columns:
                 targets_MC[m, column] = 1.0 / len(columns)
         return targets_MC
@@ -203,11 +191,6 @@ def learned_texts(batch: Batch, processor: Processor) -> list[str]:
     return texts
 
 
-def text_words(text: str) -> set[str]:
-    """The telling words of a caption."""
-    return {w for w in re.findall(r"[a-z]+", text.lower()) if w not in COMMON}
-
-
 def caption_words(sample: Sample) -> set[str]:
     """The telling words of a sample's answers.
 
@@ -219,4 +202,4 @@ def caption_words(sample: Sample) -> set[str]:
             f"sample {sample.id!r} does not hold exactly one picture",
             expected="captioned pictures for vocabulary alignment",
         )
-    return set().union(*(text_words(m.text) for m in sample.messages if m.role == "assistant"))
+    return set().union(*(telling_words(m.text) for m in sample.messages if m.role == "assistant"))
