@@ -8,7 +8,7 @@ Between the marks nothing is written by hand; a test compares (`tests/unit/test_
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,30 @@ LEVERS = "docs/speed.md"
 LEVER_MARKS = ("<!-- lever figures: made by benchmarks/figures.py -->\n", "<!-- end of lever figures -->\n")
 PAGES = {
     "README.md": {
-        "head": "| {processor}, {threads} thread, {date} | ours / Trainer | ours / TRL | tokens/s | share of the limit | peak memory: ours, Trainer, TRL |",
+        "head": "| {processor}, {threads} thread, {date} | ours / Trainer | ours / TRL | samples/s: ours, Trainer, TRL | by default: Trainer, TRL | share of the limit | peak memory: ours, Trainer, TRL |",
         "row": "{shape}, stage {stage}",
-        "one": "{median:.2f} × ({low:.2f} – {high:.2f})",
+        "one": "{median:.2f} × ({low:.2f} – {high:.2f}) of {limit:.1f}",
     },
     "README.zh-CN.md": {
-        "head": "| {processor}，{threads} 线程，{date} | 相对 Trainer | 相对 TRL | 词元/秒 | 占理论上限 | 峰值内存：我们、Trainer、TRL |",
+        "head": "| {processor}，{threads} 线程，{date} | 相对 Trainer | 相对 TRL | 样本/秒：我们、Trainer、TRL | 默认设置：Trainer、TRL | 占理论上限 | 峰值内存：我们、Trainer、TRL |",
         "row": "{shape}，第 {stage} 阶段",
-        "one": "{median:.2f} 倍（{low:.2f} – {high:.2f}）",
+        "one": "{median:.2f} 倍（{low:.2f} – {high:.2f}），上限 {limit:.1f}",
     },
 }  # fmt: skip
 
 
 def table(result: dict[str, Any], words: dict[str, str]) -> list[str]:
     """One machine's figures as lines of Markdown."""
-    lines = [words["head"].format(**result), "|---|---|---|---|---|---|"]
+    lines = [words["head"].format(**result), "|---" * 7 + "|"]
     for shape, found in result["shapes"].items():
         for key in sorted(key for key in found if key.startswith("stage ") and len(found[key].get("ratio", ())) == len(PEERS)):
             one = found[key]
-            ratios = [words["one"].format(**one["ratio"][f"ours/{peer}"]) for peer in PEERS]
+            ratios = [words["one"].format(**one["ratio"][f"ours/{peer}"], limit=one["limit"][f"ours/{peer}"]) for peer in PEERS]
+            rates = ", ".join(f"{one['rates'][side]['samples_per_s']:.2f}" for side in ("ours", *PEERS))
+            defaults = ", ".join(f"{one['defaults'][peer]:.2f}" for peer in PEERS)
             memory = ", ".join(f"{one['peak_mb'][side] / 1024:.1f}" for side in ("ours", "trainer", "trl"))
-            cells = [words["row"].format(shape=shape, stage=key.removeprefix("stage ")), *ratios,
-                     f"{one['rates']['ours']['tokens_per_s']:,.0f}", f"{one['share_of_limit']:.0%}", f"{memory} GiB"]  # fmt: skip
+            cells = [words["row"].format(shape=shape, stage=key.removeprefix("stage ")), *ratios, rates, defaults,
+                     f"{one['share_of_limit']:.0%}", f"{memory} GiB"]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -62,6 +64,35 @@ def lever_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def memory_table(result: dict[str, Any]) -> list[str]:
+    """Peaks of a step on long rows, ours beside TRL's."""
+    lines = [f"| {result['processor']} | ours | TRL | ours / TRL |", "|---|---|---|---|"]
+    for shape, found in result["shapes"].items():
+        for way in (name.partition(", ")[2] for name in found["sides"] if name.startswith("ours, ")):
+            ours, trl = (found["sides"][f"{who}, {way}"]["peak_mb"] for who in ("ours", "trl"))
+            lines.append(f"| {shape}, {found['row_tokens']:,} tokens, {way} | {ours:,} MB | {trl:,} MB | {ours / trl:.2f} |")
+    return lines
+
+
+def plan_table(result: dict[str, Any]) -> list[str]:
+    """How full packed rows are."""
+    lines = [f"| {result['processor']}, {result['samples']:,} samples | fill | processor seconds, with drawing them | fill, all at once | seconds |", "|---" * 5 + "|"]
+    for plan in result["plans"]:
+        cap = f", at most {plan['max_pictures']} pictures" if plan["max_pictures"] else ""
+        lines.append(f"| rows of {plan['max_length']:,}{cap} | {plan['fill']:.2%} | {plan['cpu_s']:.1f} | {plan['fill_all_at_once']:.2%} | {plan['cpu_s_all_at_once']:.2f} |")
+    return lines
+
+
+def store_table(result: dict[str, Any]) -> list[str]:
+    """What the feature store costs and gives."""
+    first, later = result["first_epoch_interval_95"], result["later_epoch_interval_95"]
+    return [
+        f"| {result['processor']}, {result['shape']} shape, {result['pairs']} pairs | |", "|---|---|",
+        f"| an epoch in which it is written, in epochs without it | {result['first_epoch_ratio']:.2f} ({first[0]:.2f} – {first[1]:.2f}) |",
+        f"| speed of later epochs | {result['later_epoch_speedup']:.2f} × ({later[0]:.2f} – {later[1]:.2f}) |",
+    ]  # fmt: skip
+
+
 def between(page: str, marks: tuple[str, str], lines: Iterable[str]) -> str:
     """The page with these lines between its marks.
 
@@ -77,11 +108,25 @@ def between(page: str, marks: tuple[str, str], lines: Iterable[str]) -> str:
 
 def made_anew(name: str, page: str, results: Path = RESULTS) -> str:
     """A page with all that stands between its marks made of the results."""
-    machines = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("training-*.json"))]
-    if name == LEVERS:
-        return between(page, LEVER_MARKS, (line for machine in machines for line in lever_table(machine)))
-    tables = ["\n".join(table(machine, PAGES[name])) for machine in machines]
-    return between(page, MARKS, ["\n\n".join(tables)])
+    if name != LEVERS:
+        return between(page, MARKS, [_tables("training", lambda machine: table(machine, PAGES[name]), results)])
+    for kind, marks, made in (("training", LEVER_MARKS, lever_table), *((kind, marks_of(kind), made) for kind, made in OTHERS.items())):
+        page = between(page, marks, [_tables(kind, made, results)])
+    return page
+
+
+def _tables(kind: str, made: Callable[[dict[str, Any]], list[str]], results: Path) -> str:
+    """Those of all machines."""
+    machines = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{kind}-*.json"))]
+    return "\n\n".join("\n".join(made(machine)) for machine in machines)
+
+
+OTHERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {"memory": memory_table, "store": store_table, "plan": plan_table}
+"""What `docs/speed.md` shows beside levers."""
+
+
+def marks_of(kind: str) -> tuple[str, str]:
+    return f"<!-- {kind} figures: made by benchmarks/figures.py -->\n", f"<!-- end of {kind} figures -->\n"
 
 
 def main() -> None:

@@ -99,15 +99,16 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
     print(f"{shape.name}, stage {stage}", flush=True)
     ours, *peers = sides_of(shape, stage, work, python, options)
     turns, gemms = TURN[shape.name], [gemm_gflops(shape)]
-    ours.start()
-    warm_up(ours, shape, work)
     for peer in peers:
+        # Both anew: a process that has run for long is some hundredths slower.
+        ours.start()
+        warm_up(ours, shape, work)
         peer.start()
         peer.turn(turns[peer.name], counted=False)
         play([ours, peer], options.rounds, turns)
+        ours.stop()
         peer.stop()
         gemms.append(gemm_gflops(shape))
-    ours.stop()
     gemm, flops = statistics.median(gemms), flops_per_token(shape, stage, work)
     return {
         "date": date.today().isoformat(), "rounds": options.rounds,
@@ -150,14 +151,14 @@ def levers(shape: Shape, stage: int, work: Path, _: str, options: argparse.Names
     print(f"{shape.name}, stage {stage}: levers", flush=True)
     all_on, *others = (_lever_side(shape, stage, work, options.threads, name) for name in LEVERS)
     turns = dict.fromkeys(LEVERS, TURN[shape.name]["ours"] // 2)
-    all_on.start()
-    warm_up(all_on, shape, work)
-    for side in others:
-        side.start()
-        warm_up(side, shape, work)
-        play([all_on, side], min(options.rounds, LEVER_ROUNDS), turns)
-        side.stop()
-    all_on.stop()
+    for other in others:
+        sides = [all_on, other]
+        for side in sides:
+            side.start()
+            warm_up(side, shape, work)
+        play(sides, min(options.rounds, LEVER_ROUNDS), turns)
+        for side in sides:
+            side.stop()
     found = {side.name: {**ratio(side.turns, _beside(all_on, side, i)), "peak_mb": side.peak_mb} for i, side in enumerate(others)}
     return {"levers": {all_on.name: {"median": 1.0, "low": 1.0, "high": 1.0, "peak_mb": all_on.peak_mb}} | found}
 

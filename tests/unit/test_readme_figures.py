@@ -32,7 +32,8 @@ def test_the_page_says_what_was_measured(figures: SimpleNamespace, name: str) ->
 
 def test_other_results_make_another_page(figures: SimpleNamespace, tmp_path: Path) -> None:
     one = {"ratio": {f"ours/{peer}": {"median": 2.5, "low": 2.0, "high": 3.0} for peer in ("trainer", "trl")},
-           "rates": {"ours": {"tokens_per_s": 1234.5}}, "share_of_limit": 0.71,
+           "rates": {side: {"samples_per_s": 1.5} for side in ("ours", "trainer", "trl")}, "share_of_limit": 0.71,
+           "limit": {"ours/trainer": 3.0, "ours/trl": 4.0}, "defaults": {"trainer": 0.5, "trl": 0.25},
            "peak_mb": {"ours": 1024, "trainer": 2048, "trl": 4096}}  # fmt: skip
     levers = {"levers": {"all on": {"median": 1, "low": 1, "high": 1, "peak_mb": 1000}}}
     shapes = {"tiny": {"stage 1": levers, "stage 2": one, "loss_difference": 0}}
@@ -41,11 +42,12 @@ def test_other_results_make_another_page(figures: SimpleNamespace, tmp_path: Pat
     page = "a\n" + "".join(figures.MARKS) + "b\n"
     made = figures.made_anew("README.md", page, tmp_path)
     assert (made[:2], made[-2:]) == ("a\n", "b\n")
-    assert "| tiny, stage 2 | 2.50 × (2.00 – 3.00) | 2.50 × (2.00 – 3.00) | 1,234 | 71% | 1.0, 2.0, 4.0 GiB |" in made
+    assert "| tiny, stage 2 | 2.50 × (2.00 – 3.00) of 3.0 | 2.50 × (2.00 – 3.00) of 4.0 | 1.50, 1.50, 1.50 | 0.50, 0.25 | 71% | 1.0, 2.0, 4.0 GiB |" in made
     assert "stage 1" not in made
     with pytest.raises(ValueError, match="training figures"):
         figures.made_anew("README.md", "no marks", tmp_path)
-    told = figures.made_anew(figures.LEVERS, "".join(figures.LEVER_MARKS), tmp_path)
+    blank = "".join(mark for marks in (figures.LEVER_MARKS, *map(figures.marks_of, figures.OTHERS)) for mark in marks)
+    told = figures.made_anew(figures.LEVERS, blank, tmp_path)
     assert "| P, 1 thread | tiny, stage 1 |\n|---|---|\n| all on | 1.00 (1.00 – 1.00), 1,000 MB |" in told
 
 
