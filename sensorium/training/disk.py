@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sensorium.core.atomic import versions
@@ -24,6 +25,25 @@ def naming(path: Path) -> Generator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+@contextmanager
+def writing(path: Path, needed: int | None = None) -> Generator[None]:
+    """Tell of a failed write of a run's records as of a checkpoint's.
+
+    Args:
+        path: what is written, perhaps by way of a file with a temporary name.
+        needed: bytes that are to be written, where that is known.
+
+    Raises:
+        CheckpointError: names the path, and says what to do.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors gives the system's error as a text.
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _failed(reason or str(error), path, needed) from None
+
+
 def disk_error(error: OSError, path: Path, needed: int) -> CheckpointError:
     """What to tell of a failed write.
 
@@ -31,12 +51,16 @@ def disk_error(error: OSError, path: Path, needed: int) -> CheckpointError:
         path: what was to be written, where the error does not name it.
         needed: bytes that were to be written.
     """
-    reason = error.strerror or str(error)
+    return _failed(error.strerror or str(error), Path(error.filename or path), needed)
+
+
+def _failed(reason: str, path: Path, needed: int | None) -> CheckpointError:
+    free = free_bytes(path)
+    room = f"{free:,} bytes are free" if needed is None else f"{needed:,} bytes are needed, {free:,} are free"
     return CheckpointError(
-        f"cannot be written: {reason}; {needed:,} bytes are needed, {free_bytes(path):,} are free",
-        where=str(error.filename or path),
+        f"cannot be written: {reason}; {room}", where=str(path),
         fix="make room, or make the folder writable, and go on with --resume: the last checkpoint is whole",
-    )
+    )  # fmt: skip
 
 
 def free_bytes(path: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import CheckpointError, MissingDependencyError
-from sensorium.training.disk import disk_error, naming
+from sensorium.training.disk import naming, writing
 
 
 class TrainingLog:
@@ -16,33 +16,36 @@ class TrainingLog:
 
     def __init__(self, folder: Path, *, keep_bytes: int, tensorboard: bool) -> None:
         self.path = folder / "log.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._stream = self.path.open("ab")
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("ab")
         if self._stream.tell() < keep_bytes:
             raise CheckpointError(
                 f"the log has {self._stream.tell()} bytes", expected=f"at least {keep_bytes}",
                 where=str(self.path), fix="the log was cut; start in another folder",
             )  # fmt: skip
         # Lines after the checkpoint belong to steps that will run again.
-        self._stream.truncate(keep_bytes)
+        with writing(self.path):
+            self._stream.truncate(keep_bytes)
         self._stream.seek(0, 2)
         with self.path.open("rb") as lines:
             self._global_step = sum(1 for _ in lines)
-        self._board = _board(folder / "tensorboard", self._global_step + 1) if tensorboard else None
+        self._board_folder = folder / "tensorboard"
+        with writing(self._board_folder):
+            self._board = _board(self._board_folder, self._global_step + 1) if tensorboard else None
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
         text = (json.dumps(line) + "\n").encode()
-        try:
+        with writing(self.path, len(text)):
             self._stream.write(text)
             self._stream.flush()
-        except OSError as error:
-            raise disk_error(error, self.path, len(text)) from None
         self._global_step += 1
         if self._board is not None:
-            for key, value in line.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{line['stage']}/{key}", value, self._global_step)
+            with writing(self._board_folder):
+                for key, value in line.items():
+                    if isinstance(value, float):
+                        self._board.add_scalar(f"{line['stage']}/{key}", value, self._global_step)
 
     def size(self) -> int:
         """Bytes written so far."""

@@ -15,6 +15,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe
+from sensorium.training.disk import writing
 from sensorium.training.distributed.held import WHOLE, hold, home
 from sensorium.training.plan import StagePlan
 from sensorium.training.precision import choose_precision
@@ -54,8 +55,19 @@ def train_recipe(
     torch.manual_seed(recipe.seed)
     model, tokenizer = build()
     trainer = Trainer(recipe, model, tokenizer, options)
-    options.ranks.on_first(lambda: write_text(options.folder / "recipe.yaml", recipe.to_yaml()))
+    options.ranks.on_first(lambda: _write_recipe(recipe, options.folder / "recipe.yaml"))
     plans = trainer.run()
     trainer.held.make_whole(own_names(model) | trainer.learnt)
-    options.ranks.on_first(lambda: save(model, tokenizer, options.folder / "model", trainer.learnt))
+
+    def save_here() -> None:
+        with writing(options.folder / "model"):
+            save(model, tokenizer, options.folder / "model", trainer.learnt)
+
+    options.ranks.on_first(save_here)
     return plans
+
+
+def _write_recipe(recipe: Recipe, path: Path) -> None:
+    text = recipe.to_yaml()
+    with writing(path, len(text.encode())):
+        write_text(path, text)

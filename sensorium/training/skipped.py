@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.atomic import write_json
+from sensorium.training.disk import writing
 
 SHOWN = 3
 
@@ -25,11 +26,12 @@ def write_skipped(lines: list[dict[str, Any]], folder: Path) -> None:
     listed = {name: rows for name, rows in stages.items() if rows}
     if not listed:
         return
-    write_json(
-        folder / "skipped_rows.json",
-        {name: {"rows": len(rows), "times": rows.total(), "samples_used": samples[name], "list": dict(rows)}
-         for name, rows in listed.items()},
-    )  # fmt: skip
+    path = folder / "skipped_rows.json"
+    with writing(path):
+        write_json(path, {
+            name: {"rows": len(rows), "times": rows.total(), "samples_used": samples[name], "list": dict(rows)}
+            for name, rows in listed.items()
+        })  # fmt: skip
     for name, rows in listed.items():
         print(f"stage {name}: {len(rows):,} rows could not be used and were skipped, {rows.total():,} times beside "
               f"{samples[name]:,} samples used; skipped_rows.json lists them. The first:", file=sys.stderr)  # fmt: skip

@@ -1,47 +1,20 @@
-"""Signals, full disks, read-only folders and loss spikes: the last checkpoint is whole, and the run goes on."""
+"""Signals and loss spikes: the last checkpoint is whole, and the run goes on."""
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import command, lines, same_run, start, tiny, train
+from faults import PROBES, at_step, command, lines, same_run, start, step_of, tiny, train
 
-from sensorium.core.errors import CheckpointError, ConfigError, NumericsError, StoppedError
-from sensorium.training import tensor_file
-from sensorium.training.checkpoint import load_checkpoint
+from sensorium.core.errors import NumericsError, StoppedError
 from sensorium.training.objectives import next_token
-
-PROBES = 2
-
-
-def step_of(folder: Path) -> tuple[int, int]:
-    saved = load_checkpoint(folder / "checkpoint")
-    assert saved is not None
-    return saved.stage, saved.step
-
-
-def at_step(number: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something within the n-th step of the next run."""
-    real, calls = next_token.next_token_losses, {"n": -PROBES}
-
-    def losses(model: Any, batch: Any) -> Any:
-        calls["n"] += 1
-        if calls["n"] == number:
-            act()
-        return real(model, batch)
-
-    monkeypatch.setattr(next_token, "next_token_losses", losses)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -110,110 +83,6 @@ def test_other_threads_take_no_signals(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_a_failing_disk_stops_the_run_and_leaves_the_last_checkpoint(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = tiny("stages.align.checkpoint_every=1")
-    train(recipe, tmp_path / "whole")
-    real, written = os.write, {"files": 0}
-
-    class Failing:
-        """The system's own, with a disk that fails within the third checkpoint."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(os, name)
-
-        def write(self, descriptor: int, piece: memoryview) -> int:
-            written["files"] += os.lseek(descriptor, 0, os.SEEK_CUR) == 0
-            if written["files"] == 8:
-                raise OSError(code, os.strerror(code))
-            return real(descriptor, piece)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tensor_file, "os", Failing())
-        with pytest.raises(CheckpointError, match=rf"optimiser\.safetensors.*{os.strerror(code)}.* bytes are needed, .* are free"):
-            train(recipe, tmp_path / "cut")
-    assert not list((tmp_path / "cut").glob(".*"))
-    assert step_of(tmp_path / "cut") == (0, 2)
-    train(recipe, tmp_path / "cut", resume=True)
-    same_run(tmp_path / "whole", tmp_path / "cut")
-
-
-REAL_DISK = """
-set -e
-mount -t tmpfs -o size=$2 tmpfs "$1"
-"$3" -c "$4" "$1" || code=$?
-cp -r "$1/run" "$5"
-exit ${code:-0}
-"""
-FILLING = """
-import sys
-from pathlib import Path
-from sensorium.core.errors import CheckpointError
-from sensorium.training.objectives import next_token
-from faults import tiny, train
-disk = Path(sys.argv[1])
-real, calls = next_token.next_token_losses, [-2]
-def losses(model, batch):
-    calls[0] += 1
-    if calls[0] == 4:
-        with open(disk / "fill", "wb", buffering=0) as stream:
-            try:
-                while True:
-                    stream.write(b"0" * 4096)
-            except OSError:
-                pass
-    return real(model, batch)
-next_token.next_token_losses = losses
-try:
-    train(tiny("stages.align.checkpoint_every=1"), disk / "run")
-except CheckpointError as error:
-    print(error)
-    sys.exit(42)
-"""
-
-
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """In a file system of its own, which goes with the process."""
-    if not shutil.which("unshare") or subprocess.run(
-        ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("this user may not mount a file system")
-    train(tiny("stages.align.checkpoint_every=1"), tmp_path / "whole")
-    (tmp_path / "disk").mkdir()
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", REAL_DISK, "sh", str(tmp_path / "disk"), "64m", sys.executable,
-         FILLING, str(tmp_path / "run")],
-        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert done.returncode == 42, done.stderr
-    assert "No space left on device" in done.stdout
-    assert not list((tmp_path / "run").glob(".*"))
-    assert step_of(tmp_path / "run")[0] == 0
-    train(tiny("stages.align.checkpoint_every=1"), tmp_path / "run", resume=True)
-    same_run(tmp_path / "whole", tmp_path / "run")
-
-
-def test_too_small_a_disk_is_refused_before_step_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sensorium.training import disk
-
-    recipe = tiny("stages.align.checkpoint_every=1", "keep_checkpoints=2")
-    train(recipe, tmp_path / "whole")
-    sizes = [sum(f.stat().st_size for f in x.iterdir()) for x in (tmp_path / "whole").glob("checkpoint*")]
-    assert len(sizes) == 2
-    monkeypatch.setattr(disk, "free_bytes", lambda path: int(2.8 * max(sizes)))
-    with pytest.raises(ConfigError, match=r"2 are kept.*keep_checkpoints"):
-        train(recipe, tmp_path / "a")
-    assert lines(tmp_path / "a") == []
-    # The estimate is close: what is written is a little more, by headers.
-    monkeypatch.setattr(disk, "free_bytes", lambda path: 3 * max(sizes))
-    train(recipe, tmp_path / "b")
-    # What a run holds already is not asked for twice.
-    monkeypatch.setattr(disk, "free_bytes", lambda path: int(1.1 * max(sizes)))
-    train(recipe, tmp_path / "b", resume=True)
-
-
 def spoil(batches: set[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have some batches, known by what is in them, always give a loss ten times too large."""
     seen: list[int] = []
@@ -233,12 +102,9 @@ def spoil(batches: set[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-
-
 def spiky(options: str, *more: str) -> Any:
     return tiny(f"stages.align.spikes={{factor: 2.5, window: 3, {options}}}", "stages.align.steps=9",
                 "stages.align.checkpoint_every=4", "stages.instruct.steps=1", *more)  # fmt: skip
-
 
 
 # Batch 0 is the first stage's probe and first step; batch 1 is the second stage's probe.

@@ -16,16 +16,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from sensorium.cli.training import train_command
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.nn.pretrained import read_file
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
 from sensorium.training.distributed.lockstep import Drawn
-from sensorium.training.distributed.place import place
 from sensorium.training.distributed.ranks import Ranks, joined
 from sensorium.training.log import read_log
 from sensorium.training.run import train_recipe
@@ -319,46 +316,6 @@ def test_a_killed_process_ends_the_others(tmp_path: Path, monkeypatch: pytest.Mo
     assert time.time() - float(at.read_text()) < END_S / 6
     assert [code for code, _ in ends] == [-signal.SIGKILL if rank == killed else 1 for rank in range(3)]
     assert all("another process of this run ended" in said for rank, (_, said) in enumerate(ends) if rank != killed)
-
-
-def test_a_job_whose_process_was_killed_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Under the agent that is in `torchrun`: `kill -9` of one process ends the other, and the job that is started again goes on
-    and ends as if nothing had happened."""
-    folder, at = tmp_path / "run", tmp_path / "at"
-    more = ("stages.instruct.steps=12", "stages.instruct.checkpoint_every=2")
-    # First, so that the forks find imported what it imports.
-    train(tiny(*more), tmp_path / "alone")
-    real = StageRun._counted
-
-    def dying(self: StageRun, drawn: Drawn, tally: Any) -> Any:
-        if self.trainer.ranks.rank == 1 and place().starts == 0 and (folder / "log.jsonl").read_text().count("\n") >= 8:
-            at.write_text(str(time.time()))
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, drawn, tally)
-
-    monkeypatch.setattr(StageRun, "_counted", dying)
-
-    def worker() -> None:
-        if place().starts:
-            # The failed start is cleared away, and this one begins.
-            assert time.time() - float(at.read_text()) < END_S
-        train_command("tiny", [*SHORT, *more], str(folder), resume=False, tensorboard=False, plan_only=False, as_json=False)
-
-    def agent() -> None:
-        config = LaunchConfig(1, 1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="one",
-                              max_restarts=1, start_method="fork", monitor_interval=0.05)  # fmt: skip
-        elastic_launch(config, worker)()
-
-    capfd.readouterr()
-    [(code, failed)] = on_processes(1, agent, tmp_path / "failed")
-    said = capfd.readouterr()
-    assert code == 0, failed + said.err
-    # One of two speaks, in the first start and in the second.
-    assert said.err.count("stage align: 3 steps") == 2
-    assert said.out.count("Model: ") == 1
-    same(tmp_path / "alone", folder)
 
 
 def test_launch_is_torchrun() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sensorium.core.batch import Example
+from sensorium.core.errors import CheckpointError
 from sensorium.data.mixture import Pick
 from sensorium.training.curve import draw_curve
 from sensorium.training.log import TrainingLog
+from sensorium.training.skipped import write_skipped
 from sensorium.training.truncation import CutCounter
 
 
@@ -80,6 +83,26 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(
     monkeypatch.setattr(Figure, "savefig", full)
     assert not draw_curve([line(1, 2.0)], tmp_path / "loss.png")
     assert "No space left" in capsys.readouterr().err
+
+
+def put(path: Path, *, folder: bool) -> None:
+    """Something that stands in a record's way."""
+    path.mkdir() if folder else path.touch()
+
+
+@pytest.mark.parametrize(("name", "folder"), [("log.jsonl", True), ("tensorboard", False), ("skipped_rows.json", True)])
+def test_a_record_that_cannot_be_written_is_named(name: str, folder: bool, tmp_path: Path) -> None:
+    put(tmp_path / name, folder=folder)
+
+    def records() -> None:
+        log = TrainingLog(tmp_path, keep_bytes=0, tensorboard=True)
+        skipped = line(1, 2.0) | {"samples": 4, "skipped_rows": ["rows.jsonl:3: no picture"]}
+        with closing(log):
+            log.write(skipped)
+        write_skipped([skipped], tmp_path)
+
+    with pytest.raises(CheckpointError, match=rf"{tmp_path / name}: cannot be written: .* bytes are free.*--resume"):
+        records()
 
 
 def test_cuts_are_counted_at_the_step_that_trains_on_them(capsys: pytest.CaptureFixture[str]) -> None:
