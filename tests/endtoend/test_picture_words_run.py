@@ -68,7 +68,9 @@ def rows(folder: Path, *, shuffled: bool) -> Path:
 
 
 def recipe(tokenizer: PictureTokenizerConfig, data: Path, *, shared: bool) -> Recipe:
+    """Some prompts are left out, and what is drawn is led away from that."""
     words: dict[str, Any] = {"words": ((FIRST, VQ.codes),)} if shared else {"tables": {"width": 8}}
+    words |= {"drawing": {"guidance": 2.0, "away": "text" if shared else "pads"}}
     arch = CausalLMConfig.tiny().arch | {"vocab_size": FIRST + VQ.codes if shared else FIRST}
     lane = {"encoder": ENCODERS.find("clip").tiny().to_dict(), "projector": INPUT_PROJECTORS.find("mlp").tiny().to_dict()}
     return Recipe.from_dict({
@@ -80,7 +82,7 @@ def recipe(tokenizer: PictureTokenizerConfig, data: Path, *, shared: bool) -> Re
             "template": "plain",
         },
         "stages": [{
-            "name": "draw", "objective": {"kind": "instruct"}, "data": [{"kind": "file", "path": str(data)}], "steps": STEPS,
+            "name": "draw", "objective": {"kind": "instruct", "unsteered": 0.1}, "data": [{"kind": "file", "path": str(data)}], "steps": STEPS,
             "batch_size": 8, "max_length": 64, "precision": "fp32",
             "learns": [{"part": "backbone", "lr": 1e-2}, *([] if shared else [{"part": "code_tables", "lr": 1e-2}])],
         }],
