@@ -14,6 +14,7 @@ from typing import Literal
 
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError, SensoriumError
+from sensorium.core.hashing import stable_int
 from sensorium.core.sample import Sample
 from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.inline import Submit, helpers
@@ -25,6 +26,7 @@ from sensorium.media.augment import Augmentation
 from sensorium.processing.answers import encode_rows
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
+from sensorium.processing.unsteered import Unsteered
 
 
 def make_example(
@@ -68,6 +70,8 @@ class LoaderOptions:
     """Per source: what its tokens' losses are multiplied by; none: 1 for all."""
     skip_bad: bool = False
     """Report a bad row and go on instead of stopping."""
+    unsteered: float = 0.0
+    """Share of rows answered with one picture, written as tokens, that stand behind a prompt which guidance leads away from."""
     rank: int = 0
     world_size: int = 1
     """The rows of a batch are dealt out to so many ranks; this is one of them."""
@@ -105,6 +109,7 @@ class Loader:
         self.processor = processor
         self.options = options
         self.transform = transform
+        self._unsteered = Unsteered(processor) if options.unsteered else None
 
     def examples(self, pick: Pick) -> list[Example]:
         """What one pick becomes: one Example, or one for each answer.
@@ -143,14 +148,25 @@ class Loader:
         source = self.sources[pick.source]
         config = self.options.augment[pick.source] if self.options.augment else None
         augmentation = None if config is None else config.of(self.options.seed, pick)
-        sample = read_row(source, pick.row)
+        sample, length = read_row(source, pick.row), self.options.max_length
         try:
-            return encode_rows(
-                self.processor, sample, max_length=self.options.max_length,
-                augmentation=augmentation, decode=decode,
-            )  # fmt: skip
+            alone = self._without_prompt(sample, pick, augmentation, decode=decode)
+            if alone is not None:
+                return [alone]
+            return encode_rows(self.processor, sample, max_length=length, augmentation=augmentation, decode=decode)
         except SensoriumError as error:
             raise error.at(place_of(source, pick.row)) from None
+
+    def _without_prompt(self, sample: Sample, pick: Pick, augmentation: Augmentation | None, *, decode: bool) -> Example | None:
+        """The row behind a prompt that does not say what is drawn, if its turn to be so has come: the seed and the pick decide."""
+        if self._unsteered is None:
+            return None
+        chance, share = stable_int("unsteered", self.options.seed, pick.number) / 2**63, self.options.unsteered
+        if chance >= share:
+            return None
+        # Where a prompt's pictures are led away from, too, half of these rows keep them.
+        return self._unsteered.row(sample, pictures=chance < share / 2, max_length=self.options.max_length,
+                                   augmentation=augmentation, decode=decode)  # fmt: skip
 
     def batches(self, state: MixtureState) -> Generator[LoadedBatch]:
         """Batches from `state` on; `state` itself is not changed.

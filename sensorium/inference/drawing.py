@@ -20,13 +20,13 @@ from torch import Tensor
 from sensorium.core.batch import Example
 from sensorium.core.errors import DataError
 from sensorium.core.hands import CancelledError, Drawing, Making
-from sensorium.core.picture_words import CODES
 from sensorium.core.responder import Answer, Request
-from sensorium.core.sample import Message, Part, Sample
+from sensorium.core.sample import Message, Sample
 from sensorium.inference.extending import extended
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.processing.collate import collate
 from sensorium.processing.picture_words import Frame, WordFrames
+from sensorium.processing.unsteered import Unsteered
 
 if TYPE_CHECKING:
     from sensorium.inference.engine import Engine
@@ -43,12 +43,11 @@ class Artist:
         self.opening = frames.opening
         """The token with which a picture begins."""
         self._blocked_V: Tensor | None = None
-        name = frames.shape.template
-        self._processor = engine.processor if name is None else engine.processor.with_template(name)
+        self._unsteered = Unsteered(engine.processor)
 
     def prompt(self, messages: tuple[Message, ...], root: Path | None) -> Example:
         """The prompt of a conversation that is to be answered with a picture."""
-        return self._processor.prompt(messages, root)
+        return self._unsteered.drawing.prompt(messages, root)
 
     def answer(self, request: Request) -> Answer:
         """The answer to who asks for a picture, which has the room that it takes; text may stand behind it."""
@@ -150,37 +149,9 @@ class Artist:
         """Prompts, and what the scores behind each are multiplied by before they are added up."""
         if how.away == "pictures":
             pictures = how.guidance if how.picture_guidance is None else how.picture_guidance
-            found = [(prompt, how.guidance), (self._pictures_alone(prompt), pictures - how.guidance), (self._nothing(), 1 - pictures)]
+            alone, nothing = self._unsteered.pictures_alone(prompt), self._unsteered.nothing()
+            found = [(prompt, how.guidance), (alone, pictures - how.guidance), (nothing, 1 - pictures)]
         else:
-            away = self._padded(prompt) if how.away == "pads" else self._said(how.negative)
+            away = self._unsteered.padded(prompt) if how.away == "pads" else self._unsteered.said(how.negative)
             found = [(prompt, how.guidance), (away, 1 - how.guidance)]
         return [(one, weight) for one, weight in found if weight]
-
-    def _said(self, text: str) -> Example:
-        """A prompt of this text."""
-        return self._processor.prompt((Message("user", (Part("text", text),)),))
-
-    def _nothing(self) -> Example:
-        """The begin of a text alone."""
-        begin = self._engine.processor.tokenizer.bos_id
-        return Example([] if begin is None else [begin], [] if begin is None else [False], media_index=[] if begin is None else [0])
-
-    def _padded(self, prompt: Example) -> Example:
-        """Padding in place of all but the begin of the text and the opening of pictures."""
-        tokenizer = self._engine.processor.tokenizer
-        kept = {tokenizer.bos_id, self.opening}
-        ids = [i if i in kept else tokenizer.pad_id for i in prompt.input_ids]
-        return replace(prompt, input_ids=ids, media={}, slots={}, media_index=[0] * len(ids))
-
-    def _pictures_alone(self, prompt: Example) -> Example:
-        """The begin of the text, and the pictures of a prompt, read or drawn, between their first and last markers."""
-        tokenizer, frames = self._engine.processor.tokenizer, self._frames
-        places = set(prompt.slots.get(CODES, ()))
-        marks = {tokenizer.bos_id, self.opening, *frames.frame().behind}
-        kept = [i for i, token in enumerate(prompt.input_ids) if i in places or token in marks or frames.is_code(token)]
-        moved = {place: new for new, place in enumerate(kept)}
-        return Example(
-            [prompt.input_ids[i] for i in kept], [False] * len(kept), media_index=[0] * len(kept),
-            media={kind: one for kind, one in prompt.media.items() if kind == CODES},
-            slots={CODES: [moved[i] for i in sorted(places)]} if places else {},
-        )  # fmt: skip

@@ -62,8 +62,8 @@ class Processor:
             self.frames = WordFrames(config.picture_words, tokenizer, config.backbone.vocab_size, limits or ImageLimits())
         self.makes: dict[str, bool] = {kind: hand.feeds_back for kind, hand in config.hands.items()}
         """Kinds of media that an answer may hold, and whether the model looks at what it makes."""
-        if self.frames:
-            self.makes["image"] = False
+        self._drawn = ("image",) if self.frames else ()
+        self.makes |= dict.fromkeys(self._drawn, False)
         self._mrope: bool = config.backbone.mrope
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._frame = config.text_frame
@@ -156,7 +156,7 @@ class Processor:
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()
-            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.makes)
+            pieces = render(messages, self.template, answer_next=answer_next, only_last=only_last, made=self.makes, drawn=self._drawn)
             self._write(draft, pieces, media)
             drafts.append(draft)
         draft = share_prefix(drafts, max_length)

@@ -23,7 +23,6 @@ def emu3() -> Recipe:
             missing=(
                 "pretraining from scratch and tuning of the chat model, of which no code or rates are published; DPO",
                 "video, which the tokenizer and the language model of the original take, too",
-                "an empty description in one row of twenty, which guidance without a negative text would need",
             ),
             differs=(
                 "starts from Emu3-Gen by start=FOLDER of the imported checkpoint, as its picture tokenizer does",
@@ -38,7 +37,7 @@ def emu3() -> Recipe:
         model=emu3_model(),
         stages=(
             StageConfig(
-                name="draw", objective=CaptionConfig(layout="emu3_gen"), data=(FileSource(path="data/emu3/t2i.jsonl", format="samples"),),
+                name="draw", objective=CaptionConfig(layout="emu3_gen", unsteered=0.05), data=(FileSource(path="data/emu3/t2i.jsonl", format="samples"),),
                 learns=(Learn(part="backbone", lr=1e-5, weight_decay=0.1),), epochs=4, batch_size=2, accumulate=4, max_length=9216,
                 clip_norm=5.0, betas=(0.9, 0.95), precision="bf16",
                 schedule=ScheduleConfig(shape="cosine", warmup_steps=30, final_ratio=0.1),

@@ -16,8 +16,8 @@ DIFFERS = (
     "the picture tokenizer is that of Janus' own checkpoint (LlamaGen's)",
     "rates, steps, batches and shares are quoted from memory of the paper's table",
     "shares are of rows; what is learned of a row that is drawn is the picture with its markers and the end of text",
-    "pictures to be read are padded with white (the original: RGB 127), and a text never has an empty prompt in training "
-    "(the original: one of ten, for guidance, from memory)",
+    "pictures to be read are padded with white (the original: RGB 127)",
+    "one description of ten is left out for guidance, which is quoted from memory; what stands for it is what drawing is led away from",
     "the picture tokenizer compares vectors as transformers does; the authors' code brings them to length one first",
 )
 STAND_IN = "what GPT-4o and Gemini do inside is unknown"
@@ -27,7 +27,7 @@ def janus_stage(name: str, parts: tuple[str, ...], rate: float, shares: Shares, 
     """Constant rates behind a warm-up."""
     sets = {kind: share for kind, share in zip(("understand", "text", "draw"), shares, strict=True) if share}
     return StageConfig(
-        name=name, objective=InstructConfig(), data=mixed(dict(sets), "samples", root=f"data/janus/{name}", suffix=".jsonl"),
+        name=name, objective=InstructConfig(unsteered=0.1), data=mixed(dict(sets), "samples", root=f"data/janus/{name}", suffix=".jsonl"),
         learns=tuple(Learn(part=part, lr=rate) for part in parts), steps=steps, batch_size=batch, max_length=4096, pack=True,
         betas=(0.9, 0.95), precision="bf16", schedule=ScheduleConfig(shape="constant", warmup_steps=warmup),
     )  # fmt: skip

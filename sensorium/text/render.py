@@ -30,7 +30,7 @@ class Piece:
 
 def render(
     messages: Sequence[Message], template: ChatTemplate, *, answer_next: bool = False,
-    only_last: bool = False, made: Collection[str] = (),
+    only_last: bool = False, made: Collection[str] = (), drawn: Collection[str] = (),
 ) -> Iterator[Piece]:  # fmt: skip
     """The pieces of a conversation; assistant text and its closing are learned.
 
@@ -38,6 +38,8 @@ def render(
         answer_next: end with the opening of an assistant turn, for generation.
         only_last: of the answers only one in the last message is learned.
         made: kinds of media that the model makes, where an answer holds them.
+        drawn: those of them that are written as tokens. One at the front of an answer stands right behind the prompt, as where one
+            is asked for.
     """
     if template.default_system and (not messages or messages[0].role != "system"):
         yield from _literal(template.before["system"], template, learn=False)
@@ -49,13 +51,14 @@ def render(
     for message in messages:
         answer = message.role == "assistant"
         learn = answer and (not only_last or message is messages[-1])
+        at_once = answer and any(part.type in drawn for part in message.content[:1])
         if answer and made:
             message = _as_made(message, made)
         if template.media_first:
             media, message = _parted(message)
             yield from _content(media, template, numbers, learn=learn)
         yield from _literal(template.before[message.role], template, learn=False)
-        if answer and template.answer_prefix:
+        if answer and template.answer_prefix and not at_once:
             yield Piece("text", template.answer_prefix, learn=learn)
         closed = True
         if template.chunk_end:

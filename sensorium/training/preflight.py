@@ -140,6 +140,7 @@ def loader_options(stage: StageConfig) -> LoaderOptions:
         augment=tuple(source.augment for source in stage.data),
         loss_weights=tuple(source.loss_weight for source in stage.data),
         skip_bad=stage.on_bad_row == "skip",
+        unsteered=stage.objective.prompts_left_out,
     )
 
 

@@ -92,6 +92,17 @@ def test_a_picture_in_an_answer_is_learned_word_by_word(model: Model) -> None:
     assert (len(cut), CODES in cut.media) == (start, False)
 
 
+def test_a_picture_at_the_front_of_an_answer_is_learned_where_it_is_asked_for(model: Model) -> None:
+    """Right behind the prompt, without the space that this template puts in front of what is said."""
+    asked, told = Sample(parse_messages(ASK)), {"type": "image", "image": picture()}
+    prompt = model.engine.artist.prompt(asked.messages, None)  # pyright: ignore[reportOptionalMemberAccess]
+    for content, front in (([told], [frame_of(model).tokens[0]]), (["So:", told], model.tokenizer.encode(" So:"))):
+        messages = parse_messages([*ASK, {"role": "assistant", "content": content}])
+        example = model.processor.encode(Sample(messages))
+        assert example.input_ids[: len(prompt) + len(front)] == [*prompt.input_ids, *front]
+        assert example.learn.index(True) == len(prompt)
+
+
 def test_a_picture_in_a_question_is_read_and_not_learned(model: Model) -> None:
     example = model.processor.encode(sample("user"))
     kinds = {"image", CODES} if "image" in model.network.config.lanes else {CODES}

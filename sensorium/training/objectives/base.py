@@ -74,6 +74,11 @@ class ObjectiveConfig(Config):
         return False
 
     @property
+    def prompts_left_out(self) -> float:
+        """Share of rows answered with a picture, written as tokens, whose prompt is left out (`processing/unsteered.py`)."""
+        return 0.0
+
+    @property
     def sums_over_rows(self) -> bool:
         """Whether its loss of a batch is the sum of its rows' losses, each taken alone."""
         return False

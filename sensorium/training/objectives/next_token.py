@@ -40,6 +40,9 @@ class CaptionConfig(ObjectiveConfig):
     the decoder writes the rest (prefix language modelling)."""
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each target that is spread over the whole vocabulary."""
+    unsteered: float = Field(default=0.0, ge=0.0, le=1.0)
+    """For models that write pictures as tokens: share of the rows answered with one picture and nothing else whose prompt is left
+    out for one that drawing is led away from (`picture_words.drawing.away`; of `text` the empty one), so that guidance has that."""
 
     @property
     def template(self) -> str | None:
@@ -53,9 +56,14 @@ class CaptionConfig(ObjectiveConfig):
     def sums_over_rows(self) -> bool:
         return True
 
+    @property
+    def prompts_left_out(self) -> float:
+        return self.unsteered
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
+        _check_unsteered(self.unsteered, processor)
         if self.prefix and self.smoothing:
             raise ConfigError("smoothing with prefix", expected="one of them", where="objective.smoothing")
         if not self.prefix:
@@ -76,6 +84,9 @@ class InstructConfig(ObjectiveConfig):
     (`VocabularyLookup.noised`)."""
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each target that is spread over the whole vocabulary."""
+    unsteered: float = Field(default=0.0, ge=0.0, le=1.0)
+    """For models that write pictures as tokens: share of the rows answered with one picture and nothing else whose prompt is left
+    out for one that drawing is led away from (`picture_words.drawing.away`; of `text` the empty one), so that guidance has that."""
 
     @property
     def weighs_tokens(self) -> bool:
@@ -85,9 +96,14 @@ class InstructConfig(ObjectiveConfig):
     def sums_over_rows(self) -> bool:
         return True
 
+    @property
+    def prompts_left_out(self) -> float:
+        return self.unsteered
+
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
+        _check_unsteered(self.unsteered, processor)
         if self.word_noise and self.smoothing:
             raise ConfigError("smoothing with word_noise", expected="one of them", where="objective.smoothing")
         if not self.word_noise:
@@ -150,6 +166,12 @@ def _word_losses(
     logits_NV = model.logits(hidden_ND).float()
     losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
     return (losses_N if weights_N is None else losses_N * weights_N).sum(), losses_N
+
+
+def _check_unsteered(share: float, processor: Processor) -> None:
+    if share and processor.frames is None:
+        raise ConfigError("unsteered for a model that writes no pictures as tokens", where="objective.unsteered",
+                          expected="a model with picture_words, or 0")  # fmt: skip
 
 
 def _smoothed(smoothing: float) -> Objective:
