@@ -77,7 +77,7 @@ def _accelerator() -> list[dict[str, str]]:
         return [_finding("processor or GPU", f"unknown, torch does not load: {error}", "missing",
                          "pip install --force-reinstall torch")]  # fmt: skip
     from sensorium.model.device import choose_device
-    from sensorium.training.precision import choose_precision
+    from sensorium.training.precision import fast_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
@@ -86,7 +86,8 @@ def _accelerator() -> list[dict[str, str]]:
         gpu = f"{choose_device()}: answering runs on it, training does not"
     else:
         gpu = "none: training and answering run on the processor"
-    return [_finding("GPU", gpu), _finding("training precision", choose_precision("auto", device))]
+    fast = fast_precision(device)
+    return [_finding("GPU", gpu), _finding("training precision", f"{fast.precision}: {fast.why}")]
 
 
 def _memory() -> dict[str, str]:

@@ -145,12 +145,14 @@ def starter(name: str, *, quiet: bool) -> Any:
     return start
 
 
-def print_plan(plan: Any, precision: str) -> None:
+def print_plan(plan: Any) -> None:
     """What a stage will do, before it does it."""
     say = lambda text: print(text, file=sys.stderr)  # noqa: E731
-    say(f"stage {plan.name}: {plan.steps} steps over {plan.rows:,} rows, {precision}; first batch "
+    say(f"stage {plan.name}: {plan.steps} steps over {plan.rows:,} rows, {plan.number_format.precision}; first batch "
         f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
         f"about {plan.memory_mb:,} MB")  # fmt: skip
+    lost = plan.number_format.warning(plan.name)
+    say(f"  warning: {lost}" if lost else f"  {plan.number_format.precision}: {plan.number_format.why}")
     say(f"  {plan.fit.describe()}")
     if plan.compiled:
         say(f"  {plan.compiled} parts of the LLM's layers compiled; the first step takes longer")

@@ -82,7 +82,9 @@ class StageConfig(Config):
     """AdamW's."""
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
-    """`auto`: bf16 where this machine multiplies faster in it, else fp32."""
+    """`auto`: bf16 where this machine multiplies faster in it, else fp32. `bf16` on a processor that does not: fp32, with a warning."""
+    keep_precision: bool = False
+    """Compute in the asked `precision` even on a processor that is not faster in it."""
     recompute: Recompute = "auto"
     """Whether the LLM's layers run again in the backward pass instead of keeping their activations; `auto`: where
     even single rows do not fit into memory otherwise."""
@@ -108,6 +110,12 @@ class StageConfig(Config):
     def _one_length(self) -> StageConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"stage {self.name!r} needs either steps or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _has_precision_to_keep(self) -> StageConfig:
+        if self.keep_precision and self.precision == "auto":
+            raise ValueError(f"stage {self.name!r}: keep_precision is for precision: bf16 or fp32; auto asks for neither")
         return self
 
     @model_validator(mode="after")

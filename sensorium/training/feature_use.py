@@ -10,8 +10,8 @@ from pathlib import Path
 from sensorium.features.store import FeatureStore, StoreOptions, storable, used_by
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.training.config import StageConfig
-from sensorium.training.precision import Precision
-from sensorium.training.preflight import StageParts, stage_precision
+from sensorium.training.precision import Chosen, stage_precision
+from sensorium.training.preflight import StageParts
 
 
 def why_not(stage: StageConfig) -> str | None:
@@ -25,19 +25,19 @@ def why_not(stage: StageConfig) -> str | None:
 
 @contextmanager
 def features_kept(
-    stage: StageConfig, model: MultimodalModel, parts: StageParts, folder: Path, chosen: Precision
+    stage: StageConfig, model: MultimodalModel, parts: StageParts, folder: Path, fast: Chosen
 ) -> Iterator[None]:
     """While the block lasts, features of frozen encoders are kept, if the stage asks for it and it is right;
     where it is not, standard error says why.
 
     Args:
-        chosen: the run's number format.
+        fast: the run's number format.
     """
-    with used_by(model, parts.processor, _open(stage, model, folder, chosen)):
+    with used_by(model, parts.processor, _open(stage, model, folder, fast)):
         yield
 
 
-def _open(stage: StageConfig, model: MultimodalModel, folder: Path, chosen: Precision) -> FeatureStore | None:
+def _open(stage: StageConfig, model: MultimodalModel, folder: Path, fast: Chosen) -> FeatureStore | None:
     if not stage.cache_features:
         return None
     reason = why_not(stage)
@@ -51,7 +51,7 @@ def _open(stage: StageConfig, model: MultimodalModel, folder: Path, chosen: Prec
         return None
     options = StoreOptions(
         folder, stage.feature_store_gb, half=stage.feature_format == "half",
-        number_format=stage_precision(stage, chosen, model.device),
+        number_format=stage_precision(stage, fast, model.device).precision,
     )  # fmt: skip
     try:
         return FeatureStore(model, kinds, options)

@@ -11,7 +11,6 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.training.config import Recipe
 from sensorium.training.distributed.ranks import ALONE, Ranks
 from sensorium.training.plan import StagePlan
-from sensorium.training.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class TrainerOptions:
     cache: Path
     resume: bool = False
     tensorboard: bool = False
-    on_plan: Callable[[StagePlan, Precision], None] | None = None
+    on_plan: Callable[[StagePlan], None] | None = None
     start: Callable[[MultimodalModel], set[str]] | None = None
     """Fills a built model from a trained one, and names the tensors that it changed."""
     ranks: Ranks = ALONE

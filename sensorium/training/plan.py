@@ -7,6 +7,7 @@ from typing import Any
 
 from sensorium.training.fitting import Fit
 from sensorium.training.optimiser import Group
+from sensorium.training.precision import Chosen
 
 
 @dataclass(slots=True)
@@ -14,6 +15,7 @@ class StagePlan:
     """What a stage will do."""
 
     name: str
+    number_format: Chosen
     steps: int
     rows: int
     parts: list[tuple[str, int, int]]
@@ -50,6 +52,9 @@ class StagePlan:
             "stage": self.name,
             "steps": self.steps,
             "rows": self.rows,
+            "precision": self.number_format.precision,
+            "precision_why": self.number_format.why,
+            "precision_warning": self.number_format.warning(self.name),
             "parts": [{"part": p, "parameters": n, "learning": k} for p, n, k in self.parts],
             "batch_tokens": self.tokens,
             "batch_samples": self.samples,

@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError, SensoriumError
 from sensorium.data.config import open_sources
@@ -36,7 +34,7 @@ from sensorium.training.objectives.counting import PerSample
 from sensorium.training.objectives.owned import PREFIX, beside, own_seed
 from sensorium.training.optimiser import group_parameters
 from sensorium.training.plan import StagePlan
-from sensorium.training.precision import Precision, autocast, choose_precision
+from sensorium.training.precision import Chosen, autocast, stage_precision
 
 # An estimate is not a measurement: only what is beyond hope is refused.
 HOPELESS = 2
@@ -145,7 +143,7 @@ def loader_options(stage: StageConfig) -> LoaderOptions:
 
 
 def probe_stage(
-    stage: StageConfig, parts: StageParts, model: MultimodalModel, precision: Precision, processes: int = 1,
+    stage: StageConfig, parts: StageParts, model: MultimodalModel, chosen: Chosen, processes: int = 1,
     held: Held = WHOLE,
 ) -> StagePlan:  # fmt: skip
     """Run one real batch, or the first process's share of it, forward and describe the stage.
@@ -175,7 +173,7 @@ def probe_stage(
     check_media(stage, parts.sources, batch)
     model.eval()
     try:
-        with SavedTensors(model) as saved, autocast(precision, model.device):
+        with SavedTensors(model) as saved, autocast(chosen.precision, model.device):
             losses = parts.objective(model, batch)
     except SensoriumError as error:
         raise error.at("first batch") from None
@@ -184,11 +182,12 @@ def probe_stage(
     memory = memory_of(model.device)
     state = state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2)
     fit = _fit(stage, model, batch, state + held.beside, activation_bytes(saved), memory)
-    if precision == "fp32" and not held.divided:
+    if chosen.precision == "fp32" and not held.divided:
         total = None if memory is None else memory.total
         fit = fit.with_copies(layout_bytes(model, total), total)
     return StagePlan(
         name=stage.name,
+        number_format=chosen,
         steps=parts.steps,
         rows=sum(len(s) for s in parts.sources),
         parts=count_parameters(model),
@@ -225,14 +224,15 @@ def check_stages(
     recipe: Recipe,
     model: MultimodalModel,
     processor: Processor,
-    on_plan: Callable[[StagePlan, Precision], None] | None = None,
-    precision: Precision | None = None,
+    on_plan: Callable[[StagePlan], None] | None = None,
+    fast: Chosen | None = None,
     processes: int = 1,
     held: Held = WHOLE,
 ) -> tuple[list[StagePlan], list[StageParts]]:
     """Prepare and probe every stage, in order, before any of them trains.
 
     Args:
+        fast: the number format that is fast here; None: it is measured.
         processes: how many share the rows of a batch; all of them probe the first one's share, and so decide alike.
         held: what this process holds of the model.
 
@@ -243,7 +243,7 @@ def check_stages(
     ready: list[StageParts] = []
     for stage in recipe.stages:
         try:
-            chosen = stage_precision(stage, precision, model.device)
+            chosen = stage_precision(stage, fast, model.device)
             _check_divisible(stage, processes)
             with pictures_of(model, stage.picture_px):
                 parts = prepare_stage(stage, model, processor)
@@ -254,7 +254,7 @@ def check_stages(
         parts.fit = plans[-1].fit
         ready.append(parts)
         if on_plan is not None:
-            on_plan(plans[-1], chosen)
+            on_plan(plans[-1])
     return plans, ready
 
 
@@ -283,13 +283,6 @@ def _check_divisible(stage: StageConfig, processes: int) -> None:
         raise ConfigError(f"objective {stage.objective.kind!r} on {processes} processes",
                           expected="an objective that takes each row alone: caption, instruct",
                           fix="train this recipe on one process")  # fmt: skip
-
-
-def stage_precision(stage: StageConfig, chosen: Precision | None, device: torch.device) -> Precision:
-    """The stage's number format; `auto` takes the run's choice, measured once."""
-    if stage.precision != "auto":
-        return stage.precision
-    return chosen or choose_precision("auto", device)
 
 
 def _available_mb(model: MultimodalModel, needed: int, memory: Memory | None) -> int | None:

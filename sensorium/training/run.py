@@ -16,9 +16,9 @@ from sensorium.processing.processor import Processor
 from sensorium.text.tokenizer import Tokenizer
 from sensorium.training.config import Recipe
 from sensorium.training.disk import writing
-from sensorium.training.distributed.held import WHOLE, hold, home
+from sensorium.training.distributed.held import hold, home
 from sensorium.training.plan import StagePlan
-from sensorium.training.precision import choose_precision
+from sensorium.training.precision import run_precision
 from sensorium.training.preflight import check_stages
 from sensorium.training.trainer import Trainer, TrainerOptions, started
 
@@ -33,12 +33,11 @@ def plan_recipe(recipe: Recipe, build: Build, options: TrainerOptions) -> list[S
     model, tokenizer = build()
     inject_adapter(model)
     started(recipe, model, options)
-    ranks, device = options.ranks, home(recipe, options.ranks)
-    # `auto` measures, and measurements differ: all take the first one's.
-    precision = None if device is None else ranks.gather(choose_precision("auto", device))[0]
-    held = WHOLE if precision is None else hold(recipe, model, ranks, precision)
+    ranks = options.ranks
+    fast = run_precision(recipe.stages, home(recipe, ranks) or model.device, ranks)
+    held = hold(recipe, model, ranks, fast)
     processor = Processor(recipe.model, tokenizer)
-    return check_stages(recipe, model, processor, options.on_plan, precision, ranks.world_size, held)[0]
+    return check_stages(recipe, model, processor, options.on_plan, fast, ranks.world_size, held)[0]
 
 
 def train_recipe(

@@ -31,8 +31,8 @@ from sensorium.training.heap import keep_freed_blocks, return_freed_blocks
 from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
-from sensorium.training.precision import autocast
-from sensorium.training.preflight import StageParts, stage_precision
+from sensorium.training.precision import autocast, stage_precision
+from sensorium.training.preflight import StageParts
 from sensorium.training.spikes import SpikeWatch
 from sensorium.training.truncation import CutCounter
 
@@ -220,7 +220,7 @@ class StageRun:
     def _passes(self, parts: Sequence[Batch]) -> list[Losses]:
         """Forward and backward passes over the parts of a batch."""
         model = self.trainer.model
-        precision = stage_precision(self.stage, self.trainer.precision, model.device)
+        precision = stage_precision(self.stage, self.trainer.fast, model.device).precision
         found: list[Losses] = []
         for part in parts:
             with autocast(precision, model.device):

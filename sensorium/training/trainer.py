@@ -35,7 +35,7 @@ from sensorium.training.log import TrainingLog, read_log
 from sensorium.training.objectives.owned import begin, beside, go_on_from, owned_tensors
 from sensorium.training.optimiser import build_optimiser
 from sensorium.training.options import TrainerOptions, started
-from sensorium.training.precision import Precision, choose_precision
+from sensorium.training.precision import Chosen, run_precision
 from sensorium.training.preflight import (
     StageParts,
     StagePlan,
@@ -77,8 +77,8 @@ class Trainer:
         # Of objectives, up to the stage that runs.
         self._owned: dict[str, Tensor] = {}
         self._saved = self._load()
-        self.precision: Precision = self._choose_precision()
-        self.held: Held = hold(recipe, model, self.ranks, self.precision)
+        self.fast: Chosen = self._fast_precision()
+        self.held: Held = hold(recipe, model, self.ranks, self.fast)
         keep = self._saved.log_bytes if self._saved else 0
         self._log: TrainingLog | None = None
         self.ranks.on_first(lambda: self._open_log(keep))
@@ -125,13 +125,11 @@ class Trainer:
         if self._log is not None:
             self._log.sync()
 
-    def _choose_precision(self) -> Precision:
+    def _fast_precision(self) -> Chosen:
         if self._saved is not None:
-            return "bf16" if self._saved.precision == "bf16" else "fp32"
-        asked = {stage.precision for stage in self.recipe.stages}
-        # `auto` measures, and measurements differ: all take the first one's.
-        device = home(self.recipe, self.ranks) or self.model.device
-        return self.ranks.gather(choose_precision("auto" if "auto" in asked else asked.pop(), device))[0]
+            saved = self._saved.precision
+            return Chosen("bf16" if saved == "bf16" else "fp32", f"this run began in {saved}")
+        return run_precision(self.recipe.stages, home(self.recipe, self.ranks) or self.model.device, self.ranks)
 
     def run(self) -> list[StagePlan]:
         """Check every stage, then train them in order.
@@ -167,7 +165,7 @@ class Trainer:
         start = self._saved.stage if self._saved else 0
         return_freed_blocks()
         plans, ready = check_stages(
-            self.recipe, self.model, self.processor, self.options.on_plan, self.precision, self.ranks.world_size, self.held
+            self.recipe, self.model, self.processor, self.options.on_plan, self.fast, self.ranks.world_size, self.held
         )
         self._data = [[*parts.order.lengths, parts.steps] for parts in ready]
         begun = stages_begun(self._saved) if self._saved else 0
@@ -253,7 +251,7 @@ class Trainer:
         with (
             self.ranks.progress(stage.name, parts.steps) as meter,
             pictures_of(self.model, stage.picture_px),
-            features_kept(stage, self.model, parts, self.options.cache, self.precision),
+            features_kept(stage, self.model, parts, self.options.cache, self.fast),
             watch_signals(self.stop),
         ):
             run.train(loader, state, step, meter)
@@ -297,7 +295,7 @@ class Trainer:
             bad_in_row=position.bad_in_row,
             spikes=position.spikes,
             log_bytes=self._log.size(),
-            precision=self.precision,
+            precision=self.fast.precision,
             weights=weights,
             optimiser=optimiser,
             rng=rng,

@@ -112,7 +112,8 @@ def bytes_in(folder: Path, rank: int) -> int:
 
 def test_layers_gathered_in_bf16_learn_alike(source: str, tmp_path: Path) -> None:
     """But for layers with a LayerNorm, such as the tower's, on processors."""
-    recipe = tiny(source, "shard=full", "stages.align.precision=bf16", "stages.instruct.precision=bf16", EYE)
+    kept = [f"stages.{name}.{key}" for name in ("align", "instruct") for key in ("precision=bf16", "keep_precision=true")]
+    recipe = tiny(source, "shard=full", *kept, EYE)
     train(recipe, tmp_path / "one")
     together(2, lambda: train(recipe, tmp_path / "two"), tmp_path)
     one, two = ([x["loss"] for x in read_log(tmp_path / name / "log.jsonl")] for name in ("one", "two"))

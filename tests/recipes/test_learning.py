@@ -26,7 +26,7 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 
 def first_loss(recipe: Recipe, model: MultimodalModel, tokenizer: Tokenizer) -> float:
     """Of the first batch of a recipe's only stage."""
-    plans, _ = check_stages(recipe, model, Processor(recipe.model, tokenizer), precision="fp32")
+    plans, _ = check_stages(recipe, model, Processor(recipe.model, tokenizer))
     return plans[0].loss
 
 

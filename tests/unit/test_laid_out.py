@@ -43,7 +43,7 @@ def test_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def run(name: str, faster: bool) -> tuple[list[float], list[str]]:
         monkeypatch.setattr(laid_out, "onednn_is_faster", lambda: faster)
         said: list[str] = []
-        options = TrainerOptions(folder=tmp_path / name, cache=tmp_path / f"cache-{name}", on_plan=lambda plan, _: said.append(plan.fit.describe()))
+        options = TrainerOptions(folder=tmp_path / name, cache=tmp_path / f"cache-{name}", on_plan=lambda plan: said.append(plan.fit.describe()))
         train_recipe(recipe, lambda: build_pretrained(recipe.model), lambda *_: None, options)
         return [line["loss"] for line in read_log(tmp_path / name / "log.jsonl")], said
 

@@ -84,7 +84,7 @@ def test_too_little_memory_is_said_and_far_too_little_refused(
     assert short.warning is not None
     assert "needs about 5,000 MB" in short.warning
     assert short.to_json()["warning"] == short.warning
-    print_plan(short, "fp32")
+    print_plan(short)
     assert "warning: stage align" in capsys.readouterr().err
     monkeypatch.setattr(preflight, "memory_of", lambda device: Memory(3000 << 20, 0))
     assert plan(tmp_path)[0].warning

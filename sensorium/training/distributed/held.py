@@ -13,7 +13,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.training.config import Recipe
 from sensorium.training.distributed.ranks import Ranks
 from sensorium.training.optimiser import Groups, norm_of
-from sensorium.training.precision import Precision
+from sensorium.training.precision import Chosen, stage_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ def home(recipe: Recipe, ranks: Ranks) -> torch.device | None:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def hold(recipe: Recipe, model: MultimodalModel, ranks: Ranks, precision: Precision) -> Held:
+def hold(recipe: Recipe, model: MultimodalModel, ranks: Ranks, fast: Chosen) -> Held:
     """What this process is to hold of a model that it has whole.
 
     Args:
-        precision: of the run; a stage may have another.
+        fast: the run's number format; a stage may have another.
 
     Raises:
         ConfigError: the recipe asks to divide what cannot be divided.
@@ -92,5 +92,5 @@ def hold(recipe: Recipe, model: MultimodalModel, ranks: Ranks, precision: Precis
     # A costly import, which most runs do without.
     from sensorium.training.distributed.sharding import Sharded
 
-    stages = [precision if stage.precision == "auto" else stage.precision for stage in recipe.stages]
+    stages = [stage_precision(stage, fast, device).precision for stage in recipe.stages]
     return Sharded(recipe, model, ranks, device, half=all(each == "bf16" for each in stages))
