@@ -157,10 +157,6 @@ class Kept:
     features: Features | None = None
 
 
-WORD_END = -1
-"""Behind each word, where `MediaBatch.texts` are words and not a text."""
-
-
 @dataclass(slots=True)
 class MediaBatch:
     """Encoder inputs of one kind for a whole batch.
@@ -181,13 +177,6 @@ class MediaBatch:
     texts: tuple[tuple[int, ...], ...] = ()
     details_NCHW: Tensor | None = None
     kept: tuple[Kept | None, ...] = ()
-
-    @property
-    def texts_of_inputs(self) -> list[tuple[int, ...]]:
-        """The text that goes with each of the encoder's inputs; empty where there are none."""
-        if not self.texts:
-            return []
-        return [text for text, plan in zip(self.texts, self.plans, strict=True) for _ in range(plan.images)]
 
     @property
     def patches(self) -> tuple[Grid, ...] | None:

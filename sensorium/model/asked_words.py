@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sensorium.core.batch import WORD_END
+from sensorium.core.spelling import WORD_END
 from sensorium.model.lookup import UNUSED
 
 

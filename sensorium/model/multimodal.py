@@ -172,7 +172,7 @@ class MultimodalModel(nn.Module):
         """Projector outputs of encoder features; a projector that reads gets each input's text."""
         if self.config.lanes[kind].projector.vocabulary is None:
             return self.projectors[kind](encoded)
-        return self.projectors[kind](encoded, media.texts_of_inputs)
+        return self.projectors[kind](encoded, texts_of_inputs(media))
 
     def features(self, media: Mapping[str, MediaBatch]) -> dict[str, Features]:
         """Projected features, one item for each medium."""
@@ -185,7 +185,7 @@ class MultimodalModel(nn.Module):
             if kind in self.places:
                 places, lookup = cast(Places, self.places[kind]), cast(VocabularyLookup, self.lookups[kind])
                 glance = Glance(self.encoders[kind], self.projectors[kind], batch) if places.config.glance else None
-                told_MRD = places(encoded, lookup, self.backbone.embedding.weight, glance, batch.texts_of_inputs)
+                told_MRD = places(encoded, lookup, self.backbone.embedding.weight, glance, texts_of_inputs(batch))
                 projected = places.in_front(projected, told_MRD)
             newline = self.newlines.get(kind, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
@@ -287,3 +287,10 @@ class MultimodalModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of hidden states."""
         return self.backbone.logits(hidden)
+
+
+def texts_of_inputs(media: MediaBatch) -> list[tuple[int, ...]]:
+    """The text that goes with each of the encoder's inputs; empty where there are none."""
+    if not media.texts:
+        return []
+    return [text for text, plan in zip(media.texts, media.plans, strict=True) for _ in range(plan.images)]

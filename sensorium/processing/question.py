@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sensorium.core.batch import WORD_END
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.parts import LaneShape, TextVocabulary
 from sensorium.core.sample import PLACE_KINDS, Sample
+from sensorium.core.spelling import WORD_END
 from sensorium.text.telling import spelt_inside, telling_words
 from sensorium.text.tokenizer import Tokenizer
 

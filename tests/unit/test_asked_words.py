@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sensorium.api import Model
-from sensorium.core.batch import WORD_END
 from sensorium.core.errors import ConfigError
 from sensorium.core.sample import Message, Part, Sample
+from sensorium.core.spelling import WORD_END
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.asked_words import heard, words_of
 from sensorium.model.config import LaneConfig
