@@ -26,7 +26,6 @@ def emu3() -> Recipe:
             ),
             differs=(
                 "starts from Emu3-Gen by start=FOLDER of the imported checkpoint, as its picture tokenizer does",
-                "markers, ends of rows and the end of text are learned, too (the original: codes alone)",
                 "a batch is that of one of its GPUs, 2 rows by 4 passes; how many there were is not said",
                 "pictures of any size up to a megapixel (the original: tokenised beforehand, at the area of 720 x 720)",
                 "AdamW's epsilon is 1e-8 (the original: 1e-6)",
@@ -37,7 +36,8 @@ def emu3() -> Recipe:
         model=emu3_model(),
         stages=(
             StageConfig(
-                name="draw", objective=CaptionConfig(layout="emu3_gen", unsteered=0.05), data=(FileSource(path="data/emu3/t2i.jsonl", format="samples"),),
+                name="draw", objective=CaptionConfig(layout="emu3_gen", unsteered=0.05, text_weight=0.0),
+                data=(FileSource(path="data/emu3/t2i.jsonl", format="samples"),),
                 learns=(Learn(part="backbone", lr=1e-5, weight_decay=0.1),), epochs=4, batch_size=2, accumulate=4, max_length=9216,
                 clip_norm=5.0, betas=(0.9, 0.95), precision="bf16",
                 schedule=ScheduleConfig(shape="cosine", warmup_steps=30, final_ratio=0.1),

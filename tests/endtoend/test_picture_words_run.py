@@ -32,7 +32,8 @@ from sensorium.training.tokenizer import (
     train_tokenizer,
 )
 
-COLORS = {"red": (215, 35, 35), "blue": (40, 80, 215)}
+# Names of one length: padding in place of a prompt says how long it was.
+COLORS = {"gold": (225, 170, 40), "blue": (40, 80, 215)}
 SAID = ("a {} picture", "a picture in {}", "draw {}, please", "all {}")
 VQ = VqConfig(size_px=8, codes=8, code_width=4, widths=(16, 16), blocks=0)
 MARKS = ("<pic>", "<row>", "</pic>")
@@ -121,9 +122,8 @@ def drawn(model: Model) -> dict[str, tuple[str, str, float]]:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "tables"])
 def test_it_draws_what_is_asked_for(shared: bool, tokenizer: PictureTokenizerConfig, tmp_path: Path) -> None:
     model = trained(tmp_path, tokenizer, shared=shared)
-    for prompt, (asked, shown, off) in drawn(model).items():
-        assert shown == asked, prompt
-        assert off < 30, (prompt, off)
+    found = drawn(model)
+    assert all(asked == shown and off < 30 for asked, shown, off in found.values()), found
     # Where nobody says that a picture is wanted, it opens one itself.
     requests = [Request(name, parse_messages([{"role": "user", "content": SAID[0].format(name)}]), 12) for name in COLORS]
     for answer in model.engine.respond(requests):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, cast
 
@@ -43,6 +43,10 @@ class CaptionConfig(ObjectiveConfig):
     unsteered: float = Field(default=0.0, ge=0.0, le=1.0)
     """For models that write pictures as tokens: share of the rows answered with one picture and nothing else whose prompt is left
     out for one that drawing is led away from (`picture_words.drawing.away`; of `text` the empty one), so that guidance has that."""
+    text_weight: float = Field(default=1.0, ge=0.0)
+    picture_weight: float = Field(default=1.0, ge=0.0)
+    """For models that write pictures as tokens: what the losses of text, markers of pictures among it, and of pictures' codes are
+    multiplied by. The mean is over all learned tokens whose weight is above 0, each counted once (`loss_per: token`)."""
 
     @property
     def template(self) -> str | None:
@@ -63,11 +67,12 @@ class CaptionConfig(ObjectiveConfig):
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
-        _check_unsteered(self.unsteered, processor)
+        weights = KindWeights(self.text_weight, self.picture_weight)
+        _check_pictures(self.unsteered, weights, processor)
         if self.prefix and self.smoothing:
             raise ConfigError("smoothing with prefix", expected="one of them", where="objective.smoothing")
         if not self.prefix:
-            return _smoothed(self.smoothing)
+            return _plain(self.smoothing, weights)
         if not model.config.backbone.one_answer:
             raise ConfigError("prefix for an LLM that reads and writes in one go",
                               expected="an encoder-decoder", where="objective.prefix",
@@ -87,6 +92,10 @@ class InstructConfig(ObjectiveConfig):
     unsteered: float = Field(default=0.0, ge=0.0, le=1.0)
     """For models that write pictures as tokens: share of the rows answered with one picture and nothing else whose prompt is left
     out for one that drawing is led away from (`picture_words.drawing.away`; of `text` the empty one), so that guidance has that."""
+    text_weight: float = Field(default=1.0, ge=0.0)
+    picture_weight: float = Field(default=1.0, ge=0.0)
+    """For models that write pictures as tokens: what the losses of text, markers of pictures among it, and of pictures' codes are
+    multiplied by. The mean is over all learned tokens whose weight is above 0, each counted once (`loss_per: token`)."""
 
     @property
     def weighs_tokens(self) -> bool:
@@ -103,11 +112,14 @@ class InstructConfig(ObjectiveConfig):
     def build(
         self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]
     ) -> Objective:
-        _check_unsteered(self.unsteered, processor)
+        weights = KindWeights(self.text_weight, self.picture_weight)
+        _check_pictures(self.unsteered, weights, processor)
         if self.word_noise and self.smoothing:
             raise ConfigError("smoothing with word_noise", expected="one of them", where="objective.smoothing")
+        if self.word_noise and weights != EVEN:
+            raise ConfigError("text_weight or picture_weight with word_noise", expected="one of them", where="objective.word_noise")
         if not self.word_noise:
-            return _smoothed(self.smoothing)
+            return _plain(self.smoothing, weights)
         if not any(lane.lookup and lane.lookup.ranked for lane in model.config.lanes.values()):
             raise ConfigError(
                 "word_noise for a model that ranks no words",
@@ -117,30 +129,48 @@ class InstructConfig(ObjectiveConfig):
         return partial(_with_noise, self.word_noise)
 
 
-def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0.0) -> Losses:
+@dataclass(frozen=True, slots=True)
+class KindWeights:
+    """What the losses of text and of pictures' codes are multiplied by."""
+
+    text: float = 1.0
+    pictures: float = 1.0
+
+
+EVEN = KindWeights()
+
+
+def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0.0, weights: KindWeights = EVEN) -> Losses:
     """Cross-entropy of every learned token given all before it in its own sample.
 
     Args:
         smoothing: share of each target that is spread over the whole vocabulary.
+        weights: of kinds of tokens; those that weigh nothing are not counted.
     """
     batch = model.read(batch)
-    return token_losses(model, batch, model(replace(batch, answers_only=True)).hidden_BTD, smoothing)
+    return token_losses(model, batch, model(replace(batch, answers_only=True)).hidden_BTD, smoothing, weights)
 
 
-def token_losses(model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoothing: float = 0.0) -> Losses:
+def token_losses(
+    model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoothing: float = 0.0, weights: KindWeights = EVEN
+) -> Losses:
     """The same of hidden states that are there already."""
     # Places for codes are no targets.
     batch = model.read(batch)
     hidden_ND, targets_N = learned(hidden_BTD, batch)
-    count = len(targets_N)
+    told = count = len(targets_N)
     weights_N = None
     if batch.loss_weights_BT is not None:
         weights_N = batch.loss_weights_BT[:, 1:][batch.learn_BT[:, 1:]]
+    if weights != EVEN:
+        kinds_N = _kind_weights(model, targets_N, weights)
+        count = int((kinds_N > 0).sum())
+        weights_N = kinds_N if weights_N is None else weights_N * kinds_N
     words = model.config.backbone.vocab_size
     coded_N = targets_N >= words
     if model.code_tables is None or not bool(coded_N.any()):
         total, losses_N = _word_losses(model, hidden_ND, targets_N, weights_N, smoothing)
-        return Losses(total, count, {"next_token": float(losses_N.detach().sum()) / max(1, count)})
+        return Losses(total, count, {"next_token": float(losses_N.detach().sum()) / max(1, told)})
     # Codes of pictures have a head of their own.
     text_N = ~coded_N
     scores_NC = model.code_tables.scores(hidden_ND[coded_N]).float()
@@ -150,7 +180,13 @@ def token_losses(model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoot
     )
     total = total + (codes_N if weights_N is None else codes_N * weights_N[coded_N]).sum()
     summed = float(losses_N.detach().sum() + codes_N.detach().sum())
-    return Losses(total, count, {"next_token": summed / max(1, count), "codes": float(codes_N.detach().mean())})
+    return Losses(total, count, {"next_token": summed / max(1, told), "codes": float(codes_N.detach().mean())})
+
+
+def _kind_weights(model: MultimodalModel, targets_N: Tensor, weights: KindWeights) -> Tensor:
+    coded_N = torch.isin(targets_N, cast(Tensor, model.code_words))
+    even_N = torch.ones(len(targets_N), device=targets_N.device)
+    return torch.where(coded_N, even_N * weights.pictures, even_N * weights.text)
 
 
 def _word_losses(
@@ -168,14 +204,24 @@ def _word_losses(
     return (losses_N if weights_N is None else losses_N * weights_N).sum(), losses_N
 
 
-def _check_unsteered(share: float, processor: Processor) -> None:
-    if share and processor.frames is None:
+def _check_pictures(unsteered: float, weights: KindWeights, processor: Processor) -> None:
+    """Refuse what is for models that write pictures as tokens, of others, and weights that leave nothing to learn."""
+    if not weights.text and not weights.pictures:
+        raise ConfigError("text_weight 0 and picture_weight 0", expected="one of them above 0", where="objective")
+    if processor.frames is not None:
+        return
+    if unsteered:
         raise ConfigError("unsteered for a model that writes no pictures as tokens", where="objective.unsteered",
                           expected="a model with picture_words, or 0")  # fmt: skip
+    if weights != EVEN:
+        raise ConfigError("text_weight or picture_weight for a model that writes no pictures as tokens", where="objective",
+                          expected="a model with picture_words, or 1 for both")  # fmt: skip
 
 
-def _smoothed(smoothing: float) -> Objective:
-    return partial(next_token_losses, smoothing=smoothing) if smoothing else next_token_losses
+def _plain(smoothing: float, weights: KindWeights) -> Objective:
+    if not smoothing and weights == EVEN:
+        return next_token_losses
+    return partial(next_token_losses, smoothing=smoothing, weights=weights)
 
 
 def _behind_a_prefix(closing: int, model: MultimodalModel, batch: Batch) -> Losses:
