@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import CheckpointError, MissingDependencyError
-from sensorium.training.disk import naming, writing
+from sensorium.training.disk import writing
 
 
 class TrainingLog:
@@ -53,11 +53,13 @@ class TrainingLog:
 
     def sync(self) -> None:
         """Have what was written safe on disk."""
-        with naming(self.path):
+        with writing(self.path):
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        self._stream.close()
+        # What a failed write left is tried once more.
+        with writing(self.path):
+            self._stream.close()
         if self._board is not None:
             self._board.close()
 

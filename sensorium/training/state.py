@@ -14,7 +14,7 @@ from sensorium.core.atomic import staging_folder
 from sensorium.core.errors import CheckpointError
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.training.checkpoint import Checkpoint
-from sensorium.training.disk import disk_error
+from sensorium.training.disk import writing
 from sensorium.training.distributed.held import Held
 from sensorium.training.distributed.ranks import Ranks
 from sensorium.training.objectives.owned import PREFIX
@@ -66,10 +66,8 @@ def staged(ranks: Ranks, folder: Path) -> Path:
     made: list[str] = []
 
     def make() -> None:
-        try:
+        with writing(folder):
             made.append(staging_folder(folder).name)
-        except OSError as error:
-            raise disk_error(error, folder, 0) from None
 
     def see() -> None:
         if not there.is_dir():

@@ -31,6 +31,7 @@ from sensorium.generators.vq import VqConfig, VqTokenizer
 from sensorium.model.config import AnyEncoder
 from sensorium.nn.vector_quantise import code_use
 from sensorium.training.config import ScheduleConfig
+from sensorium.training.disk import writing
 from sensorium.training.log import TrainingLog
 from sensorium.training.optimiser import rate
 from sensorium.training.signals import StopRequest, watch_signals
@@ -147,7 +148,8 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
     write_model(run.folder, config, module)
     report = {"steps": training.steps, "pictures": len(pixels_NCHW), "seconds": seconds,
               "samples_per_s": steps * training.batch_size / seconds if steps else None, **losses}  # fmt: skip
-    write_json(run.folder / "training.json", report)
+    with writing(run.folder / "training.json"):
+        write_json(run.folder / "training.json", report)
     return report
 
 

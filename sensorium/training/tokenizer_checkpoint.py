@@ -19,6 +19,7 @@ from sensorium.generators.seed import SeedTokenizer
 from sensorium.generators.vq import VqTokenizer
 from sensorium.nn.pretrained import load_exact, read_file
 from sensorium.training.checkpoint import read_rng, restore_rng
+from sensorium.training.disk import writing
 from sensorium.training.optimiser import optimiser_tensors, restore_optimiser
 from sensorium.training.tensor_file import write_tensors
 
@@ -41,9 +42,10 @@ def weights_of(module: VqTokenizer | SeedTokenizer) -> dict[str, Tensor]:
 
 def write_model(folder: Path, config: PictureTokenizerConfig, module: VqTokenizer | SeedTokenizer) -> None:
     """config.json and model.safetensors, each of them whole or not there."""
-    write_json(folder / "config.json", config.to_dict())
-    with atomic_path(folder / "model.safetensors") as temporary:
-        write_tensors(temporary, weights_of(module))
+    with writing(folder / "model.safetensors"):
+        write_json(folder / "config.json", config.to_dict())
+        with atomic_path(folder / "model.safetensors") as temporary:
+            write_tensors(temporary, weights_of(module))
 
 
 def save_state(folder: Path, state: TokenizerState, config: PictureTokenizerConfig, step: int, log_bytes: int) -> None:
@@ -55,7 +57,8 @@ def save_state(folder: Path, state: TokenizerState, config: PictureTokenizerConf
     """
     names = {id(p): name for name, p in state.module.named_parameters()}
     files = {"model": weights_of(state.module), "optimiser": optimiser_tensors(state.optimiser, names), "rng": read_rng()}
-    with rotating_folder(folder / "checkpoint", KEEP) as target:
+    place = folder / "checkpoint"
+    with writing(place), rotating_folder(place, KEEP) as target:
         hashes = {name: write_tensors(target / f"{name}.safetensors", tensors) for name, tensors in files.items()}
         write_json(target / "config.json", config.to_dict())
         write_json(target / "state.json", {"step": step, "log_bytes": log_bytes, "recipe": state.recipe,

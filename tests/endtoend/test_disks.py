@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,7 @@ class Broken:
 
 @pytest.mark.parametrize("kind", [Full, ReadOnly, Broken])
 def test_a_disk_that_really_fails(
-    kind: Callable[[Path], Any], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[Full | ReadOnly | Broken], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the midst of a run, and still so when it is to go on; in a file system of its own."""
     folder = tmp_path / "disk"
@@ -168,7 +167,7 @@ def test_a_disk_that_really_fails(
         return said
 
     said = in_own_mounts(work)
-    for text, expected in zip(said, kind.said, strict=True):  # type: ignore[attr-defined]
+    for text, expected in zip(said, kind.said, strict=True):
         assert re.search(expected, text), text
         assert text.endswith(SAVED)
     assert step_of(tmp_path / "run") in {(0, 2), (0, 3), (0, 4)}

@@ -105,6 +105,24 @@ def test_a_record_that_cannot_be_written_is_named(name: str, folder: bool, tmp_p
         records()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_log_is_the_error_also_when_it_is_closed(tmp_path: Path) -> None:
+    """What it could not write it tries once more then."""
+    log = TrainingLog(tmp_path, keep_bytes=0, tensorboard=False)
+    log.close()
+    log._stream = Path("/dev/full").open("ab")  # noqa: SIM115
+
+    def run() -> None:
+        try:
+            log.write(line(1, 2.0))
+        finally:
+            log.close()
+
+    with pytest.raises(CheckpointError, match=r"log\.jsonl: cannot be written: No space left on device"):
+        run()
+    assert log._stream.closed
+
+
 def test_cuts_are_counted_at_the_step_that_trains_on_them(capsys: pytest.CaptureFixture[str]) -> None:
     """Examples are made ahead, in any order; picks 1, 2 and 5 are cut."""
     cuts = CutCounter("align", 64)

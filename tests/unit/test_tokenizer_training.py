@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,13 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from sensorium.cli.main import app
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import CheckpointError, ConfigError
 from sensorium.encoders.efficientnet_lite import EfficientNetLiteConfig
 from sensorium.evaluation.reconstruction import measure, psnr_db, reconstruct, write_sheet
 from sensorium.generators.tokenizer_files import open_tokenizer
 from sensorium.generators.vq import VqConfig
 from sensorium.nn.perceptual import PerceptualLoss
+from sensorium.training import tokenizer_checkpoint
 from sensorium.training.log import read_log
 from sensorium.training.tokenizer import (
     TokenizerRecipe,
@@ -73,6 +77,29 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     train_tokenizer(whole, pixels, TokenizerRun(run, resume=True))
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()
     assert (run / "log.jsonl").read_bytes() == (tmp_path / "a" / "log.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("failing", "name"), [(5, "checkpoint"), (7, "model.safetensors")])
+def test_a_full_disk_is_named_and_the_run_goes_on(failing: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the second checkpoint, which are three files each, or behind all training."""
+    pixels, short = pictures(), recipe(6)
+    real, written = tokenizer_checkpoint.write_tensors, list[Path]()
+
+    def write(path: Path, tensors: Mapping[str, Tensor]) -> str:
+        written.append(path)
+        if len(written) == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, tensors)
+
+    train_tokenizer(short, pixels, TokenizerRun(tmp_path / "whole"))
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer_checkpoint, "write_tensors", write)
+        with pytest.raises(CheckpointError, match=rf"{run / name}: cannot be written: No space left on device.*--resume"):
+            train_tokenizer(short, pixels, TokenizerRun(run))
+    assert not list(run.glob(".*"))
+    train_tokenizer(short, pixels, TokenizerRun(run, resume=True))
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
 def test_each_epoch_shows_every_picture_once() -> None:
