@@ -42,7 +42,7 @@ def table(result: dict[str, Any], words: dict[str, str]) -> list[str]:
             one = found[key]
             ratios = [words["one"].format(**one["ratio"][f"ours/{peer}"], limit=one["limit"][f"ours/{peer}"]) for peer in PEERS]
             rates = ", ".join(f"{one['rates'][side]['samples_per_s']:.2f}" for side in ("ours", *PEERS))
-            defaults = ", ".join(f"{one['defaults'][peer]:.2f}" for peer in PEERS)
+            defaults = ", ".join(f"{one['defaults'][peer]:.2f}" for peer in PEERS if peer in one["defaults"]) or "–"
             memory = ", ".join(f"{one['peak_mb'][side] / 1024:.1f}" for side in ("ours", "trainer", "trl"))
             cells = [words["row"].format(shape=shape, stage=key.removeprefix("stage ")), *ratios, rates, defaults,
                      f"{one['share_of_limit']:.0%}", f"{memory} GiB"]  # fmt: skip

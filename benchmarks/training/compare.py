@@ -36,6 +36,8 @@ SAMPLES = {"tiny": 2000, "222M": 96}
 # Two batches of the peers, a long one and a short one (`hf.py`).
 TURN = {"tiny": {"ours": 96, "trainer": 32, "trl": 32}, "222M": {"ours": 16, "trainer": 16, "trl": 16}}
 LEVER_ROUNDS = 3
+# Of the larger shape they would take half an hour.
+BY_DEFAULT = ("tiny",)
 LEVERS = {
     "all on": [],
     "no packing": ["pack=false", "batch_size={batch}"],
@@ -116,7 +118,7 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
         "peak_mb": {side.name: side.peak_mb for side in (ours, *peers)},
         "ratio": {f"ours/{peer.name}": ratio(_beside(ours, peer, i), peer.turns) for i, peer in enumerate(peers)},
         "limit": {f"ours/{peer.name}": round(gemm * 1e9 / flops / peer.rates["tokens_per_s"], 2) for peer in peers},
-        "defaults": {peer.name: by_default(peer, shape) for peer in peers},
+        "defaults": {peer.name: by_default(peer, shape) for peer in peers if shape.name in BY_DEFAULT},
         "gemm_gflops": gemm,
         "share_of_limit": round(ours.rates["tokens_per_s"] * flops / gemm / 1e9, 3),
     }  # fmt: skip
