@@ -6,7 +6,7 @@ One conversation of 4,096 tokens, with one picture and many answers, is one opti
 activations kept, and with layers that run again in the backward pass. TRL computes its loss in chunks by itself, and packs no rows
 that hold pictures. The heap is each side's own affair here: the peers give freed blocks back, which is their leanest
 setting. The peak is the process's own (VmHWM); `above_mb` is what lies above weights, gradients and AdamW's moments, which both
-sides need alike. Results go to `benchmarks/results/`.
+sides need alike; `estimated_mb`, beside our peaks, is what our plan said before step one. Results go to `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from compare import losses_agree, peers_python
 from conductor import Side
 from machine import RESULTS, keep
+from ours import PLAN
 from rows import write_rows
 from shapes import SHAPES, Shape, words, write_model, write_pictures
 
@@ -93,25 +94,33 @@ def measure(name: str, command: list[str], work: Path, steps: int) -> Side:
     return side
 
 
+def estimated(work: Path) -> dict[str, int]:
+    """The peak that the plan of our last run estimated."""
+    plan = json.loads((work / "run-2" / PLAN).read_text(encoding="utf-8"))
+    print(f"  {'':24s} {plan['memory_mb']:6d} MB  as planned", flush=True)
+    return {"estimated_mb": plan["memory_mb"]}
+
+
 def compare(shape: Shape, work: Path, python: str, options: argparse.Namespace) -> dict[str, Any]:
     common = ["--work", str(work), "--shape", shape.name, "--stage", "2", "--threads", "1"]
     state = state_mb(work)
     print(f"{shape.name}: {state} MB of weights, gradients and moments", flush=True)
     sides: list[Side] = []
+    planned: dict[str, dict[str, int]] = {}
     for way in options.ways:
-        sides += [
-            measure(f"ours, {way}", [sys.executable, "ours.py", *common, "--set", "batch_size=1",
-                                     f"max_length={ROW_TOKENS}", *OURS[way]], work, options.steps),
-            measure(f"trl, {way}", [python, "hf.py", "--peer", "trl", *common, "--passes", "1", "--set",
-                                    "per_device_train_batch_size=1", *TRL[way]], work, options.steps),
-        ]  # fmt: skip
+        sides.append(measure(f"ours, {way}", [sys.executable, "ours.py", *common, "--set", "batch_size=1",
+                                              f"max_length={ROW_TOKENS}", *OURS[way]], work, options.steps))  # fmt: skip
+        planned[f"ours, {way}"] = estimated(work)
+        sides.append(measure(f"trl, {way}", [python, "hf.py", "--peer", "trl", *common, "--passes", "1", "--set",
+                                             "per_device_train_batch_size=1", *TRL[way]], work, options.steps))  # fmt: skip
     peaks = {side.name: side.peak_mb for side in sides}
     ours, trl = (min(mb for name, mb in peaks.items() if name.startswith(who)) for who in ("ours", "trl"))
     ratios = {f"{way}/{way}": peaks[f"ours, {way}"] / peaks[f"trl, {way}"] for way in options.ways}
     ratios |= {f"leanest/{way}": ours / peaks[f"trl, {way}"] for way in options.ways}
     return {
         "row_tokens": ROW_TOKENS, "state_mb": state,
-        "sides": {side.name: {"peak_mb": side.peak_mb, "above_mb": side.peak_mb - state, **side.rates} for side in sides},
+        "sides": {side.name: {"peak_mb": side.peak_mb, **planned.get(side.name, {}), "above_mb": side.peak_mb - state, **side.rates}
+                  for side in sides},
         "ratio": {name: round(value, 3) for name, value in ratios.items()},
         "ratio_above_state": round((ours - state) / (trl - state), 3),
     }  # fmt: skip

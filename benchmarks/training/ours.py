@@ -11,6 +11,7 @@ import torch
 from protocol import Turns
 from shapes import SHAPES, Shape
 
+from sensorium.core.atomic import write_json
 from sensorium.data.loader import make_example
 from sensorium.data.source import JsonlSource
 from sensorium.interop.saved import load_model, read_model_config
@@ -21,6 +22,8 @@ from sensorium.training.objectives.next_token import next_token_losses
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import Trainer, TrainerOptions
 
+PLAN = "plan.json"
+"""In the run's folder: what the plan said before step one."""
 RATES = {1: {"projectors.image": 1e-3}, 2: {"projectors.image": 2e-5, "backbone": 2e-5}}
 
 
@@ -79,7 +82,8 @@ def main() -> None:
     folder = options.work / f"{options.run}-{options.stage}"
     shutil.rmtree(folder, ignore_errors=True)
     train_recipe(made, lambda: load_model(options.work / "ours"), lambda *_: None,
-                 TrainerOptions(folder=folder, cache=options.work / "features"))  # fmt: skip
+                 TrainerOptions(folder=folder, cache=options.work / "features",
+                                on_plan=lambda plan: write_json(folder / PLAN, plan.to_json())))  # fmt: skip
 
 
 def row_losses(work: Path) -> list[float]:

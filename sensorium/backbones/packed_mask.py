@@ -44,7 +44,8 @@ def packed_mask(
             raise ConfigError(
                 f"packed rows or separate turns for a language model with layers of type {kind!r}",
                 expected="attention layers, which a mask can keep inside one sample",
-                fix="set pack: false in the stage, and leave separate_turns out of the data",
+                fix="set pack: false in the stage, with a token_budget that fills batches with samples of like length, "
+                "and leave separate_turns out of the data",
             )
     return masks
 

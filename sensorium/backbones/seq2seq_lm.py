@@ -180,7 +180,7 @@ class Seq2SeqLM(nn.Module):
             raise ConfigError(
                 "several samples in a row for an encoder-decoder",
                 expected="one, because prompts and answers go different ways",
-                fix="pack: false, and no separate_turns",
+                fix="pack: false, with a token_budget that fills batches with samples of like length, and no separate_turns",
             )
         real_BT, places_T = batch.segments_BT > 0, torch.arange(embeds_BTD.shape[1], device=embeds_BTD.device)
         begin_B = _answers_begin(batch, real_BT)

@@ -154,8 +154,7 @@ def print_plan(plan: Any) -> None:
     lost = plan.number_format.warning(plan.name)
     say(f"  warning: {lost}" if lost else f"  {plan.number_format.precision}: {plan.number_format.why}")
     say(f"  {plan.fit.describe()}")
-    if plan.compiled:
-        say(f"  {plan.compiled} parts of the LLM's layers compiled; the first step takes longer")
+    say(f"  {plan.compiling}")
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")

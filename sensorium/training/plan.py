@@ -40,6 +40,13 @@ class StagePlan:
         return round(self.fit.needed / 2**20)
 
     @property
+    def compiling(self) -> str:
+        """What runs compiled, or why nothing does: a stage that asks for what cannot be is refused."""
+        if self.compiled:
+            return f"{self.compiled} parts of the LLM's layers compiled; the first step takes longer"
+        return "compile is off: the stage does not ask for it; on one core it cost 8 % (docs/log.md)"
+
+    @property
     def warning(self) -> str | None:
         """Why the stage may not fit."""
         if self.available_mb is None or self.memory_mb <= self.available_mb:
@@ -65,6 +72,7 @@ class StagePlan:
             "recompute": self.fit.recompute,
             "copies_mb": round(self.fit.laid_out / 2**20),
             "compiled": self.compiled,
+            "compiling": self.compiling,
             "warning": self.warning,
             "first_loss": self.loss,
             "layer_rates": dict(self.rates),

@@ -89,7 +89,8 @@ def prepare_stage(
     if model.config.backbone.one_answer:
         if stage.pack:
             raise ConfigError("packed rows for an encoder-decoder", expected="one sample a row",
-                              where=f"stages.{stage.name}.pack", fix="pack: false")  # fmt: skip
+                              where=f"stages.{stage.name}.pack",
+                              fix="pack: false, with a token_budget that fills batches with samples of like length")  # fmt: skip
         mine.splits_answers = True
     mine.weighs_answers = stage.objective.weighs_tokens
     with own_seed(stage.seed):

@@ -68,6 +68,8 @@ def test_a_stage_runs_compiled(tmp_path: Path) -> None:
         plans = train_recipe(made, lambda made=made: build_pretrained(made.model), save_model,
                              TrainerOptions(folder=folder, cache=tmp_path / "cache"))  # fmt: skip
         assert bool(plans[-1].compiled) == bool(plans[-1].to_json()["compiled"]) == (compile == "true")
+        assert plans[-1].compiling == plans[-1].to_json()["compiling"]
+        assert plans[-1].compiling.startswith("compile is off: the stage" if compile == "false" else f"{plans[-1].compiled} parts of")
         losses.append(read_log(folder / "log.jsonl")[-1]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     saved = [load_checkpoint(tmp_path / compile / "checkpoint") for compile in ("false", "true")]

@@ -61,5 +61,5 @@ def test_a_window_that_the_family_never_reads_is_no_window() -> None:
 
 def test_layers_that_carry_a_state_refuse_packed_rows() -> None:
     config = SimpleNamespace(layer_types=["linear_attention", "full_attention"])
-    with pytest.raises(ConfigError, match=r"'linear_attention'.*pack: false"):
+    with pytest.raises(ConfigError, match=r"'linear_attention'.*pack: false.*token_budget"):
         packed_mask(config, torch.ones(1, 2), torch.zeros(1, 2))

@@ -88,6 +88,7 @@ def test_the_plan_says_it_once_a_stage(
     assert said.count("not in bf16 as asked") == 1
     assert "warning: stage align computes in fp32" in said
     assert "  bf16: as asked" in said
+    assert said.count("  compile is off: the stage does not ask for it") == 2
     told = [one.to_json() for one in plans]
     assert [one["precision"] for one in told] == ["fp32", "bf16"]
     assert "stage align" in told[0]["precision_warning"]
