@@ -32,12 +32,11 @@ from sensorium.training.tokenizer import (
     train_tokenizer,
 )
 
-# Names of one length: padding in place of a prompt says how long it was.
-COLORS = {"gold": (225, 170, 40), "blue": (40, 80, 215)}
+COLORS = {"red": (215, 35, 35), "blue": (40, 80, 215)}
 SAID = ("a {} picture", "a picture in {}", "draw {}, please", "all {}")
 VQ = VqConfig(size_px=8, codes=8, code_width=4, widths=(16, 16), blocks=0)
 MARKS = ("<pic>", "<row>", "</pic>")
-STEPS = 60
+STEPS = 120
 FIRST = 263 + len(MARKS)
 
 
@@ -69,9 +68,9 @@ def rows(folder: Path, *, shuffled: bool) -> Path:
 
 
 def recipe(tokenizer: PictureTokenizerConfig, data: Path, *, shared: bool) -> Recipe:
-    """Some prompts are left out, and what is drawn is led away from that."""
+    """Some prompts are left out, for empty ones and for padding."""
     words: dict[str, Any] = {"words": ((FIRST, VQ.codes),)} if shared else {"tables": {"width": 8}}
-    words |= {"drawing": {"guidance": 2.0, "away": "text" if shared else "pads"}}
+    words |= {"drawing": {"away": "text" if shared else "pads"}}
     arch = CausalLMConfig.tiny().arch | {"vocab_size": FIRST + VQ.codes if shared else FIRST}
     lane = {"encoder": ENCODERS.find("clip").tiny().to_dict(), "projector": INPUT_PROJECTORS.find("mlp").tiny().to_dict()}
     return Recipe.from_dict({
