@@ -120,7 +120,7 @@ def main() -> None:
     }  # fmt: skip
     settings |= {key: json.loads(value) for key, value in (item.split("=", 1) for item in options.set)}
     passes = options.passes or max(1, SAMPLES // len(rows))
-    order = grouped([len(row["input_ids"]) for row in rows], settings["per_device_train_batch_size"], passes)
+    order = grouped([len(row["input_ids"]) for row in rows], min(len(rows), settings["per_device_train_batch_size"]), passes)
     if options.defaults:
         settings = {key: settings[key] for key in TOLD}
         order = list(range(len(rows))) * passes
