@@ -92,6 +92,8 @@ def test_each_stage_trains_what_it_says(name: str, tmp_path: Path, data_home: Pa
         owns = any(learn.part == "objective" for learn in stage.learns)
         # Masks and negatives drawn at random make its losses uneven: more steps tell.
         stage = stage.model_copy(update={"steps": 16 if recipe.model.hands else 40}) if owns else stage
+        # In half precision, where a processor is fast in it, the smallest gradients are none.
+        stage = stage.model_copy(update={"precision": "fp32", "keep_precision": False})
         alone = recipe.model_copy(update={"stages": (stage,)})
         loss, before, owned = first_loss(alone, model, tokenizer), snapshot(model), owned_before(alone, model, tokenizer)
         options = TrainerOptions(folder=tmp_path / stage.name, cache=tmp_path / "cache")

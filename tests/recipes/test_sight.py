@@ -87,7 +87,11 @@ def stage_on(stage: StageConfig, source: FileSource, steps: int) -> StageConfig:
     schedule = stage.schedule.model_copy(update={"every": stage.schedule.every and steps})
     # Nothing is drawn here, and what learns from drawings would learn nothing.
     learns = tuple(learn for learn in stage.learns if learn.part != "code_tables")
-    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0, "schedule": schedule, "learns": learns})
+    objective = stage.objective
+    if hasattr(objective, "text_weight"):
+        # Names are text, of which a stage that learns to draw may learn nothing.
+        objective = objective.model_copy(update={"text_weight": 1.0})
+    return stage.model_copy(update={"data": (source,), "steps": steps, "workers": 0, "schedule": schedule, "learns": learns, "objective": objective})
 
 
 def sight(model: MultimodalModel, processor: Processor, four: Four) -> tuple[float, float]:

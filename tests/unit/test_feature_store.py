@@ -433,7 +433,8 @@ def test_looking_for_a_size_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("kind", ["vit", "clip", "siglip", "dinov2", "efficientnet_lite"])
 def test_a_picture_does_not_depend_on_those_beside_it(kind: str) -> None:
-    """Why a cached epoch equals an uncached one to the last bit."""
+    """Why a cached epoch equals an uncached one: but for rounding, since products of some processors' widest vectors depend on how many
+    rows there are."""
     config = ENCODERS.find(kind).tiny()
     encoder = config.build().eval()
     size = config.preprocess().size_px
@@ -442,7 +443,7 @@ def test_a_picture_does_not_depend_on_those_beside_it(kind: str) -> None:
         whole = encoder(pixels).values_ND
         for count in (1, 3, 5, 16):
             part = encoder(pixels[:count]).values_ND
-            assert torch.equal(whole[: len(part)], part), count
+            torch.testing.assert_close(whole[: len(part)], part, atol=1e-5, rtol=1e-5, msg=f"{count} pictures")
 
 
 def test_a_writer_ends_with_its_program(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def _check_pictures(unsteered: float, weights: KindWeights, processor: Processor
     """Refuse what is for models that write pictures as tokens, of others, and weights that leave nothing to learn."""
     if not weights.text and not weights.pictures:
         raise ConfigError("text_weight 0 and picture_weight 0", expected="one of them above 0", where="objective")
-    if processor.frames is not None:
+    if (not unsteered and weights == EVEN) or processor.frames is not None:
         return
     if unsteered:
         raise ConfigError("unsteered for a model that writes no pictures as tokens", where="objective.unsteered",
