@@ -59,6 +59,11 @@ class BenchmarkConfig(Config):
         """Lines of the printed table under the headline: what each is called, and the scores that it shows."""
         return {}
 
+    def groups(self, items: Sequence[Item]) -> dict[str, int]:
+        """Scores that stand under the headline for everybody who answers, each with the number of questions that it is a share of."""
+        del items
+        return {}
+
     @property
     def constant(self) -> str:
         """The best answer that ignores the question."""
