@@ -195,6 +195,8 @@ def print_table(after: dict[str, Any], before: dict[str, Any] | None = None) -> 
             line += f"{scores['model'][key]:>9.1%}{f'{low:.1%} - {high:.1%}':>18}"
             print(line + f"{scores['blind'][key]:>9.1%}{scores['constant'][key]:>10.1%}{counted['items']:>6}")
         for title, names in r.get("beside", {}).items():
-            shown = [f"{scores['model'][name]:.1%}" for name in names if name in scores["model"]]
-            if shown:
-                print(f"{'':<18}{title:<20}{' / '.join(shown)}")
+            model, there = scores["model"], [name for name in names if name in scores["model"]]
+            if there:
+                ends = [f"{model[end]:.1%}" for end in (f"{there[-1]}_from", f"{there[-1]}_to") if end in model]
+                interval = f"  (the last {' - '.join(ends)})" if ends else ""
+                print(f"{'':<18}{title:<20}{' / '.join(f'{model[name]:.1%}' for name in there)}{interval}")
