@@ -1,4 +1,4 @@
-"""The script that times answers times those that it says it does."""
+"""The scripts that time answers and count pictures nobody asked for count what they say."""
 
 from __future__ import annotations
 
@@ -59,3 +59,12 @@ def test_what_is_asked_for_is_there_and_wants_a_drawing(data_home: Path) -> None
     there = {item.request.id for item in PointingBenchmark(count=8).items() if "absent" not in item.tags}
     assert {request.id for request in pointed} <= there
     assert all(request.draws for request in drawn)
+
+
+def test_a_picture_that_could_not_be_made_was_wanted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    unasked = script("unasked_pictures")
+    lost = {kind: Part(MISSING, {"kind": kind, "error": "no index"}) for kind in ("image", "audio")}
+    says = Says([(0, parts) for parts in ((WORDS,), (WORDS, PICTURE), (lost["image"],), (lost["audio"],), ())], monkeypatch)
+    counted = unasked.false_pictures(says, requests(5))
+    assert (counted["pictures"], counted["questions"], counted["rate"]) == (2, 5, 0.4)
+    assert counted["interval_95"] == pytest.approx([0.1176, 0.7693], abs=1e-3)
