@@ -185,15 +185,18 @@ def print_table(after: dict[str, Any], before: dict[str, Any] | None = None) -> 
     head += f"{'model':>9}{'95 % interval':>18}{'blind':>9}{'constant':>10}{'n':>6}"
     print(head)
     for name, r in after["benchmarks"].items():
-        key, scores = r["headline"], r["scores"]
-        low, high = r["interval_95"]["model"]
-        line = f"{r['benchmark']['kind']:<18}{key.replace('_', ' '):<20}"
-        if before:
-            line += f"{before['benchmarks'][name]['scores']['model'][key]:>9.1%}"
-        line += f"{scores['model'][key]:>9.1%}{f'{low:.1%} - {high:.1%}':>18}"
-        line += f"{scores['blind'][key]:>9.1%}{scores['constant'][key]:>10.1%}{r['items']:>6}"
-        print(line)
+        scores = r["scores"]
+        lines = {r["headline"]: r, **r.get("groups", {})}
+        for i, (key, counted) in enumerate(lines.items()):
+            low, high = counted["interval_95"]["model"]
+            line = f"{'' if i else r['benchmark']['kind']:<18}{key.replace('_', ' '):<20}"
+            if before:
+                line += f"{before['benchmarks'][name]['scores']['model'][key]:>9.1%}"
+            line += f"{scores['model'][key]:>9.1%}{f'{low:.1%} - {high:.1%}':>18}"
+            print(line + f"{scores['blind'][key]:>9.1%}{scores['constant'][key]:>10.1%}{counted['items']:>6}")
         for title, names in r.get("beside", {}).items():
-            shown = [f"{scores['model'][name]:.1%}" for name in names if name in scores["model"]]
-            if shown:
-                print(f"{'':<18}{title:<20}{' / '.join(shown)}")
+            model, there = scores["model"], [name for name in names if name in scores["model"]]
+            if there:
+                ends = [f"{model[end]:.1%}" for end in (f"{there[-1]}_from", f"{there[-1]}_to") if end in model]
+                interval = f"  (the last {' - '.join(ends)})" if ends else ""
+                print(f"{'':<18}{title:<20}{' / '.join(f'{model[name]:.1%}' for name in there)}{interval}")

@@ -18,17 +18,22 @@ from sensorium.data.drawn import DrawnScenesSource
 
 COLUMNS, CELL_PX, LINE_PX = 8, 96, 12
 COMPARED_PX = 32
+NONE, GREY = "no picture", (120, 120, 120)
 SHOWN = 20
 
 
-def write_samples(path: Path, pictures: Sequence[PILImage.Image], captions: Sequence[str]) -> None:
-    """Rows of eight, each picture above what was asked for."""
+def write_samples(path: Path, pictures: Sequence[PILImage.Image | None], captions: Sequence[str]) -> None:
+    """Rows of eight, each picture above what was asked for; an empty cell that says so where there is none."""
     rows = -(-len(pictures) // COLUMNS)
     sheet = PILImage.new("RGB", (COLUMNS * CELL_PX, rows * (CELL_PX + LINE_PX)), "white")
     draw = ImageDraw.Draw(sheet)
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         x, y = i % COLUMNS * CELL_PX, i // COLUMNS * (CELL_PX + LINE_PX)
-        sheet.paste(_cell(picture), (x + 1, y + 1))
+        if picture is None:
+            draw.rectangle((x + 1, y + 1, x + CELL_PX - 2, y + CELL_PX - 2), outline=GREY)
+            draw.text((x + CELL_PX // 2, y + CELL_PX // 2), NONE, fill=GREY, font_size=11, anchor="mm")
+        else:
+            sheet.paste(_cell(picture), (x + 1, y + 1))
         draw.text((x + 2, y + CELL_PX), caption[: CELL_PX // 5], fill="black", font_size=9)
     _save(sheet, path)
 

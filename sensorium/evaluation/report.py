@@ -65,19 +65,23 @@ def _summary(columns: Sequence[tuple[str, Sequence[Result]]]) -> str:
     rows = [f"<tr><th>benchmark</th>{heads}<th>without picture</th><th>constant</th>"
             "<th>questions</th></tr>"]  # fmt: skip
     for i, last in enumerate(columns[-1][1]):
-        cells = ""
-        for _, results in columns:
-            result = results[i]
-            low, high = result.interval("model")
-            value = result.headline("model")
-            cells += (f"<td class=n><b>{value:.1%}</b> <span class=dim>{low:.0%}–{high:.0%}</span>"
-                      f"</td><td><div class=bar><i style='width:{value:.0%}'></i></div></td>")  # fmt: skip
-        name = f"{last.benchmark.kind} ({last.benchmark.headline.replace('_', ' ')})"
-        rows.append(
-            f"<tr><td>{html.escape(name)}</td>{cells}<td class=n>{last.headline('blind'):.1%}</td>"
-            f"<td class=n>{last.headline('constant'):.1%}</td><td class=n>{len(last.items)}</td></tr>"
-        )
+        shown = [results[i] for _, results in columns]
+        rows.append(_line(last.benchmark.headline, len(last.items), shown, [r.interval("model") for r in shown]))
+        for group, count in last.groups().items():
+            rows.append(_line(group, count, shown, [r.group_interval("model", group) for r in shown]))
     return f"<table>{''.join(rows)}</table><p class=dim>Small figures: 95 % Wilson interval.</p>"
+
+
+def _line(score: str, count: int, results: Sequence[Result], intervals: Sequence[tuple[float, float]]) -> str:
+    """One score of all models, beside the last one's baselines."""
+    cells, last = "", results[-1]
+    for result, (low, high) in zip(results, intervals, strict=True):
+        value = result.scores["model"][score]
+        cells += (f"<td class=n><b>{value:.1%}</b> <span class=dim>{low:.0%}–{high:.0%}</span>"
+                  f"</td><td><div class=bar><i style='width:{value:.0%}'></i></div></td>")  # fmt: skip
+    name = f"{last.benchmark.kind} ({score.replace('_', ' ')})"
+    return (f"<tr><td>{html.escape(name)}</td>{cells}<td class=n>{last.scores['blind'][score]:.1%}</td>"
+            f"<td class=n>{last.scores['constant'][score]:.1%}</td><td class=n>{count}</td></tr>")  # fmt: skip
 
 
 def _section(result: Result) -> str:

@@ -35,6 +35,15 @@ class Result:
         count = self.benchmark.counted(self.items)
         return wilson(self.headline(who) * count, count)
 
+    def groups(self) -> dict[str, int]:
+        """Scores under the headline, and the number of questions of each."""
+        return self.benchmark.groups(self.items)
+
+    def group_interval(self, who: str, group: str) -> tuple[float, float]:
+        """95 % interval of one of `groups`."""
+        count = self.groups()[group]
+        return wilson(self.scores[who][group] * count, count)
+
     def headline(self, who: str) -> float:
         return self.scores[who][self.benchmark.headline]
 
@@ -49,11 +58,16 @@ class Result:
             }
             for i, item in enumerate(self.items)
         ]
+        groups = {
+            group: {"items": count, "interval_95": {who: list(self.group_interval(who, group)) for who in self.scores}}
+            for group, count in self.groups().items()
+        }
         return {
             "benchmark": self.benchmark.to_dict(),
             "items": len(self.items),
             "headline": self.benchmark.headline,
             **({"beside": self.benchmark.beside} if self.benchmark.beside else {}),
+            **({"groups": groups} if groups else {}),
             "scores": self.scores,
             "interval_95": {who: list(self.interval(who)) for who in self.scores},
             "seconds": round(self.seconds, 2),

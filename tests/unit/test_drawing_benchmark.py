@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sensorium.cli.evaluating import print_table, summary
 from sensorium.core.errors import DataError
 from sensorium.core.responder import Answer
 from sensorium.core.sample import Part
@@ -34,6 +35,8 @@ from sensorium.evaluation.benchmarks.drawing import DrawingBenchmark
 from sensorium.evaluation.drawn_sheets import write_neighbours, write_samples
 from sensorium.evaluation.judge import Schooling, train_judge
 from sensorium.evaluation.metrics.frechet import frechet
+from sensorium.evaluation.metrics.interval import wilson
+from sensorium.evaluation.report import write_report
 from sensorium.evaluation.runner import run_benchmark
 
 
@@ -98,6 +101,8 @@ class Knows:
 
     def __init__(self) -> None:
         self.names: dict[int, Sequence[str]] = {}
+        self.kept: list[Image.Image] = []
+        """An `id` is of one picture only as long as that is kept."""
 
     def seen(self, pictures: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
         scores_NK = torch.zeros(len(pictures), len(NAMES))
@@ -107,13 +112,17 @@ class Knows:
 
 
 class Draws:
-    """Draws the colour and shape that are asked for, but every third time another colour."""
+    """Draws the colour and shape that are asked for, but every third time another colour; and says something where it is told to."""
 
-    def __init__(self, judge: Knows, gold: dict[str, Sequence[str]]) -> None:
+    def __init__(self, judge: Knows, gold: dict[str, Sequence[str]], *, silent: Sequence[str] = ()) -> None:
         self.judge, self.gold, self.pictures, self.seeds = judge, gold, list[Any](), list[int]()
+        self.silent = silent
 
     def respond(self, requests: Any) -> Any:
         for request in requests:
+            if request.id in self.silent:
+                yield Answer(request.id, "A shape.", 3)
+                continue
             picture, names = Image.new("RGB", (8, 8)), list(self.gold[request.id])
             if len(self.pictures) % 3 == 0:
                 color, _, shape = names[0].partition(" ")
@@ -149,6 +158,88 @@ def test_scores_are_shares_of_what_the_judge_sees(monkeypatch: pytest.MonkeyPatc
     assert sorted(map(id, own)) == sorted(map(id, given))
     result.sheets = config.sheets(items, result.answers["model"], tmp_path)
     assert Image.open(tmp_path / "drawing.png").size == (8 * 96, 4 * 108)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Knows:
+    """The judge, of drawings that cost nothing; a real picture's names are told to it as it is drawn."""
+    judge = Knows()
+
+    def real(described: drawn.Described) -> Image.Image:
+        picture = Image.new("RGB", (8, 8))
+        judge.kept.append(picture)
+        judge.names[id(picture)] = described.names
+        return picture
+
+    monkeypatch.setattr(drawing, "_judge", lambda *_: judge)
+    monkeypatch.setattr(drawing, "draw", real)
+    monkeypatch.setattr(drawn, "draw", lambda described: Image.new("RGB", (8, 8)))
+    return judge
+
+
+def test_each_kind_of_description_stands_beside_its_own_chance(told: Knows, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = DrawingBenchmark(count=60)
+    items = config.items()
+    # Every second description of an unseen pair is answered in words.
+    pairs = [item for item in items if "unseen_pair" in item.tags]
+    silent = [item.request.id for item in pairs[::2]]
+    result = run_benchmark(config, Draws(told, {item.request.id: item.gold for item in items}, silent=silent))
+    assert result.groups() == {"unseen_colour": 20, "unseen_pair": 20, "unseen_words": 20, "held_out": 40}
+    for who, answers in result.answers.items():
+        right = [config.right(item, answer) for item, answer in zip(items, answers, strict=True)]
+        for group, tags in {"unseen_words": ["unseen_words"], "held_out": ["unseen_colour", "unseen_pair"]}.items():
+            marks = [mark for mark, item in zip(right, items, strict=True) if set(tags) & set(item.tags)]
+            assert result.scores[who][group] == pytest.approx(sum(marks) / len(marks)), (who, group)
+    scores = result.scores["model"]
+    assert (scores["drawn_unseen_pair"], scores["drawn_held_out"], scores["drawn_unseen_words"]) == (0.5, 0.75, 1)
+    assert scores["held_out"] == pytest.approx((scores["unseen_colour"] + scores["unseen_pair"]) / 2)
+    # Ten unseen coloured shapes in turn: the first item's picture is right for each tenth of them, and for nothing else.
+    constant = result.scores["constant"]
+    assert [constant[name] for name in ("unseen_colour", "unseen_pair", "held_out")] == pytest.approx([0.1, 0, 0.05])
+    assert [scores[f"chance_{name}"] for name in ("unseen_colour", "unseen_pair", "held_out")] == pytest.approx([0.1, 0.05, 0.05])
+    # Of known shapes, drawn at random, the first picture shows none, and the commonest comes more than once.
+    assert constant["unseen_words"] == 0 < scores["chance_unseen_words"]
+    assert result.to_json()["groups"]["held_out"]["interval_95"]["constant"] == pytest.approx(wilson(2, 40))
+    print_table(summary("m", [result]))
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if line.strip().startswith("held out")]
+    low, high = wilson(scores["held_out"] * 40, 40)
+    expected = [f"{scores['held_out']:.1%}", f"{low:.1%}", "-", f"{high:.1%}", f"{result.scores['blind']['held_out']:.1%}", "5.0%", "40"]
+    assert line.split()[2:] == expected
+    write_report("drawing", [("m", [result])], tmp_path / "report.html")
+    assert f"drawing (held out)</td><td class=n><b>{scores['held_out']:.1%}</b>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_group_that_a_limit_leaves_empty_has_no_score(told: Knows) -> None:
+    config = DrawingBenchmark(limit=1)
+    (item,) = config.items()
+    scores = config.scores([item], [Answer(item.request.id, "")])
+    assert config.groups([item]) == {"unseen_colour": 1, "held_out": 1}
+    assert "unseen_pair" not in scores
+    assert scores["held_out"] == scores["drawn"] == 0
+
+
+def test_the_sheet_shows_the_first_answers_whether_they_drew_or_not(told: Knows, tmp_path: Path) -> None:
+    config = DrawingBenchmark(count=70, neighbours=5)
+    items = config.items()
+    picture = Image.new("RGB", (64, 64), (0, 200, 0))
+    answers = [Answer(item.request.id, "A shape.") if i % 5 == 1 else Answer(item.request.id, "", 0, (Part("image", picture),))
+               for i, item in enumerate(items)]  # fmt: skip
+    said = config.sheets(items, answers, tmp_path)
+    assert said["without_picture"] == 13
+    sheet = np.asarray(Image.open(tmp_path / "drawing.png").convert("RGB"))
+    assert sheet.shape == (8 * 108, 8 * 96, 3)
+    for i in range(64):
+        y, x = i // 8 * 108, i % 8 * 96
+        cell_HWC = sheet[y + 4 : y + 92, x + 4 : x + 92]
+        if i % 5 == 1:
+            assert not (cell_HWC == (0, 200, 0)).all(-1).any(), i
+            assert 0.01 < (cell_HWC < 200).any(-1).mean() < 0.2, "a few words on white"
+        else:
+            assert (cell_HWC == (0, 200, 0)).all(), i
+    nobody = config.sheets(items, [Answer(item.request.id, "") for item in items], tmp_path / "none")
+    assert nobody == {"files": ["drawing.png"], "without_picture": 64}
+    assert Image.open(tmp_path / "none" / "drawing.png").size == (8 * 96, 8 * 108)
 
 
 def test_a_copy_is_its_own_neighbour(tmp_path: Path) -> None:

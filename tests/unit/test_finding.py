@@ -28,6 +28,7 @@ from sensorium.encoders import ENCODERS
 from sensorium.evaluation.benchmarks import finding
 from sensorium.evaluation.benchmarks.finding import FindingBenchmark, _chance
 from sensorium.evaluation.colours import Colours, Described, named_shares, ranked_by_names
+from sensorium.evaluation.metrics.interval import wilson
 from sensorium.evaluation.runner import run_benchmark
 from sensorium.generators import GENERATORS
 from sensorium.input_projectors import INPUT_PROJECTORS
@@ -241,6 +242,12 @@ def test_names_of_colours_find_without_learning(data_home: Path, monkeypatch: py
     scores = result.scores["model"]
     assert scores["colour_words_recall_10"] > 1.5 * scores["chance_recall_10"]
     assert scores["colour_words_recall_1"] <= scores["colour_words_recall_5"] <= scores["colour_words_recall_10"]
+    for name in ("colour_words_recall_10", "chance_recall_1", "colours_recall_5", "recall_10"):
+        interval = (scores[f"{name}_from"], scores[f"{name}_to"])
+        assert interval == pytest.approx(wilson(scores[name] * 20, 20)), name
+        assert interval[0] <= scores[name] < interval[1], name
+    assert scores["colours_recall_1"] == 0 < scores["colours_recall_1_to"]
     print_table(summary("m", [result]))
     shown = " / ".join(f"{scores[f'colour_words_recall_{first}']:.1%}" for first in (1, 5, 10))
-    assert f"colour words alone  {shown}" in capsys.readouterr().out
+    low, high = scores["colour_words_recall_10_from"], scores["colour_words_recall_10_to"]
+    assert f"colour words alone  {shown}  (the last {low:.1%} - {high:.1%})" in capsys.readouterr().out

@@ -56,7 +56,15 @@ class BenchmarkConfig(Config):
 
     @property
     def beside(self) -> dict[str, tuple[str, ...]]:
-        """Lines of the printed table under the headline: what each is called, and the scores that it shows."""
+        """Lines of the printed table under the headline: what each is called, and the scores that it shows.
+
+        The last one's interval is shown, too, where there are scores `..._from` and `..._to`.
+        """
+        return {}
+
+    def groups(self, items: Sequence[Item]) -> dict[str, int]:
+        """Scores that stand under the headline for everybody who answers, each with the number of questions that it is a share of."""
+        del items
         return {}
 
     @property

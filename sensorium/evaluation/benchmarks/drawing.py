@@ -2,10 +2,12 @@
 
 A judge that the benchmark trains on real pictures (`evaluation/judge.py`) says which coloured shapes it sees, of 80; an answer
 is right where those of the description come first. Descriptions are of three kinds: shapes in colours that training
-never described them in, pairs that it never described, and known shapes asked for in words that it never used.
+never described them in, pairs that it never described, and known shapes; all are asked for in words that it never used. Each kind has a score of its own
+beside everyone else's, and so have the first two together (`held_out`), since known shapes in new words test the words alone.
 
 Beside the model stand its own pictures given to other descriptions (`blind`: a control whose text is shuffled), one real
-picture for all (`constant`: chance), real pictures (`real`: what the judge is worth) and, of a model that can, real pictures
+picture for all (`constant`; `chance_...` is the best that any one picture could be right for: that of the
+commonest description of its group), real pictures (`real`: what the judge is worth) and, of a model that can, real pictures
 through its tokenizer and back (`redrawn`: the best it could draw). `frechet` is measured in the judge's 64 last features
 against as many further real pictures of the same descriptions.
 """
@@ -13,6 +15,7 @@ against as many further real pictures of the same descriptions.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -42,6 +45,10 @@ from sensorium.evaluation.judge import Judge, Schooling, train_judge
 from sensorium.evaluation.metrics.frechet import frechet
 
 ANSWER_TOKENS = 12
+TAGS = ("unseen_colour", "unseen_pair", "unseen_words")
+GROUPS = {**{tag: (tag,) for tag in TAGS}, "held_out": ("unseen_colour", "unseen_pair")}
+"""Scores with the tags that they are of. What training described in other words is not held out."""
+SHOWN = 64
 WITNESSES = 1_000_000
 """Added to a seed for the pictures that sets are compared with."""
 
@@ -63,13 +70,21 @@ class DrawingBenchmark(BenchmarkConfig):
     def constant(self) -> str:
         return ""
 
+    @property
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        return {"best one picture, of each line above": tuple(f"chance_{group}" for group in ("accuracy", *GROUPS))}
+
+    def groups(self, items: Sequence[Item]) -> dict[str, int]:
+        counts = {group: len(_of_group(items, group)) for group in GROUPS}
+        return {group: count for group, count in counts.items() if count}
+
     def items(self) -> list[Item]:
         wanted = min(self.count, self.limit or self.count)
         unseen, known, pairs = shape_names("heldout"), shape_names("train"), shape_pairs("heldout", 10**6)
         rng = random.Random(stable_int("drawing", self.seed))
         items: list[Item] = []
         for i in range(wanted):
-            tag = ("unseen_colour", "unseen_pair", "unseen_words")[i % 3]
+            tag = TAGS[i % 3]
             names = {
                 "unseen_colour": (unseen[i // 3 % len(unseen)],),
                 "unseen_pair": pairs[i // 3 % len(pairs)],
@@ -129,22 +144,28 @@ class DrawingBenchmark(BenchmarkConfig):
                 out["frechet"] = frechet(features_ND.numpy(), others_ND.numpy())
         named = {"accuracy": marks, "right_colours": colors, "right_shapes": shapes}
         out |= {name: _mean(values) for name, values in named.items()}
-        for tag in ("unseen_colour", "unseen_pair", "unseen_words"):
-            out[tag] = _mean([mark for mark, item in zip(marks, items, strict=True) if tag in item.tags])
+        out["chance_accuracy"] = _commonest(items)
+        for group in self.groups(items):
+            places = _of_group(items, group)
+            out[group] = _mean([marks[i] for i in places])
+            out[f"drawn_{group}"] = _mean([i in pictures for i in places])
+            out[f"chance_{group}"] = _commonest([items[i] for i in places])
         return out
 
     def is_share(self, score: str) -> bool:
         return score != "frechet"
 
     def sheets(self, items: Sequence[Item], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
-        """64 pictures as they came, and 20 beside the nearest of training; how near, beside real pictures."""
-        drawn = [(item, p) for item, answer in zip(items, answers, strict=True) if (p := picture_of(answer)) is not None]
+        """The first 64 answers as they came, and the first 20 pictures beside the nearest of training; how near, beside real pictures."""
+        pictures = [picture_of(answer) for answer in answers]
+        write_samples(folder / "drawing.png", pictures[:SHOWN], [", ".join(item.gold) for item in items[:SHOWN]])
+        empty = {"without_picture": sum(picture is None for picture in pictures[:SHOWN])}
+        drawn = [(item, picture) for item, picture in zip(items, pictures, strict=True) if picture is not None]
         if not drawn:
-            return {}
-        write_samples(folder / "drawing.png", [p for _, p in drawn[:64]], [", ".join(i.gold) for i, _ in drawn[:64]])
+            return {"files": ["drawing.png"]} | empty
         near, real = write_neighbours(folder / "drawing_neighbours.png", [p for _, p in drawn],
                                       [self.real(i) for i, _ in drawn], self.neighbours)  # fmt: skip
-        return {"files": ["drawing.png", "drawing_neighbours.png"], "nearest_training_rms": near, "nearest_training_rms_of_real": real}
+        return {"files": ["drawing.png", "drawing_neighbours.png"], "nearest_training_rms": near, "nearest_training_rms_of_real": real} | empty
 
 
 def picture_of(answer: Answer) -> PILImage.Image | None:
@@ -175,6 +196,17 @@ def _shuffled(ids: Sequence[str], seed: int) -> dict[str, str]:
     order = list(ids)
     random.Random(stable_int("drawing-shuffled", seed)).shuffle(order)
     return {one: order[(i + 1) % len(order)] for i, one in enumerate(order)}
+
+
+def _of_group(items: Sequence[Item], group: str) -> list[int]:
+    """Places of a group's items."""
+    return [i for i, item in enumerate(items) if not set(GROUPS[group]).isdisjoint(item.tags)]
+
+
+def _commonest(items: Sequence[Item]) -> float:
+    """The share that describes what most do: who draws without reading cannot be right for more."""
+    counts = Counter(frozenset(item.gold) for item in items)
+    return max(counts.values(), default=0) / max(1, len(items))
 
 
 def _mean(values: Sequence[bool]) -> float:

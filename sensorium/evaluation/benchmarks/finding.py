@@ -8,7 +8,7 @@ that is shown, so that those that hold a described thing among others are wrong.
 
 Beside the model's stand what chance would find (`chance_...`), and histograms of colours that are mapped to bags of
 words by ridge regression on training pictures (`colours_...`); and colours by their names alone, which nothing is
-learnt for (`colour_words_...`).
+learnt for (`colour_words_...`). Each recall, theirs too, has its 95 % Wilson interval (`..._from`, `..._to`).
 """
 
 from __future__ import annotations
@@ -91,10 +91,9 @@ class FindingBenchmark(BenchmarkConfig):
         scores: dict[str, float] = {}
         for first in FIRST:
             marks = [_among(a, item.gold, first) for item, a in zip(items, answers, strict=True)]
-            scores[f"recall_{first}"] = _mean(marks)
-            scores[f"recall_{first}_from"], scores[f"recall_{first}_to"] = wilson(sum(marks), len(marks))
+            scores |= _recall("", first, marks)
             scores[f"own_recall_{first}"] = _mean([_among(a, item.gold[:1], first) for item, a in zip(items, answers, strict=True)])
-            scores[f"chance_recall_{first}"] = _mean([_chance(self.count, len(item.gold), first) for item in items])
+            scores |= _recall("chance_", first, [_chance(self.count, len(item.gold), first) for item in items])
         for tag in sorted({tag for item in items for tag in item.tags}):
             scores[f"recall_10_{tag}"] = _mean([self.right(i, a) for i, a in zip(items, answers, strict=True) if tag in i.tags])
         scores["several_right"] = _mean([len(item.gold) > 1 for item in items])
@@ -102,8 +101,15 @@ class FindingBenchmark(BenchmarkConfig):
             about = (self.part, _with_drawings(self.drawings), self.seed, self.count)
             for name, found in (("colours", _by_colours(*about)), ("colour_words", _by_colour_words(*about))):
                 for first in FIRST:
-                    scores[f"{name}_recall_{first}"] = _mean([_among(found[int(item.gold[0])], item.gold, first) for item in items])
+                    scores |= _recall(f"{name}_", first, [_among(found[int(item.gold[0])], item.gold, first) for item in items])
         return scores
+
+
+def _recall(who: str, first: int, marks: Sequence[float]) -> dict[str, float]:
+    """A mean with its 95 % interval; of chance, whose marks are probabilities, that of a blind search of as many questions."""
+    name = f"{who}recall_{first}"
+    low, high = wilson(sum(marks), len(marks))
+    return {name: _mean(marks), f"{name}_from": low, f"{name}_to": high}
 
 
 def _among(answer: Answer, gold: Sequence[str], first: int) -> bool:
