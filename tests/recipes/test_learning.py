@@ -60,6 +60,8 @@ def _tuned(name: str) -> bool:
 TOWER = "encoders.image.tower."
 # What learns and reaches no answer, in the originals too.
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    # The condition of a sound is one vector, which attends to itself wholly whatever its query and key are.
+    **dict.fromkeys(("next-gpt", "next-gpt-1.5"), tuple(f"hands.audio.mapping.decoder.0.self_attention.{one}." for one in "qk")),
     # Behind the last layer only the queries are read: what it does with words is lost.
     # The first stage is without the LLM and without the map into it.
     "blip2-opt/represent": ("projectors.image.out.",),
