@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from sensorium.nn.grouped_attention import grouped_attention
 from sensorium.training.heap import keep_freed_blocks
 
-LENGTHS = (128, 192, 256, 384, 512)
+LENGTHS = (64, 96, 128, 192, 256, 384, 512)
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def main() -> None:
     keep_freed_blocks()  # As training does.
     for tokens in LENGTHS:
         heads = (options.heads, options.key_heads, options.key_heads)
-        q, k, v = (torch.randn(1, count, tokens, options.width, requires_grad=True) for count in heads)
+        q, k, v = (torch.randn(1, tokens, count, options.width).transpose(1, 2).requires_grad_() for count in heads)
         upstream = torch.randn(1, tokens, options.heads, options.width)
-        sides = {"ours": lambda q=q, k=k, v=v: grouped_attention(q, k, v), "torch": lambda q=q, k=k, v=v: _torch(q, k, v)}
+        sides = {"ours": lambda q=q, k=k, v=v: grouped_attention(q, k, v, [q.shape[2]]), "torch": lambda q=q, k=k, v=v: _torch(q, k, v)}
         taken: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(options.rounds + 1):
             for name in sorted(sides, reverse=bool(turn % 2)):

@@ -1,4 +1,4 @@
-"""Products of a frozen linear layer, forward and back, ours and torch's, in one run.
+"""Products of a linear layer, frozen or learning, forward and back, ours and torch's, in one run.
 
     python benchmarks/product_speed.py [--rows 2048] [--rounds 20]
 
@@ -11,11 +11,13 @@ import argparse
 import json
 import statistics
 import time
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from sensorium.nn.frozen_linear import laid_out
+from sensorium.nn.learned_linear import multiplied
 from sensorium.training.heap import keep_freed_blocks
 
 SIZES = ((576, 576), (576, 192), (576, 1536), (1536, 576))
@@ -29,19 +31,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_blocks()  # As training does.
-    for inputs, outputs in SIZES:
-        plain, ours = (nn.Linear(inputs, outputs, bias=False).requires_grad_(False) for _ in range(2))
+    for learns, (inputs, outputs) in product((False, True), SIZES):
+        plain, ours = (nn.Linear(inputs, outputs, bias=False).requires_grad_(learns) for _ in range(2))
         x = torch.randn(options.rows, inputs, requires_grad=True)
         upstream = torch.randn(options.rows, outputs)
         taken: dict[str, list[tuple[float, float]]] = {"ours": [], "torch": []}
-        with laid_out([ours]):
+        with (multiplied if learns else laid_out)([ours]):
             for turn in range(options.rounds + 1):
                 for name in sorted(taken, reverse=bool(turn % 2)):
                     taken[name].append(_seconds(ours if name == "ours" else plain, x, upstream))
         work = 2e-9 * options.rows * inputs * outputs
         rate = {name: [round(work / statistics.median(times), 1) for times in zip(*pairs[1:], strict=True)] for name, pairs in taken.items()}
         both = {name: sum(statistics.median(times) for times in zip(*pairs[1:], strict=True)) for name, pairs in taken.items()}
-        print(json.dumps({"inputs": inputs, "outputs": outputs, "gflops forward, back": rate,
+        print(json.dumps({"learns": learns, "inputs": inputs, "outputs": outputs, "gflops forward, back of the states": rate,
                           "torch / ours": round(both["torch"] / both["ours"], 2)}), flush=True)  # fmt: skip
 
 

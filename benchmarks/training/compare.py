@@ -46,7 +46,8 @@ LEVERS = {
     "plain loss": ["+plain_loss"],
     "AdamW unfused": ["+unfused"],
     "torch's attention": ["+plain_attention"],
-    "frozen products by MKL": ["+plain_products"],
+    "products by MKL": ["+plain_products"],
+    "transformers' layers": ["+plain_layers"],
 }
 
 

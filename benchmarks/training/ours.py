@@ -121,9 +121,11 @@ def _unfused() -> None:
 
 
 def _plain_products() -> None:
-    import sensorium.model.laid_out as module
+    import sensorium.model.laid_out as layers
+    import sensorium.nn.answer_loss as head
 
-    module.onednn_is_faster = lambda: False
+    layers.onednn_is_faster = lambda: False
+    layers.reads_weights_as_they_lie = head.reads_weights_as_they_lie = lambda: False
 
 
 def _plain_attention() -> None:
@@ -132,9 +134,15 @@ def _plain_attention() -> None:
     module.can_group = lambda *_: False
 
 
+def _plain_layers() -> None:
+    import sensorium.backbones.segments as module
+
+    module.can_be_lean = lambda *_: False
+
+
 OFF = {
     "dense_mask": _dense_mask, "plain_loss": _plain_loss, "unfused": _unfused,
-    "plain_products": _plain_products, "plain_attention": _plain_attention,
+    "plain_products": _plain_products, "plain_layers": _plain_layers, "plain_attention": _plain_attention,
 }  # fmt: skip
 """What has no setting, because nobody would want it off: for the table of levers alone."""
 

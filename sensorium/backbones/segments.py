@@ -15,7 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
+from sensorium.backbones.lean_layer import FAMILIES as LEAN
+from sensorium.backbones.lean_layer import can_be_lean, lean_attention
 from sensorium.backbones.packed_mask import layer_types
+from sensorium.nn.rms_norm import rms_norm
 from sensorium.nn.segment_attention import Layout, attend
 
 NAME = "sensorium_segments"
@@ -39,7 +42,10 @@ def run_segments(lm: Any, embeds_BTD: Tensor, positions_BT: Tensor, layout: Layo
     """Last hidden states of packed rows, (B, T, D); zero at padding, and at what is not wanted."""
     _register()
     if lm.config.model_type in PLAIN:
-        _narrow(lm.base_model.layers[-1])
+        *others, last = lm.base_model.layers
+        _work(last, last=True)
+        for layer in others if lm.config.model_type in LEAN else ():
+            _work(layer, last=False)
     else:
         layout = replace(layout, wanted_M=None)
     # For good, because checkpointed layers run again after this call has ended.
@@ -56,25 +62,36 @@ def run_segments(lm: Any, embeds_BTD: Tensor, positions_BT: Tensor, layout: Layo
     return layout.rows(hidden_1ND)
 
 
-def _narrow(layer: Any) -> None:
-    """Let a layer work on wanted tokens alone behind its attention, which needs the keys of all.
+def _work(layer: Any, *, last: bool) -> None:
+    """Let a layer work as below where a layout comes along.
 
     By its class, so that copies of it, checkpointed runs and adapters inside need not know.
     """
-    if not hasattr(type(layer), "narrows"):
-        layer.__class__ = _narrowed(type(layer))
+    if not hasattr(type(layer), "segmented"):
+        layer.__class__ = _segmented(type(layer), last)
 
 
 @cache
-def _narrowed(plain: type[Any]) -> type[Any]:
+def _segmented(plain: type[Any], last: bool) -> type[Any]:
     def forward(self: Any, hidden_states: Tensor, *args: Any, layout: Layout | None = None, **kwargs: Any) -> Tensor:
-        if layout is None or layout.wanted_M is None:
+        if layout is None:
+            return plain.forward(self, hidden_states, *args, **kwargs)
+        lean = can_be_lean(self, hidden_states)
+        wanted_M = layout.wanted_M if last else None
+        if not lean and wanted_M is None:
             return plain.forward(self, hidden_states, *args, layout=layout, **kwargs)
-        mixed_1ND, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), layout=layout, **kwargs)
-        kept_1MD = hidden_states.index_select(1, layout.wanted_M) + mixed_1ND.index_select(1, layout.wanted_M)
-        return kept_1MD + self.mlp(self.post_attention_layernorm(kept_1MD))
+        if lean:
+            mixed_1ND = lean_attention(self, hidden_states, kwargs["position_embeddings"], layout)
+        else:
+            mixed_1ND, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), layout=layout, **kwargs)
+        # Behind its attention, which needs the keys of all, the last layer works on wanted tokens alone.
+        if wanted_M is not None:
+            hidden_states, mixed_1ND = hidden_states.index_select(1, wanted_M), mixed_1ND.index_select(1, wanted_M)
+        kept_1MD = hidden_states + mixed_1ND
+        norm = self.post_attention_layernorm
+        return kept_1MD + self.mlp(rms_norm(kept_1MD, norm.weight, norm.variance_epsilon) if lean else norm(kept_1MD))
 
-    return type(plain.__name__, (plain,), {"forward": forward, "narrows": True})
+    return type(plain.__name__, (plain,), {"forward": forward, "segmented": True})
 
 
 def _register() -> None:

@@ -1,4 +1,5 @@
-"""Which frozen layers of a model get a second and third copy of their weights for faster products (`nn/frozen_linear.py`)."""
+"""Which layers of a model have their products by oneDNN: frozen ones by a second and third copy of their weights (`nn/frozen_linear.py`),
+those that learn by the weights themselves (`nn/learned_linear.py`)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from torch import nn
 
 from sensorium.backbones.causal_lm import CausalLM
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.nn.frozen_linear import frozen_linears, laid_out, onednn_is_faster
+from sensorium.nn.frozen_linear import frozen_linears, laid_out
+from sensorium.nn.learned_linear import learned_linears, multiplied
+from sensorium.nn.onednn import onednn_is_faster, reads_weights_as_they_lie
 
 SHARE = 8
 """The copies may take one part in so many of the memory. Of all memory, not of what is free: a run that resumes must decide as it did."""
@@ -23,18 +26,19 @@ def layout_bytes(model: MultimodalModel, memory: int | None) -> int:
     """
     if memory is None or not onednn_is_faster():
         return 0
-    size = sum(2 * 4 * layer.weight.numel() for layer in _layers(model))
+    size = sum(2 * 4 * layer.weight.numel() for layer in frozen_linears(_modules(model)))
     return size if size <= memory // SHARE else 0
 
 
 @contextmanager
-def laying_out(model: MultimodalModel, on: bool) -> Iterator[None]:
-    """While the block lasts, frozen linear layers multiply by copies of their weights."""
-    with laid_out(_layers(model) if on else ()):
+def laying_out(model: MultimodalModel, copies: bool) -> Iterator[None]:
+    """While the block lasts, linear layers multiply by oneDNN: frozen ones where there may be copies, others where it needs none."""
+    plain = reads_weights_as_they_lie()
+    with laid_out(frozen_linears(_modules(model)) if copies else ()), multiplied(learned_linears(_modules(model)) if plain else ()):
         yield
 
 
-def _layers(model: MultimodalModel) -> list[nn.Linear]:
+def _modules(model: MultimodalModel) -> list[nn.Module]:
     # Losses multiply by the head's own weights.
     head = model.backbone.lm.get_output_embeddings() if isinstance(model.backbone, CausalLM) else None
-    return frozen_linears(module for module in model.modules() if module is not head)
+    return [module for module in model.modules() if module is not head]

@@ -1,25 +1,33 @@
-"""Cross-entropy through a vocabulary head, chunk by chunk, with the gradients of each chunk taken while its
-scores are at hand.
+"""Cross-entropy through a vocabulary head, with its gradients taken while scores are at hand.
 
-What a head of 49,152 words costs beside its three matrix products is memory: scores, their softmax and
-its gradient, each as large as all answers times all words. Here one chunk of scores exists at a time, in one
-buffer that becomes its own gradient in place, so that nothing of the vocabulary's width is kept for the backward
-pass. (The idea of taking gradients in the forward pass is that of Liger Kernel's fused linear cross-entropy, arXiv:2410.10989.)
+What a head of 49,152 words costs beside its matrix products is memory: scores, their softmax and its gradient, each as large as all
+answers times all words. Here words come in blocks, as keys do in flash attention (arXiv:2205.14135): a block's scores become powers while
+the cache holds them, are mixed with the same words for the gradient of the states, and are forgotten; sums that were taken below an
+earlier maximum are scaled down when a higher one comes. Where the head learns, the powers of all blocks stay until the sums are known. So nothing of the
+vocabulary's width is kept for the backward pass. (Gradients in the forward pass: Liger Kernel's fused linear cross-entropy, arXiv:2410.10989.)
 
-Shape legend: N learned tokens, D width, V vocabulary, C tokens of a chunk.
+Shape legend: N learned tokens, D width, V vocabulary, C tokens of a chunk, W words of a block.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-BUFFER_SCORES = 1 << 24
-"""Scores that are in memory at a time (64 MB in fp32)."""
-FAINT = 1e-30
-"""A probability below this has lost digits, or all of them."""
+from sensorium.nn.onednn import can_multiply, product, reads_weights_as_they_lie
+
+BUFFER_SCORES = 1 << 25
+"""Powers in memory at a time (128 MB in fp32) where the head learns."""
+BLOCK_WORDS = 512
+"""Of a block on a CPU, whose second cache then holds the scores of some hundred tokens. Elsewhere all words are one block."""
+CHUNK_TOKENS = 1024
+"""At a time where the head is frozen."""
+LOG2E = math.log2(math.e)
 
 
 def answer_loss(
@@ -52,29 +60,21 @@ class _AnswerLoss(torch.autograd.Function):
         scale: float, dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        words, count = len(weight_VD), len(hidden_ND)
-        chunk = max(1, min(count, BUFFER_SCORES // words))
-        # As many chunks as needed, all about equally long: matrix products of few rows are slow.
-        chunk = -(-count // -(-count // chunk)) if count else 1
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            weight = weight_VD.detach().to(dtype)
-            buffer = hidden_ND.new_empty(chunk, words, dtype=dtype)
-            losses_N = hidden_ND.new_zeros(count, dtype=torch.float32)
+            head = _Head(weight_VD.detach().to(dtype), scale, mix=wants_hidden, keep=wants_weight)
+            losses_N = hidden_ND.new_zeros(len(hidden_ND), dtype=torch.float32)
             grad_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
-            grad_weight: Tensor | None = torch.zeros_like(weight_VD) if wants_weight and not count else None
-            for start in range(0, count, chunk):
-                part = slice(start, min(count, start + chunk))
-                hidden_CD = hidden_ND[part].detach().to(dtype)
-                scores_CV = torch.mm(hidden_CD, weight.t(), out=buffer[: len(hidden_CD)])
-                losses_N[part], scores_CV = _loss_and_gradient(
-                    scores_CV, targets_N[part], scale, wants_hidden or wants_weight)  # fmt: skip
-                if not (wants_hidden or wants_weight):
-                    continue
-                gradient_CV = scores_CV.mul_((weights_N[part] * scale)[:, None]).to(dtype)
-                if grad_hidden is not None:
-                    grad_hidden[part] = gradient_CV @ weight
-                if wants_weight:
-                    grad_weight = _added(grad_weight, gradient_CV, hidden_CD, weight_VD.dtype)
+            # Written by the first chunk.
+            make = torch.empty_like if len(hidden_ND) else torch.zeros_like
+            grad_weight = make(weight_VD) if wants_weight else None
+            for part in _parts(len(hidden_ND), hidden_ND, len(weight_VD) if wants_weight else None):
+                hidden_CD, targets_C, scales_C1 = hidden_ND[part].detach().to(dtype), targets_N[part], (weights_N[part] * scale)[:, None]
+                read = head.read(hidden_CD, targets_C)
+                losses_N[part] = read.losses_C
+                if grad_hidden is not None and read.mixed_CD is not None:
+                    grad_hidden[part] = (read.mixed_CD - head.weight_VD[targets_C]) * scales_C1
+                if grad_weight is not None:
+                    read.teach(grad_weight, hidden_CD, targets_C, scales_C1, adds=part.start > 0)
         ctx.save_for_backward(grad_hidden, grad_weight)
         total = (losses_N * weights_N).sum()
         ctx.mark_non_differentiable(losses_N)
@@ -91,31 +91,90 @@ class _AnswerLoss(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _loss_and_gradient(
-    scores_CV: Tensor, targets_C: Tensor, scale: float, wants_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """Each token's cross-entropy, and softmax minus target, in the scores' own memory where they are fp32."""
-    if scores_CV.dtype != torch.float32:
-        scores_CV = scores_CV.float()
-    if scale != 1.0:
-        scores_CV.mul_(scale)
-    target_C, top_C = scores_CV.gather(1, targets_C[:, None])[:, 0], scores_CV.amax(dim=1)
-    torch.softmax(scores_CV, dim=1, out=scores_CV)
-    chance_C = scores_CV.gather(1, targets_C[:, None])[:, 0]
-    losses_C = -chance_C.log()
-    faint = (chance_C < FAINT).nonzero()[:, 0]
-    if len(faint):
-        # The largest probability is at least 1 / V: its logarithm leads to the sum of all.
-        losses_C[faint] = top_C[faint] - scores_CV[faint].amax(dim=1).log() - target_C[faint]
-    if wants_gradient:
-        scores_CV.scatter_add_(1, targets_C[:, None], scores_CV.new_full((len(targets_C), 1), -1.0))
-    return losses_C, scores_CV
+def _parts(count: int, hidden_ND: Tensor, words_kept: int | None) -> Iterator[slice]:
+    """As many chunks of tokens as needed, all about equally long: matrix products of few rows are slow."""
+    most = CHUNK_TOKENS if words_kept is None and hidden_ND.device.type == "cpu" else BUFFER_SCORES // (words_kept or 1)
+    size = max(1, -(-count // max(1, -(-count // max(1, most)))))
+    return (slice(start, min(count, start + size)) for start in range(0, count, size))
 
 
-def _added(sum_VD: Tensor | None, gradient_CV: Tensor, hidden_CD: Tensor, dtype: torch.dtype) -> Tensor:
-    """The head's gradient with that of one more chunk."""
-    if sum_VD is None:
-        return (gradient_CV.t() @ hidden_CD).to(dtype)
-    if sum_VD.dtype == hidden_CD.dtype:
-        return sum_VD.addmm_(gradient_CV.t(), hidden_CD)
-    return sum_VD.add_(gradient_CV.t() @ hidden_CD)
+@dataclass
+class _Read:
+    """What a chunk of tokens found in the vocabulary."""
+
+    losses_C: Tensor
+    mixed_CD: Tensor | None
+    """Words, weighted by their probabilities; None: not asked for."""
+    kept: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
+    """Of each block its first word, its powers (C, W), and what makes probabilities of them (C, 1)."""
+
+    def teach(self, grad_VD: Tensor, hidden_CD: Tensor, targets_C: Tensor, scales_C1: Tensor, *, adds: bool) -> None:
+        """Write, or add, the gradient of the head: each word's states, weighted by its probability, less those in front of it."""
+        scaled_CD = hidden_CD * scales_C1
+        for first, powers_CW, share_C1 in self.kept:
+            words_WD, states_CD = grad_VD[first : first + powers_CW.shape[1]], (scaled_CD * share_C1).to(hidden_CD.dtype)
+            if not adds and grad_VD.dtype == hidden_CD.dtype:
+                torch.mm(powers_CW.t(), states_CD, out=words_WD)
+            elif not adds:
+                words_WD.copy_(powers_CW.t() @ states_CD)
+            elif grad_VD.dtype == hidden_CD.dtype:
+                words_WD.addmm_(powers_CW.t(), states_CD)
+            else:
+                words_WD.add_(powers_CW.t() @ states_CD)
+        grad_VD.index_add_(0, targets_C, scaled_CD.to(grad_VD.dtype), alpha=-1)
+
+
+@dataclass
+class _Head:
+    """A vocabulary that is read in blocks."""
+
+    weight_VD: Tensor
+    scale: float
+    mix: bool
+    keep: bool
+
+    def read(self, hidden_CD: Tensor, targets_C: Tensor) -> _Read:
+        """Losses of a chunk, and what its gradients need.
+
+        Scores are logarithms to the base of two, because torch computes powers of two three times as fast as those of e; in fp32 their
+        factor goes into the states, where half precision would round them.
+        """
+        factor, exact = self.scale * LOG2E, hidden_CD.dtype == torch.float32
+        states_CD = hidden_CD * factor if exact else hidden_CD
+        words, count = len(self.weight_VD), len(hidden_CD)
+        block = BLOCK_WORDS if hidden_CD.device.type == "cpu" else words
+        wide_C1 = hidden_CD.new_zeros(count, 1, dtype=torch.float32)
+        top_C1, sum_C1, target_C1, mixed_CD = wide_C1 - math.inf, wide_C1, wide_C1, None
+        kept: list[tuple[int, Tensor, Tensor]] = []
+        for first in range(0, words, block):
+            words_WD = self.weight_VD[first : first + block]
+            shape = (count, len(words_WD))
+            scores_CW = _times(states_CD, words_WD)
+            if not exact:
+                scores_CW = scores_CW.float().mul_(factor)
+            within_C1 = (targets_C[:, None] - first).clamp(0, shape[1] - 1)
+            here_C1 = (targets_C[:, None] - first) == within_C1
+            target_C1 = torch.where(here_C1, scores_CW.gather(1, within_C1), target_C1)
+            higher_C1 = torch.maximum(top_C1, scores_CW.amax(1, keepdim=True))
+            shrink_C1, top_C1 = torch.exp2(top_C1 - higher_C1), higher_C1
+            powers_CW = scores_CW.sub_(top_C1).exp2_()
+            sum_C1 = sum_C1 * shrink_C1 + powers_CW.sum(1, keepdim=True)
+            powers_CW = powers_CW.to(hidden_CD.dtype)
+            if self.mix:
+                mixed_CD = _mixed(mixed_CD, shrink_C1, powers_CW, words_WD)
+            if self.keep:
+                kept.append((first, powers_CW, top_C1))
+        whole_C1 = top_C1 + sum_C1.log2()
+        kept = [(first, powers_CW, torch.exp2(top - whole_C1)) for first, powers_CW, top in kept]
+        return _Read((whole_C1 - target_C1)[:, 0] / LOG2E, None if mixed_CD is None else mixed_CD / sum_C1, kept)
+
+
+def _mixed(sum_CD: Tensor | None, shrink_C1: Tensor, powers_CW: Tensor, words_WD: Tensor) -> Tensor:
+    """Words, weighted by their powers, of one more block."""
+    more_CD = _times(powers_CW, words_WD.t()).float()
+    return more_CD if sum_CD is None else sum_CD.mul_(shrink_C1).add_(more_CD)
+
+
+def _times(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """x weight^T."""
+    return product(x_NI, weight_OI) if reads_weights_as_they_lie() and can_multiply(x_NI) else x_NI @ weight_OI.t()

@@ -1,9 +1,8 @@
 """Frozen linear layers on a CPU: their weights laid out once for oneDNN, whose products torch has but does not use in fp32.
 
-torch multiplies fp32 matrices by MKL, which does less well on other makers' processors. On one core of an AMD EPYC (Zen 4 by its
-family and model, 25 and 17, with AVX2 alone), products of 2,048 rows with weights of 192 to 1,536 rows and columns run at 62 to 75 GFLOP/s so and at 56 to 70 by MKL, 1.05 to 1.18 times as fast
-(`benchmarks/product_speed.py`). Weights that learn would have to be laid out at every step, and the products that make their gradients are no
-faster, so theirs stay with MKL.
+On one core of an AMD EPYC (Zen 4 by its family and model, 25 and 17, with AVX2 alone), products of 2,048 rows with weights of 192 to 1,536
+rows and columns run at 62 to 75 GFLOP/s so and at 56 to 70 by MKL, 1.05 to 1.18 times as fast (`benchmarks/product_speed.py`). Weights
+that learn would have to be laid out at every step; theirs are multiplied as they lie where that is faster, too (`nn/learned_linear.py`).
 
 Shape legend: N rows, I inputs, O outputs.
 """
@@ -12,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,27 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-CPU_INFO = Path("/proc/cpuinfo")
-FEWEST_ROWS = 512
-"""Of an input: with fewer, gains were within what measuring wavers by."""
+from sensorium.nn.onednn import can_multiply, laid_out_for, product
+
 SMALLEST = 1 << 16
 """Weights of a layer."""
 REBUILDS = 2
 """Layouts of one layer, at most, behind the first: weights that are written to at every step are better left alone."""
 ROWS_TOLD = 1024
 """What oneDNN is told to expect. Always the same, so that a run that resumes with another first batch gets the same layout."""
-
-
-@cache
-def onednn_is_faster() -> bool:
-    """Whether this is a processor of the maker on one of whose (see above; one thread) it was measured to be. It measures nothing itself: runs that
-    resume must choose alike."""
-    try:
-        maker = CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("vendor_id")[2].partition("\n")[0]
-    except OSError:
-        return False
-    there = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    return "AuthenticAMD" in maker and there and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 def frozen_linears(modules: Iterable[nn.Module]) -> list[nn.Linear]:
@@ -85,7 +69,7 @@ class LaidOutLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         layouts = _LAYOUTS.get(self)
-        if layouts is None or not _plain(self.weight) or not _fits(input, self.in_features) or not layouts.serve(self.weight):
+        if layouts is None or not _plain(self.weight) or not can_multiply(input) or input.shape[-1] != self.in_features or not layouts.serve(self.weight):
             return super().forward(input)
         learns = self.bias is not None and self.bias.requires_grad
         out: Any = _Product.apply(input, layouts, self.weight, None if learns else self.bias)
@@ -95,13 +79,6 @@ class LaidOutLinear(nn.Linear):
         """A copy is a plain layer, since it has no layout."""
         make, (_, *rest), *state = super().__reduce_ex__(protocol)
         return (make, (nn.Linear, *rest), *state)
-
-
-def _fits(x: Tensor, width: int) -> bool:
-    return (
-        not torch.compiler.is_compiling() and x.dtype == torch.float32 and x.device.type == "cpu"
-        and x.shape[-1] == width and x.numel() >= FEWEST_ROWS * width and not torch.is_autocast_enabled("cpu")
-    )  # fmt: skip
 
 
 class _Layouts:
@@ -127,9 +104,9 @@ class _Layouts:
         if back not in self._made:
             weight = weight_OI.detach()
             rows = weight.t().contiguous() if back else weight
-            self._made[back] = torch.ops.mkldnn._reorder_linear_weight(rows, ROWS_TOLD)
+            self._made[back] = laid_out_for(rows, ROWS_TOLD)
         x_NI = x.reshape(-1, x.shape[-1]).contiguous()
-        out = torch.ops.mkldnn._linear_pointwise(x_NI, self._made[back], bias, "none", [], "")
+        out = product(x_NI, self._made[back], bias)
         return out.unflatten(0, x.shape[:-1]) if x.dim() != 2 else out
 
 

@@ -10,13 +10,15 @@ a sample, M wanted tokens, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count, groupby
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.nn.attention import segment_mask
-from sensorium.nn.grouped_attention import can_group, grouped_attention
+from sensorium.nn.grouped_attention import LONGEST, SHORTEST, can_group, grouped_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +79,29 @@ def attend(
     *, scale: float | None = None, dropout: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """Attention inside every sample, (1, N, H, E)."""
+    if not dropout and can_group(q_1HNE, k_1GNE, v_1GNE):
+        kinds = [mask is None and SHORTEST <= tokens <= LONGEST for tokens, mask in zip(layout.lengths, layout.masks, strict=True)]
+    else:
+        kinds = [False] * len(layout.lengths)
+    runs = [(kind, [i for _, i in run]) for kind, run in groupby(zip(kinds, count()), itemgetter(0))]
     # One split and one join, whose backward passes are the same; a slice for each sample would
     # fill a whole gradient with zeros for each.
-    parts = zip(*(x.split(layout.lengths, dim=2) for x in (q_1HNE, k_1GNE, v_1GNE)), layout.masks, strict=True)
-    return torch.cat([_attend_one(*part, scale=scale, dropout=dropout) for part in parts], dim=1)
+    sizes = [sum(layout.lengths[i] for i in run) for _, run in runs]
+    mixed: list[Tensor] = []
+    for (kind, run), q, k, v in zip(runs, *(x.split(sizes, dim=2) for x in (q_1HNE, k_1GNE, v_1GNE)), strict=True):
+        lengths = [layout.lengths[i] for i in run]
+        if kind:
+            mixed.append(grouped_attention(q, k, v, lengths, scale))
+            continue
+        parts = zip(*(x.split(lengths, dim=2) for x in (q, k, v)), [layout.masks[i] for i in run], strict=True)
+        mixed += [_attend_one(*part, scale=scale, dropout=dropout) for part in parts]
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
 
 
 def _attend_one(
     q_1HLE: Tensor, k_1GLE: Tensor, v_1GLE: Tensor, mask: Tensor | None, *, scale: float | None, dropout: float
 ) -> Tensor:
     """Attention inside one sample, (1, L, H, E)."""
-    if mask is None and not dropout and can_group(q_1HLE, k_1GLE, v_1GLE):
-        return grouped_attention(q_1HLE, k_1GLE, v_1GLE, scale)
     return F.scaled_dot_product_attention(
         q_1HLE, k_1GLE, v_1GLE, attn_mask=mask, is_causal=mask is None, scale=scale, dropout_p=dropout,
         enable_gqa=q_1HLE.shape[1] != k_1GLE.shape[1],

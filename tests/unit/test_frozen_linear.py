@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sensorium.nn import frozen_linear
-from sensorium.nn.frozen_linear import FEWEST_ROWS, LaidOutLinear, frozen_linears, laid_out
+from sensorium.nn.frozen_linear import LaidOutLinear, frozen_linears, laid_out
+from sensorium.nn.onednn import FEWEST_ROWS, has_onednn
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(torch.ops.mkldnn, "_reorder_linear_weight") or not torch.backends.mkldnn.is_available(),
+    not has_onednn(),
     reason="this build of torch has no oneDNN",
 )
 

@@ -25,10 +25,14 @@ def torchs(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(1, 200), st.sampled_from([(2, 1), (6, 2), (6, 6), (8, 1)]), st.sampled_from([None, 0.5]), st.integers(0, 9))
-def test_values_and_gradients_are_torch_s(tokens: int, heads: tuple[int, int], scale: float | None, seed: int) -> None:
-    q, k, v = states(tokens, *heads, seed=seed)
-    ours, wanted = grouped_attention(q, k, v, scale), torchs(q, k, v, scale)
+@given(
+    st.lists(st.integers(1, 200), min_size=1, max_size=4), st.sampled_from([(2, 1), (6, 2), (6, 6), (8, 1)]), st.sampled_from([None, 0.5]),
+    st.integers(0, 9),
+)  # fmt: skip
+def test_values_and_gradients_are_torch_s(lengths: list[int], heads: tuple[int, int], scale: float | None, seed: int) -> None:
+    q, k, v = states(sum(lengths), *heads, seed=seed)
+    ours = grouped_attention(q, k, v, lengths, scale)
+    wanted = torch.cat([torchs(*parts, scale) for parts in zip(*(x.split(lengths, dim=2) for x in (q, k, v)), strict=True)], dim=1)
     assert torch.allclose(ours, wanted, atol=1e-5)
     upstream = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed))
     for found, expected in zip(*(torch.autograd.grad(x, (q, k, v), upstream) for x in (ours, wanted)), strict=True):
@@ -37,37 +41,35 @@ def test_values_and_gradients_are_torch_s(tokens: int, heads: tuple[int, int], s
 
 def test_scores_that_leave_one_key_alone() -> None:
     q, k, v = states(256)
-    ours = grouped_attention(q * 100, k, v)
+    ours = grouped_attention(q * 100, k, v, [256])
     assert torch.allclose(ours, torchs(q * 100, k, v, None), atol=1e-3)
     # Where scores leave no digit for the others, some values of one key each.
-    assert torch.isfinite(grouped_attention(q * 1e6, k, v)).all()
+    assert torch.isfinite(grouped_attention(q * 1e6, k, v, [256])).all()
 
 
-@pytest.mark.parametrize(("tokens", "heads", "dtype", "wanted"), [
-    (SHORTEST, (6, 2), torch.float32, True),
-    (LONGEST, (6, 2), torch.float32, True),
-    (SHORTEST - 1, (6, 2), torch.float32, False),
-    (LONGEST + 1, (6, 2), torch.float32, False),
-    (SHORTEST, (6, 6), torch.float32, False),
-    (SHORTEST, (6, 2), torch.bfloat16, False),
-])  # fmt: skip
-def test_where_it_is_used(tokens: int, heads: tuple[int, int], dtype: torch.dtype, wanted: bool) -> None:
-    assert can_group(*(x.to(dtype) for x in states(tokens, *heads))) == wanted
+@pytest.mark.parametrize(("dtype", "wanted"), [(torch.float32, True), (torch.bfloat16, False), (torch.float64, False)])
+def test_where_it_is_used(dtype: torch.dtype, wanted: bool) -> None:
+    assert can_group(*(x.to(dtype) for x in states(50))) == wanted
     with torch.autocast("cpu", torch.bfloat16):
-        assert not can_group(*states(tokens, *heads))
+        assert not can_group(*states(50))
 
 
-def test_packed_samples_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    segments_BT = torch.tensor([[1] * 200 + [2] * 40 + [3] * 260])
-    q, k, v = states(500)
-    asked: list[int] = []
+@pytest.mark.parametrize("heads", [(6, 2), (6, 6)])
+def test_packed_samples_use_it(heads: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [200, SHORTEST, 40, LONGEST, LONGEST + 1, 260]
+    segments_BT = torch.tensor([[i for i, size in enumerate(sizes, start=1) for _ in range(size)]])
+    branches_BT = (segments_BT == 6).long() * (torch.arange(sum(sizes)) % 3)
+    q, k, v = states(sum(sizes), *heads)
+    asked: list[tuple[int, ...]] = []
 
-    def noted(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-        asked.append(q.shape[2])
-        return grouped_attention(q, k, v, scale)
+    def noted(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], scale: float | None = None) -> Tensor:
+        asked.append(tuple(lengths))
+        return grouped_attention(q, k, v, lengths, scale)
 
     monkeypatch.setattr(segment_attention, "grouped_attention", noted)
-    found = attend(q, k, v, layout_of(segments_BT))
-    assert asked == [200, 260]
+    layouts = layout_of(segments_BT), layout_of(segments_BT, branches_BT)
+    found = [attend(q, k, v, layout) for layout in layouts]
+    assert asked == [(200, SHORTEST), (LONGEST,), (260,), (200, SHORTEST), (LONGEST,)]
     monkeypatch.setattr(segment_attention, "can_group", lambda *_: False)
-    assert torch.allclose(found, attend(q, k, v, layout_of(segments_BT)), atol=1e-5)
+    for mixed, layout in zip(found, layouts, strict=True):
+        assert torch.allclose(mixed, attend(q, k, v, layout), atol=1e-5)

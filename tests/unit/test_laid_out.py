@@ -11,7 +11,8 @@ from tiny_batches import tiny
 
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model import laid_out
-from sensorium.nn import frozen_linear
+from sensorium.nn import frozen_linear, onednn
+from sensorium.nn.onednn import has_onednn
 from sensorium.training.fitting import ROOM, Fit
 from sensorium.training.log import read_log
 from sensorium.training.run import train_recipe
@@ -26,11 +27,11 @@ class CutOffError(Exception):
 FIT = Fit(rows=2, passes=1, recompute=False, needed=1000, why="fits")
 
 
-@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"), reason="this build of torch has no oneDNN")
+@pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
 def test_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny()
     monkeypatch.setattr(frozen_linear, "SMALLEST", 1)
-    monkeypatch.setattr(frozen_linear, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
     products: list[bool] = []
     real = frozen_linear._Layouts.product
 
@@ -56,11 +57,11 @@ def test_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert ours == pytest.approx(plain, abs=1e-4)
 
 
-@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"), reason="this build of torch has no oneDNN")
+@pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
 def test_a_run_that_is_cut_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("stages.align.steps=5", "stages.align.checkpoint_every=2", "stages.instruct.steps=2")
     monkeypatch.setattr(frozen_linear, "SMALLEST", 1)
-    monkeypatch.setattr(frozen_linear, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
     monkeypatch.setattr(laid_out, "onednn_is_faster", lambda: True)
     shown = StageRun._show
 

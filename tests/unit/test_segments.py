@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from sensorium.backbones.causal_lm import CausalLM, CausalLMConfig
+from sensorium.backbones.lean_layer import FAMILIES as LEAN
 from sensorium.backbones.segments import FAMILIES, PLAIN, can_segment, run_segments
+from sensorium.nn import answer_loss as answer_loss_module
 from sensorium.nn.answer_loss import answer_loss
 from sensorium.nn.segment_attention import layout_of
 
@@ -90,6 +92,19 @@ def test_wanted_tokens_alone_have_the_states_and_gradients_of_all(family: str) -
     assert not torch.allclose(other_BTD[wanted_BT], found[1][0], atol=1e-3)
 
 
+@pytest.mark.parametrize("family", LEAN)
+def test_who_listens_inside_a_layer_is_heard(family: str) -> None:
+    segments_BT = torch.tensor(SEGMENTS)
+    layout, positions_BT, embeds_BTD = layout_of(segments_BT), positions_of(segments_BT), torch.randn(2, 10, 32)
+    lm, heard = lm_of(family), list[str]()
+    lean_BTD = run_segments(lm.lm, embeds_BTD, positions_BT, layout)
+    for layer in lm.decoder_layers():
+        layer.self_attn.register_forward_hook(lambda *_: heard.append("attention"))
+        layer.post_attention_layernorm.register_forward_hook(lambda *_: heard.append("norm"))
+    assert torch.allclose(run_segments(lm.lm, embeds_BTD, positions_BT, layout), lean_BTD, atol=1e-5)
+    assert heard == ["attention", "norm"] * 2
+
+
 def test_layers_that_reach_otherwise_are_left_to_their_masks() -> None:
     windowed = {"sliding_window": 4, "use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}
     for arch in ({"model_type": "mistral", "sliding_window": 4}, {"model_type": "qwen2", **windowed},
@@ -109,12 +124,12 @@ def test_layout_finds_every_sample(lengths: list[int], padding: int, left: bool)
     assert torch.equal(layout.rows(layout.flat(x)), torch.where(real, x, 0.0))
 
 
-@given(st.integers(0, 40), st.booleans(), st.booleans(), st.floats(0.1, 3.0))
-@settings(max_examples=30, deadline=None)
-def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bool, scale: float) -> None:
-    import sensorium.nn.answer_loss as module
-
-    module.BUFFER_SCORES, kept = 7 * 23, module.BUFFER_SCORES
+@given(st.integers(0, 40), st.booleans(), st.booleans(), st.floats(0.1, 3.0), st.sampled_from([1, 5, 23, 512]))
+@settings(max_examples=60, deadline=None)
+def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bool, scale: float, block: int) -> None:
+    module = answer_loss_module
+    kept = module.BUFFER_SCORES, module.CHUNK_TOKENS, module.BLOCK_WORDS
+    module.BUFFER_SCORES, module.CHUNK_TOKENS, module.BLOCK_WORDS = 7 * 23, 11, block
     try:
         hidden_ND = torch.randn(count, 8, requires_grad=True)
         weight_VD = torch.randn(23, 8, requires_grad=learns)
@@ -124,7 +139,7 @@ def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bo
         plain_N = F.cross_entropy(hidden_ND @ weight_VD.t() * scale, targets_N, reduction="none")
         wanted = (plain_N if weights_N is None else plain_N * weights_N).sum()
     finally:
-        module.BUFFER_SCORES = kept
+        module.BUFFER_SCORES, module.CHUNK_TOKENS, module.BLOCK_WORDS = kept
     assert torch.allclose(losses_N, plain_N, atol=1e-5)
     assert torch.allclose(total, wanted, atol=1e-4)
     inputs = [hidden_ND, weight_VD] if learns else [hidden_ND]
@@ -136,7 +151,28 @@ def test_hopeless_targets_have_their_true_loss() -> None:
     hidden_ND = torch.tensor([[200.0], [1000.0]])
     weight_VD = torch.tensor([[1.0], [0.0], [-1.0]])
     _, losses_N = answer_loss(hidden_ND, weight_VD, torch.tensor([2, 1]))
-    assert losses_N.tolist() == [400.0, 1000.0]
+    assert losses_N.tolist() == pytest.approx([400.0, 1000.0])
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_maxima_that_come_late_scale_down_what_came_before(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_loss_module, "BLOCK_WORDS", block)
+    # Scores from -300 to 300 in either order: each block's powers alone would vanish, or overflow.
+    for ends in ((-300.0, 300.0), (300.0, -300.0)):
+        weight_VD = torch.linspace(*ends, 64)[:, None].requires_grad_()
+        hidden_ND, targets_N = torch.ones(3, 1, requires_grad=True), torch.tensor([0, 31, 63])
+        total, losses_N = answer_loss(hidden_ND, weight_VD, targets_N)
+        plain_N = F.cross_entropy(hidden_ND @ weight_VD.t(), targets_N, reduction="none")
+        assert torch.allclose(losses_N, plain_N, rtol=1e-6, atol=1e-4)
+        for ours, theirs in zip(torch.autograd.grad(total, (hidden_ND, weight_VD)),
+                                torch.autograd.grad(plain_N.sum(), (hidden_ND, weight_VD)), strict=True):  # fmt: skip
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_scores_that_are_no_numbers_are_seen() -> None:
+    hidden_ND = torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [float("inf"), 1.0]])
+    _, losses_N = answer_loss(hidden_ND, torch.randn(5, 2), torch.tensor([0, 1, 2]))
+    assert torch.isfinite(losses_N).tolist() == [True, False, False]
 
 
 def test_bf16_answer_loss_is_near() -> None:

@@ -1,0 +1,66 @@
+"""Matrix products of fp32 on a CPU by oneDNN, which torch has but uses for half precision alone.
+
+torch multiplies fp32 matrices by MKL, which does less well on other makers' processors. On one core of an AMD EPYC with AVX-512, oneDNN
+makes products of 300 to 2,000 rows 1.04 to 1.15 times as fast (`benchmarks/product_speed.py`), with weights as they lie. What it
+makes of the same shapes is the same to the last bit, so that a run that resumes goes on as it would have.
+
+Shape legend: N rows, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CPU_INFO = Path("/proc/cpuinfo")
+FEWEST_ROWS = 256
+"""With fewer, gains were within what measuring wavers by."""
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether this is a processor of the maker on some of whose (see above; one thread) it was measured to be. It measures nothing itself: runs that
+    resume must choose alike."""
+    return _has("vendor_id", "AuthenticAMD") and torch.backends.mkl.is_available() and has_onednn()
+
+
+@cache
+def reads_weights_as_they_lie() -> bool:
+    """Whether it is faster with weights that were not laid out for it, too: measured with AVX-512."""
+    return onednn_is_faster() and _has("flags", "avx512f")
+
+
+def has_onednn() -> bool:
+    """Whether this build of torch has the products, and what lays out their weights."""
+    names = ("_linear_pointwise", "_reorder_linear_weight")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+def _has(field: str, word: str) -> bool:
+    """Whether a line of the processor's description, the first of that name, has a word; False where there is none."""
+    try:
+        text = CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return word in text.partition(f"\n{field}")[2].partition("\n")[0].replace(":", " ").split()
+
+
+def can_multiply(x: Tensor) -> bool:
+    """Whether rows are many, and of a kind that is served."""
+    return (
+        not torch.compiler.is_compiling() and x.dtype == torch.float32 and x.device.type == "cpu"
+        and x.numel() >= FEWEST_ROWS * x.shape[-1] and not torch.is_autocast_enabled("cpu")
+    )  # fmt: skip
+
+
+def product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """x weight^T + bias, (N, O); the weight may be laid out, and both may be transposed views."""
+    return torch.ops.mkldnn._linear_pointwise(x_NI, weight_OI, bias_O, "none", [], "")
+
+
+def laid_out_for(weight_OI: Tensor, rows: int) -> Tensor:
+    """A copy of a weight as oneDNN wants it for about so many rows."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight_OI, rows)
