@@ -23,14 +23,17 @@ FAMILIES = ("llama", "mistral", "qwen2")
 
 
 def can_be_lean(layer: Any, hidden: Tensor) -> bool:
-    """Whether a layer of these families does nothing that is left out here: no adaption prompt, nobody who listens inside, no half precision."""
+    """Whether a layer of these families does nothing that is left out here: no adaption prompt, nobody who listens inside, no half precision.
+
+    Without gradients there is nothing to gain, and scores stay transformers' own to the last bit.
+    """
     parts = (layer.self_attn, layer.input_layernorm, layer.post_attention_layernorm)
     return (
         getattr(layer.self_attn, "config", None) is not None and layer.self_attn.config.model_type in FAMILIES
         and not hasattr(layer.self_attn, PROMPT_NAME)
         and all(hasattr(norm, "variance_epsilon") and type(norm.weight) is torch.nn.Parameter for norm in parts[1:])
         and not any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or "forward" in vars(part) for part in parts)
-        and hidden.dtype == torch.float32 and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        and torch.is_grad_enabled() and hidden.dtype == torch.float32 and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )  # fmt: skip
 

@@ -49,4 +49,5 @@ def test_turned(heads: int) -> None:
     ours, plain = (turn(x, angles.cos(), angles.sin()) for turn in (turned, rotate))
     assert torch.allclose(ours, plain, atol=1e-6)
     upstream = torch.randn(x.shape)
-    assert torch.allclose(*(torch.autograd.grad(out, x, upstream)[0] for out in (ours, plain)), atol=1e-6)
+    found, wanted = (torch.autograd.grad(out, x, upstream)[0] for out in (ours, plain))
+    assert torch.allclose(found, wanted, atol=1e-6)

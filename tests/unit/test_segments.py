@@ -98,7 +98,8 @@ def test_who_listens_inside_a_layer_is_heard(family: str) -> None:
     layout, positions_BT, embeds_BTD = layout_of(segments_BT), positions_of(segments_BT), torch.randn(2, 10, 32)
     lm, heard = lm_of(family), list[str]()
     lean_BTD = run_segments(lm.lm, embeds_BTD, positions_BT, layout)
-    for layer in lm.decoder_layers():
+    layers: list[Any] = lm.decoder_layers()
+    for layer in layers:
         layer.self_attn.register_forward_hook(lambda *_: heard.append("attention"))
         layer.post_attention_layernorm.register_forward_hook(lambda *_: heard.append("norm"))
     assert torch.allclose(run_segments(lm.lm, embeds_BTD, positions_BT, layout), lean_BTD, atol=1e-5)
