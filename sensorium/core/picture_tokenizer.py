@@ -16,6 +16,8 @@ from sensorium.core.weights import WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sensorium.core.hands import Making
+
 
 class PictureTokenizer(Protocol):
     """Pictures <-> rows of code numbers, which an LLM can read and write as tokens."""
@@ -43,13 +45,15 @@ class PictureTokenizer(Protocol):
         """
         ...
 
-    def decode(self, ids_BN: Tensor, grid: Grid | None = None) -> Tensor:
+    def decode(self, ids_BN: Tensor, grid: Grid | None = None, *, making: Making | None = None) -> Tensor:
         """ids_BN -> (B, 3, H, W) uint8.
 
         Args:
             grid: layout of the codes of pictures that are not square or of another size; None: its own.
+            making: seed, progress and stopping, where a picture is drawn in steps (SEED); others have no use for it.
 
         Raises:
+            CancelledError: somebody asked to stop.
             ConfigError: other than a grid's worth of ids, or ids outside the codebook.
             WeightsError: the published weights hold no decoder.
         """

@@ -13,7 +13,7 @@ Shape legend: B pictures, C colours, H/W pixels, L tower's features, N codes of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -256,9 +256,24 @@ class SeedTokenizer(PixelTokenizer):
         return self._embedding(self.up(self.quantise.lookup(ids_BN)))[:, None]
 
     def decode_values(self, ids_BN: Tensor, grid: Grid) -> Tensor:
+        return self.drawn_values(ids_BN, grid, None)
+
+    def drawn_values(self, ids_BN: Tensor, grid: Grid, making: Making | None) -> Tensor:
+        """Values of pictures that unCLIP draws, by its own steps and guidance where others are not asked for.
+
+        Raises:
+            CancelledError: somebody asked to stop.
+            ConfigError: codes of another layout.
+        """
         if grid != self.grid:
             raise ConfigError(f"codes in {grid.h} rows of {grid.w}", expected=f"one row of {self.grid.w}", where=self._where)
-        made = self.unclip.generate(self.condition(ids_BN), making=Making(steps=self.config.steps, guidance=self.config.guidance))
+        plain, making = Making(), making or Making()
+        making = replace(
+            making, steps=self.config.steps if making.steps == plain.steps else making.steps,
+            # The size is of the codes' layout, of which there is one.
+            guidance=self.config.guidance if making.guidance == plain.guidance else making.guidance, size=None, seconds=None,
+        )  # fmt: skip
+        made = self.unclip.generate(self.condition(ids_BN), making=making)
         return super().to_values(torch.from_numpy(np.stack([one.array for one in made])).permute(0, 3, 1, 2))
 
     def _embedding(self, up_BND: Tensor) -> Tensor:
