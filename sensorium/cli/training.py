@@ -104,6 +104,9 @@ def _run_training(
     from sensorium.training.run import plan_recipe, train_recipe
     from sensorium.training.trainer import TrainerOptions
 
+    words = recipe.model.picture_words
+    if words is not None and not words.tokenizer.weights and not recipe.start and not resume:
+        words.tokenizer.refuse_random()
     if reads_bytes(recipe.model) and not quiet:
         print("no weights and no tokenizer are named for the LLM: it starts at random and reads bytes", file=sys.stderr)
     options = TrainerOptions(

@@ -209,14 +209,24 @@ class GeneratorConfig(PartConfig):
         """
         raise TypeError(f"{type(self).__name__} does not define condition")
 
+    def fetch(self, path: str) -> str | None:
+        """What brings weights to this path, a command where they are published; None: nothing is known."""
+        del path
+        return None
+
     def build(self, folder: Path | None = None) -> Generator:
-        """The generator, with the weights that lie in `folder` in the original's layout, or random ones.
+        """The generator, with the weights that lie in `folder` in the original's layout, or random ones, which those are refused that
+        are published and would make noise.
 
         Raises:
             MissingDependencyError: the extra that it needs is not installed; the message has the command.
-            WeightsError: a component is missing; the message names it.
+            WeightsError: the folder or a component is missing; the message names it, and what brings it.
         """
         raise TypeError(f"{type(self).__name__} does not define build()")
+
+    def blank(self) -> Generator:
+        """The generator with random weights of whatever size, for weights that are filled in afterwards."""
+        return self.build()
 
 
 class OutputProjectorConfig(PartConfig):

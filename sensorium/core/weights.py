@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sensorium.core.config import Config
+from sensorium.core.errors import WeightsError
 
 WeightFormat = Literal["gguf", "efficientnet_lite", "open_clip", "eva_vit_g", "eva_clip", "sam", "imagebind", "seed"]
 """Of one file: llama.cpp's; reference EfficientNet-Lite; CLIP as OpenCLIP and OpenAI name it; LAVIS' EVA-CLIP-g; EVA2-CLIP
@@ -57,3 +59,14 @@ class HubSource(Config):
 
 
 WeightSource = Annotated[FolderSource | FileSource | WheelSource | HubSource, Field(discriminator="kind")]
+
+
+def with_fetch(error: WeightsError, sources: tuple[WeightSource, ...], fetch: Callable[[str], str | None]) -> WeightsError:
+    """The error that no source can be had, with what brings the first one that is a path.
+
+    Args:
+        fetch: what brings weights to a path (`GeneratorConfig.fetch`).
+    """
+    path = next((source.path for source in sources if isinstance(source, FolderSource | FileSource)), None)
+    fix = error.fix if path is None or error.fix is not None else fetch(path)
+    return WeightsError(error.found, expected=error.expected, where=error.where, fix=fix)

@@ -10,7 +10,7 @@ Shape legend: B pictures, C colours, H/W pixels, N codes of a picture, D channel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +25,7 @@ class ChameleonVqConfig(PublishedVqConfig):
     """Defaults are Chameleon's, with the authors' scale of pixels; transformers' preprocessor_config.json has 0.0078 in place
     of 2 / 255."""
 
+    hub: ClassVar[str] = "facebook/chameleon-7b"
     kind: Literal["chameleon_vq"] = "chameleon_vq"
     size_px: int = 512
     codes: int = 8192

@@ -31,7 +31,7 @@ from sensorium.core.hands import (
     MadeKind,
     Making,
 )
-from sensorium.nn.pretrained import load_folder
+from sensorium.nn.pretrained import load_folder, need_weights
 
 GROUPS = 4
 """Channels are normed in so many groups."""
@@ -64,9 +64,13 @@ class CutterConfig(GeneratorConfig):
         raise ConfigError("generator cutter is told by boxes, and has no condition",
                           fix="leave out the hand's signals and projector")  # fmt: skip
 
+    def fetch(self, path: str) -> str:
+        return f"none is published; sensorium train nano-points makes one: copy generators/mask of its model to {path}, or name that folder"
+
     def build(self, folder: Path | None = None) -> Cutter:
         cutter = Cutter(self)
         if folder is not None:
+            need_weights(folder, self.fetch(str(folder)))
             load_folder(cutter, folder)
         return cutter.eval()
 

@@ -24,6 +24,7 @@ from sensorium.core.errors import ConfigError, GenerationError, WeightsError
 from sensorium.core.hands import ConditionShape, GeneratorConfig, Made, Making
 from sensorium.generators.pipeline_folder import (
     Layout,
+    fetch_command,
     load_pipeline,
     need_diffusers,
     quiet,
@@ -53,6 +54,9 @@ class DiffusionConfig(GeneratorConfig):
     def layout(self) -> Layout:
         """The folder it takes."""
         raise TypeError(f"{type(self).__name__} does not define layout")
+
+    def fetch(self, path: str) -> str:
+        return fetch_command(self.layout, Path(path))
 
     def build(self, folder: Path | None = None) -> DiffusionGenerator:
         diffusers = need_diffusers(self.kind)

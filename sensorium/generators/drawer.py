@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sensorium.core.atomic import write_json
-from sensorium.core.errors import ConfigError, GenerationError
+from sensorium.core.errors import ConfigError, GenerationError, WeightsError
 from sensorium.core.hands import (
     CancelledError,
     ConditionShape,
@@ -29,7 +29,7 @@ from sensorium.core.hands import (
 )
 from sensorium.generators.painter import Painter, PainterShape, Strokes
 from sensorium.generators.vq import VqConfig, VqTokenizer
-from sensorium.nn.pretrained import load_exact, read_file
+from sensorium.nn.pretrained import load_exact, need_weights, read_file
 
 PAINTER, TOKENIZER = "painter.safetensors", "tokenizer"
 
@@ -62,6 +62,10 @@ class DrawerConfig(GeneratorConfig):
     @property
     def condition(self) -> ConditionShape:
         return ConditionShape(self.length, self.condition_width)
+
+    def fetch(self, path: str) -> str:
+        return (f"none is published; sensorium train nano-draws makes one: copy generators/image of its model to {path}, or name that "
+                "folder, or that of a tokenizer alone, which sensorium tokenizer train makes")  # fmt: skip
 
     def build(self, folder: Path | None = None) -> Drawer:
         if self.width % self.heads:
@@ -98,12 +102,15 @@ class Drawer(nn.Module):
         """Take weights from a folder of either layout.
 
         Raises:
-            WeightsError: tensors are missing, left over, or of another shape.
+            WeightsError: a file or tensors are missing, left over, or of another shape.
         """
-        inner = folder / TOKENIZER
+        inner, fix = folder / TOKENIZER, self.config.fetch(str(folder))
         tokenizer = inner if inner.is_dir() else folder
+        need_weights(tokenizer, fix)
         load_exact(self.tokenizer, read_file(tokenizer / "model.safetensors"), where=str(tokenizer))
         if inner.is_dir() or (folder / PAINTER).exists():
+            if not (folder / PAINTER).exists():
+                raise WeightsError(f"no {PAINTER} beside {TOKENIZER}/", where=str(folder), fix=fix)
             load_exact(self.painter, read_file(folder / PAINTER), where=str(folder / PAINTER))
 
     def save(self, folder: Path) -> None:

@@ -8,7 +8,7 @@ Shape legend: B pictures, C colours, H/W pixels, N codes of a picture.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from sensorium.generators.published_vq import PublishedVqConfig, pixel_scales
 class Emu3VqConfig(PublishedVqConfig):
     """Defaults are Emu3-VisionTokenizer's; it takes pictures of any size, 720 x 720 is the area that Emu3 draws."""
 
+    hub: ClassVar[str] = "BAAI/Emu3-Chat-hf"
     kind: Literal["emu3_vq"] = "emu3_vq"
     size_px: int = 720
     codes: int = 32768

@@ -10,7 +10,7 @@ Shape legend: B pictures, C colours, H/W pixels, N codes of a picture, D code wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +22,7 @@ from sensorium.generators.published_vq import PublishedVqConfig, pixel_scales
 class JanusVqConfig(PublishedVqConfig):
     """Defaults are Janus-Pro's."""
 
+    hub: ClassVar[str] = "deepseek-community/Janus-Pro-1B"
     kind: Literal["janus_vq"] = "janus_vq"
     size_px: int = 384
     codes: int = 16384

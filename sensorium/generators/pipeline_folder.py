@@ -125,13 +125,13 @@ def quiet() -> Iterator[None]:
 
 def _index(folder: Path, layout: Layout) -> dict[str, Any]:
     if not folder.is_dir():
-        raise WeightsError("no such folder", where=str(folder), fix=_fetch(layout, folder))
+        raise WeightsError("no such folder", where=str(folder), fix=fetch_command(layout, folder))
     file = folder / INDEX
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(
-            f"no {INDEX}", expected=f"the folder of a {layout.pipeline}", where=str(folder), fix=_fetch(layout, folder)
+            f"no {INDEX}", expected=f"the folder of a {layout.pipeline}", where=str(folder), fix=fetch_command(layout, folder)
         ) from None
     except ValueError as error:
         raise WeightsError(f"not JSON: {error}", where=str(file)) from None
@@ -163,18 +163,18 @@ def _check_component(folder: Path, layout: Layout, name: str, *, listed: bool) -
     if not listed or not part.is_dir() or not any(part.iterdir()):
         found = f"no {name}/" if listed else f"{INDEX} lists no {name}"
         raise WeightsError(
-            f"{found}, which a {layout.pipeline} needs", where=str(folder), fix=_fetch(layout, folder, name)
+            f"{found}, which a {layout.pipeline} needs", where=str(folder), fix=fetch_command(layout, folder, name)
         )
     # Tokenizers and schedulers have no config.json; what has one has weights.
     if (part / "config.json").exists() and not any(part.glob("*.safetensors")):
         pickled = sorted(p.name for p in part.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         raise WeightsError(
             f"{name}/ has no safetensors" + (f", only {', '.join(pickled)}, which is not read" if pickled else ""),
-            where=str(folder), fix=_fetch(layout, folder, name, "*.safetensors"),
+            where=str(folder), fix=fetch_command(layout, folder, name, "*.safetensors"),
         )  # fmt: skip
 
 
-def _fetch(layout: Layout, folder: Path, name: str = "", files: str = "*") -> str:
+def fetch_command(layout: Layout, folder: Path, name: str = "", files: str = "*") -> str:
     """The command that brings what is missing."""
     wanted = f"{name}/{files}" if name else "*"
     return f"hf download {layout.published} --include '{wanted}' --local-dir {folder} (or another one of this layout)"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError
+from sensorium.core.hands import Making
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 
 CENTRED = 2 / 255
@@ -37,6 +38,11 @@ class PixelTokenizer(nn.Module):
         """Codes of this layout -> values (B, C, H, W), not yet clipped."""
         raise TypeError(f"{type(self).__name__} does not define decode_values()")
 
+    def drawn_values(self, ids_BN: Tensor, grid: Grid, making: Making | None) -> Tensor:
+        """`decode_values` as somebody asks for it, of what draws in steps."""
+        del making
+        return self.decode_values(ids_BN, grid)
+
     def to_values(self, pixels_BCHW: Tensor) -> Tensor:
         """0..255 -> -1..1."""
         return pixels_BCHW.float() * CENTRED - 1
@@ -59,7 +65,7 @@ class PixelTokenizer(nn.Module):
         return self.encode_values(self.to_values(pixels_BCHW))
 
     @torch.no_grad()
-    def decode(self, ids_BN: Tensor, grid: Grid | None = None) -> Tensor:
+    def decode(self, ids_BN: Tensor, grid: Grid | None = None, *, making: Making | None = None) -> Tensor:
         """See `PictureTokenizer.decode`."""
         grid = grid or self.grid
         if ids_BN.ndim != 2 or ids_BN.shape[1] != grid.tokens:
@@ -70,7 +76,7 @@ class PixelTokenizer(nn.Module):
         low, high = (int(ids_BN.min()), int(ids_BN.max())) if ids_BN.numel() else (0, 0)
         if low < 0 or high >= self.codes:
             raise ConfigError(f"ids from {low} to {high}", expected=f"0 to {self.codes - 1}", where=self._where)
-        return self.to_pixels(self.decode_values(ids_BN, grid))
+        return self.to_pixels(self.drawn_values(ids_BN, grid, making))
 
     @property
     def _where(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from sensorium.core.batch import Grid
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.generators.pixel_values import PixelTokenizer
-from sensorium.nn.pretrained import load_exact, read_named
+from sensorium.nn.pretrained import from_hub, load_exact, need_weights, read_named
 
 PREFIXES = ("model.vqmodel.", "vqmodel.")
 """Of the VQ model's tensors inside a whole checkpoint."""
+SIZES = ("codes", "code_width", "latent_width", "width", "multipliers", "blocks")
+"""What makes weights fit."""
 OWN = "model."
 """Of all tensors, where a `PublishedVq` was saved."""
 
@@ -28,6 +30,8 @@ OWN = "model."
 class PublishedVqConfig(PictureTokenizerConfig):
     """Sizes of a VQ model of the VQGAN family, and how it wants its pixels."""
 
+    hub: ClassVar[str]
+    """A published checkpoint that holds it, at the sizes that are the defaults."""
     code_width: int
     latent_width: int
     width: int
@@ -71,14 +75,28 @@ class PublishedVqConfig(PictureTokenizerConfig):
         """Values (B, 3, H, W) of codes."""
         raise TypeError(f"{type(self).__name__} does not define values_of()")
 
+    @property
+    def published_as(self) -> str | None:
+        plain = type(self).from_dict({})
+        return self.hub if all(getattr(self, name) == getattr(plain, name) for name in SIZES) else None
+
+    def fetch(self, path: str) -> str:
+        return from_hub(self.hub, path)
+
     def build(self, folder: Path | None = None) -> PublishedVq:
-        tokenizer = PublishedVq(self, self.build_model())
-        if folder is not None:
-            tensors = read_named(folder, PREFIXES)
-            if all(name.startswith(OWN) for name in tensors):
-                tensors = {name.removeprefix(OWN): value for name, value in tensors.items()}
-            self.load(tokenizer.model, tensors, str(folder))
-        return tokenizer.eval()
+        if folder is None:
+            self.refuse_random()
+            return self.blank()
+        need_weights(folder, self.fetch(str(folder)))
+        tokenizer = self.blank()
+        tensors = read_named(folder, PREFIXES)
+        if all(name.startswith(OWN) for name in tensors):
+            tensors = {name.removeprefix(OWN): value for name, value in tensors.items()}
+        self.load(tokenizer.model, tensors, str(folder))
+        return tokenizer
+
+    def blank(self) -> PublishedVq:
+        return PublishedVq(self, self.build_model()).eval()
 
     def load(self, model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
         """Put a checkpoint's tensors into the module, all of them."""

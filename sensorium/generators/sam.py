@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.boxes import Box, Point, View
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import (
     CancelledError,
     ConditionShape,
@@ -33,10 +33,14 @@ from sensorium.core.hands import (
     MadeKind,
     Making,
 )
-from sensorium.nn.pretrained import from_config
+from sensorium.nn.pretrained import from_config, from_hub, need_weights
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+PUBLISHED = {(768, 12): ("facebook/sam-vit-base", "sam_vit_b_01ec64.pth"), (1024, 24): ("facebook/sam-vit-large", "sam_vit_l_0b3195.pth"),
+             (1280, 32): ("facebook/sam-vit-huge", "sam_vit_h_4b8939.pth")}  # fmt: skip
+"""Hub id, and the authors' file, by width and layers of the encoder."""
+AUTHORS = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 
 class SamConfig(GeneratorConfig):
@@ -79,10 +83,31 @@ class SamConfig(GeneratorConfig):
     def condition(self) -> ConditionShape:
         return ConditionShape(1, self.prompt_width)
 
+    @property
+    def published_as(self) -> str | None:
+        """The hub id of published weights of this size; None: there are none."""
+        return PUBLISHED.get((self.width, self.layers), (None,))[0]
+
+    def fetch(self, path: str) -> str:
+        # Of another size, the best known one is an example.
+        hub, file = PUBLISHED.get((self.width, self.layers), PUBLISHED[1280, 32])
+        return f"curl -L -o {path} {AUTHORS}{file}" if path.endswith(".pth") else from_hub(hub, path)
+
     def build(self, folder: Path | None = None) -> Sam:
         from transformers import SamModel
 
-        return Sam(self, from_config(SamModel, self.native(), folder))
+        if folder is not None:
+            need_weights(folder, self.fetch(str(folder)))
+            return Sam(self, from_config(SamModel, self.native(), folder))
+        if self.published_as is not None:
+            raise WeightsError("no folder, and masks of random weights are noise", where="generator sam",
+                               fix=f"name a folder or hub id in `weights`, such as {self.published_as}: {self.fetch('FOLDER')}")  # fmt: skip
+        return self.blank()
+
+    def blank(self) -> Sam:
+        from transformers import SamModel
+
+        return Sam(self, from_config(SamModel, self.native(), None))
 
     def native(self) -> Any:
         """The shape as transformers has it."""

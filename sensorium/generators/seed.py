@@ -13,8 +13,7 @@ Shape legend: B pictures, C colours, H/W pixels, L tower's features, N codes of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,10 +27,11 @@ from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import Making
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
-from sensorium.core.weights import FolderSource, WeightSource
+from sensorium.core.weights import FolderSource, WeightSource, with_fetch
 from sensorium.generators.pixel_values import PixelTokenizer
+from sensorium.generators.seed_parts import NARROW, Blocks, Former, narrow
 from sensorium.generators.unclip import Unclip, UnclipConfig
-from sensorium.nn.pretrained import load_folder
+from sensorium.nn.pretrained import load_folder, need_weights
 from sensorium.nn.query_former import QueryFormer
 from sensorium.nn.vector_quantise import QuantiseConfig, VectorQuantise
 
@@ -39,25 +39,11 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 CODEBOOK_SHARE = 0.25
 """Weight of the term that moves codes, where that which moves vectors has 1."""
-NARROW = (256, 128, 32)
+HUB, FILE = "AILab-CVC/seed-tokenizer-2", "seed_quantizer.pt"
+SIZES = ("size_px", "codes", "code_width", "queries", "width", "layers", "blocks", "gather", "tower_width", "tower_layers")
+"""What makes their weights fit."""
 WEIGHTS = {"codebook": 5.0, "recall": 2.0, "embedding": 0.5}
 """Of the parts of its loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class Former:
-    """Sizes of a Q-Former that reads no text (`nn.query_former.FormerShape`)."""
-
-    queries: int
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
-    extra: int = 0
-    cross_every: int = 2
-    norm_eps: float = 1e-12
-    words: int | None = None
-    max_words: int = 0
 
 
 class SeedConfig(PictureTokenizerConfig):
@@ -121,11 +107,28 @@ class SeedConfig(PictureTokenizerConfig):
             initializer_range=0.02,
         ))  # fmt: skip
 
+    @property
+    def published_as(self) -> str | None:
+        plain = SeedConfig()
+        return HUB if all(getattr(self, name) == getattr(plain, name) for name in SIZES) else None
+
+    def fetch(self, path: str) -> str:
+        file = Path(path) if path.endswith(".pt") else Path(path) / FILE
+        said = f"hf download {HUB} {FILE} --local-dir {file.parent}"
+        # Authors' files are converted.
+        return said if path.endswith(".pt") else f"{said}, and name {{kind: file, format: seed, path: {file}}}"
+
     def build(self, folder: Path | None = None) -> SeedTokenizer:
-        tokenizer = SeedTokenizer(self)
-        if folder is not None:
-            load_folder(tokenizer, folder)
-        return tokenizer.eval()
+        if folder is None:
+            self.refuse_random()
+            return self.blank()
+        need_weights(folder, self.fetch(str(folder)))
+        tokenizer = self.blank()
+        load_folder(tokenizer, folder)
+        return tokenizer
+
+    def blank(self) -> SeedTokenizer:
+        return SeedTokenizer(self).eval()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,8 @@ class SeedTokenizer(PixelTokenizer):
         # Codes near each other, as the original's first ones are, are told apart by where a vector points.
         nn.init.uniform_(self.quantise.codebook_KD, -1 / config.codes, 1 / config.codes)
         self.up = nn.Sequential(nn.Linear(config.code_width, config.code_width), nn.Tanh(), nn.Linear(config.code_width, width))
-        self.recall, self.draw = Blocks(config), Blocks(config)
-        self.reverse = QueryFormer(config.former(1), width) if config.gather == "former" else _narrow(width)
+        self.recall, self.draw = (Blocks(config.queries, width, config.heads, config.blocks) for _ in range(2))
+        self.reverse = QueryFormer(config.former(1), width) if config.gather == "former" else narrow(width)
         self.out = nn.Linear(width if config.gather == "former" else config.queries * NARROW[-1], config.generator.width)
         # They are taught before, by captions (recipe `seed-queries`).
         self.tower.requires_grad_(False)
@@ -177,11 +180,15 @@ class SeedTokenizer(PixelTokenizer):
             MissingDependencyError, WeightsError: it cannot be had.
         """
         if self._unclip is None:
-            folder = self.locate(self.config.generator.weights)
+            drawn = self.config.generator
+            try:
+                folder = self.locate(drawn.weights)
+            except WeightsError as error:
+                raise with_fetch(error, drawn.weights, drawn.fetch) from None
             with torch.random.fork_rng(devices=[]):
                 # A tiny one draws the same in every process.
                 torch.manual_seed(0)
-                self._unclip = cast(Unclip, self.config.generator.build(folder))
+                self._unclip = cast(Unclip, drawn.build(folder))
         return self._unclip.to(cast(Tensor, self.down[0].weight).device)
 
     def take_queries(self, tensors: Mapping[str, Tensor]) -> None:
@@ -249,9 +256,24 @@ class SeedTokenizer(PixelTokenizer):
         return self._embedding(self.up(self.quantise.lookup(ids_BN)))[:, None]
 
     def decode_values(self, ids_BN: Tensor, grid: Grid) -> Tensor:
+        return self.drawn_values(ids_BN, grid, None)
+
+    def drawn_values(self, ids_BN: Tensor, grid: Grid, making: Making | None) -> Tensor:
+        """Values of pictures that unCLIP draws, by its own steps and guidance where others are not asked for.
+
+        Raises:
+            CancelledError: somebody asked to stop.
+            ConfigError: codes of another layout.
+        """
         if grid != self.grid:
             raise ConfigError(f"codes in {grid.h} rows of {grid.w}", expected=f"one row of {self.grid.w}", where=self._where)
-        made = self.unclip.generate(self.condition(ids_BN), making=Making(steps=self.config.steps, guidance=self.config.guidance))
+        plain, making = Making(), making or Making()
+        making = replace(
+            making, steps=self.config.steps if making.steps == plain.steps else making.steps,
+            # The size is of the codes' layout, of which there is one.
+            guidance=self.config.guidance if making.guidance == plain.guidance else making.guidance, size=None, seconds=None,
+        )  # fmt: skip
+        made = self.unclip.generate(self.condition(ids_BN), making=making)
         return super().to_values(torch.from_numpy(np.stack([one.array for one in made])).permute(0, 3, 1, 2))
 
     def _embedding(self, up_BND: Tensor) -> Tensor:
@@ -271,28 +293,5 @@ def _folder_of(sources: tuple[WeightSource, ...]) -> Path | None:
     found = next((folder for folder in named if folder.is_dir()), None)
     if sources and found is None:
         raise WeightsError(f"no folder of unCLIP's weights is there, of {len(sources)} sources", where=", ".join(map(str, named)) or "generator.weights",
-                           expected="a folder in diffusers' layout", fix="name one: {kind: folder, path: ...}")  # fmt: skip
+                           expected="a folder in diffusers' layout")  # fmt: skip
     return found
-
-
-def _narrow(width: int) -> nn.Sequential:
-    first, second, last = (nn.Linear(a, b, bias=False) for a, b in pairwise((width, *NARROW)))
-    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
-
-
-class Blocks(nn.Module):
-    """Codes with a place each, through layers with norms in front."""
-
-    def __init__(self, config: SeedConfig) -> None:
-        super().__init__()
-        self.places_ND = nn.Parameter(torch.zeros(config.queries, config.width))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True,
-            ) for _ in range(config.blocks))  # fmt: skip
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        x_BND = x_BND + self.places_ND
-        for layer in self.layers:
-            x_BND = layer(x_BND)
-        return x_BND

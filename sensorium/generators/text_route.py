@@ -54,6 +54,9 @@ class TextRouteConfig(GeneratorConfig):
     def condition(self) -> ConditionShape:
         raise ConfigError("a text route is told by text and takes no condition", where="generator text_route")
 
+    def fetch(self, path: str) -> str | None:
+        return self.generator.fetch(path)
+
     def build(self, folder: Path | None = None) -> TextRoute:
         return TextRoute(self, self.generator.build(folder))
 

@@ -20,7 +20,7 @@ from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.generators.pixel_values import PixelTokenizer
-from sensorium.nn.pretrained import load_folder
+from sensorium.nn.pretrained import load_folder, need_weights
 from sensorium.nn.vector_quantise import QuantiseConfig, VectorQuantise
 
 GROUPS = 8
@@ -59,6 +59,9 @@ class VqConfig(PictureTokenizerConfig):
             unit=self.unit, revive_below=self.revive_below,
         )  # fmt: skip
 
+    def fetch(self, path: str) -> str:
+        return f"sensorium tokenizer train --out {path} makes one"
+
     def build(self, folder: Path | None = None) -> VqTokenizer:
         bad = [width for width in self.widths if width < 1 or width % GROUPS]
         if bad or not self.widths:
@@ -66,6 +69,7 @@ class VqConfig(PictureTokenizerConfig):
                               where="picture tokenizer vq")  # fmt: skip
         tokenizer = VqTokenizer(self)
         if folder is not None:
+            need_weights(folder, self.fetch(str(folder)))
             load_folder(tokenizer, folder)
         return tokenizer.eval()
 

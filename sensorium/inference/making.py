@@ -164,7 +164,7 @@ class Maker:
         if frames is None:
             return []
         attempt = partial(self._attempt, "image", None) if self._makes("image") else lambda _: None
-        found = [(one.start, one.stop, attempt(partial(self._decoded, one))) for one in frames.written(ids)]
+        found = [(one.start, one.stop, attempt(partial(self._decoded, one, number))) for number, one in enumerate(frames.written(ids))]
         behind, reason = found[-1][1] if found else 0, self.failed.pop(id(prompt), None)
         if frames.opening in ids[behind:]:
             broken = partial(self._decoded, None) if reason is None else partial(_broken, reason)
@@ -172,11 +172,12 @@ class Maker:
         return found
 
     @torch.inference_mode()
-    def _decoded(self, one: Written | None) -> Part:
+    def _decoded(self, one: Written | None, number: int = 0) -> Part:
         if one is None:
             raise DataError("the answer ended where a picture was to begin, which had no room", fix="raise max_tokens, or shorten the conversation")
         codes_1N = torch.tensor([one.codes], device=self.model.device)
-        pixels_HWC = self.model.picture_tokenizer.decode(codes_1N, one.grid)[0].permute(1, 2, 0)
+        making = replace(self.making, seed=self.making.seed + number)
+        pixels_HWC = self.model.picture_tokenizer.decode(codes_1N, one.grid, making=making)[0].permute(1, 2, 0)
         return as_part(Made("image", pixels_HWC.cpu().numpy()), 0)
 
     def of(self, request: Request) -> Maker:

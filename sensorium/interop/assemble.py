@@ -11,6 +11,8 @@ from typing import cast
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.naming import of_detail
 from sensorium.core.parts import BackboneConfig
+from sensorium.core.picture_tokenizer import PictureTokenizerConfig
+from sensorium.core.weights import with_fetch
 from sensorium.encoders.fused import FusedConfig
 from sensorium.generators.seed import SeedTokenizer
 from sensorium.interop.locate import locate
@@ -39,7 +41,7 @@ def part_folders(config: ModelConfig) -> dict[str, Path]:
         if lane.detail:
             wanted[f"encoders.{of_detail(kind)}"] = partial(locate, lane.detail.weights)
     if config.picture_words is not None:
-        wanted["picture_tokenizer"] = partial(locate, config.picture_words.tokenizer.weights)
+        wanted["picture_tokenizer"] = partial(_tokenizer_folder, config.picture_words.tokenizer)
     folders: dict[str, Path] = {}
     errors: list[WeightsError] = []
     for part, find in wanted.items():
@@ -55,6 +57,13 @@ def part_folders(config: ModelConfig) -> dict[str, Path]:
     if errors:
         raise WeightsError("".join(f"\n  {error}" for error in errors), where=f"{len(errors)} parts have no weights")
     return folders
+
+
+def _tokenizer_folder(config: PictureTokenizerConfig) -> Path | None:
+    try:
+        return locate(config.weights)
+    except WeightsError as error:
+        raise with_fetch(error, config.weights, config.fetch) from None
 
 
 def _fused_folder(config: FusedConfig) -> Path | None:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import Generator, GeneratorConfig, Speaks
 from sensorium.core.hashing import sha256_bytes
 from sensorium.core.naming import of_other
-from sensorium.core.weights import WeightSource
+from sensorium.core.weights import WeightSource, with_fetch
 from sensorium.generators import GENERATORS
 
 if TYPE_CHECKING:
@@ -70,12 +70,18 @@ class Generators:
             known = ", ".join(sorted(self._config.hands)) or "text only"
             raise ConfigError(f"this model does not make {kind}", expected=known)
         if kind not in self._built:
-            config = self._known[kind]
-            folder = self._folders.get(f"generators.{kind}")
-            if folder is None and config.weights and self.locate is not None:
-                folder = self.locate(config.weights)
-            self._built[kind] = config.build(folder)
+            self._built[kind] = self._known[kind].build(self._folder(kind))
         return self._built[kind]
+
+    def _folder(self, kind: str) -> Path | None:
+        """Where a kind's weights lie; None: none are named."""
+        config, folder = self._known[kind], self._folders.get(f"generators.{kind}")
+        if folder is not None or not config.weights or self.locate is None:
+            return folder
+        try:
+            return self.locate(config.weights)
+        except WeightsError as error:
+            raise with_fetch(error, config.weights, config.fetch).at(f"generators.{kind}") from None
 
     def watch(self, module: nn.Module) -> None:
         """Remember what a generator is like whose layers an objective may teach: if it is another one when the model is saved,
@@ -120,9 +126,11 @@ class Generators:
         self._built[kind] = generator
 
     def own(self, kind: str) -> None:
-        """Build a kind's generator as one whose weights are the model's own, and are saved with it."""
+        """Build a kind's generator as one whose weights are the model's own, are filled in, and are saved with it."""
         self._own.add(kind)
-        self[kind]
+        if kind not in self._built:
+            folder, config = self._folder(kind), self._known[kind]
+            self._built[kind] = config.blank() if folder is None else config.build(folder)
 
     def tensors(self) -> dict[str, Tensor]:
         """What checkpoints of the whole system hold of the generators whose weights are the model's own: `generators.KIND.NAME`."""

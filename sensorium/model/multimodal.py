@@ -130,7 +130,8 @@ class MultimodalModel(nn.Module):
         self.code_tables: CodeTables | None = None
         if told is None:
             return
-        self.picture_tokenizer = told.tokenizer.build(folders.get("picture_tokenizer"))
+        folder = folders.get("picture_tokenizer")
+        self.picture_tokenizer = told.tokenizer.blank() if folder is None else told.tokenizer.build(folder)
         words = code_words(told, self.config.backbone.vocab_size)
         self.register_buffer("code_words", torch.tensor(words), persistent=False)
         if told.tables is not None:

@@ -19,14 +19,39 @@ from sensorium.nn.stored_numbers import restored
 HARMLESS = ("rotary_emb.inv_freq", "position_ids")
 
 
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def need_weights(folder: Path, fix: str) -> None:
+    """Refuse a folder that is not there, or that holds no safetensors, before anything is read of it.
+
+    Args:
+        fix: what brings them, a command where there is one.
+
+    Raises:
+        WeightsError: naming what is missing.
+    """
+    if not folder.is_dir():
+        raise WeightsError("no such folder", where=str(folder), fix=fix)
+    if not (folder / INDEX).exists() and not (folder / SINGLE).exists():
+        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
+        only = f", only {', '.join(pickled)}, which is not read" if pickled else ""
+        raise WeightsError(f"no {SINGLE} and no index of shards{only}", where=str(folder), fix=fix)
+
+
+def from_hub(id: str, path: str, files: str = "model*") -> str:
+    """The command that brings safetensors of a model on the hub into a folder."""
+    return f"hf download {id} --include '{files}' --local-dir {path} (or another folder of this layout)"
+
+
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """All tensors of `model.safetensors` or of the shards its index lists.
 
     Raises:
         WeightsError: there are none, or a file is damaged.
     """
-    index = folder / "model.safetensors.index.json"
-    single = folder / "model.safetensors"
+    index, single = folder / INDEX, folder / SINGLE
     if index.exists():
         files = [folder / name for name in _shards(index)]
     elif single.exists():
@@ -174,8 +199,8 @@ def read_named(folder: Path, prefixes: Collection[str]) -> dict[str, Tensor]:
     Raises:
         WeightsError: there are no files, or one is damaged.
     """
-    index = folder / "model.safetensors.index.json"
-    files = [folder / name for name in _shards(index)] if index.exists() else [folder / "model.safetensors"]
+    index = folder / INDEX
+    files = [folder / name for name in _shards(index)] if index.exists() else [folder / SINGLE]
     found: dict[str, Tensor] = {}
     for file in files:
         if not file.exists():

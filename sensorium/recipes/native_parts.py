@@ -39,7 +39,7 @@ def emu3_model() -> ModelConfig:
         "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}, "pad_token_id": 151643,
         "bos_token_id": 151849, "eos_token_id": 151850, "attention_dropout": 0.1, "tie_word_embeddings": False,
     }  # fmt: skip
-    vq = Emu3VqConfig()
+    vq = Emu3VqConfig(weights=(HubSource(id="BAAI/Emu3-Chat-hf"),))
     told = PictureWordsConfig(tokenizer=vq, words=((EMU3_FIRST, vq.codes),), **EMU3)
     backbone = Emu3TextConfig(arch=arch, tokenizer_from=(HubSource(id="BAAI/Emu3-Chat-hf"),))
     return ModelConfig(backbone=backbone, picture_words=told, template="emu3")
@@ -52,7 +52,7 @@ def chameleon_model() -> ModelConfig:
         "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
         "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
     }  # fmt: skip
-    vq = ChameleonVqConfig()
+    vq = ChameleonVqConfig(weights=(HubSource(id="facebook/chameleon-7b"),))
     told = PictureWordsConfig(tokenizer=vq, words=((CHAMELEON_FIRST, vq.codes),), **CHAMELEON)
     backbone = ChameleonTextConfig(arch=arch, tokenizer_from=(HubSource(id="facebook/chameleon-7b"),))
     return ModelConfig(backbone=backbone, picture_words=told, template="chameleon")

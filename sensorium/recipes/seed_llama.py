@@ -48,8 +48,7 @@ def seed_llama() -> Recipe:
             paper="2310.01218",
             missing=("videos (WebVid-10M and those of the instructions)",),
             differs=("of the many sets of instructions here are eight; batches are those of one device, their number is not published",
-                     "marks of pictures are words in front of the codes (released: behind); the adapter is not merged between the stages; "
-                     "an end of text closes every answer (the original: the last one)"),
+                     "marks of pictures are words in front of the codes (released: behind); the adapter is not merged between the stages"),
         ),
         model=ModelConfig(backbone=plain, picture_words=words, template="seed_llama", adapter=ADAPTED),
         stages=(stage("pretrain", 30_000, 1.5e-4, 0.03, 0.05), stage("instruct", 50_000, 1e-4, 0.07, 0.1)),

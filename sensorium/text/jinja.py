@@ -32,7 +32,10 @@ def as_jinja(template: ChatTemplate) -> str | None:
     for number, role in enumerate(ROLES):
         prefix = template.answer_prefix if role == "assistant" else ""
         parts.append(f"{{% {'elif' if number else 'if'} message['role'] == '{role}' %}}")
-        parts += [_said(template.before[role] + prefix), CONTENT, _said(template.after[role])]
+        after = _said(template.after[role])
+        if role == "assistant" and template.between is not None:
+            after = "{% if loop.last %}" + after + "{% else %}" + _said(template.between) + "{% endif %}"
+        parts += [_said(template.before[role] + prefix), CONTENT, after]
     parts.append("{% endif %}{% endfor %}")
     parts.append("{% if add_generation_prompt %}" + _said(template.before["assistant"]) + "{% endif %}")
     return "".join(parts)

@@ -48,7 +48,7 @@ def render(
     opened = False
     """Whether a medium awaits the end of its chunk."""
     numbers = count(1)
-    for message in messages:
+    for number, message in enumerate(messages, start=1):
         answer = message.role == "assistant"
         learn = answer and (not only_last or message is messages[-1])
         at_once = answer and any(part.type in drawn for part in message.content[:1])
@@ -67,7 +67,10 @@ def render(
             opened = closed and not answer
         else:
             yield from _content(message, template, numbers, learn=learn)
-        yield from _literal(template.after[message.role], template, learn=learn and closed)
+        if answer and template.between is not None and number < len(messages):
+            yield from _literal(template.between, template, learn=False)
+        else:
+            yield from _literal(template.after[message.role], template, learn=learn and closed)
     if answer_next:
         yield from _literal(template.before["assistant"], template, learn=False)
 

@@ -24,6 +24,8 @@ class ChatTemplate(Config):
     the first medium is not learned then."""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
+    between: str | None = None
+    """Behind an answer that another message follows, in place of what closes the last one; it is not learned."""
     media_first: bool = False
     """Media of a message stand in front of all else, what the template writes before it included."""
     user_text: bool = True

@@ -286,13 +286,14 @@ TEMPLATES: dict[str, ChatTemplate] = {
     # github.com/baaivision/Emu, Emu1/inference.py, and models/modeling_emu.py for the marks around a picture. The text that it puts in
     # front of a question about a picture is a system message.
     "emu": _EMU,
-    # The same repository, Emu2/emu/chat.py.
+    # The same repository, Emu2/demo/frontend/libs/meta.py.
     "emu2": _EMU.model_copy(update={"default_system": "You are a helpful assistant, dedicated to delivering "
                                     "comprehensive and meticulous responses."}),
-    # github.com/AILab-CVC/SEED, MultiModalLLM/src/data/torchdata_sft.py.
+    # github.com/AILab-CVC/SEED, MultiModalLLM/src/data/torchdata_sft.py: one end of text, behind the last answer.
     "seed_llama": ChatTemplate(
         before={"system": "", "user": "USER: ", "assistant": "ASSISTANT:"},
         after={"system": "\n", "user": "\n", "assistant": "{eos}"},
+        between="\n",
         answer_prefix=" ",
         bos=True,
         control=("{eos}",),

@@ -118,7 +118,9 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
     if not len(pixels_NCHW):
         raise DataError("no pictures to train on")
     torch.manual_seed(training.seed)
-    module = config.build(run.start).to(run.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    # One that learns from scratch may be as large as a published one.
+    module = config.blank() if isinstance(config, SeedConfig) and run.start is None else config.build(run.start)
+    module = module.to(run.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     if run.queries is not None:
         if not isinstance(module, SeedTokenizer):
             raise ConfigError(f"queries for a tokenizer of kind {config.kind!r}", expected="seed")

@@ -35,7 +35,7 @@ def test_config_round_trips(name: str) -> None:
 @pytest.mark.parametrize("name", PICTURE_TOKENIZERS)
 def test_it_builds_at_its_default_size_without_memory(name: str) -> None:
     with torch.device("meta"):
-        module = PICTURE_TOKENIZERS.find(name)().build()
+        module = PICTURE_TOKENIZERS.find(name)().blank()
     assert all(p.is_meta for p in cast(nn.Module, module).parameters())
 
 

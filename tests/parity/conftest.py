@@ -48,16 +48,23 @@ def _seconds_of(item: pytest.Item) -> Generator[None]:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Record:
-    """`record(oracle, *aspects, ours=..., theirs=...)`: these aspects hold; the two tensors are equal to 1e-5, of the largest value where that is above 1."""
+    """`record(oracle, *aspects, ours=..., theirs=...)`: these aspects hold; the two tensors are equal to 1e-5, or are bytes no further
+    apart than the oracle says. `of_largest`: 1e-5 of the largest number, where the small ones are sums of large ones."""
 
-    def note(oracle: str, *aspects: str, ours: torch.Tensor | None = None, theirs: torch.Tensor | None = None) -> None:
+    def note(
+        oracle: str, *aspects: str, ours: torch.Tensor | None = None, theirs: torch.Tensor | None = None, of_largest: bool = False
+    ) -> None:
         assert oracle in ORACLES
         assert set(aspects) <= set(ORACLES[oracle].aspects)
-        difference = size = None
-        if ours is not None and theirs is not None:
+        difference = size = apart = None
+        if ours is not None and theirs is not None and not theirs.is_floating_point():
+            assert ours.shape == theirs.shape
+            apart = int((ours.int() - theirs.int()).abs().max())
+            assert apart <= ORACLES[oracle].bytes_apart
+        elif ours is not None and theirs is not None:
             difference, size = float((ours - theirs).abs().max()), float(theirs.abs().max())
-            torch.testing.assert_close(ours, theirs, atol=1e-5 * max(1.0, size), rtol=1e-5)
-        request.node.user_properties += [(MARK, (oracle, aspect, difference, size)) for aspect in aspects]
+            torch.testing.assert_close(ours, theirs, atol=1e-5 * size if of_largest else 1e-5, rtol=1e-5)
+        request.node.user_properties += [(MARK, (oracle, aspect, difference, size, apart)) for aspect in aspects]
 
     return note
 
@@ -67,7 +74,7 @@ class _Report:
         self.path = path
         self.keep = keep
         self.seconds: dict[str, float] = defaultdict(float)
-        self.noted: dict[str, set[tuple[str, str, float | None, float | None]]] = defaultdict(set)
+        self.noted: dict[str, set[tuple[str, str, float | None, float | None, int | None]]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
@@ -78,8 +85,8 @@ class _Report:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         rows: dict[str, parity_report.Row] = defaultdict(parity_report.Row)
         for test, notes in self.noted.items():
-            for oracle, aspect, difference, size in notes:
-                rows[oracle].add(aspect, difference, size)
+            for oracle, aspect, difference, size, apart in notes:
+                rows[oracle].add(aspect, difference, size, apart)
             for oracle in {note[0] for note in notes}:
                 rows[oracle].seconds += self.seconds[test]
         try:

@@ -13,6 +13,9 @@ PROCESSING = ("pixels", "ids", "placeholders")
 ASPECTS = (*FUNCTION, *PROCESSING)
 MADE = ("weights", "made", "loss")
 """Of systems whose media are compared, in a table of their own: tensors by their authors' names, what they make, what teaches that."""
+DRAWN = ("codes", "values", "pictures", "guidance")
+"""Of pictures that a language model writes as tokens, in a table of their own: the tokens, what they are decoded to, that as bytes, and
+tokens that are led away from others."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Oracle:
     reference: str
     cannot: Mapping[str, str] = field(default_factory=dict[str, str])
     aspects: tuple[str, ...] = ASPECTS
+    bytes_apart: int = 0
+    """How far two bytes of a drawn picture may be from each other."""
 
     @property
     def proven(self) -> tuple[str, ...]:
@@ -35,12 +40,19 @@ ONE_ROW = "encoder-decoders refuse packed rows by name (test_seq2seq.py)"
 PROMPTS = "peft adapts language models: what prepares pictures is the model's own (`llava`)"
 WRITTEN = "its numbers were written down once, for prompts of up to two pictures (golden/make_*.py)"
 
+MADER = "it makes media of what another model says: what teaches that one is compared in its own row (`lisa`)"
+STEERED = "what steers it learns conditions (tests/unit/test_condition_loss.py): no loss goes through it"
+EDITS = "the loss through it is compared with MGIE's (`mgie`)"
+FORMULAS = "its losses are compared with formulas, not with its authors' code (tests/unit/test_condition_loss.py, test_contrastive.py)"
+
 
 def why(reason: str, *aspects: str) -> dict[str, str]:
     return dict.fromkeys(aspects, reason)
 
 
 TEXT_BESIDE = why(IN_FRONT, *POSITIONS, "2", "3", "placeholders")
+UNTAUGHT = why(STEERED, "loss")
+KOH = why(FORMULAS, "loss")
 COMPARED = why(APART, *POSITIONS, "2", "3", "placeholders") | why(SILENT, "greedy")
 ORACLES: dict[str, Oracle] = {
     "clip": Oracle("transformers.CLIPModel", COMPARED),
@@ -90,4 +102,21 @@ ORACLES: dict[str, Oracle] = {
     "emu": Oracle("Emu1/models/modeling_emu.py of Emu, a second time (test_emu.py)", aspects=MADE),
     "emu2": Oracle("emu/emu.py of Emu2, a second time (test_emu.py)", aspects=MADE),
     "seed": Oracle("Blip2QformerQuantizer of SEED, a second time (test_seed_file.py)", aspects=MADE),
+    "fromage": Oracle("fromage/models.py of FROMAGe, a second time (any_to_any_originals.py)", KOH, MADE),
+    "gill": Oracle("gill/models.py and layers.py of GILL, a second time (any_to_any_originals.py)", KOH, MADE),
+    "next-gpt": Oracle("anyToImageVideoAudio.py and layers.py of NExT-GPT, a second time (any_to_any_originals.py)", KOH, MADE),
+    "next-gpt-1.5": Oracle("NExT-GPT 1.5's projectors, a second time (test_next_gpt_15.py)", KOH, MADE),
+    "minigpt-5": Oracle("model.py of MiniGPT-5, a second time (any_to_any_originals.py)", KOH, MADE),
+    "sam": Oracle("transformers.SamModel", why(MADER, "loss"), MADE),
+    "stable_diffusion": Oracle("diffusers.StableDiffusionPipeline", aspects=MADE),
+    "unclip": Oracle("diffusers.StableUnCLIPImg2ImgPipeline", UNTAUGHT, MADE),
+    "sdxl": Oracle("diffusers.StableDiffusionXLPipeline", UNTAUGHT, MADE),
+    "text_to_video": Oracle("diffusers.TextToVideoSDPipeline", UNTAUGHT, MADE),
+    "audioldm": Oracle("diffusers.AudioLDMPipeline", UNTAUGHT, MADE),
+    "audioldm2": Oracle("diffusers.AudioLDM2Pipeline", UNTAUGHT, MADE),
+    "instruct_pix2pix": Oracle("diffusers.StableDiffusionInstructPix2PixPipeline", why(EDITS, "loss"), MADE),
+    # Theirs cuts values off to whole numbers; ours rounds.
+    "emu3-draws": Oracle("transformers.Emu3ForConditionalGeneration", aspects=DRAWN, bytes_apart=1),
+    "chameleon-draws": Oracle("transformers.ChameleonForConditionalGeneration, JanusVQVAEDecoder", aspects=DRAWN),
+    "janus-draws": Oracle("transformers.JanusForConditionalGeneration", aspects=DRAWN),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matrix import ASPECTS, COUNTS, LAYOUTS, MADE, ORACLES, POSITIONS, PROCESSING
+from matrix import ASPECTS, COUNTS, DRAWN, LAYOUTS, MADE, ORACLES, POSITIONS, PROCESSING
 
 GROUPS = {"picture at": POSITIONS, "pictures": COUNTS, "beside others": LAYOUTS, "text": ("greedy",),
           "back": ("export",), "processing": PROCESSING}  # fmt: skip
@@ -15,7 +15,7 @@ HEAD = """# What equals its original
 
 Each row is a system in a tiny size with random weights that the reference itself saved. Ours reads them and computes
 the same; what is listed was compared, what is not has a note that says why. A cell of `function` is proven by
-logits (vectors and scores where a model writes nothing) that are equal to 1e-5, greedy text that is identical,
+logits (vectors and scores where a model writes nothing) each within 1e-5 and 1e-5 of its size, greedy text that is identical,
 and an exported folder that the reference loads and agrees with (where its own code does not run here: the same
 tensors under the same names); one of `processing` by equal pixel values (1e-5), token ids and
 places of the picture's tokens, odd aspect ratios included. Differences, and seconds of the
@@ -23,10 +23,38 @@ processor, are rounded up to powers of ten.
 
 Written by `python -m pytest tests/parity --parity-report docs/parity.md`; with `--parity-keep`, some of the tests write their rows alone.
 """
-MAKERS = """What these make is compared with their authors' code as it is written a second time in the test, because that code does not
-run here: `weights`, their tensors by their authors' names; `made`, the masks, embeddings or conditions of what is drawn, equal to
-1e-5, and codes and pictures; `loss`, what a batch of several rows is taught by.
+MAKERS = """What these make is compared with the classes of transformers and diffusers, or with their authors' code as it is written a
+second time in the test, because that code does not run here: `weights`, their tensors by their authors' names; `made`, the masks,
+embeddings or conditions of what is drawn, each number within 1e-5 and 1e-5 of its size (seed: 1e-5 of the largest), and codes and media (bytes of pictures and
+videos, as numbers from 0 to 255, and samples of sound); `loss`, what a batch of several rows is taught by.
 """
+DRAWERS = """Pictures that a language model writes as tokens: `codes`, the tokens, which are identical; `values`, what codes are decoded to, each
+within 1e-5 and 1e-5 of its size; `pictures`, those values as bytes from 0 to 255, which are identical (Emu3's at most 1 apart: the
+reference cuts off what ours rounds); `guidance`, codes that are led away from those of other prompts, which are identical.
+"""
+DIFFER, REACH, BYTES, SECONDS = "differ by <", "reach", "bytes differ by", "seconds <"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Of the oracles with these aspects: columns of what is compared, and of figures."""
+
+    aspects: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]]
+    figures: tuple[str, ...]
+    before: str = ""
+
+
+TABLES = (
+    Table(ASPECTS, GROUPS, (f"logits {DIFFER}", f"logits {REACH}", SECONDS)),
+    Table(MADE, {"compared": MADE}, (DIFFER, REACH, SECONDS), MAKERS),
+    Table(DRAWN, {"compared": DRAWN}, (f"values {DIFFER}", f"values {REACH}", BYTES, SECONDS), DRAWERS),
+)
+
+
+def table_of(name: str) -> Table:
+    """Where this oracle has its row."""
+    return next(table for table in TABLES if table.aspects == ORACLES[name].aspects)
 
 
 @dataclass
@@ -37,16 +65,20 @@ class Row:
     difference: float = 0.0
     size: float = 0.0
     seconds: float = 0.0
+    apart: int = 0
 
-    def add(self, aspect: str, difference: float | None, size: float | None) -> None:
+    def add(self, aspect: str, difference: float | None, size: float | None, apart: int | None = None) -> None:
         self.seen.add(aspect)
+        self.apart = max(self.apart, apart or 0)
         if aspect not in PROCESSING and difference is not None:
             self.difference = max(self.difference, difference)
             self.size = max(self.size, size or 0.0)
 
-
-    def figures(self) -> list[str]:
-        return [power(self.difference), f"{self.size:.0e}" if self.size else "0", power(max(1.0, self.seconds))]
+    def figures(self, titles: Collection[str]) -> list[str]:
+        """Under these titles."""
+        said = {DIFFER: power(self.difference), REACH: f"{self.size:.0e}" if self.size else "0", BYTES: str(self.apart),
+                SECONDS: power(max(1.0, self.seconds))}  # fmt: skip
+        return [said.get(title) or said[title.split(maxsplit=1)[1]] for title in titles]
 
 
 def unproven(rows: dict[str, Row], kept: Collection[str] = ()) -> list[str]:
@@ -78,26 +110,26 @@ def write(rows: dict[str, Row], path: Path, *, keep: bool = False) -> None:
     Raises:
         ValueError: the run has not shown all that the table promises.
     """
-    kept = {name: cells[-3:] for name, cells in read(path).items()} if keep and path.exists() else {}
+    before = read(path) if keep and path.exists() else {}
+    kept = {name: cells[-len(table_of(name).figures) :] for name, cells in before.items() if name in ORACLES}
     if missing := unproven(rows, kept):
         raise ValueError("; ".join(missing))
-    figures = kept | {name: row.figures() for name, row in rows.items()}
+    figures = kept | {name: row.figures(table_of(name).figures) for name, row in rows.items()}
     reasons: list[str] = []
-    tables = [_table(aspects, groups, figures, reasons) for aspects, groups in ((ASPECTS, GROUPS), (MADE, {"compared": MADE}))]
+    tables = [f"{table.before}\n{_table(table, figures, reasons)}".lstrip() for table in TABLES]
     notes_text = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
-    path.write_text(f"{HEAD}\n{tables[0]}\n\n{MAKERS}\n{tables[1]}\n\nNot compared:\n\n{notes_text}\n", encoding="utf-8")
+    path.write_text("\n\n".join([HEAD.rstrip(), *tables, "Not compared:", notes_text]) + "\n", encoding="utf-8")
 
 
-def _table(aspects: tuple[str, ...], groups: dict[str, tuple[str, ...]], figures: dict[str, list[str]], reasons: list[str]) -> str:
-    """Of the oracles with these aspects; what excuses the others is added to the reasons."""
-    differ = "logits differ by <", "logits reach"
-    titles = ["oracle", "reference", *groups, *(differ if aspects == ASPECTS else ("differ by <", "reach")), "seconds <"]
+def _table(table: Table, figures: dict[str, list[str]], reasons: list[str]) -> str:
+    """Of the oracles with its aspects; what excuses the others is added to the reasons."""
+    titles = ["oracle", "reference", *table.groups, *table.figures]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for name, oracle in ORACLES.items():
-        if oracle.aspects != aspects:
+        if oracle.aspects != table.aspects:
             continue
         cells = [name, f"`{oracle.reference}`"]
-        for group in groups.values():
+        for group in table.groups.values():
             shown = ", ".join(a for a in group if a not in oracle.cannot)
             notes: list[int] = []
             for reason in dict.fromkeys(oracle.cannot[a] for a in group if a in oracle.cannot):

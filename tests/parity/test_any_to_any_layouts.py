@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def our_states(ours: MultimodalModel, raw: Tensor, tokens: int, ids: list[int]) 
 
 
 @torch.no_grad()
-def test_fromage(beside: Beside, tmp_path: Path) -> None:
+def test_fromage(beside: Beside, tmp_path: Path, record: Callable[..., None]) -> None:
     """By the command: states and logits behind a picture, the two vectors that are compared, and the way back."""
     theirs = koh(beside, "fromage")
     saved = theirs.save(tmp_path / "fromage")
@@ -76,21 +77,22 @@ def test_fromage(beside: Beside, tmp_path: Path) -> None:
     assert tokenizer.special_id("[RET]") == theirs.words
     raw, ids = torch.randint(0, 256, (1, 3, 28, 28), dtype=torch.uint8), [5, 9, 40, theirs.words]
     expected, got = theirs.states(normalised(raw), ids), our_states(ours, raw, 1, ids)
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.logits(got), theirs.model.lm.lm_head(expected), atol=1e-5, rtol=1e-4)
+    record("fromage", "made", ours=got, theirs=expected)
+    record("fromage", "made", ours=ours.logits(got), theirs=theirs.model.lm.lm_head(expected))
     hand: Any = ours.hands["image"]
     text = F.normalize(theirs.model.text_hidden_fcs[0](expected[:, -1:]), dim=-1)
-    torch.testing.assert_close(hand(got[:, -1:]), text, atol=1e-5, rtol=1e-4)
+    record("fromage", "made", ours=hand(got[:, -1:]), theirs=text)
     seen = theirs.model.visual_model(normalised(raw)).pooler_output
-    torch.testing.assert_close(hand.pictures(seen), F.normalize(theirs.model.visual_fc(seen), dim=-1))
+    record("fromage", "made", ours=hand.pictures(seen), theirs=F.normalize(theirs.model.visual_fc(seen), dim=-1))
     assert float(hand.logit_scale) == 1.5
     export_original(tmp_path / "ours", tmp_path / "back")
     assert [p.name for p in (tmp_path / "back").iterdir()] == ["pretrained_ckpt.safetensors"]
     assert_same(tmp_path / "back" / "pretrained_ckpt.safetensors", saved)
+    record("fromage", "weights")
 
 
 @torch.no_grad()
-def test_gill(beside: Beside, tmp_path: Path) -> None:
+def test_gill(beside: Beside, tmp_path: Path, record: Callable[..., None]) -> None:
     """A folder with the decision model in it, in bf16, trained on several devices."""
     theirs = koh(beside, "gill")
     saved = theirs.save(tmp_path / "gill", wrapper="module.", dtype=torch.bfloat16)
@@ -108,15 +110,16 @@ def test_gill(beside: Beside, tmp_path: Path) -> None:
     assert torch.equal(theirs.model.input_embeddings.weight[-8:], rows)
     raw, ids = torch.randint(0, 256, (1, 3, 28, 28), dtype=torch.uint8), [5, 9, 40, *range(theirs.words, theirs.words + 8)]
     expected, got = theirs.states(normalised(raw), ids)[:, -8:], our_states(ours, raw, 4, ids)[:, -8:]
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    record("gill", "made", ours=got, theirs=expected)
     drawn = theirs.model.gen_text_hidden_fcs[0](expected, rows[None])
-    torch.testing.assert_close(ours.hands["image"](got + rows), drawn, atol=1e-5, rtol=1e-4)
+    record("gill", "made", ours=ours.hands["image"](got + rows), theirs=drawn)
     sought = F.normalize(theirs.model.ret_text_hidden_fcs[0](expected, rows[None])[:, :1], dim=-1)
-    torch.testing.assert_close(ours.hands["image_other"](got), sought, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.hands["image_choice"](got), decides(expected[:, 0]), atol=1e-5, rtol=1e-4)
+    record("gill", "made", ours=ours.hands["image_other"](got), theirs=sought)
+    record("gill", "made", ours=ours.hands["image_choice"](got), theirs=decides(expected[:, 0]))
     export_original(tmp_path / "ours", tmp_path / "back")
     assert_same(tmp_path / "back" / "pretrained_ckpt.safetensors", saved)
     assert_same(tmp_path / "back" / "decision_model.safetensors", decides.state_dict())
+    record("gill", "weights")
 
 
 def test_fromages_whole_table_is_kept_for_the_way_back(beside: Beside, tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def next_gpt(folder: Path, added: int = 38) -> tuple[NextGpt, dict[str, Tensor],
 
 
 @torch.no_grad()
-def test_next_gpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_gpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Callable[..., None]) -> None:
     """Low-rank products in the LLM, three mappers, ImageBind's eye (as its file alone gives it: `test_imagebind`), and the way back."""
     from transformers import LlamaForCausalLM
 
@@ -184,14 +187,15 @@ def test_next_gpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.cat([theirs.llama_proj(eye(raw).values_ND)[None], lm.get_input_embeddings()(torch.tensor([ids]))], dim=1)
     expected, got = lm(inputs_embeds=rows, output_hidden_states=True), our_states(ours, raw, 1, ids)
     states = expected.hidden_states[-1]
-    torch.testing.assert_close(got, states, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.logits(got), expected.logits, atol=1e-5, rtol=1e-4)
+    record("next-gpt", "made", ours=got, theirs=states)
+    record("next-gpt", "made", ours=ours.logits(got), theirs=expected.logits)
     for kind, signals in SIGNALS.items():
         at = [ids.index(word) + 1 for word in signals]
         made = theirs.mapper(kind)(states[:, at], rows[:, at])
-        torch.testing.assert_close(ours.hands[kind](got[:, at] + rows[:, at]), made, atol=1e-5, rtol=1e-4)
+        record("next-gpt", "made", ours=ours.hands[kind](got[:, at] + rows[:, at]), theirs=made)
     export_original(tmp_path / "ours", tmp_path / "back")
     assert_same(tmp_path / "back" / "pytorch_model.safetensors", tensors)
+    record("next-gpt", "weights")
     again = read_original(tmp_path / "back", beside).state_dict()
     assert all(torch.equal(again[k], v) for k, v in ours.state_dict().items())
 
@@ -215,7 +219,7 @@ def test_next_gpts_words_are_told_by_their_number(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_minigpt5(tmp_path: Path) -> None:
+def test_minigpt5(tmp_path: Path, record: Callable[..., None]) -> None:
     """Its second stage over its first, over MiniGPT-4, over a BLIP-2, over EVA-CLIP-g; the first one alone; and the way back."""
     torch.manual_seed(6)
     theirs = blip2_oracle(TEXT | {"num_key_value_heads": 4})
@@ -254,10 +258,11 @@ def test_minigpt5(tmp_path: Path) -> None:
     asked = torch.tensor([[271] * 4 + ids])
     expected = theirs(input_ids=asked, pixel_values=normalised(raw), attention_mask=torch.ones_like(asked)).logits
     got = our_states(ours, raw, 4, ids)
-    torch.testing.assert_close(ours.logits(got), expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.hands["image"](got[:, -9:-1]), own(got[:, -9:-1]), atol=1e-5, rtol=1e-4)
+    record("minigpt-5", "made", ours=ours.logits(got), theirs=expected)
+    record("minigpt-5", "made", ours=ours.hands["image"](got[:, -9:-1]), theirs=own(got[:, -9:-1]))
     export_original(tmp_path / "ours", tmp_path / "back")
     assert_same(tmp_path / "back" / "stage2_vist.safetensors", second)
+    record("minigpt-5", "weights")
     for left_out, named in ((2, r"'t2i_decoder_prompt'.*stage1_cc3m"), (1, r"'llama_proj\.weight'.*prerained_minigpt4_7b")):
         more = tuple(path for i, path in enumerate(beside.more) if i != left_out)
         with pytest.raises(WeightsError, match=named):

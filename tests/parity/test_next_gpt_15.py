@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def around(lm: Any, ids: list[int], first: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def test_stages_lie_over_one_another(parts: NextGpt15Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_lie_over_one_another(parts: NextGpt15Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Callable[..., None]) -> None:
     """Groups, mappers, and a last stage with both and low-rank matrices: states behind a picture, three conditions, the way back."""
     from transformers import LlamaForCausalLM
 
@@ -107,17 +108,18 @@ def test_stages_lie_over_one_another(parts: NextGpt15Parts, tmp_path: Path, monk
     ids += [i for signals in SIGNALS.values() for signal in signals for i in (SPACE, signal)]
     rows, states = around(lm, ids, parts.groups(eye(raw).values_ND[None]))
     got = our_states(ours, raw, GROUPS[-1], ids)
-    torch.testing.assert_close(got, states, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.logits(got), lm.lm_head(states), atol=1e-5, rtol=1e-4)
+    record("next-gpt-1.5", "made", ours=got, theirs=states)
+    record("next-gpt-1.5", "made", ours=ours.logits(got), theirs=lm.lm_head(states))
     placed = torch.tensor([[0] * GROUPS[-1] + ids])
     for kind, layer in parts.mappers.items():
         # From the first signal to the last, spaces and all.
         start, last = (GROUPS[-1] + ids.index(SIGNALS[kind][i]) for i in (0, -1))
         span = slice(start, last + 1)
-        torch.testing.assert_close(ours.condition(kind, got, placed, [(0, start)]), layer(states[:, span], rows[:, span]), atol=1e-5, rtol=1e-4)
+        record("next-gpt-1.5", "made", ours=ours.condition(kind, got, placed, [(0, start)]), theirs=layer(states[:, span], rows[:, span]))
     export_original(tmp_path / "ours", tmp_path / "back")
     assert_same(tmp_path / "back" / "adapter_model.safetensors", peft)
     assert_same(tmp_path / "back" / "non_lora_trainables.safetensors", learnt)
+    record("next-gpt-1.5", "weights")
 
 
 def test_a_merged_checkpoint_is_whole(parts: NextGpt15Parts, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from matrix import ASPECTS, MADE, ORACLES
-from parity_report import GROUPS, Row, power, read, unproven, write
+import torch
+from matrix import ORACLES
+from parity_report import BYTES, Row, power, read, table_of, unproven, write
 
 DOC = Path(__file__).parents[2] / "docs" / "parity.md"
 
@@ -22,11 +24,16 @@ def test_the_document_has_every_oracle() -> None:
     for name, oracle in ORACLES.items():
         reference, *cells = rows[name]
         assert oracle.reference in reference
-        groups = GROUPS if oracle.aspects == ASPECTS else {"compared": MADE}
+        table = table_of(name)
+        groups = table.groups
         for group, cell in zip(groups.values(), cells, strict=False):
             words = cell.replace(",", "").split()
             assert [w for w in words if not w.startswith("(")] == [a for a in group if a in oracle.proven], name
-        assert float(cells[len(groups)]) <= 1e-5 * max(1.0, float(cells[len(groups) + 1]))
+        figures = dict(zip(table.figures, cells[len(groups) :], strict=True))
+        differ, reach = (float(figures[title]) for title in table.figures[:2])
+        assert differ <= 1e-5 * max(1.0, reach)
+        assert int(figures.get(BYTES, 0)) <= oracle.bytes_apart
+    assert [name for name, oracle in ORACLES.items() if oracle.bytes_apart] == ["emu3-draws"], "the page says so"
     text = DOC.read_text(encoding="utf-8")
     assert all(reason in text for oracle in ORACLES.values() for reason in oracle.cannot.values())
 
@@ -61,6 +68,20 @@ def test_some_of_the_tests_write_their_rows_alone(tmp_path: Path) -> None:
             write(rows, tmp_path / "p.md", keep=keep)
     with pytest.raises(ValueError, match="lisa: weights is not shown"):
         write({}, tmp_path / "new.md", keep=True)
+
+
+@pytest.mark.parametrize(("oracle", "far"), [("janus-draws", 1), ("emu3-draws", 2)])
+def test_bytes_are_no_further_apart_than_is_said(oracle: str, far: int, record: Callable[..., None]) -> None:
+    theirs = torch.tensor([0, 7, 255 - far])
+    with pytest.raises(AssertionError):
+        record(oracle, "pictures", ours=theirs + torch.tensor([0, 0, far]), theirs=theirs)
+
+
+def test_the_worst_difference_stands_in_the_row() -> None:
+    row = Row()
+    for difference, size, apart in ((2e-7, 3.0, None), (None, None, 1), (4e-8, 9.0, None), (None, None, 0)):
+        row.add("values", difference, size, apart)
+    assert row.figures(table_of("emu3-draws").figures) == ["1e-6", "9e+00", "1", "1e0"]
 
 
 def test_figures_are_powers_of_ten() -> None:

@@ -112,7 +112,7 @@ def test_logits(whole: Whole, record: Callable[..., None]) -> None:
 
 
 @torch.no_grad()
-def test_words_of_pictures(whole: Whole) -> None:
+def test_words_of_pictures(whole: Whole, record: Callable[..., None]) -> None:
     """The ids that the model reads are those of the reference, and not the same for every picture."""
     if not whole.ours.processor.config.picture_words.shared:  # pyright: ignore[reportOptionalMemberAccess]
         pytest.skip("pictures are read by an encoder")
@@ -124,6 +124,7 @@ def test_words_of_pictures(whole: Whole) -> None:
         places = torch.tensor(sorted(spans(whole.ours.processor, case.example)))
         assert torch.equal(read[places], expected.long())
         assert len(expected.unique()) > 3
+        record(f"{whole.name}-draws", "codes")
 
 
 def test_greedy_text(whole: Whole, record: Callable[..., None]) -> None:
@@ -219,9 +220,13 @@ def ask(text: str) -> tuple[Message, ...]:
     return (Message("user", (Part("text", text),)),)
 
 
+def drawn(answer: Message) -> torch.Tensor:
+    return torch.tensor(np.asarray(answer.content[0].value, dtype=int))
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @torch.no_grad()
-def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float) -> None:
+def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float, record: Callable[..., None]) -> None:
     """Tokens and pixels, greedily, in rows, with and without a prompt that is led away from."""
     if whole.name != "emu3":
         pytest.skip("Emu3's")
@@ -248,22 +253,20 @@ def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float) -> N
     made = whole.theirs.generate(asked("a cat"), max_new_tokens=rest, do_sample=False, eos_token_id=-1, pad_token_id=0,
                                  prefix_allowed_tokens_fn=allowed, **more)[:, -rest:]  # fmt: skip
     assert said == [*frame.before, *made[0].tolist()]
+    record("emu3-draws", "guidance" if guidance > 1 else "codes")
     values = whole.theirs.model.decode_image_tokens(torch.cat([made, made[:, -1:]], dim=1), height=2, width=3)
     (expected,) = whole.family.eyes().postprocess(values)["pixel_values"]
     answer = ours.answer([{"role": "user", "content": "a cat"}], max_tokens=len(frame),
                          making=Making(draw=True, drawing=how, size=(16, 24)))  # fmt: skip
     assert [part.type for part in answer.content] == ["image"]
-    # Theirs are cut to whole numbers, ours rounded.
-    drawn, expected = np.asarray(answer.content[0].value, dtype=int), np.asarray(expected, dtype=int)
-    assert drawn.shape == (16, 24, 3)
-    assert abs(drawn - expected.reshape(drawn.shape)).max() <= 1
+    record("emu3-draws", "pictures", ours=drawn(answer), theirs=torch.tensor(np.asarray(expected, dtype=int)).reshape(16, 24, 3))
     if guidance > 1:
         alone = ours.engine.generate([prompt], max_tokens=len(frame), making=Making(draw=True, drawing=GREEDY, size=(16, 24)))[0]
         assert said != alone, "guidance changed nothing"
 
 
 @torch.no_grad()
-def test_janus_draws_what_the_reference_draws(whole: Whole) -> None:
+def test_janus_draws_what_the_reference_draws(whole: Whole, record: Callable[..., None]) -> None:
     """Codes and pixels, greedily and by chance with one seed, led away from padding; without guidance the reference fails."""
     if whole.name != "janus":
         pytest.skip("Janus'")
@@ -286,13 +289,14 @@ def test_janus_draws_what_the_reference_draws(whole: Whole) -> None:
         values = theirs.decode_image_tokens(codes)
         expected = ((values[0] + 1) * 127.5).round().clamp(0, 255).int().numpy()
         answer = ours.answer([{"role": "user", "content": "a cat"}], max_tokens=18, making=making)
-        assert np.array_equal(np.asarray(answer.content[0].value, dtype=int), expected)
+        record("janus-draws", "codes", "guidance")
+        record("janus-draws", "pictures", ours=drawn(answer), theirs=torch.tensor(expected))
         seen.add(tuple(said))
     assert len(seen) == 2
 
 
 @torch.no_grad()
-def test_chameleon_draws_by_three_prompts(whole: Whole) -> None:
+def test_chameleon_draws_by_three_prompts(whole: Whole, record: Callable[..., None]) -> None:
     """Against the reference's own layers: text and pictures, pictures alone, and nothing, as its authors' code adds them up."""
     if whole.name != "chameleon":
         pytest.skip("Chameleon's")
@@ -303,17 +307,17 @@ def test_chameleon_draws_by_three_prompts(whole: Whole) -> None:
     assert frames is not None
     read = ours.network.read(collate([[prompt]], 0)).input_ids_BT[0].tolist()
     boi, eoi = (ours.tokenizer.special_id(token) for token in ("<racm3:break>", "<eoss>"))
-    kept = [1, boi, eoi, *frames.words]
-    streams = [[*read, boi], [*(i for i in read if i in kept), boi], [1, boi]]
-    drawn: list[int] = []
+    streams = [[*read, boi], [*(i for i in read if i in (1, boi, eoi, *frames.words)), boi], [1, boi]]
+    codes: list[int] = []
     for _ in range(frames.grid.tokens):
         full, pictures_alone, nothing = (
-            theirs.lm_head(theirs.model(torch.tensor([[*one, *drawn]])).last_hidden_state[0, -1]) for one in streams
+            theirs.lm_head(theirs.model(torch.tensor([[*one, *codes]])).last_hidden_state[0, -1]) for one in streams
         )
         scores = nothing + 1.2 * (pictures_alone - nothing) + 3.0 * (full - pictures_alone)
-        drawn.append(frames.words[int(scores[frames.words].argmax())])
+        codes.append(frames.words[int(scores[frames.words].argmax())])
     how = Drawing(guidance=3.0, picture_guidance=1.2, away="pictures", temperature=0.0)
     said = ours.engine.generate([prompt], max_tokens=18, making=Making(draw=True, drawing=how))[0]
-    assert said == [boi, *drawn, eoi]
+    assert said == [boi, *codes, eoi]
+    record("chameleon-draws", "guidance")
     (missing,) = ours.answer([{"role": "user", "content": content}], max_tokens=18, making=Making(draw=True, drawing=how)).content
     assert "no decoder" in missing.value["error"]

@@ -5,7 +5,7 @@ Shape legend: N prompts, P vectors, C their width, M masks, S side of SAM's squa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def test_pixels(ours: Sam, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES[:4])
 @pytest.mark.parametrize("several", [False, True])
-def test_points_and_boxes(theirs: Any, ours: Sam, size: tuple[int, int], several: bool) -> None:
+def test_points_and_boxes(theirs: Any, ours: Sam, size: tuple[int, int], several: bool, record: Callable[..., None]) -> None:
     from transformers import SamProcessor
 
     image, (height, width) = picture(*size), size
@@ -106,21 +106,21 @@ def test_points_and_boxes(theirs: Any, ours: Sam, size: tuple[int, int], several
         wanted = theirs(**inputs, multimask_output=several)
         logits_NMLL, quality_NM = ours.decode(looked, ours.place_prompt(looked, some, around), several=several)
         assert logits_NMLL.shape[1] == (3 if several else 1)
-        equal(logits_NMLL, wanted.pred_masks[0])
-        equal(quality_NM, wanted.iou_scores[0])
+        record("sam", "made", ours=logits_NMLL, theirs=wanted.pred_masks[0])
+        record("sam", "made", ours=quality_NM, theirs=wanted.iou_scores[0])
         (full,) = reader.image_processor.post_process_masks([wanted.pred_masks[0]], *sizes, binarize=False)
-        equal(ours.to_picture(logits_NMLL, looked), full)
+        record("sam", "made", ours=ours.to_picture(logits_NMLL, looked), theirs=full)
 
 
 @pytest.mark.parametrize("vectors", [1, 3])
-def test_a_vector_as_the_sparse_prompt(theirs: Any, ours: Sam, vectors: int) -> None:
+def test_a_vector_as_the_sparse_prompt(theirs: Any, ours: Sam, vectors: int, record: Callable[..., None]) -> None:
     """As LISA calls the decoder: each vector a prompt of its own, beside the embedding of no mask, one mask for each."""
     image = picture(40, 60)
     looked = ours.look(image)
     prompts_NPC = torch.randn(4, vectors, WIDTH)
     logits_NMLL, quality_NM = ours.decode(looked, prompts_NPC)
     embedding = theirs.get_image_embeddings(processor()(images=image, return_tensors="pt")["pixel_values"])
-    equal(looked.embedding_1CGG, embedding)
+    record("sam", "made", ours=looked.embedding_1CGG, theirs=embedding)
     dense = theirs.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(embedding)
     for n in range(4):
         logits, quality = theirs.mask_decoder(
@@ -130,8 +130,8 @@ def test_a_vector_as_the_sparse_prompt(theirs: Any, ours: Sam, vectors: int) -> 
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        equal(logits_NMLL[n], logits[0, 0])
-        equal(quality_NM[n], quality[0, 0])
+        record("sam", "made", ours=logits_NMLL[n], theirs=logits[0, 0])
+        record("sam", "made", ours=quality_NM[n], theirs=quality[0, 0])
 
 
 def test_masks_are_made_of_pictures_each_looked_at_once(ours: Sam) -> None:
@@ -201,13 +201,14 @@ def test_gradients_reach_the_prompt_and_the_decoder_alone(ours: Sam) -> None:
         assert learner.look(image).embedding_1CGG.requires_grad
 
 
-def test_folders_there_and_back(theirs: Any, ours: Sam, tmp_path: Path) -> None:
+def test_folders_there_and_back(theirs: Any, ours: Sam, tmp_path: Path, record: Callable[..., None]) -> None:
     from transformers import SamModel
 
     ours.model.save_pretrained(tmp_path)
     back = SamModel.from_pretrained(tmp_path).state_dict()
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(back[name], tensor), name
+    record("sam", "weights")
     with pytest.raises(WeightsError):
         SamConfig.tiny().model_copy(update={"layers": 3}).build(tmp_path)
 
@@ -215,7 +216,7 @@ def test_folders_there_and_back(theirs: Any, ours: Sam, tmp_path: Path) -> None:
 def test_published_size() -> None:
     """segment-anything.com: 632M parameters in the image encoder, which leaves its table of places out, and 4M beside it."""
     with torch.device("meta"):
-        model = SamConfig().build().model
+        model = SamConfig().blank().model
     encoder = sum(p.numel() for p in model.vision_encoder.parameters())
     rest = sum(p.numel() for p in model.parameters()) - encoder
     assert round((encoder - model.vision_encoder.pos_embed.numel()) / 1e6) == 632

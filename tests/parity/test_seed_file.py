@@ -178,7 +178,7 @@ def test_ids_and_embeddings_are_the_authors(gather: str, tmp_path: Path, monkeyp
         assert torch.equal(ours.encode(pixels), ids)
         assert len(ids.unique()) > 3
         torch.testing.assert_close(ours.said(values), original.said, atol=1e-5, rtol=1e-5)
-        record("seed", "weights", "made", ours=ours.condition(ids)[:, 0], theirs=original.embedding(ids))
+        record("seed", "weights", "made", ours=ours.condition(ids)[:, 0], theirs=original.embedding(ids), of_largest=True)
         there = ours(values)
         torch.testing.assert_close(there.recalled_BND, original.recalled(ids), atol=1e-5, rtol=1e-5)
         # The codebook's loss: vectors to their codes with 1, codes to their vectors with a quarter; all of it five times.

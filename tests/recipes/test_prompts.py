@@ -16,6 +16,12 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
+HUMAN = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+EMU2 = "You are a helpful assistant, dedicated to delivering comprehensive and meticulous responses."
+
 ALPACA = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request."
@@ -53,6 +59,13 @@ CHATS = {
     "janus": "You are a helpful language and vision assistant. You are able to understand the visual content that the user provides, "
     "and assist the user with a variety of tasks using natural language.\n\n<|User|>: <begin_of_image>IMG<end_of_image>\nWhat?\n\n"
     "<|Assistant|>: A cat.{eos}<|User|>: Big?\n\n<|Assistant|>: Yes.{eos}",
+    # model/llava/conversation.py, llava_v1, and chat.py.
+    "lisa": f"{HUMAN} USER: <im_start>IMG<im_end>\nWhat? ASSISTANT: A cat.{{eos}}USER: Big? ASSISTANT: Yes.{{eos}}",
+    # Emu1's inference.py asks one question; further turns are as Emu2's.
+    "emu": "[USER]: [IMG]IMG[/IMG]What? [ASSISTANT]: A cat.{eos}[USER]: Big? [ASSISTANT]: Yes.{eos}",
+    "emu2": "[IMG]IMG[/IMG]What?A cat.{eos}Big?Yes.{eos}",
+    # torchdata_sft.py; what is said behind ASSISTANT: begins with a space to its tokenizer.
+    "seed-llama": "USER: IMGWhat?\nASSISTANT: A cat.\nUSER: Big?\nASSISTANT: Yes.{eos}",
     "kosmos-2": "<image>IMG</image>What?A cat.{eos}Big?Yes.{eos}",
     "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
     "###Human: Big? ###Assistant: Yes.###",
@@ -89,6 +102,31 @@ def test_qwen_vl_marks_pictures() -> None:
     assert not TEMPLATES[template].bos
 
 
+def test_emu2_chats() -> None:
+    """Emu2/demo/frontend/libs/meta.py, format_chat: a space in front of each mark but behind the end of an answer."""
+    assert written("emu2") == f"{EMU2} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]: A cat.{{eos}}[USER]: Big? [ASSISTANT]: Yes.{{eos}}"
+    assert TEMPLATES["emu2"].bos
+
+
+def asked(template: str, *before: dict[str, object]) -> str:
+    """A question about a picture, to be answered, as text."""
+    sample = parse_sample({"messages": [
+        *before, {"role": "user", "content": [{"type": "image", "image": "x.png"}, {"type": "text", "text": "What?"}]}]})  # fmt: skip
+    pieces = render(sample.messages, TEMPLATES[template], answer_next=True)
+    return "".join("IMG" if piece.kind == "media" else str(piece.value) for piece in pieces)
+
+
+def test_questions_end_where_the_originals_end_them() -> None:
+    """Emu1/inference.py puts a text of its own in front, or nothing; SEED's scripts/seed_llama_inference_8B.py."""
+    told = "You will be presented with an image: [IMG]ImageContent[/IMG]."
+    assert asked("emu", {"role": "system", "content": told}) == f"{told} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:"
+    assert asked("emu") == "[USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:"
+    assert asked("emu2") == f"{EMU2} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:"
+    assert asked("emu_document") == "[IMG]IMG[/IMG]What?"
+    assert asked("seed_llama") == "USER: IMGWhat?\nASSISTANT:"
+    assert asked("lisa") == f"{HUMAN} USER: <im_start>IMG<im_end>\nWhat? ASSISTANT:"
+
+
 def test_what_is_learned() -> None:
     assert written("minigpt_v2", learned=True) == " A cat.{eos} Yes.{eos}"
     assert written("mplug_owl", learned=True) == "A cat.{eos}Yes.{eos}"
@@ -96,6 +134,8 @@ def test_what_is_learned() -> None:
     assert written("vicuna", learned=True) == " A cat.{eos} Yes.{eos}"
     assert written("mistral", learned=True) == " A cat. {eos} Yes. {eos}"
     assert written("minigpt4", learned=True) == "A cat.###Yes.###"
+    assert written("lisa", learned=True) == written("emu", learned=True) == " A cat.{eos} Yes.{eos}"
+    assert written("seed_llama", learned=True) == " A cat. Yes.{eos}"
 
 
 def test_blip2_is_asked_one_question() -> None:
@@ -150,11 +190,14 @@ def test_flamingo_is_asked_by_examples() -> None:
     assert learned == ["a cat", "<|endofchunk|>"]
 
 
-def test_documents_are_learned_as_a_whole() -> None:
+@pytest.mark.parametrize(("template", "around"), [("document", ()), ("emu_document", ("[IMG]", "[/IMG]"))])
+def test_documents_are_learned_as_a_whole(template: str, around: tuple[str, ...]) -> None:
+    """Emu's marks of pictures, between which they stand, are not learned where a picture is read (Emu1/models/modeling_llama.py)."""
     sample = parse_sample({"messages": [{"role": "assistant", "content": [
         {"type": "text", "text": "First "}, {"type": "image", "image": "x.png"},
         {"type": "text", "text": " then."}]}]})  # fmt: skip
-    pieces = list(render(sample.messages, TEMPLATES["document"]))
-    assert [(p.kind, p.learn) for p in pieces] == [
-        ("text", True), ("media", False), ("text", True), ("control", True)
+    pieces = list(render(sample.messages, TEMPLATES[template]))
+    marks = [("control", mark, False) for mark in around]
+    assert [(p.kind, "IMG" if p.kind == "media" else p.value, p.learn) for p in pieces] == [
+        ("text", "First ", True), *marks[:1], ("media", "IMG", False), *marks[1:], ("text", " then.", True), ("control", "{eos}", True)
     ]  # fmt: skip
