@@ -3,7 +3,7 @@
 Beside its matrix products transformers' layer goes through the states many times, and autograd's passes back twice as often. At
 a width of 256 that is a tenth of a step. Linear layers are called as the modules that they are, so that adapters inside them work.
 
-Shape legend: N tokens, D width, H heads, G key heads, E width of a head.
+Shape legend: N tokens, M wanted ones, D width, H heads, G key heads, E width of a head.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.nn.rms_norm import rms_norm
 from sensorium.nn.rotary import turned
-from sensorium.nn.segment_attention import Layout, attend
+from sensorium.nn.segment_attention import Layout, attend, attend_wanted
 
 FAMILIES = ("llama", "mistral", "qwen2")
 """Whose attention is projections and rotary positions in halves, and nothing else."""
@@ -38,21 +38,44 @@ def can_be_lean(layer: Any, hidden: Tensor) -> bool:
     )  # fmt: skip
 
 
+def dropout_of(layer: Any) -> float:
+    """Of its attention's probabilities, now."""
+    return layer.self_attn.attention_dropout if layer.self_attn.training else 0.0
+
+
 def lean_attention(layer: Any, hidden_1ND: Tensor, angles: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
     """What a layer's attention adds to its input, norm included, (1, N, D).
 
     Args:
         angles: cosines and sines, (1, N, E) each.
     """
+    q_1NHE, k_1GNE, v_1GNE, (cos, sin) = _states(layer, hidden_1ND, angles, None)
+    q_1HNE = turned(q_1NHE, cos, sin).transpose(1, 2)
+    mixed_1NHE = attend(q_1HNE, k_1GNE, v_1GNE, layout, scale=layer.self_attn.scaling, dropout=dropout_of(layer))
+    return layer.self_attn.o_proj(mixed_1NHE.flatten(2))
+
+
+def lean_attention_of_wanted(layer: Any, hidden_1ND: Tensor, angles: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
+    """The same for wanted tokens alone, (1, M, D), where `can_attend_wanted`: others have keys and values, and no queries."""
+    wanted_M = layout.wanted_M
+    q_1MHE, k_1GNE, v_1GNE, (cos, sin) = _states(layer, hidden_1ND, angles, wanted_M)
+    q_1HME = turned(q_1MHE, cos, sin).transpose(1, 2)
+    mixed_1MHE = attend_wanted(q_1HME, k_1GNE, v_1GNE, layout, scale=layer.self_attn.scaling)
+    return layer.self_attn.o_proj(mixed_1MHE.flatten(2))
+
+
+def _states(
+    layer: Any, hidden_1ND: Tensor, angles: tuple[Tensor, Tensor], wanted_M: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Queries (1, M, H, E) as they are projected, keys (1, G, N, E) turned by their places, values alike, and the queries' angles."""
     attention, norm = layer.self_attn, layer.input_layernorm
     x_1ND = rms_norm(hidden_1ND, norm.weight, norm.variance_epsilon)
-    q_1NHE, k_1NGE, v_1NGE = (
-        project(x_1ND).unflatten(-1, (-1, attention.head_dim))
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    asking_1MD = x_1ND if wanted_M is None else x_1ND.index_select(1, wanted_M)
+    q_1MHE, k_1NGE, v_1NGE = (
+        project(states).unflatten(-1, (-1, attention.head_dim))
+        for project, states in ((attention.q_proj, asking_1MD), (attention.k_proj, x_1ND), (attention.v_proj, x_1ND))
     )
     cos, sin = (x[:, :, None] for x in angles)
-    mixed_1NHE = attend(
-        turned(q_1NHE, cos, sin).transpose(1, 2), turned(k_1NGE, cos, sin).transpose(1, 2), v_1NGE.transpose(1, 2), layout,
-        scale=attention.scaling, dropout=attention.attention_dropout if attention.training else 0.0,
-    )  # fmt: skip
-    return attention.o_proj(mixed_1NHE.flatten(2))
+    k_1GNE = turned(k_1NGE, cos, sin).transpose(1, 2)
+    at_queries = (cos, sin) if wanted_M is None else (cos.index_select(1, wanted_M), sin.index_select(1, wanted_M))
+    return q_1MHE, k_1GNE, v_1NGE.transpose(1, 2), at_queries

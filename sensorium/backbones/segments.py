@@ -16,10 +16,15 @@ from typing import Any
 from torch import Tensor
 
 from sensorium.backbones.lean_layer import FAMILIES as LEAN
-from sensorium.backbones.lean_layer import can_be_lean, lean_attention
+from sensorium.backbones.lean_layer import (
+    can_be_lean,
+    dropout_of,
+    lean_attention,
+    lean_attention_of_wanted,
+)
 from sensorium.backbones.packed_mask import layer_types
 from sensorium.nn.rms_norm import rms_norm
-from sensorium.nn.segment_attention import Layout, attend
+from sensorium.nn.segment_attention import Layout, attend, can_attend_wanted
 
 NAME = "sensorium_segments"
 FAMILIES = ("gemma", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
@@ -80,13 +85,16 @@ def _segmented(plain: type[Any], last: bool) -> type[Any]:
         wanted_M = layout.wanted_M if last else None
         if not lean and wanted_M is None:
             return plain.forward(self, hidden_states, *args, layout=layout, **kwargs)
+        # The last layer needs keys and values of all tokens, and the rest of the wanted ones alone.
+        narrow = lean and wanted_M is not None and not dropout_of(self) and can_attend_wanted(layout)
         if lean:
-            mixed_1ND = lean_attention(self, hidden_states, kwargs["position_embeddings"], layout)
+            attend_to = lean_attention_of_wanted if narrow else lean_attention
+            mixed_1ND = attend_to(self, hidden_states, kwargs["position_embeddings"], layout)
         else:
             mixed_1ND, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), layout=layout, **kwargs)
-        # Behind its attention, which needs the keys of all, the last layer works on wanted tokens alone.
         if wanted_M is not None:
-            hidden_states, mixed_1ND = hidden_states.index_select(1, wanted_M), mixed_1ND.index_select(1, wanted_M)
+            hidden_states = hidden_states.index_select(1, wanted_M)
+            mixed_1ND = mixed_1ND if narrow else mixed_1ND.index_select(1, wanted_M)
         kept_1MD = hidden_states + mixed_1ND
         norm = self.post_attention_layernorm
         return kept_1MD + self.mlp(rms_norm(kept_1MD, norm.weight, norm.variance_epsilon) if lean else norm(kept_1MD))

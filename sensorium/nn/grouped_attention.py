@@ -5,14 +5,14 @@ share a key head lie behind one another, token by token, so that each product re
 do, products read and write the states where they lie. Times beside torch's kernel: `benchmarks/attention_speed.py`. The probabilities are kept
 for the backward pass, which is why samples are short.
 
-Shape legend: N tokens of all samples, H query heads, G key heads, R = H / G queries of a key head, E width of a head, Q = N R queries,
-S queries of a block, K keys that a block meets.
+Shape legend: N tokens of all samples, M those whose queries are given, H query heads, G key heads, R = H / G queries of a key head, E width of a
+head, Q = M R queries, S queries of a block, K keys that a block meets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -25,59 +25,58 @@ BLOCK = 64
 """Tokens of a block, at most."""
 
 
-def can_group(q_1HNE: Tensor, k_1GNE: Tensor, v_1GNE: Tensor) -> bool:
+def can_group(q_1HME: Tensor, k_1GNE: Tensor, v_1GNE: Tensor) -> bool:
     """Whether these tensors are attended to faster here than by torch's own kernel, and as exactly."""
     return (
         not torch.compiler.is_compiling()
-        and k_1GNE.shape[2] == q_1HNE.shape[2]
-        and q_1HNE.shape[3] == v_1GNE.shape[3]
-        and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (q_1HNE, k_1GNE, v_1GNE))
+        and q_1HME.shape[3] == v_1GNE.shape[3]
+        and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (q_1HME, k_1GNE, v_1GNE))
         and not torch.is_autocast_enabled("cpu")
     )
 
 
 def grouped_attention(
-    q_1HNE: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, lengths: Sequence[int], scale: float | None = None
+    q_1HME: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, lengths: Sequence[int], scale: float | None = None, wanted_M: Tensor | None = None
 ) -> Tensor:
-    """Causal attention inside each sample, (1, N, H, E).
+    """Causal attention inside each sample, (1, M, H, E).
 
     Args:
         lengths: of the samples, in order; their sum is N.
         scale: of the scores; None: one over the root of E.
+        wanted_M: the tokens, in order, whose queries are given; None: all.
     """
-    scale = q_1HNE.shape[3] ** -0.5 if scale is None else scale
-    return _Grouped.apply(q_1HNE, k_1GNE, v_1GNE, tuple(lengths), scale)  # pyright: ignore[reportReturnType]
+    scale = q_1HME.shape[3] ** -0.5 if scale is None else scale
+    group = q_1HME.shape[1] // k_1GNE.shape[1]
+    blocks = _blocks(tuple(lengths), group) if wanted_M is None else _wanted_blocks(lengths, group, wanted_M)
+    return _Grouped.apply(q_1HME, k_1GNE, v_1GNE, blocks, scale)  # pyright: ignore[reportReturnType]
 
 
 class _Block(NamedTuple):
-    """Queries from one token to another, and the sample's first token, where their keys begin."""
+    """Queries, the keys that they meet, and what hides from each of them the last of these keys, (S, ...)."""
 
-    first: int
-    begin: int
-    end: int
+    queries: slice
+    keys: slice
+    hidden: Tensor
 
 
 class _Grouped(torch.autograd.Function):
     # Products are written to memory of their own and copied where they belong, because torch multiplies heads one by one where
     # a result does not lie in one piece.
     @staticmethod
-    def forward(
-        ctx: Any, q_1HNE: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, lengths: tuple[int, ...], scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, q_1HME: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, blocks: list[_Block], scale: float) -> Tensor:
         k_GNE, v_GNE = k_1GNE[0], v_1GNE[0]
-        group = q_1HNE.shape[1] // len(k_GNE)
-        q_GQE = _by_token(q_1HNE[0], group)
-        mixed_GQE = _empty(q_1HNE.shape[2], q_GQE, group)
+        group = q_1HME.shape[1] // len(k_GNE)
+        q_GQE = _by_token(q_1HME[0], group)
+        mixed_GQE = _empty(q_1HME.shape[2], q_GQE, group)
         kept: list[Tensor] = []
-        for first, begin, end in _blocks(lengths):
-            queries = slice(begin * group, end * group)
-            chance_GSK = torch.bmm(q_GQE[:, queries], k_GNE[:, first:end].transpose(1, 2))
-            chance_GSK.mul_(scale)[:, :, begin - first :].add_(_ahead(end - begin, group))
+        for queries, keys, hidden in blocks:
+            chance_GSK = torch.bmm(q_GQE[:, queries], k_GNE[:, keys].transpose(1, 2)).mul_(scale)
+            chance_GSK[:, :, -hidden.shape[1] :].add_(hidden)
             torch.softmax(chance_GSK, -1, out=chance_GSK)
-            mixed_GQE[:, queries] = torch.bmm(chance_GSK, v_GNE[:, first:end])
+            mixed_GQE[:, queries] = torch.bmm(chance_GSK, v_GNE[:, keys])
             kept.append(chance_GSK)
         ctx.save_for_backward(q_GQE, k_GNE, v_GNE, mixed_GQE, *kept)
-        ctx.lengths, ctx.scale, ctx.group = lengths, scale, group
+        ctx.blocks, ctx.scale, ctx.group = blocks, scale, group
         return _by_head(mixed_GQE, group).transpose(0, 1)[None]
 
     @staticmethod
@@ -88,19 +87,15 @@ class _Grouped(torch.autograd.Function):
         dmixed_GQE = _by_token(grads[0][0].transpose(0, 1), group)
         # The softmax's gradient is chance * (dchance - what all of a query's keys have of it together).
         shared_GQ1 = (dmixed_GQE * mixed_GQE).sum(-1, keepdim=True)
-        dq_GQE = _empty(k_GNE.shape[1], q_GQE, group)
-        dk_GNE, dv_GNE = (_empty(k_GNE.shape[1], x, 1) for x in (k_GNE, v_GNE))
-        for (first, begin, end), chance_GSK in zip(_blocks(ctx.lengths), kept, strict=True):
-            queries, keys, seen = slice(begin * group, end * group), slice(first, end), slice(first, begin)
+        dq_GQE = _empty(q_GQE.shape[1] // group, q_GQE, group)
+        dk_GNE, dv_GNE = (_empty(k_GNE.shape[1], x, 1).zero_() for x in (k_GNE, v_GNE))
+        for (queries, keys, _), chance_GSK in zip(ctx.blocks, kept, strict=True):
             dmixed_GSE = dmixed_GQE[:, queries]
             dscores_GSK = torch.bmm(dmixed_GSE, v_GNE[:, keys].transpose(1, 2))
             dscores_GSK.sub_(shared_GQ1[:, queries]).mul_(chance_GSK).mul_(ctx.scale)
             dq_GQE[:, queries] = torch.bmm(dscores_GSK, k_GNE[:, keys])
-            for d_GNE, d_GKE in ((dv_GNE, torch.bmm(chance_GSK.transpose(1, 2), dmixed_GSE)),
-                                 (dk_GNE, torch.bmm(dscores_GSK.transpose(1, 2), q_GQE[:, queries]))):  # fmt: skip
-                d_GNE[:, begin:end] = d_GKE[:, begin - first :]
-                if begin > first:
-                    d_GNE[:, seen].add_(d_GKE[:, : begin - first])
+            dv_GNE[:, keys].add_(torch.bmm(chance_GSK.transpose(1, 2), dmixed_GSE))
+            dk_GNE[:, keys].add_(torch.bmm(dscores_GSK.transpose(1, 2), q_GQE[:, queries]))
         return _by_head(dq_GQE, group)[None], dk_GNE[None], dv_GNE[None], None, None
 
 
@@ -122,14 +117,39 @@ def _by_head(x_GQE: Tensor, group: int) -> Tensor:
     return x_GQE if group == 1 else x_GQE.unflatten(1, (-1, group)).transpose(1, 2).flatten(0, 1)
 
 
-def _blocks(lengths: tuple[int, ...]) -> Iterator[_Block]:
+@lru_cache(16)  # All layers of a step ask for the same.
+def _blocks(lengths: tuple[int, ...], group: int) -> list[_Block]:
     """Blocks of about equally many tokens of each sample."""
+    found: list[_Block] = []
     first = 0
     for tokens in lengths:
-        step = -(-tokens // -(-tokens // BLOCK))
-        for begin in range(first, first + tokens, step):
-            yield _Block(first, begin, min(first + tokens, begin + step))
+        for begin, end in _shares(first, tokens):
+            found.append(_Block(slice(begin * group, end * group), slice(first, end), _ahead(end - begin, group)))
         first += tokens
+    return found
+
+
+def _wanted_blocks(lengths: Sequence[int], group: int, wanted_M: Tensor) -> list[_Block]:
+    """The same of the wanted tokens of each sample, whose keys reach to the last of them."""
+    ends = torch.tensor(lengths).cumsum(0)
+    counts = torch.searchsorted(wanted_M, ends).diff(prepend=torch.zeros(1, dtype=torch.long)).tolist()
+    found: list[_Block] = []
+    at = 0
+    for count, last, tokens in zip(counts, ends.tolist(), lengths, strict=True):
+        first = last - tokens
+        for begin, end in _shares(at, count):
+            places_S = wanted_M[begin:end] - first
+            behind_SK = torch.arange(int(places_S[-1]) + 1) > places_S[:, None]
+            hidden_SK = torch.zeros(behind_SK.shape).masked_fill_(behind_SK, float("-inf")).repeat_interleave(group, dim=0)
+            found.append(_Block(slice(begin * group, end * group), slice(first, first + behind_SK.shape[1]), hidden_SK))
+        at += count
+    return found
+
+
+def _shares(first: int, tokens: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of as many about equal shares as are needed, behind `first`."""
+    step = -(-tokens // max(1, -(-tokens // BLOCK)))
+    return ((begin, min(first + tokens, begin + step)) for begin in range(first, first + tokens, max(1, step)))
 
 
 @cache

@@ -98,6 +98,16 @@ def attend(
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
 
 
+def attend_wanted(q_1HME: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, layout: Layout, *, scale: float | None = None) -> Tensor:
+    """The same of the wanted tokens' queries alone, (1, M, H, E), where `can_attend_wanted`."""
+    return grouped_attention(q_1HME, k_1GNE, v_1GNE, layout.lengths, scale, layout.wanted_M)
+
+
+def can_attend_wanted(layout: Layout) -> bool:
+    """Whether samples are short, and all of them causal."""
+    return layout.wanted_M is not None and max(layout.lengths, default=0) <= LONGEST and all(mask is None for mask in layout.masks)
+
+
 def _attend_one(
     q_1HLE: Tensor, k_1GLE: Tensor, v_1GLE: Tensor, mask: Tensor | None, *, scale: float | None, dropout: float
 ) -> Tensor:

@@ -39,6 +39,19 @@ def test_values_and_gradients_are_torch_s(lengths: list[int], heads: tuple[int, 
         assert torch.allclose(found, expected, atol=1e-4)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 150), min_size=1, max_size=4), st.sampled_from([(6, 2), (6, 6)]), st.floats(0, 1), st.integers(0, 9))
+def test_wanted_queries_alone_have_the_values_and_gradients_of_all(lengths: list[int], heads: tuple[int, int], share: float, seed: int) -> None:
+    q, k, v = states(sum(lengths), *heads, seed=seed)
+    wanted_M = (torch.rand(sum(lengths), generator=torch.Generator().manual_seed(seed)) < share).nonzero()[:, 0]
+    narrow = grouped_attention(q[:, :, wanted_M], k, v, lengths, None, wanted_M)
+    whole = grouped_attention(q, k, v, lengths)[:, wanted_M]
+    assert torch.allclose(narrow, whole, atol=1e-5)
+    upstream = torch.randn(whole.shape, generator=torch.Generator().manual_seed(seed))
+    for found, expected in zip(*(torch.autograd.grad(x, (q, k, v), upstream) for x in (narrow, whole)), strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
+
+
 def test_scores_that_leave_one_key_alone() -> None:
     q, k, v = states(256)
     ours = grouped_attention(q * 100, k, v, [256])
