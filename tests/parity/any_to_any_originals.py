@@ -165,14 +165,15 @@ class NextGpt(nn.Module):
 
 
 class MiniGpt5(nn.Module):
-    """What learns of `MiniGPT5_Model`, but the language model: 8 heads, the width of the condition."""
+    """What learns of `MiniGPT5_Model`, but the language model: 8 heads and 4 times the width inside, the width of the condition."""
 
-    def __init__(self) -> None:
+    def __init__(self, d_model: int = WIDTH, length: int = 5, width: int = 16, layers: int = 2, **smaller: Any) -> None:
         super().__init__()
-        self.t2i_decoder_prompt = nn.Parameter(torch.randn(1, 5, 16))
-        self.llm_to_t2i_mapping = nn.Transformer(batch_first=True, norm_first=True, d_model=16, num_encoder_layers=2, num_decoder_layers=2,
-                                                 dim_feedforward=64, dropout=0.0)  # fmt: skip
-        self.fc = nn.Sequential(nn.Linear(WIDTH, 16), nn.GELU(), nn.Linear(16, 16))
+        sizes: dict[str, Any] = {"dim_feedforward": 4 * width} | smaller
+        self.t2i_decoder_prompt = nn.Parameter(torch.randn(1, length, width))
+        self.llm_to_t2i_mapping = nn.Transformer(batch_first=True, norm_first=True, d_model=width, num_encoder_layers=layers,
+                                                 num_decoder_layers=layers, dropout=0.0, **sizes)  # fmt: skip
+        self.fc = nn.Sequential(nn.Linear(d_model, width), nn.GELU(), nn.Linear(width, width))
         self.eval()
 
     def forward(self, states: Tensor) -> Tensor:

@@ -43,7 +43,6 @@ WRITTEN = "its numbers were written down once, for prompts of up to two pictures
 MADER = "it makes media of what another model says: what teaches that one is compared in its own row (`lisa`)"
 STEERED = "what steers it learns conditions (tests/unit/test_condition_loss.py): no loss goes through it"
 EDITS = "the loss through it is compared with MGIE's (`mgie`)"
-FORMULAS = "its losses are compared with formulas, not with its authors' code (tests/unit/test_condition_loss.py, test_contrastive.py)"
 
 
 def why(reason: str, *aspects: str) -> dict[str, str]:
@@ -52,7 +51,6 @@ def why(reason: str, *aspects: str) -> dict[str, str]:
 
 TEXT_BESIDE = why(IN_FRONT, *POSITIONS, "2", "3", "placeholders")
 UNTAUGHT = why(STEERED, "loss")
-KOH = why(FORMULAS, "loss")
 COMPARED = why(APART, *POSITIONS, "2", "3", "placeholders") | why(SILENT, "greedy")
 ORACLES: dict[str, Oracle] = {
     "clip": Oracle("transformers.CLIPModel", COMPARED),
@@ -102,13 +100,15 @@ ORACLES: dict[str, Oracle] = {
     "emu": Oracle("Emu1/models/modeling_emu.py of Emu, a second time (test_emu.py)", aspects=MADE),
     "emu2": Oracle("emu/emu.py of Emu2, a second time (test_emu.py)", aspects=MADE),
     "seed": Oracle("Blip2QformerQuantizer of SEED, a second time (test_seed_file.py)", aspects=MADE),
-    "fromage": Oracle("fromage/models.py of FROMAGe, a second time (any_to_any_originals.py)", KOH, MADE),
-    "gill": Oracle("gill/models.py and layers.py of GILL, a second time (any_to_any_originals.py)", KOH, MADE),
-    "next-gpt": Oracle("anyToImageVideoAudio.py and layers.py of NExT-GPT, a second time (any_to_any_originals.py)", KOH, MADE),
-    "next-gpt-1.5": Oracle("NExT-GPT 1.5's projectors, a second time (test_next_gpt_15.py)", KOH, MADE),
-    "minigpt-5": Oracle("model.py of MiniGPT-5, a second time (any_to_any_originals.py)", KOH, MADE),
+    "fromage": Oracle("fromage/models.py of FROMAGe, a second time (any_to_any_originals.py, test_koh_losses.py)", aspects=MADE),
+    "gill": Oracle("gill/models.py and layers.py of GILL, a second time (any_to_any_originals.py, test_koh_losses.py)", aspects=MADE),
+    "next-gpt": Oracle("anyToImageVideoAudio.py and layers.py of NExT-GPT, a second time (any_to_any_originals.py, test_next_gpt_losses.py)", aspects=MADE),
+    "next-gpt-1.5": Oracle("NExT-GPT 1.5's projectors and losses, a second time (test_next_gpt_15.py, test_next_gpt_losses.py)", aspects=MADE),
+    "minigpt-5": Oracle("model.py of MiniGPT-5, a second time (any_to_any_originals.py, test_minigpt5_loss.py)", aspects=MADE),
     "sam": Oracle("transformers.SamModel", why(MADER, "loss"), MADE),
-    "stable_diffusion": Oracle("diffusers.StableDiffusionPipeline", aspects=MADE),
+    "sam-file": Oracle("segment_anything.modeling.Sam (golden/sam.safetensors)", why(MADER, "loss"), MADE),
+    "stable_diffusion": Oracle("diffusers.StableDiffusionPipeline (1.5: noise foretold)", aspects=MADE),
+    "stable_diffusion-2.1": Oracle("diffusers.StableDiffusionPipeline (2.1: velocity foretold)", aspects=MADE),
     "unclip": Oracle("diffusers.StableUnCLIPImg2ImgPipeline", UNTAUGHT, MADE),
     "sdxl": Oracle("diffusers.StableDiffusionXLPipeline", UNTAUGHT, MADE),
     "text_to_video": Oracle("diffusers.TextToVideoSDPipeline", UNTAUGHT, MADE),

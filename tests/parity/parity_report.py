@@ -19,7 +19,7 @@ logits (vectors and scores where a model writes nothing) each within 1e-5 and 1e
 and an exported folder that the reference loads and agrees with (where its own code does not run here: the same
 tensors under the same names); one of `processing` by equal pixel values (1e-5), token ids and
 places of the picture's tokens, odd aspect ratios included. Differences, and seconds of the
-processor, are rounded up to powers of ten.
+processor, are rounded up to powers of ten; a difference above 1e-5 is written as a share of the largest value, and says so.
 
 Written by `python -m pytest tests/parity --parity-report docs/parity.md`; with `--parity-keep`, some of the tests write their rows alone.
 """
@@ -30,8 +30,10 @@ videos, as numbers from 0 to 255, and samples of sound); `loss`, what a batch of
 """
 DRAWERS = """Pictures that a language model writes as tokens: `codes`, the tokens, which are identical; `values`, what codes are decoded to, each
 within 1e-5 and 1e-5 of its size; `pictures`, those values as bytes from 0 to 255, which are identical (Emu3's at most 1 apart: the
-reference cuts off what ours rounds); `guidance`, codes that are led away from those of other prompts, which are identical.
+reference cuts off what ours rounds); `guidance`, codes that are led away from those of other prompts, the likeliest and by chance
+with one seed, which are identical.
 """
+OF_LARGEST = "(of the largest)"
 DIFFER, REACH, BYTES, SECONDS = "differ by <", "reach", "bytes differ by", "seconds <"
 
 
@@ -66,6 +68,8 @@ class Row:
     size: float = 0.0
     seconds: float = 0.0
     apart: int = 0
+    share: float = 0.0
+    """The worst difference in units of the largest value that stood beside it, where that is above 1."""
 
     def add(self, aspect: str, difference: float | None, size: float | None, apart: int | None = None) -> None:
         self.seen.add(aspect)
@@ -73,10 +77,12 @@ class Row:
         if aspect not in PROCESSING and difference is not None:
             self.difference = max(self.difference, difference)
             self.size = max(self.size, size or 0.0)
+            self.share = max(self.share, difference / max(1.0, size or 0.0))
 
     def figures(self, titles: Collection[str]) -> list[str]:
         """Under these titles."""
-        said = {DIFFER: power(self.difference), REACH: f"{self.size:.0e}" if self.size else "0", BYTES: str(self.apart),
+        differ = power(self.difference) if self.difference <= 1e-5 else f"{power(self.share)} {OF_LARGEST}"
+        said = {DIFFER: differ, REACH: f"{self.size:.0e}" if self.size else "0", BYTES: str(self.apart),
                 SECONDS: power(max(1.0, self.seconds))}  # fmt: skip
         return [said.get(title) or said[title.split(maxsplit=1)[1]] for title in titles]
 

@@ -256,10 +256,10 @@ def test_minigpt5(tmp_path: Path, record: Callable[..., None]) -> None:
     raw, ids = torch.randint(0, 256, (1, 3, 28, 28), dtype=torch.uint8), [5, 9, *range(263, 271)]
     theirs.config.image_token_index = theirs.config.image_token_id = 271
     asked = torch.tensor([[271] * 4 + ids])
-    expected = theirs(input_ids=asked, pixel_values=normalised(raw), attention_mask=torch.ones_like(asked)).logits
-    got = our_states(ours, raw, 4, ids)
-    record("minigpt-5", "made", ours=ours.logits(got), theirs=expected)
-    record("minigpt-5", "made", ours=ours.hands["image"](got[:, -9:-1]), theirs=own(got[:, -9:-1]))
+    expected = theirs(input_ids=asked, pixel_values=normalised(raw), attention_mask=torch.ones_like(asked), output_hidden_states=True)
+    states, got = expected.language_model_outputs.hidden_states[-1], our_states(ours, raw, 4, ids)
+    record("minigpt-5", "made", ours=ours.logits(got), theirs=expected.logits)
+    record("minigpt-5", "made", ours=ours.hands["image"](got[:, -9:-1]), theirs=own(states[:, -9:-1]))
     export_original(tmp_path / "ours", tmp_path / "back")
     assert_same(tmp_path / "back" / "stage2_vist.safetensors", second)
     record("minigpt-5", "weights")

@@ -30,6 +30,8 @@ from sensorium.training.objectives.diffuse import DiffuseConfig
 from sensorium.training.objectives.next_token import next_token_losses
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="diffusers is not installed")
+SEED = 7
+"""With it, of six rows four are below 0.6, of which two are above 0.3: some are steered and others not, some look and others do not."""
 
 
 class EditMapper(nn.Module):
@@ -85,7 +87,7 @@ def test_no_tensor_is_lost_there_and_back(pair: tuple[Model, EditMapper], record
     record("mgie", "weights")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.8])
+@pytest.mark.parametrize("share", [0.0, 0.6])
 def test_the_loss_is_the_originals(share: float, pair: tuple[Model, EditMapper], record: Callable[..., None]) -> None:
     model, _ = pair
     network, processor = model.network, model.processor
@@ -94,9 +96,9 @@ def test_the_loss_is_the_originals(share: float, pair: tuple[Model, EditMapper],
     pipe: Any = network.generators["image"].pipe  # pyright: ignore[reportAttributeAccessIssue]
     schedule: Any = importlib.import_module("diffusers").DDPMScheduler.from_config(pipe.scheduler.config)
     with torch.no_grad():
-        torch.manual_seed(3)
+        torch.manual_seed(SEED)
         losses = objective(network, batch)
-        torch.manual_seed(3)
+        torch.manual_seed(SEED)
         chance = torch.rand(6)
         before, after = (torch.stack([square_pixels(one, 64) for one in pictures]) / 127.5 - 1 for pictures in
                          ([one.picture for one in batch.wanted], [one.medium for one in batch.wanted]))  # fmt: skip

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from anyres_cases import Case, Prompt, layouts, picture, talk
+from anyres_cases import Case, layouts, picture, talk
 from decoders import PROMPTS as ALL_PROMPTS
-from picture_word_models import FAMILIES, IMAGE, Family
+from picture_word_cases import SEED, Chance, Whole, as_picture, given, plain_logits, spans
+from picture_word_models import FAMILIES
 from test_matrix_function import LENGTH, SHOWS
 
 from sensorium.api import Model
-from sensorium.core.batch import Example
 from sensorium.core.hands import Drawing, Making
 from sensorium.core.picture_words import CODES
 from sensorium.core.sample import Message, Part
@@ -28,61 +28,6 @@ from sensorium.text.tokenizer import Tokenizer
 
 # A picture of three rows or columns looks like one of three colours to the references.
 PROMPTS = ALL_PROMPTS | {"three": [(157, 55), "a ", (200, 9), "-", (40, 40), "?"], "side by side": [(9, 200), (40, 40)]}
-GREEDY = Drawing(temperature=0.0)
-
-
-@dataclass(frozen=True)
-class Whole:
-    """One checkpoint, as the reference and as ours."""
-
-    name: str
-    folder: Path
-    theirs: Any
-    ours: Model
-    cases: dict[str, Case]
-
-    @property
-    def family(self) -> Family:
-        return FAMILIES[self.name]
-
-
-def pictures(prompt: Prompt) -> list[Any]:
-    return [picture(part) for part in prompt if not isinstance(part, str)]
-
-
-def spans(processor: Processor, example: Example) -> list[int]:
-    """The places of codes, and those of the tokens that close their rows."""
-    places = [*example.slots.get(CODES, []), *example.slots.get("image", [])]
-    row_end = processor.frames.shape.row_end if processor.frames else None
-    closing = processor.tokenizer.special_id(row_end) if row_end else -1
-    return [*places, *(i for i, token in enumerate(example.input_ids) if token == closing)]
-
-
-def given(processor: Processor, prompt: Prompt, example: Example, theirs: Any, eyes: Any) -> dict[str, Any]:
-    """Ids with the reference's image token where codes and ends of rows go; or the words themselves that the reference has
-    for each of several pictures. Together it pads them to the largest, so that Emu3's codes are others at the borders."""
-    ids_1T = torch.tensor([example.input_ids])
-    if "image" in example.media:
-        # Theirs are padded with another colour: those that ours sees.
-        encoder: Any = processor.config.lane("image").encoder.build()
-        ids_1T[0, spans(processor, example)] = theirs.config.image_token_id
-        return {"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T),
-                "pixel_values": encoder.normalise(example.media["image"].pixels_NCHW)}  # fmt: skip
-    seen = [dict(eyes([one], return_tensors="pt")) for one in pictures(prompt)] if example.media else []
-    places = sorted(spans(processor, example))
-    given = {"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T)}
-    if len(seen) == 1:
-        ids_1T[0, places] = processor.tokenizer.special_id(IMAGE)
-        return given | seen[0]
-    if seen:
-        ids_1T[0, places] = torch.cat([theirs.model.get_image_tokens(**one).flatten() for one in seen]).long()
-    return given
-
-
-def plain_logits(whole: Any, inputs: dict[str, Any]) -> torch.Tensor:
-    """What the head says of every word: Chameleon's class hides its words of codes."""
-    hidden_1TD = whole.model(**inputs, use_cache=False).last_hidden_state
-    return whole.lm_head(hidden_1TD)[0]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -194,13 +139,6 @@ def test_prompts_and_pixels(whole: Whole, record: Callable[..., None]) -> None:
                theirs=torch.as_tensor(asked["pixel_values"])[..., : pixels.shape[-2], : pixels.shape[-1]].float())  # fmt: skip
 
 
-def as_picture(pixels_NCHW: torch.Tensor, plan: Any) -> torch.Tensor:
-    if plan.patches is None:
-        return pixels_NCHW
-    rows = pixels_NCHW.unflatten(0, (plan.patches.h, plan.patches.w))
-    return torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)[None]
-
-
 @torch.no_grad()
 def test_export(whole: Whole, tmp_path: Path, record: Callable[..., None]) -> None:
     """The reference loads what is written by a config made of ours, and agrees."""
@@ -224,10 +162,10 @@ def drawn(answer: Message) -> torch.Tensor:
     return torch.tensor(np.asarray(answer.content[0].value, dtype=int))
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize(("guidance", "temperature"), [(1.0, 0.0), (3.0, 0.0), (3.0, 0.8)])
 @torch.no_grad()
-def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float, record: Callable[..., None]) -> None:
-    """Tokens and pixels, greedily, in rows, with and without a prompt that is led away from."""
+def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float, temperature: float, record: Callable[..., None]) -> None:
+    """Tokens and pixels in rows, greedily and by chance with one seed, with and without a prompt that is led away from."""
     if whole.name != "emu3":
         pytest.skip("Emu3's")
     ours = Model(whole.ours.network, whole.ours.tokenizer)
@@ -235,9 +173,9 @@ def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float, reco
     frames = ours.processor.frames
     assert frames is not None
     frame = frames.sized((16, 24))
-    how = Drawing(temperature=0.0, guidance=guidance, negative="ugly")
-    prompt = ours.processor.prompt(ask("a cat"))
-    said = ours.engine.generate([prompt], max_tokens=len(frame), making=Making(draw=True, drawing=how, size=(16, 24)))[0]
+    how = Drawing(temperature=temperature, guidance=guidance, negative="ugly")
+    prompt, making = ours.processor.prompt(ask("a cat")), Making(draw=True, drawing=how, size=(16, 24), seed=SEED)
+    said = ours.engine.generate([prompt], max_tokens=len(frame), making=making)[0]
 
     def allowed(row: int, ids: torch.Tensor) -> list[int]:
         del row
@@ -251,18 +189,22 @@ def test_emu3_draws_what_the_reference_draws(whole: Whole, guidance: float, reco
     more = {"guidance_scale": guidance, "negative_prompt_ids": asked("ugly")} if guidance > 1 else {}
     rest = len(frame) - len(frame.before)
     made = whole.theirs.generate(asked("a cat"), max_new_tokens=rest, do_sample=False, eos_token_id=-1, pad_token_id=0,
-                                 prefix_allowed_tokens_fn=allowed, **more)[:, -rest:]  # fmt: skip
+                                 prefix_allowed_tokens_fn=allowed, logits_processor=[Chance(frames.words, temperature)], **more)[:, -rest:]  # fmt: skip
     assert said == [*frame.before, *made[0].tolist()]
     record("emu3-draws", "guidance" if guidance > 1 else "codes")
     values = whole.theirs.model.decode_image_tokens(torch.cat([made, made[:, -1:]], dim=1), height=2, width=3)
     (expected,) = whole.family.eyes().postprocess(values)["pixel_values"]
-    answer = ours.answer([{"role": "user", "content": "a cat"}], max_tokens=len(frame),
-                         making=Making(draw=True, drawing=how, size=(16, 24)))  # fmt: skip
+    answer = ours.answer([{"role": "user", "content": "a cat"}], max_tokens=len(frame), making=making)
     assert [part.type for part in answer.content] == ["image"]
     record("emu3-draws", "pictures", ours=drawn(answer), theirs=torch.tensor(np.asarray(expected, dtype=int)).reshape(16, 24, 3))
     if guidance > 1:
-        alone = ours.engine.generate([prompt], max_tokens=len(frame), making=Making(draw=True, drawing=GREEDY, size=(16, 24)))[0]
+        plain = how.model_copy(update={"guidance": 1.0})
+        alone = ours.engine.generate([prompt], max_tokens=len(frame), making=replace(making, drawing=plain))[0]
         assert said != alone, "guidance changed nothing"
+    if temperature:
+        greedy = how.model_copy(update={"temperature": 0.0})
+        likely = ours.engine.generate([prompt], max_tokens=len(frame), making=replace(making, drawing=greedy))[0]
+        assert said != likely, "chance changed nothing"
 
 
 @torch.no_grad()
@@ -297,7 +239,8 @@ def test_janus_draws_what_the_reference_draws(whole: Whole, record: Callable[...
 
 @torch.no_grad()
 def test_chameleon_draws_by_three_prompts(whole: Whole, record: Callable[..., None]) -> None:
-    """Against the reference's own layers: text and pictures, pictures alone, and nothing, as its authors' code adds them up."""
+    """Against the reference's own layers: text and pictures, pictures alone, and nothing, as its authors' code adds them up; greedily and
+    by chance with one seed."""
     if whole.name != "chameleon":
         pytest.skip("Chameleon's")
     ours, theirs = whole.ours, whole.theirs
@@ -308,16 +251,22 @@ def test_chameleon_draws_by_three_prompts(whole: Whole, record: Callable[..., No
     read = ours.network.read(collate([[prompt]], 0)).input_ids_BT[0].tolist()
     boi, eoi = (ours.tokenizer.special_id(token) for token in ("<racm3:break>", "<eoss>"))
     streams = [[*read, boi], [*(i for i in read if i in (1, boi, eoi, *frames.words)), boi], [1, boi]]
-    codes: list[int] = []
-    for _ in range(frames.grid.tokens):
-        full, pictures_alone, nothing = (
-            theirs.lm_head(theirs.model(torch.tensor([[*one, *codes]])).last_hidden_state[0, -1]) for one in streams
-        )
-        scores = nothing + 1.2 * (pictures_alone - nothing) + 3.0 * (full - pictures_alone)
-        codes.append(frames.words[int(scores[frames.words].argmax())])
-    how = Drawing(guidance=3.0, picture_guidance=1.2, away="pictures", temperature=0.0)
-    said = ours.engine.generate([prompt], max_tokens=18, making=Making(draw=True, drawing=how))[0]
-    assert said == [boi, *codes, eoi]
-    record("chameleon-draws", "guidance")
-    (missing,) = ours.answer([{"role": "user", "content": content}], max_tokens=18, making=Making(draw=True, drawing=how)).content
-    assert "no decoder" in missing.value["error"]
+    seen: set[tuple[int, ...]] = set()
+    for temperature in (0.0, 1.0):
+        codes: list[int] = []
+        chance = Chance(frames.words, temperature)
+        for _ in range(frames.grid.tokens):
+            full, pictures_alone, nothing = (
+                theirs.lm_head(theirs.model(torch.tensor([[*one, *codes]])).last_hidden_state[0, -1]) for one in streams
+            )
+            scores_V = nothing + 1.2 * (pictures_alone - nothing) + 3.0 * (full - pictures_alone)
+            codes.append(frames.words[int(chance(torch.empty(0), scores_V[None])[0, frames.words].argmax())])
+        how = Drawing(guidance=3.0, picture_guidance=1.2, away="pictures", temperature=temperature)
+        making = Making(draw=True, drawing=how, seed=SEED)
+        said = ours.engine.generate([prompt], max_tokens=18, making=making)[0]
+        assert said == [boi, *codes, eoi]
+        record("chameleon-draws", "guidance")
+        seen.add(tuple(said))
+        (missing,) = ours.answer([{"role": "user", "content": content}], max_tokens=18, making=making).content
+        assert "no decoder" in missing.value["error"]
+    assert len(seen) == 2

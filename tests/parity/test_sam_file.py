@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,22 +40,18 @@ def lisa(prefix: str) -> dict[str, Tensor]:
     return {prefix + k: v for k, v in WEIGHTS.items()} | beside
 
 
-def equal(found: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-
-
 @torch.no_grad()
-def test_the_authors_masks(tmp_path: Path) -> None:
+def test_the_authors_masks(tmp_path: Path, record: Callable[..., None]) -> None:
     sam = CONFIG.build(folder_of(WEIGHTS, tmp_path / "sam_vit_h.pth"))
     looked = sam.look(GOLDEN["picture"].permute(1, 2, 0).numpy())
-    equal(looked.embedding_1CGG, GOLDEN["embedding"])
+    record("sam-file", "made", ours=looked.embedding_1CGG, theirs=GOLDEN["embedding"])
     for several in (False, True):
         logits_NMLL, quality_NM = sam.decode(looked, GOLDEN["prompts"], several=several)
-        equal(logits_NMLL, GOLDEN[f"logits.{several}"])
-        equal(quality_NM, GOLDEN[f"quality.{several}"])
+        record("sam-file", "made", ours=logits_NMLL, theirs=GOLDEN[f"logits.{several}"])
+        record("sam-file", "made", ours=quality_NM, theirs=GOLDEN[f"quality.{several}"])
     points = [(Point(3, 18), True), (Point(30, 0), False)]
     logits_NMLL, _ = sam.decode(looked, sam.place_prompt(looked, points, Box(2, 3, 31, 20)))
-    equal(sam.to_picture(logits_NMLL, looked), GOLDEN["placed"])
+    record("sam-file", "made", ours=sam.to_picture(logits_NMLL, looked), theirs=GOLDEN["placed"])
 
 
 @pytest.mark.parametrize("prefix", ["model.visual_model.", "base_model.model.model.visual_model."])
@@ -65,12 +62,13 @@ def test_lisas_sam_is_taken_out_of_its_checkpoint(prefix: str, tmp_path: Path) -
     assert all(torch.equal(own[name], inner[name]) for name in own)
 
 
-def test_no_tensor_is_lost_there_and_back() -> None:
+def test_no_tensor_is_lost_there_and_back(record: Callable[..., None]) -> None:
     ours = SAM.to_ours(WEIGHTS)
     assert len(ours) == len(WEIGHTS)
     back = SAM.to_theirs(ours)
     assert set(back) == set(WEIGHTS)
     assert all(torch.equal(back[name], WEIGHTS[name]) for name in WEIGHTS)
+    record("sam-file", "weights")
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:

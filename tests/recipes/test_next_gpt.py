@@ -1,4 +1,4 @@
-"""NExT-GPT's prompts, tokens and distances beside those of its own code."""
+"""NExT-GPT's prompts and tokens beside those of its own code (losses: tests/parity/test_next_gpt_losses.py)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from sensorium.core.hands import MadeKind
 from sensorium.core.sample import parse_sample
 from sensorium.inference.making import Maker
 from sensorium.interop.assemble import build_pretrained
-from sensorium.processing.collate import collate
 from sensorium.recipes import RECIPES, TINY_FORMS
 from sensorium.recipes.next_gpt_parts import ADDED, WORDS_15
 from sensorium.text.chat import TEMPLATES, render
-from sensorium.training.objectives.generate import GenerateConfig
 
 
 @pytest.fixture(scope="module")
@@ -87,30 +85,3 @@ def test_spaces_stand_between_signals(spaced: Model, monkeypatch: pytest.MonkeyP
     kinds: frozenset[MadeKind] = frozenset()
     parts = Maker(spaced.network, processor, kinds=kinds).parts(prompt, ids, asked("", "a cat"))
     assert [(part.type, part.value) for part in parts] == [("text", "so it is")]
-
-
-@pytest.mark.parametrize("name", ["next-gpt", "next-gpt-1.5"])
-@torch.no_grad()
-def test_distances_are_the_originals(name: str) -> None:
-    """`_train_with_mode`, or `compute_image_loss` and its like: states and embeddings of the signal tokens (of version 1.5 with the spaces
-    between), which an answer's caption stands in front of, and the length of each difference to what the generator's text encoder
-    makes of the caption."""
-    pytest.importorskip("diffusers", reason="diffusers is not installed (extra `gen`)")
-    torch.manual_seed(0)
-    model = Model(*build_pretrained(TINY_FORMS.find(name)().model))
-    lm, captions = model.network.backbone.lm, {"image": "a cat", "video": "a running dog", "audio": "rain"}
-    rows = [[model.processor.encode(asked(kind, caption))] for kind, caption in captions.items()]
-    objective = GenerateConfig().build(model.network, model.processor, ())
-    parts = objective(model.network, collate(rows, model.tokenizer.pad_id)).parts
-    for (kind, caption), [example] in zip(captions.items(), rows, strict=True):
-        ids = torch.tensor([example.input_ids])
-        signals = list(model.processor.signals[kind])
-        number = {"image": 4, "video": 24, "audio": 8}[kind]
-        assert len(signals) == (number if name == "next-gpt" else 2 * number - 1)
-        start = example.input_ids.index(signals[0])
-        assert example.input_ids[start : start + len(signals)] == signals
-        states = lm(input_ids=ids, output_hidden_states=True).hidden_states[-1][:, start : start + len(signals)]
-        mapped = model.network.hands[kind](states + lm.get_input_embeddings()(ids[:, start : start + len(signals)]))
-        wanted = model.network.generators[kind].encode_text([caption])  # pyright: ignore[reportAttributeAccessIssue]
-        distance = (((mapped - wanted) ** 2).sum(dim=-1) ** 0.5).mean()
-        assert parts[f"condition.{kind}"] == pytest.approx(float(distance), abs=1e-5)
