@@ -34,7 +34,7 @@ from sensorium.processing.collate import collate
 from sensorium.processing.masks import mask_part
 from sensorium.processing.picture_words import Written
 from sensorium.processing.processor import Processor
-from sensorium.processing.signals import media_seen
+from sensorium.processing.signals import media_seen, own_signals
 from sensorium.processing.spoken import spoken_parts
 
 
@@ -89,9 +89,9 @@ class Maker:
     """What is made; None: all. Media of other kinds are no parts of an answer, whose text stays as it is."""
 
     def follows(self) -> dict[tuple[int, ...], int]:
-        """Which token must come behind each signal token but the last: half a signal means nothing. Behind one that stands between
-        several signals, which one it is tells the one before it."""
-        forced = {ids[i : i + 1] if ids.count(ids[i]) == 1 else ids[i - 1 : i + 1]: token
+        """Which token must come behind each signal token but the last: half a signal means nothing. Behind those that are not the first
+        the one before is looked at, too, for what stands between signals may be a space as in any text."""
+        forced = {ids[max(0, i - 1) : i + 1]: token
                   for kind, ids in self.processor.signals.items() if not self._is_told(kind) for i, token in enumerate(ids[1:])}  # fmt: skip
         # What begins a picture that is written embedding by embedding ends the text: what follows is no token (`go_on`).
         return forced | {self.processor.signals[kind][:1]: min(self.processor.stop_ids) for kind in fed_kinds(self.model.config)}
@@ -206,8 +206,8 @@ class Maker:
                     yield Found(kind, start, place := start + len(run), whole=run == signals)
 
     def _spoken(self, prompt: Example, ids: Sequence[int]) -> list[Part]:
-        signals = {i for ids in self.processor.signals.values() for i in ids if ids.count(i) == 1}
-        frames = self.processor.frames
+        frames, added = self.processor.frames, self.processor.tokenizer.added
+        signals = {token for ids in self.processor.signals.values() for token in own_signals(ids, added)}
         said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]
         return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)
 

@@ -59,8 +59,8 @@ class HandConfig(Config):
     signals: tuple[str, ...] = ()
     """Control tokens that the LLM writes where a medium is to stand, in this order; they are among the backbone's
     `added_tokens`, or in its tokenizer already. Of a generator that is told by text, the two between which the LLM writes
-    what it is told; none: it is a voice, which says the answer's text where an answer is to be spoken. A token that is named more
-    than once is the tokenizer's own and means nothing by itself (the spaces between NExT-GPT 1.5's); it is read with the others."""
+    what it is told; none: it is a voice, which says the answer's text where an answer is to be spoken. Tokens
+    of the tokenizer's own between the first and the last mean nothing by themselves (the spaces of NExT-GPT 1.5); they are read with the others."""
     projector: AnyOutputProjector = None
     """None: the generator is told by text."""
     generator: AnyGenerator

@@ -26,10 +26,18 @@ def signal_ids(hands: Mapping[str, HandShape], tokenizer: Tokenizer) -> dict[str
             if not tokenizer.has(token):
                 raise ConfigError(f"the tokenizer has no token {token!r}", where=f"model.hands.{kind}.signals",
                                   fix="add it to backbone.added_tokens, and raise vocab_size in its arch by as much")  # fmt: skip
-            if hand.signals.count(token) == 1 and owners.setdefault(tokenizer.special_id(token), kind) != kind:
-                raise ConfigError(f"signal {token!r} of two kinds of media", where=f"model.hands.{kind}.signals")
         found[kind] = tuple(tokenizer.special_id(token) for token in hand.signals)
+        for token in own_signals(found[kind], tokenizer.added):
+            if owners.setdefault(token, kind) != kind:
+                name = hand.signals[found[kind].index(token)]
+                raise ConfigError(f"signal {name!r} of two kinds of media", where=f"model.hands.{kind}.signals")
     return found
+
+
+def own_signals(ids: tuple[int, ...], added: Collection[int]) -> list[int]:
+    """Those of a medium's tokens that stand for it wherever they are: the first, the last, and what was added to the vocabulary. The
+    tokenizer's own in between (NExT-GPT 1.5's spaces) mean nothing by themselves."""
+    return [token for i, token in enumerate(ids) if i in (0, len(ids) - 1) or (token in added and ids.count(token) == 1)]
 
 
 def media_seen(sample: Sample, made: Mapping[str, bool]) -> list[tuple[Message, Part]]:

@@ -35,15 +35,11 @@ class Tokenizer:
         rust.encode_special_tokens = True
         rust.no_padding()
         rust.no_truncation()
-        self._specials: dict[str, int] = self._read_specials()
-
-    def _read_specials(self) -> dict[str, int]:
         # Copied once: the Rust side rebuilds this table at every call.
-        return {
-            token.content: index
-            for index, token in self.rust.get_added_tokens_decoder().items()
-            if token.special
-        }
+        table = rust.get_added_tokens_decoder()
+        self._specials: dict[str, int] = {token.content: index for index, token in table.items() if token.special}
+        self.added: set[int] = set(table)
+        """Ids of control tokens, and of words that were added to the vocabulary as a whole."""
 
     def __len__(self) -> int:
         return self.rust.get_vocab_size(with_added_tokens=True)
@@ -79,6 +75,7 @@ class Tokenizer:
         missing = [AddedToken(t, special=True, normalized=False) for t in tokens if not self.has(t)]
         self.rust.add_special_tokens(missing)
         self._specials |= {token.content: self.special_id(token.content) for token in missing}
+        self.added |= {self.special_id(token.content) for token in missing}
 
     def specials(self) -> Mapping[str, int]:
         """The control tokens and their ids."""

@@ -13,9 +13,11 @@ from PIL import Image
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.hands import MadeKind
 from sensorium.core.masks import read_mask
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.encoders import ENCODERS
+from sensorium.generators import GENERATORS
 from sensorium.generators.sam import SamConfig
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.interop.assemble import build_pretrained
@@ -137,6 +139,39 @@ def test_half_a_signal_is_completed_and_a_cut_one_is_known(model: Model) -> None
     maker = model.engine.maker
     assert [(one.start, one.whole) for one in maker.find(ids)] == [(0, True), (2, True), (4, False)]
     assert [(one.start, one.whole) for one in maker.find([first])] == [(0, False)]
+
+
+def test_a_space_between_two_signals_is_a_space_everywhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It forces the second signal behind the first alone, and stays in the text."""
+    model = Model(*build_pretrained(config(signals=(SEG[0], "Ġ", SEG[1]))))
+    first, space, last = model.processor.signals["mask"]
+    spoken = model.tokenizer.encode("a b c")
+    assert space in spoken
+    prompt = model.processor.prompt(sample().messages[:1])
+    wanted = iter([*spoken, space, first])
+    monkeypatch.setattr("sensorium.inference.engine.Sampler", lambda *_: lambda logits, said: torch.tensor([next(wanted, spoken[0])]))
+    ids = model.engine.generate([prompt], max_tokens=len(spoken) + 5)[0]
+    assert ids == [*spoken, space, first, space, last, spoken[0]]
+    parts = model.engine.maker.parts(prompt, ids, sample())
+    assert [part.type for part in parts] == ["text", "mask", "text"]
+    assert (parts[0].value, parts[2].value) == ("a b c", "a")
+
+
+def test_a_space_between_the_signals_of_two_kinds_is_shared() -> None:
+    tokens = (*SEG, "[PIC]", "[/PIC]")
+    backbone = CausalLMConfig.tiny()
+    backbone = backbone.model_copy(update={"arch": backbone.arch | {"vocab_size": 267}, "added_tokens": tokens})
+    mapper, sam, painter = OUTPUT_PROJECTORS.find("mapper").tiny(), SamConfig.tiny(), GENERATORS.find("small_diffusion").tiny()
+    hands: dict[MadeKind, HandConfig] = {
+        "mask": HandConfig(signals=(SEG[0], "Ġ", SEG[1]), projector=mapper, generator=sam),
+        "image": HandConfig(signals=("[PIC]", "Ġ", "[/PIC]"), projector=mapper, generator=painter),
+    }
+    told = config().model_copy(update={"backbone": backbone, "hands": hands})
+    processor = Model(*build_pretrained(told)).processor
+    assert processor.signals["mask"][1] == processor.signals["image"][1]
+    shared = hands | {"image": hands["image"].model_copy(update={"signals": ("[PIC]", "Ġ", SEG[1])})}
+    with pytest.raises(ConfigError, match=r"signal '\[END\]' of two kinds"):
+        Processor(told.model_copy(update={"hands": shared}), processor.tokenizer)
 
 
 def test_what_cannot_be_made_is_said(model: Model, tmp_path: Path) -> None:
