@@ -1,5 +1,5 @@
 # `make demo`: from a clean clone to a trained, measured, answering model.
-# `make test`: the whole suite. `make bench`: training speed and memory beside its peers, some two hours on an idle machine.
+# `make test`: the whole suite. `make bench`: training speed and memory beside its peers, an hour and a half on an idle machine.
 # All make the environment they need.
 PYTHON ?= python3
 VENV := .venv

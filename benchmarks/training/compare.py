@@ -1,8 +1,8 @@
 """Training speed beside transformers' `Trainer` and TRL's `SFTTrainer`, on identical weights, samples and tokens.
 
-    python benchmarks/training/compare.py [--shapes tiny 222M] [--stages 1 2] [--rounds 5] [--levers] [--peers]
+    python benchmarks/training/compare.py [--shapes tiny 222M] [--stages 1 2] [--rounds 5] [--levers [tiny 222M]] [--peers]
 
-`--levers` measures ours alone, too, behind all that, with one lever off at a time; `--peers` without names leaves the peers out.
+`--levers` measures ours alone, too, behind all that, with one lever off at a time, at the tiny shape where none is named; `--peers` without names leaves the peers out.
 
 The peers are installed into an environment of their own (`peers.txt`). Before anything is timed the losses of single rows must
 agree to 1e-4. Ours and one peer then take turns on the same threads, two models in memory at a time; what counts is the median of
@@ -35,8 +35,9 @@ from sensorium.interop.hf import import_hf
 SAMPLES = {"tiny": 2000, "222M": 96}
 # Two batches of the peers, a long one and a short one (`hf.py`).
 TURN = {"tiny": {"ours": 96, "trainer": 32, "trl": 32}, "222M": {"ours": 16, "trainer": 16, "trl": 16}}
+ROUNDS = {"tiny": 5, "222M": 3}
 LEVER_ROUNDS = 3
-# Of the larger shape they would take half an hour.
+# Of the larger shape they would take half an hour, and levers an hour.
 BY_DEFAULT = ("tiny",)
 LEVERS = {
     "all on": [],
@@ -101,20 +102,20 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
     """One shape in one stage."""
     print(f"{shape.name}, stage {stage}", flush=True)
     ours, *peers = sides_of(shape, stage, work, python, options)
-    turns, gemms = TURN[shape.name], [gemm_gflops(shape)]
+    turns, gemms, rounds = TURN[shape.name], [gemm_gflops(shape)], options.rounds or ROUNDS[shape.name]
     for peer in peers:
         # Both anew: a process that has run for long is some hundredths slower.
         ours.start()
         warm_up(ours, shape, work)
         peer.start()
         peer.turn(turns[peer.name], counted=False)
-        play([ours, peer], options.rounds, turns)
+        play([ours, peer], rounds, turns)
         ours.stop()
         peer.stop()
         gemms.append(gemm_gflops(shape))
     gemm, flops = statistics.median(gemms), flops_per_token(shape, stage, work)
     return {
-        "date": date.today().isoformat(), "rounds": options.rounds,
+        "date": date.today().isoformat(), "rounds": rounds,
         "rates": {side.name: side.rates for side in (ours, *peers)},
         "peak_mb": {side.name: side.peak_mb for side in (ours, *peers)},
         "ratio": {f"ours/{peer.name}": ratio(_beside(ours, peer, i), peer.turns) for i, peer in enumerate(peers)},
@@ -159,7 +160,7 @@ def levers(shape: Shape, stage: int, work: Path, _: str, options: argparse.Names
         for side in sides:
             side.start()
             warm_up(side, shape, work)
-        play(sides, min(options.rounds, LEVER_ROUNDS), turns)
+        play(sides, min(options.rounds or LEVER_ROUNDS, LEVER_ROUNDS), turns)
         for side in sides:
             side.stop()
     found = {side.name: {**ratio(side.turns, _beside(all_on, side, i)), "peak_mb": side.peak_mb} for i, side in enumerate(others)}
@@ -184,9 +185,9 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--stages", nargs="+", type=int, choices=(1, 2), default=[1, 2])
     parser.add_argument("--peers", nargs="*", choices=("trainer", "trl"), default=["trainer", "trl"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help=f"by itself {ROUNDS}")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--levers", action="store_true", help="also what each lever gives, of ours alone")
+    parser.add_argument("--levers", nargs="*", choices=SHAPES, help="also what each lever gives, of ours alone, at these shapes")
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -198,10 +199,10 @@ def main() -> None:
         "date": date.today().isoformat(), "processor": processor(), "threads": options.threads,
         "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": measured(path),
     }  # fmt: skip
-    cells = [(SHAPES[name], stage) for name in options.shapes for stage in options.stages]
+    pulled = () if options.levers is None else options.levers or BY_DEFAULT
     # The peers first, so that what takes longer and matters less comes last.
-    for what in [compare] * bool(options.peers) + [levers] * options.levers:
-        for shape, stage in cells:
+    for what, names in ((compare, options.shapes if options.peers else ()), (levers, pulled)):
+        for shape, stage in ((SHAPES[name], stage) for name in names for stage in options.stages):
             work = options.work.resolve() / shape.name
             prepare(shape, work)
             found: dict[str, Any] = result["shapes"].setdefault(shape.name, {})
