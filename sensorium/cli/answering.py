@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import ConfigError, SensoriumError
@@ -70,6 +70,8 @@ class Answerer:
 
             self._panel = Panel.of(configs)
         self._max_tokens = options.max_tokens
+        self.unmade: list[str] = []
+        """Kinds of media that the last streamed answer asks for; only `ask --save` makes them."""
 
     def told(self, messages: list[dict[str, Any]]) -> Any:
         """The conversation as the model is asked it: as it is, or with what the experts tell."""
@@ -80,10 +82,19 @@ class Answerer:
 
     def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
         """The answer in pieces; that of a search with beams in one, because only its end tells."""
-        asked = self.told(messages)
+        asked, self.unmade = self.told(messages), []
         if self._sampling.beams > 1:
-            return iter([self.loaded.respond(asked, max_tokens=self._max_tokens, sampling=self._sampling)])
-        return self.loaded.respond(asked, max_tokens=self._max_tokens, stream=True, sampling=self._sampling)
+            yield self.loaded.respond(asked, max_tokens=self._max_tokens, sampling=self._sampling)
+            return
+        prompt = self.loaded.processor.prompt(asked)
+        ids = yield from self.loaded.engine.stream(prompt, max_tokens=self._max_tokens, sampling=self._sampling)
+        self.unmade = self._media(ids)
+
+    def _media(self, ids: Sequence[int]) -> list[str]:
+        """The kinds of the media that an answer asks for, which its text does not show."""
+        frames = self.loaded.processor.frames
+        drawn = ["image"] if frames and frames.opening in ids else []
+        return list(dict.fromkeys([*drawn, *(found.kind for found in self.loaded.engine.maker.find(ids))]))
 
 
 def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
@@ -93,7 +104,8 @@ def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
         ConfigError: it is a picture without a question.
     """
     if question is None:
-        if Path(picture).is_file():
+        # Unlike Path's, this answers for what is no name at all, such as a long question.
+        if os.path.isfile(picture):
             raise ConfigError(f"a picture, {picture}, and no question about it", fix="write the question behind it")
         return {"role": "user", "content": [{"type": "text", "text": picture}]}
     return {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}
@@ -118,6 +130,8 @@ def ask_command(picture: str, question: str | None, options: AnswerOptions, as_j
     tokens = len(loaded.tokenizer.encode(text))
     if not as_json:
         print()
+    _say_unmade(answerer)
+    if not as_json:
         return
     first = first or done
     print_json({
@@ -129,6 +143,12 @@ def ask_command(picture: str, question: str | None, options: AnswerOptions, as_j
         "tokens": tokens,
         "tokens_per_s": round((tokens - 1) / (done - first), 2) if done > first else None,
     })  # fmt: skip
+
+
+def _say_unmade(answerer: Answerer) -> None:
+    """An answer whose media nobody makes is not to look like none."""
+    for kind in answerer.unmade:
+        print(f"{kind}: not made. To have it made: sensorium ask --save FOLDER", file=sys.stderr, flush=True)
 
 
 def chat_command(picture: str | None, options: AnswerOptions) -> None:
@@ -175,11 +195,11 @@ def _add_picture(path: str, pending: list[dict[str, Any]]) -> None:
     from sensorium.media.image import load_image
 
     try:
-        shape = load_image(Path(path).expanduser()).shape
+        shape = load_image(os.path.expanduser(path)).shape
     except SensoriumError as error:
         print(f"error: {error}", file=sys.stderr)
         return
-    pending.append({"type": "image", "image": str(Path(path).expanduser())})
+    pending.append({"type": "image", "image": os.path.expanduser(path)})
     print(f"added {path} ({shape.width_px}x{shape.height_px})")
 
 
@@ -191,6 +211,7 @@ def _answer(answerer: Answerer, messages: list[dict[str, Any]]) -> str | None:
             print(piece, end="", flush=True)
             text += piece
         print()
+        _say_unmade(answerer)
     except SensoriumError as error:
         print(f"error: {error}", file=sys.stderr)
         return None

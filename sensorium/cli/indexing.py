@@ -36,6 +36,7 @@ def build(
     are: index and pictures are moved together, or not at all."""
     from sensorium.api import find_model, load
     from sensorium.cli.main import print_json
+    from sensorium.cli.saving_answers import writing
     from sensorium.core.atomic import atomic_folder
     from sensorium.core.errors import ConfigError
     from sensorium.generators.retrieval_index import INDEX
@@ -55,14 +56,15 @@ def build(
                           fix=f"--out my-{found.name}: a copy of the model with the index, for --model my-{found.name}")  # fmt: skip
     folder = Path(out) if out else found / inside
     index, bad = build_index(loaded, Path(pictures))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if not shipped:
-        index.save(folder)
-    else:
-        with atomic_folder(folder) as copy:
-            shutil.copytree(found, copy, dirs_exist_ok=True)
-            (copy / inside).parent.mkdir(parents=True, exist_ok=True)
-            index.save(copy / inside)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not shipped:
+            index.save(folder)
+        else:
+            with atomic_folder(folder) as copy:
+                shutil.copytree(found, copy, dirs_exist_ok=True)
+                (copy / inside).parent.mkdir(parents=True, exist_ok=True)
+                index.save(copy / inside)
     if bad:
         print(f"{len(bad)} left out: {'; '.join(map(str, bad[:SHOWN]))}{'; …' if len(bad) > SHOWN else ''}", file=sys.stderr)
     if as_json:

@@ -45,11 +45,11 @@ Experts = Annotated[
     list[str] | None,
     typer.Option("--expert", help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr. May be repeated."),
 ]
-ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, nano-points, nano-draws, nano-finds, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
 Beams = Annotated[int, typer.Option(help="More than 1: search with so many beams for the likeliest answer; without temperature.")]
 CacheFeatures = Annotated[bool, typer.Option("--cache-features", help="Keep what the encoder makes of pictures, and use what training or an evaluation kept (`sensorium cache`).")]
-MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 
 
 def print_json(value: Any) -> None:
@@ -69,8 +69,8 @@ def ask(
     choices: Annotated[str | None, typer.Option(help="A file of answers, one a line or a JSON list: print the likeliest of them.")] = None,
     expert: Experts = None, cache_features: CacheFeatures = False,
     save: Annotated[str | None, typer.Option(help="A new folder for the answer, what it makes, and what it points at, drawn.")] = None,
-    seed: Annotated[int | None, typer.Option(help="--save: of what is made; 0 if nothing is said.")] = None,
-    steps: Annotated[int | None, typer.Option(help="--save: of a generator; 50 if nothing is said.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="--save: of what is made; 0 if nothing is said.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="--save: of a generator; 50 if nothing is said.")] = None,
     speak: Annotated[bool, typer.Option("--speak", help="--save: the answer as sound, too.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="--save: begin with a picture, by an LLM that writes pictures as tokens.")] = False,
     as_json: Json = False,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from safetensors import SafetensorError
+
 from sensorium.cli.watching import Watch
 from sensorium.core.atomic import atomic_folder, write_json
-from sensorium.core.errors import ConfigError, GenerationError
+from sensorium.core.errors import ConfigError, GenerationError, SensoriumError
 from sensorium.core.hands import Made, Making
 from sensorium.core.sample import MISSING, Message, Part
 
@@ -79,14 +83,16 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         making = plain if saving.steps is None else replace(plain, steps=saving.steps)
         answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=room, making=making,
                                         sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
-    files = save_answer(answer, turn, None if question is None else Path(picture), folder)
     text = " ".join(part.value for part in answer.content if part.type == "text")
+    if text and not as_json:
+        # First of all: it is not to be lost with a disk that is full.
+        print(text, flush=True)
+    files = save_answer(answer, turn, None if question is None else Path(picture), folder)
     missing = [part.value for part in answer.content if part.type == MISSING]
     if as_json:
         print_json({"answer": text, "parts": [part.type for part in answer.content], "missing": missing,
                     "folder": str(folder), "files": files})  # fmt: skip
     else:
-        print(text)
         print(f"{folder}: {', '.join(files)}")
         for one in missing:
             print(f"error: no {one['kind']}: {one['error']}", file=sys.stderr)
@@ -100,11 +106,32 @@ def check_folder(folder: Path, where: str = "--save") -> None:
     Raises:
         ConfigError: something is there, or on the way to it.
     """
-    above = next(one for one in folder.absolute().parents if one.exists())
+    try:
+        above = next(one for one in folder.absolute().parents if one.exists())
+        used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        # A name that is too long, say, or a folder that may not be looked into.
+        raise ConfigError(f"{folder!s:.80}: {error.strerror}", where=where, fix="name another folder") from None
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ConfigError(f"{above} is no folder to write in", where=where, fix="name a folder elsewhere")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if used:
         raise ConfigError(f"{folder} exists and is not an empty folder", where=where, fix="name a new folder")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What a disk refuses, inside, as an error of ours.
+
+    Raises:
+        SensoriumError: it is full, say; what stood there stands.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # Of an OSError without, it is shutil's, which lists each file.
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        reason = said or "not all files could be copied"
+        raise SensoriumError(f"nothing was written: {reason}", where=str(folder), fix="make room there, or name a folder elsewhere") from error
 
 
 def save_answer(answer: Message, question: dict[str, Any], picture: Path | None, folder: Path) -> list[str]:
@@ -115,9 +142,10 @@ def save_answer(answer: Message, question: dict[str, Any], picture: Path | None,
 
     Raises:
         ConfigError: the folder is in use.
+        SensoriumError: the disk refuses it.
     """
     check_folder(folder)
-    with atomic_folder(folder) as target:
+    with writing(folder), atomic_folder(folder) as target:
         asked = target / f"asked{picture.suffix.lower()}" if picture else target
         if picture is not None:
             shutil.copyfile(picture, asked)

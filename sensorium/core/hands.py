@@ -157,6 +157,7 @@ class Cuts(Protocol):
         Raises:
             ConfigError: the picture is no uint8 (H, W, 3).
             CancelledError: somebody asked to stop.
+            GenerationError: it failed, and made nothing.
         """
         ...
 

@@ -53,7 +53,7 @@ PLACE_KINDS: tuple[str, ...] = ("boxes", "points2d")
 LOCATED_KINDS: tuple[str, ...] = (*PLACE_KINDS, "mask")
 """Parts that say where in a picture something is; it may not be moved then."""
 MISSING = "missing"
-"""Stands in an answer for a medium that could not be made: its kind, and why."""
+"""Stands in an answer for a medium that could not be made, or a box that was cut off: its kind, and why."""
 ANSWER_KINDS: tuple[str, ...] = (*LOCATED_KINDS, "retrieved", MISSING)
 PART_TYPES: tuple[str, ...] = ("text", *MEDIA_KINDS, *ANSWER_KINDS)
 KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns", "answers")

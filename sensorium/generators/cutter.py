@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from sensorium.core.atomic import atomic_folder
 from sensorium.core.boxes import Box
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, GenerationError
 from sensorium.core.hands import (
     CancelledError,
     ConditionShape,
@@ -137,6 +137,9 @@ class Cutter(nn.Module):
             return []
         windows_NCSS, frames = self.windows(picture_HWC, boxes)
         logits_NSS = self(windows_NCSS).float().cpu()
+        if not bool(logits_NSS.isfinite().all()):
+            raise GenerationError("masks that are not finite", where="generator cutter",
+                                  fix="its weights are damaged: copy them again, or train it anew")  # fmt: skip
         return [Made("mask", _to_picture(logits_SS, frame, picture_HWC.shape[:2]))
                 for logits_SS, frame in zip(logits_NSS, frames, strict=True)]  # fmt: skip
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.batch import Grid
+from sensorium.core.errors import GenerationError
 from sensorium.core.hands import ConditionShape
 
 Past = tuple[Tensor, Tensor]
@@ -119,6 +120,9 @@ class Painter(nn.Module):
             away_BLD: the prefix that is led away from; None: there is none.
             chances_BN: a number in 0..1 for each code: what chance decides.
             after: told how many codes are drawn, after each.
+
+        Raises:
+            GenerationError: scores are no numbers; the message names the code.
         """
         items, places_ND = len(prefix_BLD), self._places()
         x_BTD = prefix_BLD if away_BLD is None else torch.cat([prefix_BLD, away_BLD])
@@ -131,6 +135,9 @@ class Painter(nn.Module):
             if away_BLD is not None:
                 with_BK, without_BK = scores_BK.log_softmax(-1).split(items)
                 scores_BK = without_BK + strokes.guidance * (with_BK - without_BK)
+            if bool(scores_BK.isnan().any()):
+                raise GenerationError(f"code {place + 1} of {self.shape.grid.tokens} has scores that are no numbers", where="generator drawer",
+                                      fix="its weights are damaged: copy them again, or train it anew")  # fmt: skip
             drawn.append(choose(scores_BK, strokes, chances_BN[:, place]))
             after(place + 1)
             x_BTD = (self.code(drawn[-1]) + places_ND[place])[:, None]

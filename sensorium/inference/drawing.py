@@ -23,6 +23,7 @@ from sensorium.core.hands import CancelledError, Drawing, Making
 from sensorium.core.responder import Answer, Request
 from sensorium.core.sample import Message, Sample
 from sensorium.inference.extending import extended
+from sensorium.inference.regressing import Room
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.processing.collate import collate
 from sensorium.processing.picture_words import Frame, WordFrames
@@ -56,7 +57,7 @@ class Artist:
         prompt = self.prompt(request.messages, request.root)
         room = max(request.max_tokens, len(self._frames.sized(making.size)))
         (ids,) = engine.generate([prompt], max_tokens=room, making=making)
-        ids, parts = maker.made(prompt, ids, Sample(request.messages, root=request.root))
+        ids, parts = maker.made(prompt, ids, Sample(request.messages, root=request.root), room=Room(room - len(ids)))
         return Answer(request.id, engine.text(maker.said(ids)), len(ids), parts)
 
     def text_alone(self, logits_BV: Tensor) -> Tensor:

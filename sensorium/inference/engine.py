@@ -5,7 +5,7 @@ Shape legend: B rows, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,8 +182,8 @@ class Engine:
         stops = self.processor.stop_ids | ({self.artist.opening} if self.artist else set[int]())
         return beam_search(first_RV, step, width=beams, max_tokens=max_tokens, stops=stops)
 
-    def stream(self, prompt: Example, *, max_tokens: int, sampling: Sampling | None = None) -> Iterator[str]:
-        """Pieces of one answer's text as they are made.
+    def stream(self, prompt: Example, *, max_tokens: int, sampling: Sampling | None = None) -> Generator[str, None, list[int]]:
+        """Pieces of one answer's text as they are made; at their end the answer's ids.
 
         Raises:
             ConfigError: a search with beams, whose answer is known at its end only.
@@ -204,6 +204,7 @@ class Engine:
         whole = self.completed(prompt, answers[0], max_tokens, sampling)
         if whole != answers[0] and (text := self.text(whole)).startswith(shown):
             yield text[len(shown) :]
+        return whole
 
     @torch.inference_mode()
     def _run(
@@ -241,19 +242,18 @@ class Engine:
         """Whether the model writes, and has room.
 
         Raises:
-            ConfigError: it does not write.
+            ConfigError: it does not write, or less than nothing is to be written.
             DataError: a prompt and its answer are too long.
         """
         if self.model.config.text_frame is not None:
             raise no_words()
+        if max_tokens < 0:
+            raise ConfigError(f"an answer of {max_tokens} tokens", where="max_tokens", expected="1 or more")
         limit = self.model.config.longest_row
         longest = max(len(p) for p in prompts)
         if longest + max_tokens > limit:
-            raise DataError(
-                f"a prompt of {longest} tokens and {max_tokens} to answer",
-                expected=f"at most {limit} together",
-                fix="shorten the conversation or lower max_tokens",
-            )
+            raise DataError(f"a prompt of {longest} tokens and {max_tokens} to answer", expected=f"at most {limit} together",
+                            fix="shorten the conversation or lower max_tokens")  # fmt: skip
 
     def _prefill(self, batch: Batch, room: int, *, fast: bool = True) -> tuple[_Rows, torch.Tensor]:
         rows, hidden_BD = self.prefill(batch, room, fast=fast)

@@ -125,7 +125,8 @@ class Maker:
         Args:
             asked: what `prompt` was made of; masks and edits are of its last picture.
             speak: end with the text as sound.
-            room: what may follow a picture that ends `ids`, where the model reads what it makes.
+            room: what may follow a picture that ends `ids`, where the model reads what it makes; where there is none, a box that
+                `ids` end in the midst of was cut off, and is `missing`, too.
         """
         return self.made(prompt, ids, asked, speak=speak, room=room)[1]
 
@@ -140,6 +141,7 @@ class Maker:
         self, prompt: Example, ids: Sequence[int], asked: Sample, *, speak: bool = False, room: Room = Room()
     ) -> tuple[list[int], tuple[Part, ...]]:
         """The answer's parts (`parts`), behind all of its tokens."""
+        said = len(ids)
         ids, fed = self.whole(prompt, ids, room)
         run = _Run(self.model, prompt, ids, asked, self.processor.tokenizer.pad_id, fed)
         wanted = enumerate(self.find(ids))
@@ -150,7 +152,7 @@ class Maker:
             parts += self._spoken(prompt, ids[place:start])
             parts += [] if part is None else [part]
             place = stop
-        parts += self._spoken(prompt, ids[place:])
+        parts += self._spoken(prompt, ids[place:], cut=len(ids) - said >= room.tokens)
         if cuts_boxes(self.model) and self._makes("mask"):
             parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
         if speak:
@@ -205,11 +207,11 @@ class Maker:
                 if run == signals[: len(run)]:
                     yield Found(kind, start, place := start + len(run), whole=run == signals)
 
-    def _spoken(self, prompt: Example, ids: Sequence[int]) -> list[Part]:
+    def _spoken(self, prompt: Example, ids: Sequence[int], *, cut: bool = False) -> list[Part]:
         frames, added = self.processor.frames, self.processor.tokenizer.added
         signals = {token for ids in self.processor.signals.values() for token in own_signals(ids, added)}
         said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]
-        return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer)
+        return spoken_parts(said, prompt.seen, self.processor.box_format, self.processor.tokenizer, cut=cut)
 
     def _part(self, run: _Run, found: Found, number: int) -> Part:
         """A medium, or what says why there is none."""

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from shutil import copytree
 
 from safetensors.torch import save_file
 
+from sensorium.core.errors import WeightsError
 from sensorium.nn.pretrained import read_file
 from sensorium.nn.stored_numbers import Numbers, stored
 
 GENERATORS = "generators"
-"""Their folder in a model's."""
+"""Their folder in a model's, and in its `config.json` the kinds that lie there."""
+
+
+def check_generators(folder: Path) -> None:
+    """Refuse a saved model that has lost a generator which it has taught: one with random weights would stand in for it.
+
+    Raises:
+        WeightsError: naming the folder that is not there.
+    """
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for kind in about.get(GENERATORS, ()):
+        if not (folder / GENERATORS / kind).is_dir():
+            raise WeightsError(f"the generator of this model's {kind} is gone", where=str(folder / GENERATORS / kind),
+                               fix="copy the model's folder again from where it is whole")  # fmt: skip
 
 
 def copy_generators(folder: Path, target: Path, numbers: Numbers | None = None) -> None:

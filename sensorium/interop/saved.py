@@ -18,7 +18,7 @@ import sensorium
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import WeightsError
 from sensorium.interop.assemble import build_pretrained
-from sensorium.interop.made_weights import GENERATORS
+from sensorium.interop.made_weights import GENERATORS, check_generators
 from sensorium.interop.onto import is_difference, read_about, read_difference, whole_tensors
 from sensorium.interop.side_files import copy_side_files
 from sensorium.model.adapter import LORA_MARK, inject_adapter, merge_all
@@ -63,17 +63,10 @@ def save_model(
         elif pointer:
             seen[pointer] = name
     with atomic_folder(folder) as target:
-        write_json(
-            target / "config.json",
-            {
-                "sensorium": sensorium.__version__,
-                "format": FORMAT,
-                "model": model.config.to_dict(),
-                "tied": tied,
-            },
-        )
+        about = {"sensorium": sensorium.__version__, "format": FORMAT, "model": model.config.to_dict(), "tied": tied}
+        made = model.generators.save(target / GENERATORS)
+        write_json(target / "config.json", about | ({GENERATORS: made} if made else {}))
         save_file(stored(tensors, numbers) | dict(apart or {}), target / "model.safetensors", metadata={"format": "pt"})
-        model.generators.save(target / GENERATORS)
         # Where the backbone has a source, the tokenizer comes from there as well, but not a
         # projector's reader.
         if not model.config.backbone.weights:
@@ -97,6 +90,7 @@ def load_model(folder: Path) -> tuple[MultimodalModel, Tokenizer]:
     config = read_model_config(folder)
     own_tokenizer = (folder / "tokenizer.json").exists()
     model, tokenizer = build_pretrained(config, folder if own_tokenizer else None, Reader.find(folder))
+    check_generators(folder)
     model.generators.saved_in(folder / GENERATORS)
     stored, rows = read_difference(folder) if is_difference(folder) else (dict(read_file(folder / "model.safetensors").items()), {})
     state = model.state_dict()

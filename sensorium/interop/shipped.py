@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sensorium.core.errors import WeightsError
@@ -28,15 +29,16 @@ def find_model(name: str | Path) -> Path:
             )
         return SHIPPED[text]
     path = Path(name)
-    if path.is_dir():
+    # Unlike Path's own, these answer for what is no name at all, such as one that is too long.
+    if os.path.isdir(path):
         return path / "model" if (path / "model" / "config.json").exists() else path
     # Whoever has a folder `owner` means a path in it, and misspelt the rest.
-    if text.count("/") == 1 and not text.startswith((".", "/", "~", "runs/")) and not path.parent.is_dir():
+    if text.count("/") == 1 and not text.startswith((".", "/", "~", "runs/")) and not os.path.isdir(path.parent):
         found = locate((HubSource(id=text),))
         if found is not None:
             return found
     near = nearest(text, SHIPPED) if "/" not in text else None
-    if near is None and path.parent.is_dir():
+    if near is None and os.path.isdir(path.parent):
         beside = nearest(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
         near = beside and str(path.parent / beside)
     raise WeightsError(

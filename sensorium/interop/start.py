@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sensorium.core.errors import WeightsError
 from sensorium.interop.locate import locate
-from sensorium.interop.made_weights import GENERATORS
+from sensorium.interop.made_weights import GENERATORS, check_generators
 from sensorium.interop.onto import whole_tensors
 from sensorium.interop.saved import plain_name, read_model_config, tied_names
 from sensorium.interop.text_half import fill_from_bert, has_bert
@@ -84,6 +84,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
             fix="start from a model with the same encoder, projector or LLM, or leave `start` out",
         )
     _copy(state, taken)
+    check_generators(folder)
     model.generators.saved_in(folder / GENERATORS, saved)
     for prefix, lora in model.config.low_rank.items():
         if lora.dora and not any(n.startswith(prefix) and MAGNITUDE in n for n in taken):

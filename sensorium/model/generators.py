@@ -137,12 +137,19 @@ class Generators:
         networks = {kind: cast(Published, self[kind]).network for kind in sorted(self._own) if hasattr(self[kind], "network")}
         return {f"generators.{kind}.{name}": value for kind, network in networks.items() for name, value in network.state_dict().items()}
 
-    def save(self, folder: Path) -> None:
-        """Write those that have learnt, each into a folder of its kind."""
+    def save(self, folder: Path) -> list[str]:
+        """Write those that have learnt, each into a folder of its kind.
+
+        Returns:
+            The kinds without which the model is not whole; an index can be made anew.
+        """
+        saved: list[str] = []
         for kind in self._known:
             changed = kind in self._first and _digest(cast(Taught, self._built[kind])) != self._first[kind]
             if changed or kind in self._own:
                 cast(Taught, self[kind]).save(folder / kind)
+                saved += [] if self._known[kind].needs_folder else [kind]
+        return saved
 
     def saved_in(self, folder: Path, start: ModelConfig | None = None) -> None:
         """Take from here what `save` wrote, if anything.

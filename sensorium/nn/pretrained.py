@@ -17,6 +17,7 @@ from sensorium.nn.stored_numbers import restored
 # Buffers that older files store and newer models compute; families' own ones are known to
 # transformers, which does not report them.
 HARMLESS = ("rotary_emb.inv_freq", "position_ids")
+AGAIN = "copy it again from where it is whole"
 
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -92,9 +93,9 @@ def read_file(file: Path) -> dict[str, Tensor]:
     try:
         return restored(load_file(file), str(file))
     except FileNotFoundError:
-        raise WeightsError("no such weights file", where=str(file)) from None
+        raise WeightsError("no such weights file", where=str(file), fix=AGAIN) from None
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"damaged weights file: {error}", where=str(file)) from None
+        raise WeightsError(f"damaged weights file: {error}", where=str(file), fix=AGAIN) from None
 
 
 def load_folder(module: nn.Module, folder: Path) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 
 from sensorium.core.batch import Seen
 from sensorium.core.boxes import Box, PlaceT, Point
-from sensorium.core.sample import Part
+from sensorium.core.errors import DataError
+from sensorium.core.sample import MISSING, Part
 from sensorium.text.boxes import BoxFormat, Mention
 from sensorium.text.tokenizer import Tokenizer
 
 
-def spoken_parts(ids: Sequence[int], pictures: Sequence[Seen], style: BoxFormat | None, tokenizer: Tokenizer) -> list[Part]:
+def spoken_parts(
+    ids: Sequence[int], pictures: Sequence[Seen], style: BoxFormat | None, tokenizer: Tokenizer, *, cut: bool = False
+) -> list[Part]:  # fmt: skip
     """The parts of a run of text tokens, in order.
 
     Places are those of the last picture: no format says which one it means. What reads like a place and is none stays text.
@@ -21,6 +24,7 @@ def spoken_parts(ids: Sequence[int], pictures: Sequence[Seen], style: BoxFormat 
     Args:
         pictures: those in front of the answer, in reading order.
         style: how the model writes places; None: it writes none.
+        cut: there was no room for more; a place that the text ends in the midst of is a part `missing`.
     """
     if style is None or not pictures:
         return _text(tokenizer.decode(ids))
@@ -33,7 +37,11 @@ def spoken_parts(ids: Sequence[int], pictures: Sequence[Seen], style: BoxFormat 
         parts += _text(strip(text[place : mention.span[0]]))
         parts += _places(mention, pictures[-1], len(pictures))
         place = mention.span[1]
-    return parts + _text(strip(text[place:]))
+    begun = style.cut.search(text, place) if cut else None
+    if begun is None:
+        return parts + _text(strip(text[place:]))
+    error = DataError("the answer ended in the midst of a box", fix="raise max_tokens")
+    return [*parts, *_text(strip(text[place : begun.start()])), Part(MISSING, {"kind": "boxes", "error": str(error)})]
 
 
 def _text(text: str) -> list[Part]:

@@ -25,6 +25,7 @@ class Shikra:
     quantum = 0.001
     largest = 1.0
     marked = False
+    cut = re.compile(r"\[[0-9.,;+\-\s]*$", re.ASCII)
 
     _bracket = re.compile(r"\[([0-9.,;+\-\s]*)(\])?", re.ASCII)
     _number = re.compile(r"[0-9](?:\.[0-9]*)?")
@@ -78,6 +79,7 @@ class QwenVL:
     quantum = 1 / 999
     largest = 1.0
     marked = True
+    cut = re.compile(r"<box>[^<]*$")
 
     _number = r"\s*(-?[0-9]{1,9}(?:\.[0-9]{0,9})?)\s*"
     _corners = re.compile(rf"\({_number},{_number}\),\({_number},{_number}\)", re.ASCII)
@@ -127,6 +129,7 @@ class CogVLM:
     quantum = 0.001
     largest = 0.999
     marked = False
+    cut = re.compile(r"\[\[[0-9,;\s]*\]?$", re.ASCII)
 
     _bracket = re.compile(r"\[\[([^\[\]]*)(\]\])?")
     _numbers = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9}){3}")
@@ -165,6 +168,7 @@ class MiniGPTv2:
     quantum = 0.01
     largest = 1.0
     marked = True
+    cut = re.compile(r"(?:<delim>\s*)?\{[<>0-9\s]*$", re.ASCII)
 
     _mention = re.compile(
         r"(?:<p>(?P<phrase>[^<]*)</p>\s*)?"

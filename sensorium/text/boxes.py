@@ -11,6 +11,7 @@ where a reversed box does not overlap with what was asked for and counts as wron
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -101,6 +102,8 @@ class BoxFormat(Protocol):
     """The largest coordinate that is written; what lies beyond becomes this one."""
     marked: bool
     """Its marks in angle brackets are control tokens where the tokenizer has them."""
+    cut: re.Pattern[str]
+    """What there is of a place at the end of a text that was cut in its midst."""
 
     def write(self, places: Sequence[Place], phrase: str | None = None) -> str:
         """One mention.

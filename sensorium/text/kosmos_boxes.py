@@ -27,6 +27,7 @@ class Kosmos2:
     quantum = 1 / SIDE
     largest = 1.0
     marked = True
+    cut = re.compile(r"<object>(?:(?!</object>).)*$", re.DOTALL)
 
     _mention = re.compile(
         r"(?:<phrase>(?P<phrase>[^<]+)</phrase>\s*)?<object>"

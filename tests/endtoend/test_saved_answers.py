@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,10 +15,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import sensorium.cli.answering as answering
+import sensorium.cli.saving_answers as saving_answers
 from sensorium.cli.main import app
 from sensorium.cli.watching import Watch
+from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import CancelledError, Made, Making
 from sensorium.core.sample import Message, Part, parse_sample
+from sensorium.interop.shipped import find_model
 
 SOUND = Made("audio", np.zeros(80, np.float32), sample_rate_hz=8000)
 BOX = Part("boxes", {"places": [[2.0, 2.0, 20.0, 10.0]], "picture": 1, "phrase": "it"})
@@ -92,6 +96,8 @@ def test_what_there_is_is_written_and_what_lacks_is_said(ask: Any, tmp_path: Pat
     assert plain.exit_code == 9
     assert "error: no image: generator painter: it failed after step 1 of 3" in plain.stderr
     assert plain.stdout.splitlines()[0] == "It is there."
+    # Without words there is no empty line for them.
+    assert ask("--save", "silent", parts=parts[2:3]).stdout == "silent: sample.json, asked.png, part1.png\n"
     assert ask("--save", "whole", parts=parts[:3]).exit_code == 0
 
 
@@ -101,6 +107,31 @@ def test_nothing_is_half_written(ask: Any, tmp_path: Path) -> None:
     assert "one row of finite samples" in str(done.exception)
     assert [file.name for file in tmp_path.iterdir()] == ["in.png"]
     assert "--save FOLDER" in str(ask("--speak").exception)
+
+
+def test_a_full_disk_leaves_the_answer_on_the_screen_and_nothing_on_the_disk(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saving_answers, "write_json", full)
+    done = ask("--save", "out", parts=(Part("text", "Look."), Part("image", Image.new("RGB", (4, 4)))))
+    assert done.stdout == "Look.\n"
+    assert str(done.exception) == "out: nothing was written: No space left on device. To mend it: make room there, or name a folder elsewhere"
+    assert [file.name for file in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_names_that_no_disk_takes_are_refused(ask: Any, tmp_path: Path) -> None:
+    done = ask("--save", "o" * 300)
+    assert isinstance(done.exception, ConfigError)
+    assert "File name too long" in str(done.exception)
+    # A question is none.
+    assert answering.asked_turn("Draw a cat. " * 300, None)["content"] == [{"type": "text", "text": "Draw a cat. " * 300}]
+    for name, message in (("m" * 300, "no model"), (f"{'m' * 300}/model", "cannot be fetched")):
+        with pytest.raises(WeightsError, match=message):
+            find_model(name)
+    for option in ("--max-tokens=0", "--max-tokens=-5", "--steps=0", "--seed=-1"):
+        assert ask("--save", "out", option).exit_code == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["in.png"]
 
 
 def test_ctrl_c_ends_the_making_and_keeps_the_answer(ask: Any, tmp_path: Path) -> None:

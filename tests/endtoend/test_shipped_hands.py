@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import sensorium
 from sensorium.cli.main import app
+from sensorium.core.errors import DataError, WeightsError
 from sensorium.core.hands import Making
 from sensorium.core.responder import Request
 from sensorium.core.sample import Message, Part, parse_sample
@@ -48,6 +53,54 @@ def test_nano_points_says_where_a_thing_is_and_cuts_it_out(tmp_path: Path) -> No
     shared = max(0, min(x1, true[2]) - max(x0, true[0])) * max(0, min(y1, true[3]) - max(y0, true[1]))
     assert shared / ((x1 - x0) * (y1 - y0) + (true[2] - true[0]) ** 2 - shared) > 0.5
     assert sum(part.type == "mask" for part in answer.content) == 1
+
+
+def test_a_box_that_the_token_limit_cuts_is_said_and_not_shown(tmp_path: Path) -> None:
+    scene("star", "green").save(tmp_path / "star.png")
+    asked = ["ask", str(tmp_path / "star.png"), "Where is the star?", "--model", "nano-points", "--save", str(tmp_path / "out"), "--max-tokens", "8"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 9
+    assert done.stderr == "error: no boxes: the answer ended in the midst of a box. To mend it: raise max_tokens\n"
+    assert done.stdout == f"{tmp_path / 'out'}: sample.json, asked.png\n"
+    (_, answer) = parse_sample(json.loads((tmp_path / "out" / "sample.json").read_text())).messages
+    assert [part.type for part in answer.content] == ["missing"]
+
+
+def test_a_picture_that_nobody_makes_is_said() -> None:
+    # Two of its six tokens: also one that is cut off is said.
+    done = CliRunner().invoke(app, ["ask", "--model", "nano-draws", "Draw a red heart.", "--max-tokens", "2", "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["answer"] == ""
+    assert done.stderr == "image: not made. To have it made: sensorium ask --save FOLDER\n"
+
+
+def test_a_request_longer_than_the_context_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["ask", "Draw a red heart and " * 2000, "--model", "nano-draws", "--save", str(tmp_path / "out")])
+    assert isinstance(done.exception, DataError)
+    assert re.search(r"a prompt of \d+ tokens and 64 to answer; expected at most 8192 together", str(done.exception))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["nano-points", "nano-draws"])
+def test_a_copy_that_lost_its_generator_is_refused(name: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(SHIPPED[name], tmp_path / "copy"))
+    shutil.rmtree(copy / "generators")
+    with pytest.raises(WeightsError, match=r"copy/generators/(image|mask): the generator .* is gone.*copy the model's folder again"):
+        sensorium.load(copy, device="cpu")
+
+
+def test_a_drawer_that_fails_midway_is_said_and_leaves_the_rest(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(SHIPPED["nano-draws"], tmp_path / "copy"))
+    painter = copy / "generators" / "image" / "painter.safetensors"
+    weights = load_file(painter)
+    weights["row_hD.q8_0_scales"][-1] = torch.nan
+    save_file(weights, painter)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["ask", "Draw a red heart.", "--model", str(copy), "--save", str(out), "--json"])
+    assert done.exit_code == 9
+    (missing,) = json.loads(done.stdout)["missing"]
+    # Of eight rows of eight codes the last is spoilt, and a code is drawn behind the place of the one before.
+    assert missing["error"].startswith("generator drawer: code 58 of 64 has scores that are no numbers")
+    assert [file.name for file in out.iterdir()] == ["sample.json"]
 
 
 def test_nano_draws_draws_the_colour_it_is_asked_for() -> None:

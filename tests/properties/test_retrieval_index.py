@@ -157,11 +157,57 @@ def test_very_long_and_very_short_vectors_have_a_direction() -> None:
 
 
 def knn(questions: Any, vectors: Any, count: int, metric: int) -> Any:
-    """faiss's function of this name, which gives scores and places; its own are tried where it is installed."""
+    """faiss's function of this name, which gives scores and places; its own are tried where it is installed.
+
+    Of equal ones it takes the last: faiss takes any, with several threads and some hundred hits.
+    """
     assert metric == 0
     scores = questions @ vectors.T
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    order = (len(vectors) - 1 - np.argsort(-scores[:, ::-1], axis=1, kind="stable"))[:, :count]
     return np.take_along_axis(scores, order, axis=1), order
+
+
+def large(count: int) -> RetrievalIndex:
+    """Vectors of which some point where others do."""
+    vectors = np.random.default_rng(5).standard_normal((count, 8), dtype=np.float32)
+    vectors[[7, *range(50_000, 50_030), *range(count - 30, count)]] = np.eye(8, dtype=np.float32)[0]
+    return RetrievalIndex.build([f"{n}.png" for n in range(count)], vectors)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_beyond_a_hundred_thousand_faiss_answers_the_same(real: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss") if real else SimpleNamespace(knn=knn, METRIC_INNER_PRODUCT=0)
+    asked_of: list[int] = []
+
+    def counted(questions: Any, vectors: Any, count: int, metric: int) -> Any:
+        asked_of.append(len(vectors))
+        return faiss.knn(questions, vectors, count, metric=metric)
+
+    seen = SimpleNamespace(knn=counted, METRIC_INNER_PRODUCT=faiss.METRIC_INNER_PRODUCT)
+    monkeypatch.setitem(sys.modules, "faiss", seen)
+    many = retrieval_index.FAISS_FROM + 1
+    index = large(many)
+    asked = np.concatenate([index.vectors_NC[7:8], np.random.default_rng(6).standard_normal((3, 8), dtype=np.float32)])
+    without = [index.ids[7], *index.ids[50_010:60_000]]
+    found = [index.search(asked, count, without=hidden) for count in (1, 5, 45) for hidden in ((), without)]
+    assert asked_of == [many] * 6
+    index.save(tmp_path / "index")
+    assert RetrievalIndex.open(tmp_path / "index").search(asked, 45) == found[4]
+    assert asked_of == [many] * 7
+    # Of many questions, and of fewer vectors, numpy answers; without faiss, of all.
+    five = index.search(np.concatenate([asked, asked[1:2]]), 45)
+    large(many - 1).search(asked, 3)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    plain = [index.search(asked, count, without=hidden) for count in (1, 5, 45) for hidden in ((), without)]
+    assert asked_of == [many] * 7
+    assert [[hit.id for hit in hits] for hits in five[:4]] == [[hit.id for hit in hits] for hits in plain[4]]
+    for mine, others in zip(found, plain, strict=True):
+        # Of equal ones the earlier first, also where only some of them are among the nearest.
+        assert [[hit.id for hit in hits] for hits in mine] == [[hit.id for hit in hits] for hits in others]
+        assert [[hit.score for hit in hits] for hits in mine] == [pytest.approx([hit.score for hit in hits], abs=1e-6) for hits in others]
+    (tmp_path / "index" / EMBEDDINGS).unlink()
+    with pytest.raises(DataError, match=rf"{EMBEDDINGS}: a file of the index is not readable.*To mend it: build the index again"):
+        RetrievalIndex.open(tmp_path / "index")
 
 
 @pytest.mark.parametrize("real", [False, True])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.boxes import Box
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.hands import Cuts
 from sensorium.core.masks import Mask
 from sensorium.core.sample import Part, parse_sample
@@ -25,6 +25,7 @@ from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
 from sensorium.interop.start import start_from
+from sensorium.media.anyres import AnyResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
@@ -115,6 +116,47 @@ def test_each_box_of_an_answer_gets_its_mask(generator: CutterConfig | SamConfig
     assert isinstance(cutter, Cuts)
     alone = [Mask.from_array(made.array).to_json() for made in cutter.cut(disc()[0], boxes)]
     assert [part.value["counts"] for part in parts if part.type == "mask"] == [one["counts"] for one in alone]
+
+
+@pytest.mark.parametrize("thumbnail", [True, False])
+def test_masks_of_a_tiled_picture_are_of_the_whole_picture(thumbnail: bool, tmp_path: Path) -> None:
+    picture, mask = disc()
+    wide = np.concatenate([np.full((40, 140, 3), 30, dtype=np.uint8), picture], axis=1)
+    truth = Mask.from_array(np.pad(mask.array(), ((0, 0), (140, 0))))
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    config = model_config()
+    tiles = AnyResolution.tiny().model_copy(update={"thumbnail": thumbnail})
+    lane = config.lanes["image"].model_copy(update={"resolution": tiles})
+    model, tokenizer = build_pretrained(config.model_copy(update={"lanes": {"image": lane}}))
+    processor = Processor(model.config, tokenizer)
+    assert truth.box is not None
+    said = [{"type": "boxes", "boxes": [list(truth.box.numbers)]}, {"type": "mask", "mask": truth.to_json()}]
+    asked = {"messages": [{"role": "user", "content": [{"type": "image", "image": "wide.png"}, {"type": "text", "text": "Where?"}]},
+                          {"role": "assistant", "content": said}]}  # fmt: skip
+    sample = parse_sample(asked, root=tmp_path)
+    example = processor.encode(sample)
+    assert len(example.media["image"].pixels_NCHW) > 1
+    # What is learned is the mask as it was given; what is answered, the place in the picture, not in a tile.
+    assert [one.medium for one in example.wanted] == [truth]
+    ids = [i for i, learn in zip(example.input_ids, example.learn, strict=True) if learn]
+    boxes, found = Maker(model, processor).parts(processor.prompt(sample.messages[:1], tmp_path), ids, sample)[:2]
+    assert boxes.value["places"][0] == pytest.approx(truth.box.numbers, abs=3.0)
+    assert (found.type, found.value["size"]) == ("mask", [40, 200])
+    said[1] = {"type": "mask", "mask": mask.to_json()}
+    with pytest.raises(DataError, match=r"a mask of 60x40 pixels for a picture of 200x40; expected masks of the whole picture"):
+        processor.encode(parse_sample(asked, root=tmp_path))
+
+
+def test_damaged_weights_cost_the_masks_alone(rows: Path) -> None:
+    model, tokenizer = build_pretrained(model_config())
+    cutter = model.generators["mask"]
+    assert isinstance(cutter, Cutter)
+    torch.nn.init.constant_(cutter.out.weight, torch.nan)
+    processor = Processor(model.config, tokenizer)
+    asked = parse_sample(json.loads(rows.read_text().splitlines()[0]), root=rows.parent)
+    boxes, missing = Maker(model, processor).parts(processor.encode(asked), tokenizer.encode("{<10><20><30><40>}"), asked)
+    assert (boxes.type, missing.value["kind"]) == ("boxes", "mask")
+    assert missing.value["error"].startswith("generator cutter: masks that are not finite")
 
 
 def test_a_picture_that_is_lost_costs_the_mask_alone(rows: Path) -> None:

@@ -79,6 +79,19 @@ def test_stopping_names_the_step(drawer: Drawer, condition_BLC: torch.Tensor) ->
     assert told == [(1, 16), (2, 16), (3, 16)]
 
 
+def test_damaged_weights_name_the_code_and_draw_nothing(drawer: Drawer, condition_BLC: torch.Tensor) -> None:
+    told: list[tuple[int, int]] = []
+
+    def spoil(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 5:
+            drawer.painter.out.weight.data[3, 0] = torch.nan
+
+    with pytest.raises(GenerationError, match="code 6 of 16 has scores that are no numbers"):
+        drawer.generate(condition_BLC, making=Making(progress=spoil))
+    assert told[-1] == (5, 16)
+
+
 def test_what_does_not_fit_is_refused(drawer: Drawer, condition_BLC: torch.Tensor) -> None:
     with pytest.raises(ConfigError, match="a condition of shape"):
         drawer.generate(condition_BLC[..., 1:])

@@ -55,6 +55,30 @@ def test_what_is_taught_is_what_is_read(style: str, resolution: dict[str, Any]) 
     assert box == pytest.approx(BOX, abs=found.box_format.quantum * 120 + 0.01)
 
 
+@pytest.mark.parametrize("style", BOX_FORMATS)
+def test_a_box_that_the_token_limit_cuts_is_missing_and_leaves_no_marks(style: str) -> None:
+    found = processor(style, {"kind": "fixed", "fit": "letterbox"})
+    said = {"places": [BOX, BOX], "picture": 1}
+    example = found.encode(parse_sample({"messages": [
+        {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (120, 60))}, {"type": "text", "text": "Where?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "boxes", "boxes": said}]}]}))  # fmt: skip
+    whole = [i for i, learn in zip(example.input_ids, example.learn, strict=True) if learn]
+    seen: set[tuple[str, ...]] = set()
+    for length in range(len(whole) + 1):
+        parts = spoken_parts(whole[:length], example.seen, found.box_format, found.tokenizer, cut=True)
+        seen.add(kinds := tuple(part.type for part in parts))
+        if "missing" in kinds:
+            assert parts[-1].value == {"kind": "boxes", "error": "the answer ended in the midst of a box. To mend it: raise max_tokens"}
+            assert all(part.value == "It is" for part in parts if part.type == "text")
+        # An answer that ended by itself is what it is.
+        assert "missing" not in [part.type for part in spoken_parts(whole[:length], example.seen, found.box_format, found.tokenizer)]
+    assert {("text", "missing"), ("text", "boxes")} <= seen
+    # What is no place is text, cut or not.
+    for text in ("a set {red", "see [note", "if x < 3"):
+        (part,) = spoken_parts(found.tokenizer.encode(text), example.seen, found.box_format, found.tokenizer, cut=True)
+        assert (part.type, part.value) == ("text", text)
+
+
 def test_text_stays_text_and_what_lies_in_padding_is_left_out() -> None:
     found = processor("shikra", {"kind": "fixed", "fit": "letterbox"})
     example = found.prompt(parse_sample({"messages": [{"role": "user", "content": [
