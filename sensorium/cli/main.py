@@ -1,9 +1,4 @@
-"""`sensorium`: the commands and their exit codes.
-
-0 done; 1 another error; 2 config or usage; 3 data or media; 4 placeholders and features
-disagree; 5 weights; 6 checkpoint; 7 numbers not finite; 8 an optional package is missing;
-9 a medium could not be made; 130 interrupted.
-"""
+"""`sensorium`: the commands. `EXIT_CODES` says how they end."""
 
 from __future__ import annotations
 
@@ -18,6 +13,7 @@ from sensorium.cli.indexing import index_app
 from sensorium.cli.launching import LaunchCommand, launch
 from sensorium.cli.recipe_app import Json, recipe_app
 from sensorium.cli.tokenizer import tokenizer_app
+from sensorium.cli.version import common
 from sensorium.core.errors import SensoriumError, StoppedError
 
 # transformers obeys this too: weights load in bars of its own otherwise, in the midst of ours.
@@ -40,6 +36,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data
 for name, part in (("data", data_app), ("recipe", recipe_app), ("tokenizer", tokenizer_app), ("index", index_app)):
     app.add_typer(part, name=name)
 app.command("launch", cls=LaunchCommand)(launch)
+app.callback()(common)
 
 Experts = Annotated[
     list[str] | None,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sensorium import __version__
 from sensorium.cli.main import main
 
 RUN = [sys.executable, "-m", "sensorium.cli.main"]
@@ -48,6 +49,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "--out", str(folder))  # fmt: skip
     assert "Model:" in out
     return folder
+
+
+def test_the_version_is_said() -> None:
+    assert sensorium("--version") == f"sensorium {__version__}\n"
 
 
 def test_train_writes_everything(trained: Path) -> None:
