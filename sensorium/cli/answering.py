@@ -72,6 +72,8 @@ class Answerer:
         self._max_tokens = options.max_tokens
         self.unmade: list[str] = []
         """Kinds of media that the last streamed answer asks for; only `ask --save` makes them."""
+        self.boxes: list[str] = []
+        """Where the boxes that it names lie, in words, for formats are for models to read."""
 
     def told(self, messages: list[dict[str, Any]]) -> Any:
         """The conversation as the model is asked it: as it is, or with what the experts tell."""
@@ -82,13 +84,16 @@ class Answerer:
 
     def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
         """The answer in pieces; that of a search with beams in one, because only its end tells."""
-        asked, self.unmade = self.told(messages), []
+        asked, self.unmade, self.boxes = self.told(messages), [], []
         if self._sampling.beams > 1:
             yield self.loaded.respond(asked, max_tokens=self._max_tokens, sampling=self._sampling)
             return
         prompt = self.loaded.processor.prompt(asked)
         ids = yield from self.loaded.engine.stream(prompt, max_tokens=self._max_tokens, sampling=self._sampling)
         self.unmade = self._media(ids)
+        said = [part for part in self.loaded.engine.maker.spoken(prompt, ids) if part.type == "boxes"]
+        self.boxes = [f"box on picture {part.value['picture']}: from ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f}), in pixels"
+                      for part in said for left, top, right, bottom in part.value["places"]]  # fmt: skip
 
     def _media(self, ids: Sequence[int]) -> list[str]:
         """The kinds of the media that an answer asks for, which its text does not show."""
@@ -146,7 +151,11 @@ def ask_command(picture: str, question: str | None, options: AnswerOptions, as_j
 
 
 def _say_unmade(answerer: Answerer) -> None:
-    """An answer whose media nobody makes is not to look like none."""
+    """An answer whose media nobody makes is not to look like none, and where a box lies is to be read by people, too."""
+    for line in answerer.boxes:
+        print(line, file=sys.stderr, flush=True)
+    if answerer.boxes:
+        print("To have them drawn over it: sensorium ask --save FOLDER", file=sys.stderr, flush=True)
     for kind in answerer.unmade:
         print(f"{kind}: not made. To have it made: sensorium ask --save FOLDER", file=sys.stderr, flush=True)
 

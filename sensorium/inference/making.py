@@ -149,10 +149,10 @@ class Maker:
         parts: list[Part] = []
         place = 0
         for start, stop, part in sorted([*there, *self._drawn(prompt, ids)], key=lambda one: one[0]):
-            parts += self._spoken(prompt, ids[place:start])
+            parts += self.spoken(prompt, ids[place:start])
             parts += [] if part is None else [part]
             place = stop
-        parts += self._spoken(prompt, ids[place:], cut=len(ids) - said >= room.tokens)
+        parts += self.spoken(prompt, ids[place:], cut=len(ids) - said >= room.tokens)
         if cuts_boxes(self.model) and self._makes("mask"):
             parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
         if speak:
@@ -207,7 +207,12 @@ class Maker:
                 if run == signals[: len(run)]:
                     yield Found(kind, start, place := start + len(run), whole=run == signals)
 
-    def _spoken(self, prompt: Example, ids: Sequence[int], *, cut: bool = False) -> list[Part]:
+    def spoken(self, prompt: Example, ids: Sequence[int], *, cut: bool = False) -> list[Part]:
+        """Text and boxes of what is said, its signals left out.
+
+        Args:
+            cut: the answer ended at its longest.
+        """
         frames, added = self.processor.frames, self.processor.tokenizer.added
         signals = {token for ids in self.processor.signals.values() for token in own_signals(ids, added)}
         said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]

@@ -66,6 +66,17 @@ def test_a_box_that_the_token_limit_cuts_is_said_and_not_shown(tmp_path: Path) -
     assert [part.type for part in answer.content] == ["missing"]
 
 
+def test_where_a_box_lies_is_said_to_people_too(tmp_path: Path) -> None:
+    scene("star", "green").save(tmp_path / "star.png")
+    done = CliRunner().invoke(app, ["ask", str(tmp_path / "star.png"), "Where is the star?", "--model", "nano-points"], catch_exceptions=False)
+    said, how = done.stderr.splitlines()
+    found = re.fullmatch(r"box on picture 1: from \((\d+), (\d+)\) to \((\d+), (\d+)\), in pixels", said)
+    assert found is not None, said
+    places = np.array([int(x) for x in found.groups()]) / CANVAS_PX
+    assert np.abs(places - [0.35, 0.15, 0.85, 0.65]).max() < 0.1
+    assert how == "To have them drawn over it: sensorium ask --save FOLDER"
+
+
 def test_a_picture_that_nobody_makes_is_said() -> None:
     # Two of its six tokens: also one that is cut off is said.
     done = CliRunner().invoke(app, ["ask", "--model", "nano-draws", "Draw a red heart.", "--max-tokens", "2", "--json"], catch_exceptions=False)
