@@ -33,9 +33,9 @@ SCENES = DrawnScenesSource(count=60000, weight=1, pairs=350, single=0.75, reques
 
 def drawing_hand() -> HandConfig:
     """0.9 M parameters of codes, 2.0 M that draw them."""
-    return HandConfig(
-        signals=SIGNALS, projector=MapperConfig(mode="linear"), generator=DrawerConfig(tokenizer=CODES, length=len(SIGNALS), temperature=0.7, top_p=0.9, strongest=2.0),
-    )
+    # Chosen by known shapes in words that neither training nor the benchmark uses: 40 of 70 right, where the drawer's defaults had 29.
+    drawer = DrawerConfig(tokenizer=CODES, length=len(SIGNALS), temperature=0.7, top_p=0.9, strongest=2.0)
+    return HandConfig(signals=SIGNALS, projector=MapperConfig(mode="linear"), generator=drawer)
 
 
 def nano_draws_model() -> ModelConfig:
