@@ -20,10 +20,18 @@ from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.instruct import with_article
 from sensorium.data.picture_book.place import Part, book_folder
 from sensorium.data.scenes import COLORS, GROUNDS, SHAPES, Scene, Thing, draw_scene
+from sensorium.data.shape_questions import question_about
 from sensorium.data.source import Source
 
 Split = Literal["train", "heldout"]
-REQUESTS = ("Draw {}.", "Please draw {}.", "Paint {}.", "Make a drawing of {}.")
+_OPENINGS = (("{} {{}}.", str.capitalize), ("Please {} {{}}.", str), ("Now {} {{}}.", str), ("Can you {} {{}}?", str), ("Would you {} {{}}?", str),
+             ("I want you to {} {{}}.", str), ("Try to {} {{}}.", str), ("It is time to {} {{}}.", str))  # fmt: skip
+_VERBS = ("draw", "paint", "make a drawing of", "show me", "create an image of", "illustrate", "paint a picture of", "design")
+REQUESTS = (
+    *(opening.format(change(verb)) for verb in _VERBS for opening, change in _OPENINGS),
+    "I want a picture of {}.", "Give me an image of {}.", "May I have a painting of {}?", "I need {} drawn.", "Create a picture that shows {}.",
+    "A drawing of {}.", "There should be {} in your picture.", "My wish is a painting with {}.",
+)  # fmt: skip
 NEW_REQUESTS = ("Could you draw {} for me?", "I would like a drawing of {}.", "Sketch {}.", "Draw me {}, please.")
 """Said in no training."""
 NAMES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
@@ -97,6 +105,11 @@ def drawing(identity: str, request: str, image: Any) -> dict[str, Any]:
         {"role": "assistant", "content": [{"type": "image", "image": image}]}]}  # fmt: skip
 
 
+def asking(identity: str, question: str, answer: str) -> dict[str, Any]:
+    """A Sample's JSON: a question, and words for an answer."""
+    return {"id": identity, "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
 class DrawnScenesSource(SourceConfig):
     """One or two coloured shapes, drawn when they are asked for."""
 
@@ -109,20 +122,27 @@ class DrawnScenesSource(SourceConfig):
     single: float = Field(default=0.6, ge=0.0, le=1.0)
     """Share of pictures with one shape."""
     requests: int = Field(default=2, ge=1, le=len(REQUESTS))
-    """Ways of asking for one shape; two shapes are asked for in one way each."""
+    """Ways of asking for one shape, of all `REQUESTS` others for each; two shapes are asked for in one way each."""
+    words: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of rows that ask something about a shape which wants words, not a picture."""
 
     def open(self) -> Source:
         singles, pairs = shape_names("train"), shape_pairs("train", self.pairs)
+        ways = {name: random.Random(stable_int("ways", name)).sample(REQUESTS, self.requests) for name in singles}
 
         def make(index: int) -> dict[str, Any]:
             rng = random.Random(stable_int("drawn", self.seed, index))
+            if self.words and rng.random() < self.words:
+                name = rng.choice(singles)
+                return asking(f"asked/{self.seed}/{index}", *question_about(rng, name, with_article(name)))
             if not pairs or rng.random() < self.single:
-                described = describe(rng, [rng.choice(singles)])
-                request = rng.choice(REQUESTS[: self.requests])
+                name = rng.choice(singles)
+                described = describe(rng, [name])
+                request = rng.choice(ways[name])
             else:
                 pair = rng.choice(pairs)
                 described = describe(rng, pair)
-                request = REQUESTS[stable_int("pair-request", *pair) % self.requests]
+                request = REQUESTS[stable_int("pair-request", *pair) % len(REQUESTS)]
             return drawing(f"drawn/{self.seed}/{index}", request.format(described.text), draw(described))
 
         return MadeSource("drawn scenes", self.count, make, None)

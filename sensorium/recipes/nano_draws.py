@@ -27,14 +27,15 @@ ROW = 11
 """Of the first one in the vocabulary."""
 # A codebook that follows faster than the default (0.99) does not fall behind its encoder and collapse.
 CODES = VqConfig(widths=(16, 32, 96), decay=0.96)
-SCENES = DrawnScenesSource(count=60000, weight=1)
+# Asked for in two ways alone, of the same shapes in new words a third are right of those that are in these two.
+SCENES = DrawnScenesSource(count=60000, weight=1, pairs=350, single=0.75, requests=13)
 
 
 def drawing_hand() -> HandConfig:
     """0.9 M parameters of codes, 2.0 M that draw them."""
-    return HandConfig(
-        signals=SIGNALS, projector=MapperConfig(mode="linear"), generator=DrawerConfig(tokenizer=CODES, length=len(SIGNALS))
-    )
+    # Chosen by known shapes in words that neither training nor the benchmark uses: 40 of 70 right, where the drawer's defaults had 29.
+    drawer = DrawerConfig(tokenizer=CODES, length=len(SIGNALS), temperature=0.7, top_p=0.9, strongest=2.0)
+    return HandConfig(signals=SIGNALS, projector=MapperConfig(mode="linear"), generator=drawer)
 
 
 def nano_draws_model() -> ModelConfig:
@@ -72,12 +73,12 @@ def _when() -> StageConfig:
         name="when",
         objective=InstructConfig(word_noise=NOISE),
         data=(
-            DrawnScenesSource(count=20000, seed=42, requests=len(REQUESTS), weight=6),
+            DrawnScenesSource(count=20000, seed=42, requests=len(REQUESTS), words=0.3, weight=6),
             PictureBookSource(part="full", task="sheets", variants=8, augment=MIRRORED, weight=1),
             ScenesSource(task="sheets", count=20000, weight=1),
         ),
         learns=(Learn(part="backbone", module="lm.model.embed_tokens", rows=(ROW,), lr=3e-3),),
-        steps=60,
+        steps=250,
         batch_size=8,
         max_length=576,
         schedule=ScheduleConfig(warmup_steps=5),
@@ -88,7 +89,7 @@ def _what() -> StageConfig:
     """The language model is frozen, and read once for each description."""
     return StageConfig(
         name="what",
-        objective=DrawConfig(noise=0.1),
+        objective=DrawConfig(noise=0.3),
         data=(SCENES,),
         learns=(
             Learn(part="hands.image", lr=1e-3, weight_decay=0.01),
