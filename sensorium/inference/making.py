@@ -208,11 +208,7 @@ class Maker:
                     yield Found(kind, start, place := start + len(run), whole=run == signals)
 
     def spoken(self, prompt: Example, ids: Sequence[int], *, cut: bool = False) -> list[Part]:
-        """Text and boxes of what is said, its signals left out.
-
-        Args:
-            cut: the answer ended at its longest.
-        """
+        """Text and boxes of what is said, its signals left out; `cut`: the answer ended at its longest."""
         frames, added = self.processor.frames, self.processor.tokenizer.added
         signals = {token for ids in self.processor.signals.values() for token in own_signals(ids, added)}
         said = [i for i in ids if i not in signals and not (frames and frames.is_code(i))]

@@ -108,7 +108,7 @@ class Full(Memory):
 
 
 class ReadOnly(Memory):
-    said = (r"run/\.checkpoint\.\w+\.tmp: .*Read-only file system", r"run/log\.jsonl: .*Read-only file system")
+    said = (r"run/\.checkpoint\.\w+\.tmp(/\w+\.safetensors)?: .*Read-only file system", r"run/log\.jsonl: .*Read-only file system")
 
     def fail(self) -> None:
         # The log is open, which keeps the disk from it, but not its folder.
