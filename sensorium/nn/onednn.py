@@ -1,7 +1,7 @@
 """Matrix products of fp32 on a CPU by oneDNN, which torch has but uses for half precision alone.
 
 torch multiplies fp32 matrices by MKL, which does less well on other makers' processors. On one core of an AMD EPYC with AVX-512, oneDNN
-makes products of 300 to 2,000 rows 1.04 to 1.15 times as fast (`benchmarks/product_speed.py`), with weights as they lie. What it
+makes products of 2,048 rows 1.09 to 1.13 times as fast (`benchmarks/product_speed.py`, layers that learn), with weights as they lie. What it
 makes of the same shapes is the same to the last bit, so that a run that resumes goes on as it would have.
 
 Shape legend: N rows, I inputs, O outputs.
