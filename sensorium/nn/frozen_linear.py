@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sensorium.nn.onednn import can_multiply, laid_out_for, product
+from sensorium.nn.onednn import (
+    CopiedPlain,
+    can_multiply,
+    is_plain,
+    laid_out_for,
+    plain_linears,
+    product,
+)
 
 SMALLEST = 1 << 16
 """Weights of a layer."""
@@ -30,19 +37,11 @@ ROWS_TOLD = 1024
 
 def frozen_linears(modules: Iterable[nn.Module]) -> list[nn.Linear]:
     """Those that can be laid out: frozen, plain, in fp32 on a CPU, and not a table of words at the same time."""
-    found = list(modules)
-    tables = {id(module.weight) for module in found if isinstance(module, nn.Embedding)}
-    return [
-        module for module in found
-        if type(module) is nn.Linear and id(module.weight) not in tables and _plain(module.weight)
-        and module.weight.numel() >= SMALLEST
-    ]  # fmt: skip
+    return [layer for layer in plain_linears(modules) if _plain(layer.weight) and layer.weight.numel() >= SMALLEST]
 
 
 def _plain(weight: Tensor) -> bool:
-    return (
-        type(weight) is nn.Parameter and not weight.requires_grad and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    )
+    return is_plain(weight) and not weight.requires_grad
 
 
 @contextmanager
@@ -64,7 +63,7 @@ def laid_out(layers: Iterable[nn.Linear]) -> Iterator[None]:
             _LAYOUTS.pop(layer, None)
 
 
-class LaidOutLinear(nn.Linear):
+class LaidOutLinear(CopiedPlain):
     """An `nn.Linear` inside `laid_out`."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -74,11 +73,6 @@ class LaidOutLinear(nn.Linear):
         learns = self.bias is not None and self.bias.requires_grad
         out: Any = _Product.apply(input, layouts, self.weight, None if learns else self.bias)
         return out + self.bias if learns else out
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """A copy is a plain layer, since it has no layout."""
-        make, (_, *rest), *state = super().__reduce_ex__(protocol)
-        return (make, (nn.Linear, *rest), *state)
 
 
 class _Layouts:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sensorium.nn.onednn import can_multiply, product
+from sensorium.nn.onednn import CopiedPlain, can_multiply, is_plain, plain_linears, product
 
 SMALLEST = 1 << 16
 """Weights of a layer."""
@@ -23,14 +23,11 @@ SMALLEST = 1 << 16
 
 def learned_linears(modules: Iterable[nn.Module]) -> list[nn.Linear]:
     """Those that can: plain, in fp32 on a CPU, with a weight that learns and is no table of words at the same time."""
-    found = list(modules)
-    tables = {id(module.weight) for module in found if isinstance(module, nn.Embedding)}
-    return [module for module in found if type(module) is nn.Linear and id(module.weight) not in tables and _fits(module.weight)]
+    return [layer for layer in plain_linears(modules) if _fits(layer.weight)]
 
 
 def _fits(weight: Tensor) -> bool:
-    plain = type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    return plain and weight.requires_grad and weight.numel() >= SMALLEST
+    return is_plain(weight) and weight.requires_grad and weight.numel() >= SMALLEST
 
 
 @contextmanager
@@ -46,7 +43,7 @@ def multiplied(layers: Iterable[nn.Linear]) -> Iterator[None]:
             layer.__class__ = nn.Linear
 
 
-class LearnedLinear(nn.Linear):
+class LearnedLinear(CopiedPlain):
     """An `nn.Linear` inside `multiplied`."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -54,11 +51,6 @@ class LearnedLinear(nn.Linear):
             return super().forward(input)
         out: Any = _Product.apply(input, self.weight, self.bias)
         return out
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """A copy is a plain layer."""
-        make, (_, *rest), *state = super().__reduce_ex__(protocol)
-        return (make, (nn.Linear, *rest), *state)
 
 
 class _Product(torch.autograd.Function):

@@ -9,11 +9,13 @@ Shape legend: N rows, I inputs, O outputs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CPU_INFO = Path("/proc/cpuinfo")
 FEWEST_ROWS = 256
@@ -46,6 +48,26 @@ def _has(field: str, word: str) -> bool:
     except OSError:
         return False
     return word in text.partition(f"\n{field}")[2].partition("\n")[0].replace(":", " ").split()
+
+
+def plain_linears(modules: Iterable[nn.Module]) -> list[nn.Linear]:
+    """Linear layers that are nothing more, in fp32 on a CPU, whose weight is no table of words at the same time."""
+    found = list(modules)
+    tables = {id(module.weight) for module in found if isinstance(module, nn.Embedding)}
+    return [module for module in found if type(module) is nn.Linear and id(module.weight) not in tables and is_plain(module.weight)]
+
+
+def is_plain(weight: Tensor) -> bool:
+    """A parameter of its own in fp32 on a CPU."""
+    return type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+class CopiedPlain(nn.Linear):
+    """A layer that for a while multiplies otherwise, and whose copies do not."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        make, (_, *rest), *state = super().__reduce_ex__(protocol)
+        return (make, (nn.Linear, *rest), *state)
 
 
 def can_multiply(x: Tensor) -> bool:
