@@ -21,7 +21,7 @@ from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
 from sensorium.backbones.prefix import Prefix, build_prefix
 from sensorium.backbones.quantised import quantise
-from sensorium.backbones.segments import can_segment, run_segments
+from sensorium.backbones.segments import can_segment, run_segments, segments_on
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
@@ -211,7 +211,7 @@ class CausalLM(nn.Module):
     def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
         plain = insert is None and batch.places_3BT is None and self.prefix_tuning is None
-        if plain and can_segment(self.lm) and not embeds_BTD.is_cuda:
+        if plain and can_segment(self.lm) and segments_on(self.lm, embeds_BTD, batch.branches_BT):
             wanted_BT = batch.in_front_of_learned() if batch.answers_only else None
             layout = layout_of(batch.segments_BT, batch.branches_BT, wanted_BT)
             return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)

@@ -22,19 +22,25 @@ FAMILIES = ("llama", "mistral", "qwen2")
 """Whose attention is projections and rotary positions in halves, and nothing else."""
 
 
-def can_be_lean(layer: Any, hidden: Tensor) -> bool:
-    """Whether a layer of these families does nothing that is left out here: no adaption prompt, nobody who listens inside, no half precision.
-
-    Without gradients there is nothing to gain, and scores stay transformers' own to the last bit.
-    """
+def is_plain(layer: Any) -> bool:
+    """Whether a layer of these families does nothing that is left out here: no adaption prompt, nobody who listens inside."""
     parts = (layer.self_attn, layer.input_layernorm, layer.post_attention_layernorm)
     return (
         getattr(layer.self_attn, "config", None) is not None and layer.self_attn.config.model_type in FAMILIES
         and not hasattr(layer.self_attn, PROMPT_NAME)
         and all(hasattr(norm, "variance_epsilon") and type(norm.weight) is torch.nn.Parameter for norm in parts[1:])
         and not any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or "forward" in vars(part) for part in parts)
-        and torch.is_grad_enabled() and hidden.dtype == torch.float32 and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+    )  # fmt: skip
+
+
+def can_be_lean(layer: Any, hidden: Tensor) -> bool:
+    """Whether this is such a layer, at work in full precision on a CPU.
+
+    Without gradients there is nothing to gain, and scores stay transformers' own to the last bit.
+    """
+    return (
+        torch.is_grad_enabled() and hidden.dtype == torch.float32 and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling() and is_plain(layer)
     )  # fmt: skip
 
 

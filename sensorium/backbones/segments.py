@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sensorium.backbones.layer_halves import can_halve, work_in_halves
 from sensorium.backbones.lean_layer import FAMILIES as LEAN
 from sensorium.backbones.lean_layer import (
     can_be_lean,
@@ -25,6 +26,7 @@ from sensorium.backbones.lean_layer import (
 from sensorium.backbones.packed_mask import layer_types
 from sensorium.nn.rms_norm import rms_norm
 from sensorium.nn.segment_attention import Layout, attend, can_attend_wanted
+from sensorium.nn.varlen_attention import can_varlen
 
 NAME = "sensorium_segments"
 FAMILIES = ("gemma", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
@@ -41,6 +43,16 @@ def can_segment(lm: Any) -> bool:
         and config._attn_implementation in ("sdpa", NAME)
         and layer_types(config) == ["full_attention"]
     )
+
+
+def segments_on(lm: Any, embeds_BTD: Tensor, branches_BT: Tensor) -> bool:
+    """Whether going from sample to sample is the fast way where the states are: on a GPU only where one kernel does it for all."""
+    if not embeds_BTD.is_cuda:
+        return True
+    config = lm.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    drops = lm.training and getattr(config, "attention_dropout", 0.0)
+    return can_varlen(embeds_BTD, width) and not drops and not bool(branches_BT.any())
 
 
 def run_segments(lm: Any, embeds_BTD: Tensor, positions_BT: Tensor, layout: Layout) -> Tensor:
@@ -81,8 +93,10 @@ def _segmented(plain: type[Any], last: bool) -> type[Any]:
     def forward(self: Any, hidden_states: Tensor, *args: Any, layout: Layout | None = None, **kwargs: Any) -> Tensor:
         if layout is None:
             return plain.forward(self, hidden_states, *args, **kwargs)
-        lean = can_be_lean(self, hidden_states)
         wanted_M = layout.wanted_M if last else None
+        if can_halve(self):
+            return work_in_halves(self, hidden_states, kwargs["position_embeddings"], layout, wanted_M)
+        lean = can_be_lean(self, hidden_states)
         if not lean and wanted_M is None:
             return plain.forward(self, hidden_states, *args, layout=layout, **kwargs)
         # The last layer needs keys and values of all tokens, and the rest of the wanted ones alone.

@@ -28,3 +28,7 @@ class Shelf(Protocol):
             The features to go on with: these, rounded where the store rounds.
         """
         ...
+
+    def follow(self) -> None:
+        """In a copy of the process that keeps: only find from now on."""
+        ...

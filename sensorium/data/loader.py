@@ -28,6 +28,9 @@ from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.processing.unsteered import Unsteered
 
+SIZES_KEPT = 1 << 18
+"""Rows whose lengths are remembered from one epoch to the next, some 50 MB."""
+
 
 def make_example(
     processor: Processor,
@@ -75,6 +78,9 @@ class LoaderOptions:
     rank: int = 0
     world_size: int = 1
     """The rows of a batch are dealt out to so many ranks; this is one of them."""
+    turn: int = 0
+    turns: int = 1
+    """Of so many batches in a row only one is made, the one of this number; others make the rest."""
 
 
 @dataclass(slots=True)
@@ -110,6 +116,7 @@ class Loader:
         self.options = options
         self.transform = transform
         self._unsteered = Unsteered(processor) if options.unsteered else None
+        self._sizes: dict[tuple[int, int], Size] = {}
 
     def examples(self, pick: Pick) -> list[Example]:
         """What one pick becomes: one Example, or one for each answer.
@@ -140,9 +147,17 @@ class Loader:
         Raises:
             DataError: the row cannot be used.
         """
+        known = self._sizes.get((pick.source, pick.row))
+        if known is not None:
+            return known
         made = self._encode(pick, decode=False)
         pictures = max(sum(len(m.plans) for m in e.media.values()) for e in made)
-        return Size(tuple(len(e) for e in made), pictures)
+        size = Size(tuple(len(e) for e in made), pictures)
+        # A row is as long in every epoch, unless its pictures change or prompts are left out.
+        still = self._unsteered is None and not (self.options.augment and self.options.augment[pick.source])
+        if still and len(self._sizes) < SIZES_KEPT:
+            self._sizes[pick.source, pick.row] = size
+        return size
 
     def _encode(self, pick: Pick, *, decode: bool) -> list[Example]:
         source = self.sources[pick.source]
@@ -219,7 +234,7 @@ class Loader:
         windows = Windows(self.order, plan, lambda pick: submit(self.size, pick))
         waiting: deque[tuple[Planned, list[list[tuple[Pick, Coming[list[Example]]]]]]] = deque()
         stop: DataError | None = None
-        stream = windows.batches(state)
+        stream, number = windows.batches(state), -1
         while stop is None or waiting:
             while stop is None and len(waiting) < (2 if options.workers else 1):
                 try:
@@ -228,6 +243,9 @@ class Loader:
                     # Batches in front of it are whole.
                     stop = error
                     break
+                number += 1
+                if number % options.turns != options.turn:
+                    continue
                 mine = planned.rows[options.rank :: options.world_size]
                 coming = [[(pick, submit(self.examples, pick)) for pick in row] for row in mine]
                 waiting.append((planned, coming))

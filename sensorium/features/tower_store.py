@@ -91,6 +91,11 @@ class TowerStore:
             self._writer.close()
             self._writer = None
 
+    def follow(self) -> None:
+        """In a copy of this process: only read, and find what the original writes as what any other process does."""
+        self._own.clear()
+        self._writer = None
+
     def close(self) -> None:
         """End the shard that is being written; nothing is found afterwards."""
         if self._writer is not None:

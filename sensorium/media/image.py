@@ -9,10 +9,12 @@ a quarter or an eighth of its size, which takes fewer cosines for each block (li
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,10 @@ def resolve_path(path: Path, root: Path | None) -> Path:
         return path
     full = root / path
     try:
-        inside = full.resolve().is_relative_to(root.resolve())
+        home = _real(root)
+        # Of a file in a folder that was looked at before only its own name can lead elsewhere.
+        here = full.resolve() if path.name in ("", "..") or full.is_symlink() else _real(full.parent)
+        inside = here.is_relative_to(home)
     except (OSError, RuntimeError, ValueError) as error:
         # Loops of links, and names that no file system takes.
         raise MediaError(f"path is not usable: {error}", where=ascii(str(path))) from None
@@ -153,10 +158,15 @@ def resolve_path(path: Path, root: Path | None) -> Path:
     return full
 
 
+@lru_cache(maxsize=4096)
+def _real(folder: Path) -> Path:
+    return folder.resolve()
+
+
 def _read(path: Path, limits: ImageLimits) -> bytes:
     try:
         # A device or a pipe has no end and may never answer.
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise MediaError("not a regular file", where=str(path))
         with path.open("rb") as stream:
             content = stream.read(limits.max_bytes + 1)

@@ -2,7 +2,9 @@
 
 Norms and feed-forward layers are compiled, each kind once for all layers and all lengths of rows; their elementwise steps
 become one pass over memory. Attention stays as it is: in packed rows it goes from sample to sample in Python
-(`nn/segment_attention.py`), of which every other number of samples would be another program.
+(`nn/segment_attention.py`), of which every other number of samples would be another program. On a GPU, where all that goes
+through memory counts, layers of the plainest families are compiled in two halves, up to their attention and from there
+(`backbones/layer_halves.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import torch
 from torch import nn
 
 from sensorium.backbones.causal_lm import CausalLM
+from sensorium.backbones.layer_halves import compiled_halves, halved
+from sensorium.backbones.lean_layer import FAMILIES
+from sensorium.backbones.segments import can_segment
 from sensorium.core.errors import ConfigError
 from sensorium.model.check import is_quantised
 from sensorium.model.multimodal import MultimodalModel
@@ -76,6 +81,11 @@ def compiling(model: MultimodalModel, on: bool) -> Iterator[None]:
     if not on:
         yield
         return
+    layers = _in_halves(model)
+    if layers:
+        with halved(layers, compiled_halves()):
+            yield
+        return
     modules = compilable(model)
     for module in modules:
         # In place: a wrapper would change the names of tensors. Lengths change from batch to batch.
@@ -85,3 +95,11 @@ def compiling(model: MultimodalModel, on: bool) -> Iterator[None]:
     finally:
         for module in modules:
             module._compiled_call_impl = None
+
+
+def _in_halves(model: MultimodalModel) -> list[nn.Module]:
+    """The LLM's layers, where they can be compiled in halves and it is worth it."""
+    backbone = model.backbone
+    if not isinstance(backbone, CausalLM) or model.device.type != "cuda":
+        return []
+    return backbone.decoder_layers() if backbone.lm.config.model_type in FAMILIES and can_segment(backbone.lm) else []

@@ -3,8 +3,8 @@
 What a head of 49,152 words costs beside its matrix products is memory: scores, their softmax and its gradient, each as large as all
 answers times all words. Here words come in blocks, as keys do in flash attention (arXiv:2205.14135): a block's scores become powers while
 the cache holds them, are mixed with the same words for the gradient of the states, and are forgotten; sums that were taken below an
-earlier maximum are scaled down when a higher one comes. Where the head learns, the powers of all blocks stay until the sums are known. So nothing of the
-vocabulary's width is kept for the backward pass. (Gradients in the forward pass: Liger Kernel's fused linear cross-entropy, arXiv:2410.10989.)
+earlier maximum are scaled down when a higher one comes. Where the head learns, the powers of all blocks stay until the sums are known. A GPU, which
+holds no block of use in its caches, takes all words of a chunk at once. So nothing of the vocabulary's width is kept for the backward pass. (Gradients in the forward pass: Liger Kernel's fused linear cross-entropy, arXiv:2410.10989.)
 
 Shape legend: N learned tokens, D width, V vocabulary, C tokens of a chunk, W words of a block.
 """
@@ -23,8 +23,10 @@ from sensorium.nn.onednn import can_multiply, product, reads_weights_as_they_lie
 
 BUFFER_SCORES = 1 << 25
 """Powers in memory at a time (128 MB in fp32) where the head learns."""
+BUFFER_SCORES_GPU = 1 << 27
+"""Scores there: 512 MB in fp32."""
 BLOCK_WORDS = 512
-"""Of a block on a CPU, whose second cache then holds the scores of some hundred tokens. Elsewhere all words are one block."""
+"""Of a block on a CPU, whose second cache then holds the scores of some hundred tokens."""
 CHUNK_TOKENS = 1024
 """At a time where the head is frozen."""
 LOG2E = math.log2(math.e)
@@ -67,9 +69,9 @@ class _AnswerLoss(torch.autograd.Function):
             # Written by the first chunk.
             make = torch.empty_like if len(hidden_ND) else torch.zeros_like
             grad_weight = make(weight_VD) if wants_weight else None
-            for part in _parts(len(hidden_ND), hidden_ND, len(weight_VD) if wants_weight else None):
+            for part in _parts(len(hidden_ND), hidden_ND, len(weight_VD), keep=wants_weight):
                 hidden_CD, targets_C, scales_C1 = hidden_ND[part].detach().to(dtype), targets_N[part], (weights_N[part] * scale)[:, None]
-                read = head.read(hidden_CD, targets_C)
+                read = (head.read if hidden_CD.device.type == "cpu" else head.read_at_once)(hidden_CD, targets_C)
                 losses_N[part] = read.losses_C
                 if grad_hidden is not None and read.mixed_CD is not None:
                     grad_hidden[part] = (read.mixed_CD - head.weight_VD[targets_C]) * scales_C1
@@ -91,9 +93,12 @@ class _AnswerLoss(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _parts(count: int, hidden_ND: Tensor, words_kept: int | None) -> Iterator[slice]:
+def _parts(count: int, hidden_ND: Tensor, words: int, *, keep: bool) -> Iterator[slice]:
     """As many chunks of tokens as needed, all about equally long: matrix products of few rows are slow."""
-    most = CHUNK_TOKENS if words_kept is None and hidden_ND.device.type == "cpu" else BUFFER_SCORES // (words_kept or 1)
+    if hidden_ND.device.type != "cpu":
+        most = BUFFER_SCORES_GPU // words
+    else:
+        most = BUFFER_SCORES // words if keep else CHUNK_TOKENS
     size = max(1, -(-count // max(1, -(-count // max(1, most)))))
     return (slice(start, min(count, start + size)) for start in range(0, count, size))
 
@@ -133,6 +138,21 @@ class _Head:
     mix: bool
     keep: bool
 
+    def read_at_once(self, hidden_CD: Tensor, targets_C: Tensor) -> _Read:
+        """The same with all scores in memory, in as few passes over them as torch has kernels for."""
+        scores_CV = hidden_CD @ self.weight_VD.t()
+        if self.scale != 1.0:
+            scores_CV = scores_CV.float().mul_(self.scale)
+        # Half precision goes in, and fp32 comes out, of one kernel.
+        logs_CV = torch.log_softmax(scores_CV, dim=-1, dtype=torch.float32)
+        del scores_CV
+        losses_C = -logs_CV.gather(1, targets_C[:, None])[:, 0]
+        if not self.mix and not self.keep:
+            return _Read(losses_C, None)
+        shares_CV = logs_CV.exp_().to(hidden_CD.dtype)
+        mixed_CD = (shares_CV @ self.weight_VD).float() if self.mix else None
+        return _Read(losses_C, mixed_CD, [(0, shares_CV, losses_C.new_ones(len(losses_C), 1))] if self.keep else [])
+
     def read(self, hidden_CD: Tensor, targets_C: Tensor) -> _Read:
         """Losses of a chunk, and what its gradients need.
 
@@ -142,12 +162,11 @@ class _Head:
         factor, exact = self.scale * LOG2E, hidden_CD.dtype == torch.float32
         states_CD = hidden_CD * factor if exact else hidden_CD
         words, count = len(self.weight_VD), len(hidden_CD)
-        block = BLOCK_WORDS if hidden_CD.device.type == "cpu" else words
         wide_C1 = hidden_CD.new_zeros(count, 1, dtype=torch.float32)
         top_C1, sum_C1, target_C1, mixed_CD = wide_C1 - math.inf, wide_C1, wide_C1, None
         kept: list[tuple[int, Tensor, Tensor]] = []
-        for first in range(0, words, block):
-            words_WD = self.weight_VD[first : first + block]
+        for first in range(0, words, BLOCK_WORDS):
+            words_WD = self.weight_VD[first : first + BLOCK_WORDS]
             shape = (count, len(words_WD))
             scores_CW = _times(states_CD, words_WD)
             if not exact:

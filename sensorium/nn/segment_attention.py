@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from sensorium.nn.attention import segment_mask
 from sensorium.nn.grouped_attention import LONGEST, SHORTEST, can_group, grouped_attention
+from sensorium.nn.varlen_attention import can_varlen, varlen_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Layout:
     """Rows and tokens of the packed rows."""
     wanted_M: Tensor | None = None
     """Places among the real tokens whose last states are asked for; None: all."""
+    bounds_S1: Tensor | None = None
+    """On a GPU where all samples are causal: where they begin and the last one ends, for the kernel; else None."""
 
     def flat(self, x_BTD: Tensor) -> Tensor:
         """(B, T, ...) -> (1, N, ...), real tokens alone."""
@@ -71,7 +74,10 @@ def layout_of(segments_BT: Tensor, branches_BT: Tensor | None = None, wanted_BT:
             if bool(branches_L.any()):
                 masks[i] = segment_mask(torch.ones_like(branches_L)[None], branches_L[None])
     wanted_M = None if wanted_BT is None else wanted_BT.flatten()[real_N].nonzero()[:, 0]
-    return Layout(real_N, lengths, tuple(masks), (rows, width), wanted_M)
+    bounds_S1 = None
+    if segments_BT.is_cuda and all(mask is None for mask in masks):
+        bounds_S1 = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
+    return Layout(real_N, lengths, tuple(masks), (rows, width), wanted_M, bounds_S1)
 
 
 def attend(
@@ -79,6 +85,8 @@ def attend(
     *, scale: float | None = None, dropout: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """Attention inside every sample, (1, N, H, E)."""
+    if layout.bounds_S1 is not None and not dropout and can_varlen(v_1GNE, v_1GNE.shape[-1]):
+        return varlen_attention(q_1HNE, k_1GNE, v_1GNE, layout.bounds_S1, max(layout.lengths), scale)
     if not dropout and can_group(q_1HNE, k_1GNE, v_1GNE):
         kinds = [mask is None and SHORTEST <= tokens <= LONGEST for tokens, mask in zip(layout.lengths, layout.masks, strict=True)]
     else:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from sensorium.core.batch import Batch, Example, Features, Kept, MediaBatch, Wanted
@@ -22,16 +24,12 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = 
     """
     length = max(sum(len(e) for e in row) for row in rows)
     shape = (len(rows), length)
-    ids = torch.full(shape, pad_id, dtype=torch.long)
-    learn = torch.zeros(shape, dtype=torch.bool)
-    segments = torch.zeros(shape, dtype=torch.long)
-    positions = torch.zeros(shape, dtype=torch.long)
-    branches = torch.zeros(shape, dtype=torch.long)
     # All Examples of a model have three places a token, or none has.
     has_places = any(example.places for row in rows for example in row)
-    places = torch.zeros((3, *shape), dtype=torch.long) if has_places else None
-    media_index = torch.zeros(shape, dtype=torch.long)
-    slots: dict[str, torch.Tensor] = {}
+    ids, learn, index = (np.full(shape, fill, dtype=kind) for fill, kind in ((pad_id, np.int64), (False, np.bool_), (0, np.int64)))
+    segments, positions, branches = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    places = np.zeros((3, *shape), dtype=np.int64) if has_places else None
+    slots: dict[str, np.ndarray[Any, Any]] = {}
     parts: dict[str, list[tuple[int, MediaBatch]]] = {}
     media_count = 0
     names: list[str] = []
@@ -39,50 +37,55 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int, *, pad_left: bool = 
         start = length - sum(len(e) for e in row) if pad_left else 0
         for number, example in enumerate(row, start=1):
             stop = start + len(example)
-            ids[b, start:stop] = torch.tensor(example.input_ids)
-            learn[b, start:stop] = torch.tensor(example.learn)
+            ids[b, start:stop] = example.input_ids
+            learn[b, start:stop] = example.learn
             # The first token of a sample has nothing before it that could predict it.
             learn[b, start] = False
             segments[b, start:stop] = number
             if example.branches:
-                branches[b, start:stop] = torch.tensor(example.branches)
-            positions[b, start:stop] = _positions(branches[b, start:stop]) - _held(example)
+                branches[b, start:stop] = example.branches
+            positions[b, start:stop] = _positions(example) - _held(example)
             if places is not None:
-                places[:, b, start:stop] = torch.tensor(example.places).T
-            index = torch.tensor(example.media_index)
-            media_index[b, start:stop] = torch.where(index > 0, index + media_count, 0)
+                places[:, b, start:stop] = np.asarray(example.places).T
+            if example.media_index:
+                own = np.asarray(example.media_index)
+                index[b, start:stop] = np.where(own > 0, own + media_count, 0)
             for kind, media in example.media.items():
                 parts.setdefault(kind, []).append((b, media))
-                mask = slots.setdefault(kind, torch.zeros(shape, dtype=torch.bool))
+                mask = slots.setdefault(kind, np.zeros(shape, dtype=np.bool_))
                 mask[b, [start + p for p in example.slots[kind]]] = True
                 media_count += len(media.plans)
             names.append(example.id)
             start = stop
+    segments_BT = torch.from_numpy(segments)
     return Batch(
-        input_ids_BT=ids,
-        learn_BT=learn,
-        segments_BT=segments,
-        positions_BT=positions,
-        branches_BT=branches,
-        slots=slots,
+        input_ids_BT=torch.from_numpy(ids),
+        learn_BT=torch.from_numpy(learn),
+        segments_BT=segments_BT,
+        positions_BT=torch.from_numpy(positions),
+        branches_BT=torch.from_numpy(branches),
+        slots={kind: torch.from_numpy(mask) for kind, mask in slots.items()},
         media={kind: _join(found) for kind, found in parts.items()},
-        media_index_BT=media_index,
+        media_index_BT=torch.from_numpy(index),
         packed=any(len(row) > 1 or any(e.branches for e in row) for row in rows),
         ids=names,
-        places_3BT=places,
+        places_3BT=None if places is None else torch.from_numpy(places),
         padded_left=pad_left and any(sum(len(e) for e in row) < length for row in rows),
-        loss_weights_BT=_loss_weights(rows, segments),
+        loss_weights_BT=_loss_weights(rows, segments_BT),
         loss_count=_loss_count(rows),
-        wanted=_wanted(rows, segments),
+        wanted=_wanted(rows, segments_BT),
     )
 
 
-def _positions(branches_T: torch.Tensor) -> torch.Tensor:
+def _positions(example: Example) -> np.ndarray[Any, Any]:
     """Places in one Example: every branch counts on from the end of what they share."""
+    if not example.branches:
+        return np.arange(len(example))
+    branches_T = np.asarray(example.branches)
     shared = (branches_T == 0).sum()
     # Branches stand in order, so that a search for a token's branch finds its first token.
-    offsets_T = torch.arange(len(branches_T)) - torch.searchsorted(branches_T, branches_T)
-    return offsets_T + torch.where(branches_T > 0, shared, 0)
+    offsets_T = np.arange(len(branches_T)) - np.searchsorted(branches_T, branches_T)
+    return offsets_T + np.where(branches_T > 0, shared, 0)
 
 
 def _loss_weights(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) -> torch.Tensor | None:
@@ -113,11 +116,13 @@ def _loss_count(rows: Sequence[Sequence[Example]]) -> int | None:
     return round(sum(counts)) if counts else None
 
 
-def _held(example: Example) -> torch.Tensor:
+def _held(example: Example) -> np.ndarray[Any, Any] | int:
     """Of each token, how many up to it have not moved on."""
-    stays_T = torch.zeros(len(example), dtype=torch.long)
+    if not example.held:
+        return 0
+    stays_T = np.zeros(len(example), dtype=np.int64)
     stays_T[example.held] = 1
-    return stays_T.cumsum(0)
+    return stays_T.cumsum()
 
 
 def _join(found: list[tuple[int, MediaBatch]]) -> MediaBatch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from sensorium.core.atomic import write_json, write_text
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.text.rank_file import QWEN, read_qwen
 from sensorium.text.reader import Reader, read_rust
+
+REMEMBERED, REMEMBERED_LENGTH = 16384, 4096
+"""Texts whose ids are kept for a while, and characters that such a text has at most."""
 
 
 class Tokenizer:
@@ -40,13 +44,18 @@ class Tokenizer:
         self._specials: dict[str, int] = {token.content: index for index, token in table.items() if token.special}
         self.added: set[int] = set(table)
         """Ids of control tokens, and of words that were added to the vocabulary as a whole."""
+        # A sample's texts are tokenised when its length is planned, and again when its row is made.
+        self._ids = lru_cache(maxsize=REMEMBERED)(self._encoded)
 
     def __len__(self) -> int:
         return self.rust.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; control tokens inside it stay plain text."""
-        return list(self.rust.encode(text, add_special_tokens=False).ids)
+        return list(self._ids(text) if len(text) <= REMEMBERED_LENGTH else self._encoded(text))
+
+    def _encoded(self, text: str) -> tuple[int, ...]:
+        return tuple(self.rust.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
         """Text of ids; control tokens are dropped unless asked for."""
@@ -74,6 +83,7 @@ class Tokenizer:
         """Append control tokens to the vocabulary, those that it does not have, in their order."""
         missing = [AddedToken(t, special=True, normalized=False) for t in tokens if not self.has(t)]
         self.rust.add_special_tokens(missing)
+        self._ids.cache_clear()
         self._specials |= {token.content: self.special_id(token.content) for token in missing}
         self.added |= {self.special_id(token.content) for token in missing}
 

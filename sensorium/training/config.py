@@ -100,7 +100,7 @@ class StageConfig(Config):
     """`exact`: as the encoder computed them; `half`: rounded to fp16, on the first use too."""
     checkpoint_every: int = Field(default=200, ge=1)
     workers: int = Field(default=2, ge=0)
-    """Threads that read data; 0: none of their own."""
+    """Threads that read data, before a GPU processes; 0: none of their own."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     spikes: SpikeConfig | None = None
     """What to do where the loss jumps; None: nothing."""

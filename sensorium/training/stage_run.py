@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +33,7 @@ from sensorium.training.optimiser import rate, step_with
 from sensorium.training.precision import autocast, stage_precision
 from sensorium.training.preflight import StageParts
 from sensorium.training.spikes import SpikeWatch
+from sensorium.training.stream import batches_for
 from sensorium.training.truncation import CutCounter
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class StageRun:
         (return_freed_blocks if recompute else keep_freed_blocks)()
         with (
             recomputing(model, recompute), compiling(model, stage.compile), laying_out(model, copies),
-            closing(loader.batches(state)) as stream,
+            batches_for(model.device, loader, state, self.cuts) as stream,
         ):
             while step < steps:
                 state = self._logged_step(stream, state, step)

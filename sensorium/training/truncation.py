@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sensorium.core.batch import Example
 from sensorium.data.mixture import Pick
@@ -31,11 +31,20 @@ class CutCounter:
                 self._cut[pick.number] = self._cut.get(pick.number, 0) + example.truncated_tokens
         return example
 
+    def taken(self, numbers: Iterable[int]) -> dict[int, int]:
+        """What was cut in the picks of these numbers, to be `noted` by a counter in another process."""
+        with self._lock:
+            return {n: self._cut.pop(n) for n in numbers if n in self._cut}
+
+    def noted(self, cut: Mapping[int, int]) -> None:
+        """Take over what was cut elsewhere."""
+        with self._lock:
+            self._cut.update(cut)
+
     def of(self, numbers: Iterable[int]) -> dict[str, int]:
         """What was cut in the picks of these numbers: a part of the log's line, empty where
         nothing was."""
-        with self._lock:
-            tokens = [self._cut.pop(n) for n in numbers if n in self._cut]
+        tokens = list(self.taken(numbers).values())
         if not tokens:
             return {}
         if not self._said:
