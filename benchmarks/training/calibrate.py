@@ -10,6 +10,8 @@ from shapes import VOCABULARY, Shape
 
 from sensorium.nn.onednn import has_onednn, product
 
+GPU_REPEATS = 20
+
 
 def best_seconds(run: Callable[[], object], tries: int = 7) -> float:
     run()
@@ -21,11 +23,16 @@ def best_seconds(run: Callable[[], object], tries: int = 7) -> float:
     return best
 
 
-def gemm_gflops(shape: Shape, tokens: int = 2048) -> float:
-    """Rate of the layers' matrix products, forward and both backward ones, at the model's own shapes, each by the faster of torch's two libraries."""
+def gemm_gflops(shape: Shape, tokens: int = 2048, device: str = "cpu") -> float:
+    """Rate of the layers' matrix products, forward and both backward ones, at the model's own shapes: in fp32, each by the faster of torch's
+    two libraries, or on a GPU in bf16, of all tokens of a step."""
     width, inner = shape.text["hidden_size"], shape.text["intermediate_size"]
     pairs = ((width, width), (width, inner), (inner, width))
-    seconds = sum(_product_seconds(tokens, *pair) for pair in pairs)
+    if device == "cpu":
+        seconds = sum(_product_seconds(tokens, *pair) for pair in pairs)
+    else:
+        tokens = shape.rows * shape.row_tokens
+        seconds = sum(_gpu_seconds(tokens, *pair) for pair in pairs)
     flops = sum(3 * 2 * tokens * rows * columns for rows, columns in pairs)
     return round(flops / seconds / 1e9, 1)
 
@@ -42,9 +49,26 @@ def _product_seconds(tokens: int, rows: int, columns: int) -> float:
     return sum(seconds)
 
 
-def bandwidth_gbs() -> float:
+def _gpu_seconds(tokens: int, rows: int, columns: int) -> float:
+    """The same on a GPU in bf16, as the mean of many in a row."""
+    x, w, g = (torch.randn(*size, device="cuda", dtype=torch.bfloat16) for size in ((tokens, rows), (columns, rows), (tokens, columns)))
+
+    def many() -> None:
+        for _ in range(GPU_REPEATS):
+            torch.mm(x, w.t())
+            torch.mm(g, w)
+            torch.mm(g.t(), x)
+        torch.cuda.synchronize()
+
+    return best_seconds(many, tries=3) / GPU_REPEATS
+
+
+def bandwidth_gbs(device: str = "cpu") -> float:
     """Bytes read and written a second by a large copy."""
-    a, b = torch.zeros(32 << 20), torch.empty(32 << 20)
+    size = (32 if device == "cpu" else 1024) << 20
+    a, b = torch.zeros(size, device=device), torch.empty(size, device=device)
+    if device != "cpu":
+        return round(2 * size * 4 / best_seconds(lambda: (b.copy_(a), torch.cuda.synchronize())) / 1e9, 1)
     return round(2 * a.numel() * 4 / best_seconds(lambda: b.copy_(a)) / 1e9, 1)
 
 

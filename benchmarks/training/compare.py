@@ -26,16 +26,19 @@ from typing import Any
 import torch
 from calibrate import bandwidth_gbs, gemm_gflops, least_flops
 from conductor import HERE, Side, Turn, play, ratio
-from machine import RESULTS, processor, slug, stored
+from machine import RESULTS, gpu, processor, slug, stored
 from rows import write_rows
-from shapes import SHAPES, Shape, write_model, write_samples
+from shapes import SHAPES, Shape, on_device, write_model, write_samples
 
 from sensorium.interop.hf import import_hf
 
-SAMPLES = {"tiny": 2000, "222M": 96}
+SAMPLES = {"tiny": 2000, "222M": 96, "7B": 256}
+SAMPLES_GPU = 2048
 # Two batches of the peers, a long one and a short one (`hf.py`).
 TURN = {"tiny": {"ours": 96, "trainer": 32, "trl": 32}, "222M": {"ours": 16, "trainer": 16, "trl": 16}}
-ROUNDS = {"tiny": 5, "222M": 3}
+TURN_GPU = {"tiny": {"ours": 8192, "trainer": 2048, "trl": 2048}, "222M": {"ours": 2048, "trainer": 1024, "trl": 1024},
+            "7B": {"ours": 64, "trainer": 64, "trl": 64}}  # fmt: skip
+ROUNDS = {"tiny": 5, "222M": 3, "7B": 3}
 LEVER_ROUNDS = 3
 # Of the larger shape they would take half an hour, and levers an hour.
 BY_DEFAULT = ("tiny",)
@@ -52,13 +55,13 @@ LEVERS = {
 }
 
 
-def prepare(shape: Shape, work: Path) -> None:
+def prepare(shape: Shape, work: Path, count: int) -> None:
     """Weights, samples and rows; once."""
     if (work / "rows.pt").exists():
         return
     shutil.rmtree(work, ignore_errors=True)
     write_model(shape, work / "hf")
-    write_samples(shape, work / "data", SAMPLES[shape.name])
+    write_samples(shape, work / "data", count)
     import_hf(work / "hf", work / "ours")
     write_rows(work)
 
@@ -82,8 +85,8 @@ def losses_agree(shape: Shape, work: Path, python: str, peers: Sequence[str]) ->
     """
     common = ["--work", str(work), "--shape", shape.name, "--stage", "2", "--losses"]
     commands = [[sys.executable, "ours.py", *common], *([python, "hf.py", "--peer", peer, *common] for peer in peers)]
-    found = [json.loads(subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-             for command in commands]  # fmt: skip
+    running = [subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) for command in commands]
+    found = [json.loads(one.communicate()[0].splitlines()[-1]) for one in running]
     worst = max(max(row) - min(row) for row in zip(*found, strict=True))
     if worst > 1e-4:
         sys.exit(f"losses of single rows differ by {worst:.2e}: {found}")
@@ -91,7 +94,8 @@ def losses_agree(shape: Shape, work: Path, python: str, peers: Sequence[str]) ->
 
 
 def sides_of(shape: Shape, stage: int, work: Path, python: str, options: argparse.Namespace) -> list[Side]:
-    common = ["--work", str(work), "--shape", shape.name, "--stage", str(stage), "--threads", str(options.threads)]
+    common = ["--work", str(work), "--shape", shape.name, "--stage", str(stage), "--threads", str(options.threads),
+              "--device", options.device]  # fmt: skip
     made = [Side("ours", [sys.executable, "ours.py", *common], options.threads, work / "ours.log")]
     made += [Side(peer, [python, "hf.py", "--peer", peer, *common], options.threads, work / f"{peer}.log")
              for peer in options.peers]  # fmt: skip
@@ -102,7 +106,8 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
     """One shape in one stage."""
     print(f"{shape.name}, stage {stage}", flush=True)
     ours, *peers = sides_of(shape, stage, work, python, options)
-    turns, gemms, rounds = TURN[shape.name], [gemm_gflops(shape)], options.rounds or ROUNDS[shape.name]
+    turns = (TURN if options.device == "cpu" else TURN_GPU)[shape.name]
+    gemms, rounds = [gemm_gflops(shape, device=options.device)], options.rounds or ROUNDS[shape.name]
     for peer in peers:
         # Both anew: a process that has run for long is some hundredths slower.
         ours.start()
@@ -112,15 +117,15 @@ def compare(shape: Shape, stage: int, work: Path, python: str, options: argparse
         play([ours, peer], rounds, turns)
         ours.stop()
         peer.stop()
-        gemms.append(gemm_gflops(shape))
+        gemms.append(gemm_gflops(shape, device=options.device))
     gemm, flops = statistics.median(gemms), flops_per_token(shape, stage, work)
     return {
         "date": date.today().isoformat(), "rounds": rounds,
         "rates": {side.name: side.rates for side in (ours, *peers)},
-        "peak_mb": {side.name: side.peak_mb for side in (ours, *peers)},
+        "peak_mb": {side.name: side.gpu_mb or side.peak_mb for side in (ours, *peers)},
         "ratio": {f"ours/{peer.name}": ratio(_beside(ours, peer, i), peer.turns) for i, peer in enumerate(peers)},
         "limit": {f"ours/{peer.name}": round(gemm * 1e9 / flops / peer.rates["tokens_per_s"], 2) for peer in peers},
-        "defaults": {peer.name: by_default(peer, shape) for peer in peers if shape.name in BY_DEFAULT},
+        "defaults": {peer.name: by_default(peer, shape) for peer in peers if shape.name in BY_DEFAULT and options.device == "cpu"},
         "gemm_gflops": gemm,
         "share_of_limit": round(ours.rates["tokens_per_s"] * flops / gemm / 1e9, 3),
     }  # fmt: skip
@@ -139,7 +144,8 @@ def by_default(peer: Side, shape: Shape) -> float:
 def warm_up(side: Side, shape: Shape, work: Path) -> None:
     """Steps of ours that are not counted: the first time a whole epoch, which fills the feature store for all stages."""
     filled = work / "features.filled"
-    side.turn(shape.batch if filled.exists() else SAMPLES[shape.name] + 64, counted=False)
+    epoch = sum(1 for _ in (work / "data" / "samples.jsonl").open()) + 64
+    side.turn(shape.batch if filled.exists() else epoch, counted=False)
     filled.touch()
 
 
@@ -182,31 +188,35 @@ def _lever_side(shape: Shape, stage: int, work: Path, threads: int, name: str) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny", "222M"])
     parser.add_argument("--stages", nargs="+", type=int, choices=(1, 2), default=[1, 2])
     parser.add_argument("--peers", nargs="*", choices=("trainer", "trl"), default=["trainer", "trl"])
     parser.add_argument("--rounds", type=int, help=f"by itself {ROUNDS}")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--peers-python", help="of an environment that has the peers already")
     parser.add_argument("--levers", nargs="*", choices=SHAPES, help="also what each lever gives, of ours alone, at these shapes")
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    python = peers_python(options.work.resolve() / "peers") if options.peers else ""
-    threads = "" if options.threads == 1 else f"-{options.threads}-threads"
-    path = options.out / f"training-{slug(processor())}{threads}.json"
+    python = options.peers_python or (peers_python(options.work.resolve() / "peers") if options.peers else "")
+    threads = "" if options.threads == 1 or options.device != "cpu" else f"-{options.threads}-threads"
+    name = processor() if options.device == "cpu" else gpu()
+    path = options.out / f"training-{slug(name)}{threads}.json"
     result: dict[str, Any] = {
-        "date": date.today().isoformat(), "processor": processor(), "threads": options.threads,
-        "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(), "shapes": measured(path),
+        "date": date.today().isoformat(), "processor": name, "threads": options.threads,
+        "torch": torch.__version__, "bandwidth_gbs": bandwidth_gbs(options.device), "shapes": measured(path),
     }  # fmt: skip
     pulled = () if options.levers is None else options.levers or BY_DEFAULT
     # The peers first, so that what takes longer and matters less comes last.
     for what, names in ((compare, options.shapes if options.peers else ()), (levers, pulled)):
-        for shape, stage in ((SHAPES[name], stage) for name in names for stage in options.stages):
+        for shape, stage in ((on_device(SHAPES[name], options.device), stage) for name in names for stage in options.stages):
             work = options.work.resolve() / shape.name
-            prepare(shape, work)
+            prepare(shape, work, SAMPLES[shape.name] if options.device == "cpu" or shape.name == "7B" else SAMPLES_GPU)
             found: dict[str, Any] = result["shapes"].setdefault(shape.name, {})
-            if what is compare and stage == options.stages[0]:
+            # Seven billion weights in full precision would be another model than the one that is timed.
+            if what is compare and stage == options.stages[0] and shape.name != "7B":
                 found["loss_difference"] = losses_agree(shape, work, python, options.peers)
             found.setdefault(f"stage {stage}", {}).update(what(shape, stage, work, python, options))
             # Written as it grows: an hour of measuring is not lost to what comes later.

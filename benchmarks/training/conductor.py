@@ -31,6 +31,7 @@ class Side:
     turns: list[Turn] = field(default_factory=list)
     process: Any = None
     peak_mb: int = 0
+    gpu_mb: int = 0
     heap: Mapping[str, str] = field(default_factory=lambda: HEAP)
 
     def start(self) -> None:
@@ -57,7 +58,9 @@ class Side:
             sys.exit(f"{self.name} stopped before its turn was over; the end of {self.log}:\n{tail}")
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         self.peak_mb = int(status.split("VmHWM:")[1].split()[0]) // 1024
-        return json.loads(line)
+        told = json.loads(line)
+        self.gpu_mb = told["gpu_mb"]
+        return told
 
     def stop(self) -> None:
         self.process.stdin.close()

@@ -12,13 +12,12 @@ import argparse
 import json
 import os
 import random
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
 from protocol import Turns
-from shapes import SHAPES
+from shapes import LARGE, SHAPES, on_device
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
 
@@ -65,22 +64,24 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 class Watch(TrainerCallback):
-    """Counts samples and real tokens of each step by what the collator saw."""
+    """Counts samples and real tokens of each step, whose rows are the next ones in order."""
 
     def __init__(self, turns: Turns, rows: list[dict[str, Any]]) -> None:
         self.turns = turns
         self.rows = rows
-        # The loader works ahead: what is collated is stepped on later, in the same order.
-        self.waiting: deque[tuple[int, int]] = deque()
+        self.order: list[int] = []
+        self.batch = 0
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        rows = [self.rows[item["number"]] for item in items]
-        self.waiting.append((len(rows), sum(len(row["input_ids"]) for row in rows)))
-        return collate(rows)
+        return collate([self.rows[item["number"]] for item in items])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        samples, tokens = self.waiting.popleft()
-        self.turns.did(samples=samples, tokens=tokens, loss=0.0)
+        # Optimisers of GPUs are asked for work, and it is not waited for.
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        first = (state.global_step - 1) * self.batch % (len(self.order) // self.batch * self.batch)
+        here = self.order[first : first + self.batch]
+        self.turns.did(samples=len(here), tokens=sum(len(self.rows[i]["input_ids"]) for i in here), loss=0.0)
 
 
 def learn(model: Any, stage: int) -> None:
@@ -99,31 +100,36 @@ def main() -> None:
     parser.add_argument("--stage", type=int, required=True)
     parser.add_argument("--peer", choices=("trainer", "trl"), required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--passes", type=int, help="over the rows in one epoch; by itself as many as a comparison lasts")
     parser.add_argument("--defaults", action="store_true", help="the trainers' own settings, but for a CPU")
     parser.add_argument("--set", nargs="*", default=[], help="gradient_checkpointing=true ...: settings in JSON")
     parser.add_argument("--losses", action="store_true", help="print the losses of single rows and stop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = LlavaForConditionalGeneration.from_pretrained(options.work / "hf", dtype=torch.float32)
+    shape = on_device(SHAPES[options.shape], options.device)
+    model = LlavaForConditionalGeneration.from_pretrained(options.work / "hf", dtype=torch.bfloat16 if shape is LARGE else torch.float32)
     rows = torch.load(options.work / "rows.pt", weights_only=True)
     learn(model, options.stage)
     turns = Turns()
     watch = Watch(turns, rows)
     settings: dict[str, Any] = {
-        "output_dir": os.path.join(options.work, f"peer-{options.peer}"), "use_cpu": True, "max_steps": 10**5,
-        "per_device_train_batch_size": SHAPES[options.shape].batch, "learning_rate": RATES[options.stage],
+        "output_dir": os.path.join(options.work, f"peer-{options.peer}"), "use_cpu": options.device == "cpu", "max_steps": 10**5,
+        "per_device_train_batch_size": shape.batch, "learning_rate": RATES[options.stage],
         "lr_scheduler_type": "constant", "optim": "adamw_torch_fused", "weight_decay": 0.0, "adam_beta2": 0.98,
         "max_grad_norm": 1.0, "logging_strategy": "no", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "remove_unused_columns": False, "train_sampling_strategy": "sequential",
         "dataloader_num_workers": 0, "bf16": False, "gradient_checkpointing": False, "seed": 0,
     }  # fmt: skip
+    if options.device != "cpu":
+        settings |= {"bf16": True, "dataloader_num_workers": 4, "dataloader_persistent_workers": True}
     settings |= {key: json.loads(value) for key, value in (item.split("=", 1) for item in options.set)}
     passes = options.passes or max(1, SAMPLES // len(rows))
     order = grouped([len(row["input_ids"]) for row in rows], min(len(rows), settings["per_device_train_batch_size"]), passes)
     if options.defaults:
         settings = {key: settings[key] for key in TOLD}
         order = list(range(len(rows))) * passes
+    watch.order, watch.batch = order, settings["per_device_train_batch_size"]
     data = table(rows, order)
     if options.peer == "trainer":
         trainer: Any = Trainer(model=model, args=TrainingArguments(**settings), data_collator=watch,

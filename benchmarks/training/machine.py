@@ -26,6 +26,11 @@ def processor() -> str:
     return " ".join([told["model name"], told.get("cpu family", ""), told.get("model", ""), wide]).strip()
 
 
+def gpu() -> str:
+    """The GPU's name."""
+    return torch.cuda.get_device_name()
+
+
 def slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from protocol import Turns
-from shapes import SHAPES, Shape
+from shapes import SHAPES, Shape, on_device
 
 from sensorium.core.atomic import write_json
 from sensorium.data.loader import make_example
@@ -25,6 +25,9 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 PLAN = "plan.json"
 """In the run's folder: what the plan said before step one."""
 RATES = {1: {"projectors.image": 1e-3}, 2: {"projectors.image": 2e-5, "backbone": 2e-5}}
+
+
+ON_GPU = {"precision": "bf16", "compile": True, "workers": 6}
 
 
 def recipe(shape: Shape, work: Path, stage: int, *, steps: int, levers: dict[str, Any]) -> Recipe:
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], help="cache_features=false pack=false ... +plain_loss ...")
     parser.add_argument("--run", default="run", help="name of the run's folder")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--losses", action="store_true", help="print the losses of single rows and stop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -78,10 +82,18 @@ def main() -> None:
 
     run.Trainer = Told
     levers = {k: _value(v) for k, v in (item.split("=", 1) for item in options.set if not item.startswith("+"))}
-    made = recipe(SHAPES[options.shape], options.work, options.stage, steps=10**6, levers=levers)
+    if options.device != "cpu":
+        levers = ON_GPU | levers
+    made = recipe(on_device(SHAPES[options.shape], options.device), options.work, options.stage, steps=10**6, levers=levers)
     folder = options.work / f"{options.run}-{options.stage}"
     shutil.rmtree(folder, ignore_errors=True)
-    train_recipe(made, lambda: load_model(options.work / "ours"), lambda *_: None,
+
+    def load() -> Any:
+        model, tokenizer = load_model(options.work / "ours")
+        model.to(options.device)
+        return model, tokenizer
+
+    train_recipe(made, load, lambda *_: None,
                  TrainerOptions(folder=folder, cache=options.work / "features",
                                 on_plan=lambda plan: write_json(folder / PLAN, plan.to_json())))  # fmt: skip
 

@@ -40,10 +40,16 @@ class Turns:
 
     def _answer(self) -> None:
         line = {"samples": self.samples, "tokens": self.tokens, "steps": self.steps,
-                "seconds": time.perf_counter() - self.start, "losses": self.losses}  # fmt: skip
+                "seconds": time.perf_counter() - self.start, "losses": self.losses, "gpu_mb": _gpu_mb()}  # fmt: skip
         os.write(self.out, (json.dumps(line) + "\n").encode())
         told = sys.stdin.readline().split()
         if not told:
             os._exit(0)
         self.wanted, self.samples, self.tokens, self.steps, self.losses = int(told[1]), 0, 0, 0, []
         self.start = time.perf_counter()
+
+
+def _gpu_mb() -> int:
+    """The most that tensors have taken of a GPU so far; 0 without one."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.max_memory_allocated() >> 20 if torch is not None and torch.cuda.is_available() else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,23 @@ SMALL = Shape(
      "num_key_value_heads": 3},
     batch=8, row_tokens=1024, rows=2,
 )  # fmt: skip
-SHAPES = {shape.name: shape for shape in (TINY, SMALL)}
+LARGE = Shape(
+    "7B", 336,
+    {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+     "image_size": 336, "patch_size": 16},
+    {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+     "num_key_value_heads": 32},
+    batch=16, row_tokens=4096, rows=2,
+)  # fmt: skip
+"""For GPUs alone: the language model of Vicuna-7B, frozen."""
+SHAPES = {shape.name: shape for shape in (TINY, SMALL, LARGE)}
+
+
+def on_device(shape: Shape, device: str) -> Shape:
+    """The shape with as many samples a step as keep the device busy."""
+    if device == "cpu" or shape is LARGE:
+        return shape
+    return replace(shape, batch=64, row_tokens=4096, rows=4)
 
 
 def write_model(shape: Shape, folder: Path) -> None:
@@ -75,7 +91,11 @@ def write_model(shape: Shape, folder: Path) -> None:
         pad_token_id=0,
     )
     torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    # Of seven billion weights only a GPU makes a start in time, and half precision holds them.
+    device, dtype = ("cuda", torch.bfloat16) if shape is LARGE else ("cpu", torch.float32)
+    with torch.device(device):
+        model: Any = LlavaForConditionalGeneration(config)
+    model.to(dtype).save_pretrained(folder)
     words = {token: i for i, token in enumerate(SPECIALS)}
     words |= {f"w{i}": i for i in range(len(SPECIALS), VOCABULARY)}
     rust = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
