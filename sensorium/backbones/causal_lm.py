@@ -21,6 +21,7 @@ from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
 from sensorium.backbones.packed_mask import packed_mask
 from sensorium.backbones.prefix import Prefix, build_prefix
 from sensorium.backbones.quantised import quantise
+from sensorium.backbones.recorded import Recorded
 from sensorium.backbones.segments import can_segment, run_segments, segments_on
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
@@ -133,6 +134,7 @@ class CausalLM(nn.Module):
             quantise(self.lm, sourced=folder is not None)
         self.logit_scale, self.logit_softcap = logit_quirks(hf_config)
         self.prefix_tuning: Prefix | None = None
+        self.recorded: Recorded | None = None
 
     def _language_model(self, hf_config: Any, folder: Path | None) -> Any:
         """The transformers model, with the weights in `folder` or random ones."""
@@ -211,6 +213,9 @@ class CausalLM(nn.Module):
     def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
         plain = insert is None and batch.places_3BT is None and self.prefix_tuning is None
+        if plain and self.recorded is not None and self.recorded.fits(embeds_BTD, batch.branches_BT):
+            wanted_BT = batch.in_front_of_learned() if batch.answers_only else None
+            return self.recorded.run(embeds_BTD, batch.positions_BT, batch.segments_BT, wanted_BT)
         if plain and can_segment(self.lm) and segments_on(self.lm, embeds_BTD, batch.branches_BT):
             wanted_BT = batch.in_front_of_learned() if batch.answers_only else None
             layout = layout_of(batch.segments_BT, batch.branches_BT, wanted_BT)

@@ -73,6 +73,6 @@ def back_half(layer: Any, hidden_1ND: Tensor, mixed_1NHE: Tensor) -> Tensor:
     return kept_1ND + layer.mlp(layer.post_attention_layernorm(kept_1ND))
 
 
-def compiled_halves() -> Halves:
-    """Both as programs that take layers and lengths as they come."""
-    return torch.compile(front_half, dynamic=True), torch.compile(back_half, dynamic=True)
+def compiled_halves(*, one_length: bool = False) -> Halves:
+    """Both as programs that take layers and lengths as they come, or where these never change, made for one."""
+    return torch.compile(front_half, dynamic=not one_length), torch.compile(back_half, dynamic=not one_length)

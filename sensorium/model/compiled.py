@@ -4,7 +4,7 @@ Norms and feed-forward layers are compiled, each kind once for all layers and al
 become one pass over memory. Attention stays as it is: in packed rows it goes from sample to sample in Python
 (`nn/segment_attention.py`), of which every other number of samples would be another program. On a GPU, where all that goes
 through memory counts, layers of the plainest families are compiled in two halves, up to their attention and from there
-(`backbones/layer_halves.py`).
+(`backbones/layer_halves.py`), and where rows are packed recorded (`backbones/recorded.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -21,6 +23,7 @@ from torch import nn
 from sensorium.backbones.causal_lm import CausalLM
 from sensorium.backbones.layer_halves import compiled_halves, halved
 from sensorium.backbones.lean_layer import FAMILIES
+from sensorium.backbones.recorded import Recorded
 from sensorium.backbones.segments import can_segment
 from sensorium.core.errors import ConfigError
 from sensorium.model.check import is_quantised
@@ -75,13 +78,35 @@ def _trial(x_N: torch.Tensor) -> torch.Tensor:
     return (x_N * 2 + 1).tanh()
 
 
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """How a stage's batches go through the model, where all passes are alike."""
+
+    tokens: int
+    """Of the rows of one pass, padding included."""
+    several: bool
+    """Their gradients are summed."""
+
+
 @contextmanager
-def compiling(model: MultimodalModel, on: bool) -> Iterator[None]:
-    """While the block lasts, parts of the LLM's layers run compiled. Modules and names of tensors stay what they are."""
+def compiling(model: MultimodalModel, on: bool, passes: Passes | None = None) -> Iterator[None]:
+    """While the block lasts, parts of the LLM's layers run compiled. Modules and names of tensors stay what they are.
+
+    Args:
+        passes: given where a GPU may record them; None: they differ, or layers run again.
+    """
     if not on:
         yield
         return
     layers = _in_halves(model)
+    if layers and passes is not None:
+        backbone = cast(CausalLM, model.backbone)
+        backbone.recorded = Recorded(backbone.lm, passes.tokens, compiled_halves(one_length=True), several=passes.several)
+        try:
+            yield
+        finally:
+            backbone.recorded = None
+        return
     if layers:
         with halved(layers, compiled_halves()):
             yield

@@ -15,7 +15,7 @@ from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
-from sensorium.model.compiled import compiling
+from sensorium.model.compiled import Passes, compiling
 from sensorium.model.device import to_device
 from sensorium.model.laid_out import laying_out
 from sensorium.model.learning import learning_modules
@@ -92,7 +92,7 @@ class StageRun:
         # Layers run again where memory is short: holes between kept blocks would waste it.
         (return_freed_blocks if recompute else keep_freed_blocks)()
         with (
-            recomputing(model, recompute), compiling(model, stage.compile), laying_out(model, copies),
+            recomputing(model, recompute), compiling(model, stage.compile, self._alike()), laying_out(model, copies),
             batches_for(model.device, loader, state, self.cuts) as stream,
         ):
             while step < steps:
@@ -117,6 +117,13 @@ class StageRun:
         length = len(self.trainer.recipe.stages[self.index + 1].data)
         start = Position(self.index + 1, 0, MixtureState([0] * length))
         self.trainer.save(start, fresh, empty, finished=False)
+
+    def _alike(self) -> Passes | None:
+        """The passes of packed rows, each of which is as long as any other."""
+        fit, stage = self.parts.fit, self.stage
+        if fit is None or fit.recompute or not stage.pack or self.trainer.held.divided or self.trainer.ranks.world_size > 1:
+            return None
+        return Passes(fit.rows * stage.max_length, several=fit.passes > 1 or stage.accumulate > 1)
 
     def _asked_to_stop(self) -> int | None:
         """The signal that came, if any: the same on all ranks."""
