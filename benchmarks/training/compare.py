@@ -33,10 +33,10 @@ from shapes import SHAPES, Shape, on_device, write_model, write_samples
 from sensorium.interop.hf import import_hf
 
 SAMPLES = {"tiny": 2000, "222M": 96, "7B": 256}
-SAMPLES_GPU = 2048
+SAMPLES_GPU = 1024
 # Two batches of the peers, a long one and a short one (`hf.py`).
 TURN = {"tiny": {"ours": 96, "trainer": 32, "trl": 32}, "222M": {"ours": 16, "trainer": 16, "trl": 16}}
-TURN_GPU = {"tiny": {"ours": 8192, "trainer": 2048, "trl": 2048}, "222M": {"ours": 2048, "trainer": 1024, "trl": 1024},
+TURN_GPU = {"tiny": {"ours": 8192, "trainer": 2048, "trl": 2048}, "222M": {"ours": 2048, "trainer": 512, "trl": 512},
             "7B": {"ours": 64, "trainer": 64, "trl": 64}}  # fmt: skip
 ROUNDS = {"tiny": 5, "222M": 3, "7B": 3}
 LEVER_ROUNDS = 3
