@@ -14,7 +14,7 @@ from sensorium.backbones.cross_lm import TINY, BlipTextBackbone
 from sensorium.backbones.cross_tower import CrossTowerConfig
 from sensorium.backbones.query_tower import QueryTowerConfig
 from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
-from sensorium.backbones.text_tower import TextTowerConfig
+from sensorium.backbones.text_tower import KINDS, TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import BackboneConfig
@@ -196,7 +196,8 @@ def _backbone(config: BackboneConfig, layers: int) -> BackboneConfig:
         return _with(QueryTowerConfig.tiny(), {"looks_back": config.looks_back})
     if isinstance(config, TextTowerConfig):
         # As wide as the tiny towers of pictures, with which some have to agree.
-        sizes = TextTowerConfig.tiny().arch | {"hidden_size": 32, "projection_size": 32}
+        tiny, width = TextTowerConfig.tiny().arch, KINDS[config.arch["model_type"]].width
+        sizes = {name: size for name, size in tiny.items() if name != "projection_dim"} | {"hidden_size": 32, width: 32}
         return TextTowerConfig(arch=config.arch | sizes | TOKENS | {"model_type": config.arch["model_type"]},
                                tokenizer="bytes")
     if not isinstance(config, CausalLMConfig):

@@ -12,6 +12,7 @@ from sensorium.core.patterns import Pattern
 from sensorium.generators.diffusion import DiffusionConfig
 from sensorium.interop.assemble import build_pretrained
 from sensorium.model.adapter import inject_adapter
+from sensorium.model.arch_keys import check_arch
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import read_file
 from sensorium.processing.processor import Processor
@@ -84,6 +85,7 @@ OWNED_WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("name", TINY_FORMS)
 def test_each_stage_trains_what_it_says(name: str, tmp_path: Path, data_home: Path) -> None:
     recipe: Recipe = TINY_FORMS.find(name)()
+    check_arch(recipe.model.backbone)
     if any(isinstance(hand.generator, DiffusionConfig) for hand in recipe.model.hands.values()):
         pytest.importorskip("diffusers", reason="diffusers is not installed (extra `gen`)")
     torch.manual_seed(recipe.seed)
