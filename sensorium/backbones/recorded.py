@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from sensorium.backbones.layer_halves import Halves, back_half, front_half
 from sensorium.backbones.lean_layer import is_plain
+from sensorium.core.quiet import GPU_CALLS
 from sensorium.nn.varlen_attention import can_varlen, varlen_attention
 
 ROOM, STEP = 1.25, 32
@@ -148,7 +149,7 @@ class Recorded:
         inputs = (first, cos_1NE.clone(), sin_1NE.clone(), span.bounds_S1.clone())
         # Copies of weights in half precision that autocast remembers would be recorded as they are today.
         enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-        with torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False):
+        with GPU_CALLS, torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False):
             _rehearse(stack, inputs)
             torch.cuda.empty_cache()
             self._stack = torch.cuda.make_graphed_callables(stack, inputs, num_warmup_iters=0, pool=self._pool)

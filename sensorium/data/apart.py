@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from sensorium.core.errors import DataError
+from sensorium.core.quiet import GPU_CALLS
 
 T = TypeVar("T")
 HEAD = struct.Struct("<QQ")
@@ -165,7 +166,8 @@ def _received(wire: socket.socket, *, pinned: bool) -> Any:
                         fix="set workers: 0 to make batches in this process, where errors show")  # fmt: skip
     try:
         length, size = HEAD.unpack(head)
-        memory_N = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        with GPU_CALLS:
+            memory_N = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
         if size:
             with mmap.mmap(files[0], size, access=mmap.ACCESS_READ) as shared, warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # Memory that cannot be written is only read.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sensorium.core.batch import Features, Kept
+from sensorium.core.quiet import GPU_CALLS
 from sensorium.features.record import raw_bytes, write_head
 from sensorium.features.room import Room
 from sensorium.features.tower_store import TowerStore
@@ -81,7 +82,8 @@ class Writer:
         while (job := self._jobs.get()) is not None:
             if not self.stopped:
                 if job.copied is not None:
-                    job.copied.synchronize()
+                    with GPU_CALLS:
+                        job.copied.synchronize()
                 for kept, features in job.pictures:
                     self._write(job, kept, features)
             with self._lock:

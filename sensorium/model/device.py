@@ -11,6 +11,7 @@ from torch import Tensor
 from sensorium.core.batch import Batch, Features, MediaBatch
 from sensorium.core.errors import ConfigError
 from sensorium.core.naming import nearest
+from sensorium.core.quiet import GPU_CALLS
 
 KNOWN = ("auto", "cpu", "cuda", "mps")
 
@@ -81,7 +82,7 @@ def can_send_ahead(device: torch.device) -> bool:
 
 def sent_ahead(batch: Batch, device: torch.device) -> Batch:
     """`to_device` by way of page-locked memory: nobody waits for the copies, which arrive in front of what is begun later."""
-    with torch.cuda.device(device):
+    with GPU_CALLS, torch.cuda.device(device):
         return _moved(batch, lambda x: _pinned(x).to(device, non_blocking=True))
 
 
