@@ -166,10 +166,7 @@ class CausalLM(nn.Module):
         for name in ("layers", "h", "blocks"):
             if isinstance(getattr(inner, name, None), nn.ModuleList):
                 return list(getattr(inner, name))
-        raise ConfigError(
-            f"no list of decoder layers in {type(self.decoder).__name__}",
-            fix="use fusion: splice with this language model",
-        )
+        raise ConfigError(f"no list of decoder layers in {type(self.decoder).__name__}", fix="use fusion: splice with this language model")
 
     def trainable_blocks(self) -> list[nn.Module]:
         """Layers from input to output, for training only the last few."""
@@ -213,11 +210,10 @@ class CausalLM(nn.Module):
     def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
         """Hidden states of whole rows, answers included, (B, T, D)."""
         plain = insert is None and batch.places_3BT is None and self.prefix_tuning is None
+        wanted_BT = batch.in_front_of_learned() if plain and batch.answers_only else None
         if plain and self.recorded is not None and self.recorded.fits(embeds_BTD, batch.branches_BT):
-            wanted_BT = batch.in_front_of_learned() if batch.answers_only else None
             return self.recorded.run(embeds_BTD, batch.positions_BT, batch.segments_BT, wanted_BT)
         if plain and can_segment(self.lm) and segments_on(self.lm, embeds_BTD, batch.branches_BT):
-            wanted_BT = batch.in_front_of_learned() if batch.answers_only else None
             layout = layout_of(batch.segments_BT, batch.branches_BT, wanted_BT)
             return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)
         return self(

@@ -16,6 +16,8 @@ from sensorium.features.shard import INDEX, Place, ShardReader, ShardWriter, tri
 
 LOOK_AGAIN_S = 5.0
 """How often a miss looks for what other processes have written."""
+FOLLOW_S = 0.5
+"""The same of a copy of the process that writes."""
 TOUCH_S = 60.0
 """How often a shard that is read is marked as used."""
 
@@ -43,6 +45,7 @@ class TowerStore:
         for index in sorted(folder.glob(f"*{INDEX}")):
             trim(index)
         self._looked = time.monotonic()
+        self._look_every_s = LOOK_AGAIN_S
         self._look()
 
     def __len__(self) -> int:
@@ -54,7 +57,7 @@ class TowerStore:
     def find(self, key: bytes) -> Kept | None:
         """A whole and undamaged record; damaged ones are forgotten, so that they are made anew."""
         self.lookups += 1
-        if key not in self._places and time.monotonic() - self._looked > LOOK_AGAIN_S:
+        if key not in self._places and time.monotonic() - self._looked > self._look_every_s:
             self._looked = time.monotonic()
             self._look()
         while True:
@@ -95,6 +98,7 @@ class TowerStore:
         """In a copy of this process: only read, and find what the original writes as what any other process does."""
         self._own.clear()
         self._writer = None
+        self._look_every_s = FOLLOW_S
 
     def close(self) -> None:
         """End the shard that is being written; nothing is found afterwards."""

@@ -26,7 +26,7 @@ from sensorium.training.config import StageConfig
 from sensorium.training.distributed.gradients import reached, sum_gradients
 from sensorium.training.distributed.lockstep import Drawn, OwnPace
 from sensorium.training.distributed.tally import Tally, mean_of, of_all
-from sensorium.training.heap import keep_freed_blocks, return_freed_blocks
+from sensorium.training.heap import keep_freed_blocks, return_freed_blocks, settled_objects
 from sensorium.training.objectives.base import Losses
 from sensorium.training.objectives.owned import stepped
 from sensorium.training.optimiser import rate, step_with
@@ -93,7 +93,7 @@ class StageRun:
         (return_freed_blocks if recompute else keep_freed_blocks)()
         with (
             recomputing(model, recompute), compiling(model, stage.compile, self._alike()), laying_out(model, copies),
-            batches_for(model.device, loader, state, self.cuts) as stream,
+            settled_objects(), batches_for(model.device, loader, state, self.cuts) as stream,
         ):
             while step < steps:
                 state = self._logged_step(stream, state, step)
