@@ -9,11 +9,11 @@ from typing import Any
 from sensorium.core.config import Config
 from sensorium.core.errors import DataError
 from sensorium.core.weights import FileSource as WeightFile
-from sensorium.core.weights import FolderSource, HubSource, WeightSource, WheelSource
+from sensorium.core.weights import FolderSource, HubSource, ShippedSource, WeightSource, WheelSource
 from sensorium.data.config import FileSource
 from sensorium.training.config import Recipe
 
-WEIGHTS = (FolderSource, WeightFile, WheelSource, HubSource)
+WEIGHTS = (FolderSource, WeightFile, WheelSource, HubSource, ShippedSource)
 
 
 def check_data(recipe: Recipe, name: str | None = None) -> None:

@@ -27,6 +27,14 @@ class FolderSource(Config):
     """Whose layout it has, where that is not transformers'."""
 
 
+class ShippedSource(Config):
+    """A folder that ships with Sensorium: a part of a shipped model."""
+
+    kind: Literal["shipped"] = "shipped"
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")
+    """In `sensorium/assets`, so that a saved model means the same on every machine."""
+
+
 class FileSource(Config):
     """One local file that is converted."""
 
@@ -58,7 +66,7 @@ class HubSource(Config):
     """Whose layout it has, where that is not transformers'."""
 
 
-WeightSource = Annotated[FolderSource | FileSource | WheelSource | HubSource, Field(discriminator="kind")]
+WeightSource = Annotated[FolderSource | ShippedSource | FileSource | WheelSource | HubSource, Field(discriminator="kind")]
 
 
 def with_fetch(error: WeightsError, sources: tuple[WeightSource, ...], fetch: Callable[[str], str | None]) -> WeightsError:

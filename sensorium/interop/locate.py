@@ -14,6 +14,7 @@ from sensorium.core.weights import (
     FolderFormat,
     FolderSource,
     HubSource,
+    ShippedSource,
     WeightSource,
     WheelSource,
 )
@@ -48,6 +49,7 @@ FOLDER_CONVERTERS: dict[FolderFormat, Callable[[Path, Path], None]] = {
 }
 # Part of the folder name: raise it when a converter's output changes.
 CONVERSION = 1
+ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def locate(sources: tuple[WeightSource, ...]) -> Path | None:
@@ -71,6 +73,8 @@ def at_hand(source: WeightSource) -> bool:
     """Whether a source lies on this machine, so that nothing need be fetched."""
     if isinstance(source, FolderSource):
         return Path(source.path).is_dir()
+    if isinstance(source, ShippedSource):
+        return (ASSETS / source.path).is_dir()
     if isinstance(source, FileSource):
         return Path(source.path).is_file()
     if isinstance(source, WheelSource):
@@ -86,6 +90,10 @@ def _one(source: WeightSource) -> Path:
         if not folder.is_dir():
             raise WeightsError("no such folder", where=source.path)
         return converted(folder, source.format) if source.format else folder
+    if isinstance(source, ShippedSource):
+        if not (ASSETS / source.path).is_dir():
+            raise WeightsError("no such folder in this installation", where=str(ASSETS / source.path), fix="reinstall Sensorium")
+        return ASSETS / source.path
     if isinstance(source, HubSource):
         return converted(_hub(source), source.format) if source.format else _hub(source)
     if isinstance(source, FileSource):

@@ -10,6 +10,7 @@ RECIPES = NameTable(
         "nano-finds": "sensorium.recipes.nano_finds:nano_finds",
         "nano-draws": "sensorium.recipes.nano_draws:nano_draws",
         "nano-diffuses": "sensorium.recipes.nano_diffuses:nano_diffuses",
+        "nano-writes": "sensorium.recipes.nano_writes:nano_writes",
         "demo": "sensorium.recipes.nano:demo",
         "tiny": "sensorium.recipes.tiny:tiny",
         "clip": "sensorium.recipes.clip:clip",
@@ -85,6 +86,7 @@ RECIPES = NameTable(
 TINY_FORMS = NameTable(
     "tiny form",
     {
+        "nano-writes": "sensorium.recipes.nano_writes:tiny",
         "clip": "sensorium.recipes.clip:tiny",
         "siglip": "sensorium.recipes.siglip:tiny",
         "llava-v1": "sensorium.recipes.llava_v1:tiny",

@@ -1,6 +1,6 @@
 """nano-diffuses: nano-draws by diffusion, on a small pipeline of our own.
 
-Descriptions, signal tokens and the stage that teaches when to draw are nano-draws'. A VAE learns latents of pictures; then a UNet learns to draw
+Descriptions, signal tokens and the row that says when to draw are nano-draws'. A VAE learns latents of pictures; then a UNet learns to draw
 them out of noise, steered by what the projector makes of all signal tokens' states.
 """
 
@@ -12,7 +12,7 @@ from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
 from sensorium.output_projectors.mapper import MapperConfig
 from sensorium.recipes.nano import nano_model
-from sensorium.recipes.nano_draws import SCENES, SIGNALS, nano_draws
+from sensorium.recipes.nano_draws import SCENES, SIGNALS
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.diffuse import DiffuseConfig
 from sensorium.training.objectives.picture_latents import PictureLatentsConfig
@@ -27,7 +27,7 @@ def nano_diffuses_model() -> ModelConfig:
 
 
 def nano_diffuses() -> Recipe:
-    """From nano's weights: latents, then when to draw, then what."""
+    """From nano-draws' weights: latents, then what to draw."""
     latents = StageConfig(
         name="latents", objective=PictureLatentsConfig(), data=(SCENES,), steps=1500, batch_size=32,
         learns=(Learn(part="objective", module="vae", lr=2e-3),), schedule=ScheduleConfig(warmup_steps=50, final_ratio=0.05),
@@ -37,11 +37,10 @@ def nano_diffuses() -> Recipe:
         learns=(Learn(part="hands.image", lr=1e-3, weight_decay=0.01), Learn(part="objective", module="unet", lr=1e-3, weight_decay=0.01)),
         schedule=ScheduleConfig(warmup_steps=100, final_ratio=0.02),
     )  # fmt: skip
-    when = next(stage for stage in nano_draws().stages if stage.name == "when")
     return Recipe(
         name="nano-diffuses",
         description="nano that draws coloured shapes at 64 pixels by diffusion; its weights are not shipped",
         model=nano_diffuses_model(),
-        start="nano",
-        stages=(latents, when, what),
+        start="nano-draws",
+        stages=(latents, what),
     )
