@@ -98,6 +98,25 @@ def shape_pairs(split: Split, count: int) -> list[tuple[str, str]]:
     return found[:count]
 
 
+class Undrawn(PILImage.Image):
+    """A picture that is drawn when its pixels are first asked for: rows are measured by its size alone, in every process that plans."""
+
+    _described: Described | None = None
+
+    @classmethod
+    def of(cls, described: Described) -> Undrawn:
+        made = cls()
+        made._mode, made._size, made._described = "RGB", (SIDE_PX, SIDE_PX), described  # pyright: ignore[reportAttributeAccessIssue]
+        return made
+
+    def load(self) -> Any:
+        """See PIL; whatever needs pixels asks this first."""
+        if self._described is not None:
+            described, self._described = self._described, None
+            self.im = draw(described).im
+        return super().load()
+
+
 def drawing(identity: str, request: str, image: Any) -> dict[str, Any]:
     """A Sample's JSON: a request, and the picture for an answer."""
     return {"id": identity, "messages": [
@@ -143,7 +162,7 @@ class DrawnScenesSource(SourceConfig):
                 pair = rng.choice(pairs)
                 described = describe(rng, pair)
                 request = REQUESTS[stable_int("pair-request", *pair) % len(REQUESTS)]
-            return drawing(f"drawn/{self.seed}/{index}", request.format(described.text), draw(described))
+            return drawing(f"drawn/{self.seed}/{index}", request.format(described.text), Undrawn.of(described))
 
         return MadeSource("drawn scenes", self.count, make, None)
 

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import ExifTags
+from PIL import ExifTags, ImageFile
 from PIL import Image as PILImage
 
 from sensorium.core.batch import MediaShape
@@ -57,6 +57,10 @@ def image_shape(source: Any, *, root: Path | None = None, limits: ImageLimits | 
                 raise MediaError(f"not readable: {error.strerror}", where=str(path)) from None
     elif isinstance(source, bytes | bytearray | memoryview) and len(source):
         shape = _of_stream(io.BytesIO(source), limits, "image bytes")
+    elif isinstance(source, PILImage.Image) and not isinstance(source, ImageFile.ImageFile):
+        # One that is no opened file has nothing that only decoding tells.
+        check_size(source.size, limits, "PIL image")
+        shape = _upright(source)
     return shape or load_image(source, root=root, limits=limits).shape
 
 
@@ -69,8 +73,12 @@ def _of_stream(stream: BinaryIO, limits: ImageLimits, where: str) -> MediaShape 
         if picture.format not in SURE or (picture.format == "PNG" and _notes_behind_pixels(stream)):
             return None
         # Of PNG files Pillow's own method reads all pixels in search of notes; there are none there.
-        turned = PILImage.Image.getexif(picture).get(ExifTags.Base.Orientation) in SIDEWAYS
-        width, height = picture.size
+        return _upright(picture)
+
+
+def _upright(picture: PILImage.Image) -> MediaShape:
+    turned = PILImage.Image.getexif(picture).get(ExifTags.Base.Orientation) in SIDEWAYS
+    width, height = picture.size
     return MediaShape(width, height) if turned else MediaShape(height, width)
 
 

@@ -34,7 +34,7 @@ def nano_writes_model() -> ModelConfig:
 
 def nano_writes() -> Recipe:
     """One stage, meant for a GPU: on two cores it takes a day."""
-    # Packed, every process that reads would draw all pictures to measure their rows; these rows are of like length.
+    # Rows are of like length: packed they would be no fuller.
     return Recipe(
         name="nano-writes",
         description="SmolLM2-135M that writes coloured shapes at 64 pixels as tokens, for a GPU; its weights are not shipped",
