@@ -68,7 +68,11 @@ def bandwidth_gbs(device: str = "cpu") -> float:
     size = (32 if device == "cpu" else 1024) << 20
     a, b = torch.zeros(size, device=device), torch.empty(size, device=device)
     if device != "cpu":
-        return round(2 * size * 4 / best_seconds(lambda: (b.copy_(a), torch.cuda.synchronize())) / 1e9, 1)
+        rate = round(2 * size * 4 / best_seconds(lambda: (b.copy_(a), torch.cuda.synchronize())) / 1e9, 1)
+        del a, b
+        # What is measured next needs the memory.
+        torch.cuda.empty_cache()
+        return rate
     return round(2 * a.numel() * 4 / best_seconds(lambda: b.copy_(a)) / 1e9, 1)
 
 

@@ -79,10 +79,13 @@ def peers_python(folder: Path) -> str:
 
 
 def losses_agree(shape: Shape, work: Path, python: str, peers: Sequence[str]) -> float:
-    """The largest difference between losses of single rows, ours and those that the peers' own trainers compute.
+    """The largest difference between losses of single rows, ours and those that the peers' own trainers compute; found once.
 
     Exits where it is above 1e-4: then the sides would not do the same work.
     """
+    kept = work / f"agreed-{'-'.join(peers)}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
     common = ["--work", str(work), "--shape", shape.name, "--stage", "2", "--losses"]
     commands = [[sys.executable, "ours.py", *common], *([python, "hf.py", "--peer", peer, *common] for peer in peers)]
     running = [subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) for command in commands]
@@ -90,6 +93,7 @@ def losses_agree(shape: Shape, work: Path, python: str, peers: Sequence[str]) ->
     worst = max(max(row) - min(row) for row in zip(*found, strict=True))
     if worst > 1e-4:
         sys.exit(f"losses of single rows differ by {worst:.2e}: {found}")
+    kept.write_text(json.dumps(worst))
     return worst
 
 

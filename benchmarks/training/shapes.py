@@ -69,7 +69,7 @@ def on_device(shape: Shape, device: str) -> Shape:
     """The shape with as many samples a step as keep the device busy."""
     if device == "cpu" or shape is LARGE:
         return shape
-    return replace(shape, batch=128, row_tokens=4096, rows=8)
+    return replace(shape, batch=64, row_tokens=4096, rows=4)
 
 
 def write_model(shape: Shape, folder: Path) -> None:
