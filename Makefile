@@ -1,12 +1,12 @@
 # `make demo`: from a clean clone to a trained, measured, answering model.
-# `make test`: the whole suite. `make bench`: training speed and memory beside its peers, an hour and a half on an idle machine.
+# `make test`: the whole suite. `make gpu`: what only a GPU can show, with a torch made for it. `make bench`: training speed and memory beside its peers, an hour and a half on an idle machine.
 # All make the environment they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench gpu clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -28,6 +28,9 @@ test: $(STAMP)
 check: $(STAMP)
 	@$(BIN)/ruff check sensorium tests benchmarks
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+gpu: $(STAMP)
+	@$(BIN)/python -m pytest tests/gpu
 
 bench: $(STAMP)
 	@for part in "compare.py --levers" memory.py feature_store.py pack_plan.py; do \

@@ -170,7 +170,7 @@ def our_side(shape: NanoShape, work: Path, options: argparse.Namespace) -> None:
         "name": "all", "objective": {"kind": "instruct"}, "data": [{"kind": "file", "path": str(work / "data" / "samples.jsonl")}],
         "learns": [{"part": part, "lr": lr, "weight_decay": 0.01} for part, lr in rates.items()], "steps": 10**6, "batch_size": ROWS,
         "accumulate": ACCUMULATED, "max_length": shape.row_tokens, "pack": True, "precision": bf16(options.device),
-        "compile": options.device == "cuda", "workers": 6 if options.device == "cuda" else 1, "schedule": {"shape": "constant"},
+        "compile": options.device == "cuda", "record": options.device == "cuda", "workers": 6 if options.device == "cuda" else 1, "schedule": {"shape": "constant"},
         "cache_features": not options.tower, "checkpoint_every": 10**6}]})  # fmt: skip
     folder = work / "run-ours"
     shutil.rmtree(folder, ignore_errors=True)

@@ -27,7 +27,7 @@ PLAN = "plan.json"
 RATES = {1: {"projectors.image": 1e-3}, 2: {"projectors.image": 2e-5, "backbone": 2e-5}}
 
 
-ON_GPU = {"precision": "bf16", "compile": True, "workers": 6}
+ON_GPU = {"precision": "bf16", "compile": True, "record": True, "workers": 6}
 
 
 def recipe(shape: Shape, work: Path, stage: int, *, steps: int, levers: dict[str, Any]) -> Recipe:

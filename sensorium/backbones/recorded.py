@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sensorium.backbones.layer_halves import Halves, back_half, front_half
@@ -97,7 +96,8 @@ class Recorded:
         self._span: Span | None = None
         self._stack: Any = None
         self._kind: tuple[Any, ...] = ()
-        self.several = several
+        self._pool: Any = None
+        self._sums: list[tuple[nn.Parameter, Tensor]] | None = [] if several else None
 
     def fits(self, embeds_BTD: Tensor, branches_BT: Tensor) -> bool:
         """Whether these rows can be played."""
@@ -131,88 +131,49 @@ class Recorded:
         return back_half(self.last, hidden_1ND, mixed_1NHE)
 
     def _played(self, hidden_1ND: Tensor, cos_1NE: Tensor, sin_1NE: Tensor, span: Span) -> Tensor:
-        kind = (len(span.bounds_S1), span.longest, hidden_1ND.shape, hidden_1ND.dtype, cos_1NE.dtype,
+        kind = (len(span.bounds_S1), span.longest, hidden_1ND.shape, hidden_1ND.dtype, hidden_1ND.requires_grad, cos_1NE.dtype,
                 torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None)  # fmt: skip
         if kind != self._kind:
             self._record(hidden_1ND, cos_1NE, sin_1NE, span)
             self._kind, self._span = kind, span
+        self._keep_sums()
         return self._stack(hidden_1ND, cos_1NE, sin_1NE, span.bounds_S1)
 
     def _record(self, hidden_1ND: Tensor, cos_1NE: Tensor, sin_1NE: Tensor, span: Span) -> None:
         # The one before lets go of its memory first.
         self._stack = None
         torch.cuda.empty_cache()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
         stack = Stack(self.layers, self.halves, span.longest)
-        self._stack = Recording(stack, (hidden_1ND, cos_1NE, sin_1NE, span.bounds_S1), several=self.several)
-
-
-class Recording:
-    """A stack's two recordings, and the memory that they read and write."""
-
-    def __init__(self, stack: Stack, inputs: tuple[Tensor, Tensor, Tensor, Tensor], *, several: bool) -> None:
-        hidden_1ND, *others = (x.detach().clone() for x in inputs)
-        self.inputs: list[Tensor] = [hidden_1ND.requires_grad_(), *others]
-        self.learning = [p for p in stack.parameters() if p.requires_grad]
-        self.sums = [torch.zeros_like(p) for p in self.learning] if several else None
-        self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        sources, pool = [self.inputs[0], *self.learning], torch.cuda.graph_pool_handle()
+        first = hidden_1ND.detach().clone().requires_grad_(hidden_1ND.requires_grad)
+        inputs = (first, cos_1NE.clone(), sin_1NE.clone(), span.bounds_S1.clone())
         # Copies of weights in half precision that autocast remembers would be recorded as they are today.
         enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         with GPU_CALLS, torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False):
-            _rehearse(stack, self.inputs, sources)
+            _rehearse(stack, inputs)
             torch.cuda.empty_cache()
-            with torch.cuda.graph(self.forward, pool=pool):
-                self.out_1ND = stack(*self.inputs)
-            self.grad_1ND = torch.empty_like(self.out_1ND)
-            with torch.cuda.graph(self.backward, pool=pool):
-                self.grad_hidden, *grads = torch.autograd.grad(self.out_1ND, sources, self.grad_1ND)
-                if self.sums is not None:
-                    torch._foreach_add_(self.sums, grads)  # pyright: ignore[reportPrivateImportUsage]
-        self.grads: list[Tensor] = grads if self.sums is None else self.sums
+            self._stack = torch.cuda.make_graphed_callables(stack, inputs, num_warmup_iters=0, pool=self._pool)
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        hidden_1ND, *others = inputs
-        if not hidden_1ND.requires_grad:
-            # Nothing in front of the layers learns, and still their gradients are wanted.
-            hidden_1ND = hidden_1ND.detach().requires_grad_()
-        return _Play.apply(self, hidden_1ND, *others)  # pyright: ignore[reportReturnType]
-
-    def hand_over(self) -> None:
-        """Gradients lie where they were written: in the next pass they are written anew, or added to."""
-        for p, grad in zip(self.learning, self.grads, strict=True):
-            p.grad = grad
-
-    def begin(self) -> None:
-        """In front of the first of several passes sums are zero."""
-        if self.sums is not None and self.learning and self.learning[0].grad is None:
-            torch._foreach_zero_(self.sums)  # pyright: ignore[reportPrivateImportUsage]
+    def _keep_sums(self) -> None:
+        """Give gradients memory of their own: autograd would take over the recording's, into which the next pass writes."""
+        if self._sums is None:
+            return
+        if not self._sums:
+            learning = [p for layer in self.layers for p in layer.parameters() if p.requires_grad]
+            self._sums = [(p, torch.zeros_like(p)) for p in learning]
+        missing = [(p, sum_) for p, sum_ in self._sums if p.grad is None]
+        if missing:
+            torch._foreach_zero_([sum_ for _, sum_ in missing])  # pyright: ignore[reportPrivateImportUsage]
+        for p, sum_ in missing:
+            p.grad = sum_
 
 
-class _Play(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, recording: Recording, *inputs: Tensor) -> Tensor:
-        for own, given in zip(recording.inputs, inputs, strict=True):
-            own.detach().copy_(given)
-        recording.forward.replay()
-        ctx.recording = recording
-        return recording.out_1ND.detach()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
-        recording: Recording = ctx.recording
-        recording.grad_1ND.copy_(grads[0])
-        recording.begin()
-        recording.backward.replay()
-        recording.hand_over()
-        return None, recording.grad_hidden, None, None, None
-
-
-def _rehearse(stack: Stack, inputs: list[Tensor], sources: list[Tensor]) -> None:
+def _rehearse(stack: Stack, inputs: tuple[Tensor, ...]) -> None:
     """Both passes, twice, so that kernels are chosen and compiled before they are recorded."""
+    learning = [x for x in (*inputs, *stack.parameters()) if x.requires_grad]
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         for _ in range(2):
             out_1ND = stack(*inputs)
-            torch.autograd.grad(out_1ND, sources, torch.zeros_like(out_1ND))
+            torch.autograd.grad(out_1ND, learning, torch.zeros_like(out_1ND))
     torch.cuda.synchronize()

@@ -158,6 +158,8 @@ def print_plan(plan: Any) -> None:
     say(f"  warning: {lost}" if lost else f"  {plan.number_format.precision}: {plan.number_format.why}")
     say(f"  {plan.fit.describe()}")
     say(f"  {plan.compiling}")
+    if plan.not_recorded:
+        say(f"  record is off: {plan.not_recorded}")
     for part, total, learning in plan.parts:
         state = f"{learning:>12,} learn" if learning else "frozen"
         say(f"  {part:<20} {total:>12,} parameters  {state}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from sensorium.core.batch import Features, MediaBatch
@@ -69,7 +68,7 @@ class CrossAttention(nn.Module):
         """The media tokens of each row; None where there are none at all."""
         if not features:
             return None
-        return lay_media(features, media, torch.zeros(rows, 1, self.d_media))
+        return lay_media(features, media, next(iter(features.values())).values_ND.new_zeros(rows, 1, self.d_media))
 
     def inserter(
         self, context: MediaContext | None, media_index_BT: Tensor, slots: Mapping[str, Tensor]

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from sensorium.backbones.causal_lm import CausalLM
-from sensorium.backbones.layer_halves import compiled_halves, halved
+from sensorium.backbones.layer_halves import back_half, compiled_halves, front_half, halved
 from sensorium.backbones.lean_layer import FAMILIES
 from sensorium.backbones.recorded import Recorded
 from sensorium.backbones.segments import can_segment
@@ -88,25 +88,36 @@ class Passes:
     """Their gradients are summed."""
 
 
+def why_not_recorded(model: MultimodalModel, *, recompute: bool, processes: int) -> str | None:
+    """What keeps a GPU from recording the LLM's layers; None: nothing."""
+    if model.device.type != "cuda":
+        return f"the model is on a {model.device.type}, where nothing waits for kernels to be started"
+    if not _in_halves(model) or model.config.fusion.kind != "splice":
+        return f"it is for language models of {', '.join(FAMILIES)} without sliding windows, and fusion: splice"
+    if processes > 1:
+        return f"{processes} processes share the work, and their gradients are summed on the way"
+    return "layers run again in the backward pass, for lack of memory" if recompute else None
+
+
 @contextmanager
 def compiling(model: MultimodalModel, on: bool, passes: Passes | None = None) -> Iterator[None]:
     """While the block lasts, parts of the LLM's layers run compiled. Modules and names of tensors stay what they are.
 
     Args:
-        passes: given where a GPU may record them; None: they differ, or layers run again.
+        passes: given where a GPU records them (`why_not_recorded`).
     """
-    if not on:
-        yield
-        return
-    layers = _in_halves(model)
-    if layers and passes is not None:
-        backbone = cast(CausalLM, model.backbone)
-        backbone.recorded = Recorded(backbone.lm, passes.tokens, compiled_halves(one_length=True), several=passes.several)
+    if passes is not None:
+        backbone, halves = cast(CausalLM, model.backbone), compiled_halves(one_length=True) if on else (front_half, back_half)
+        backbone.recorded = Recorded(backbone.lm, passes.tokens, halves, several=passes.several)
         try:
             yield
         finally:
             backbone.recorded = None
         return
+    if not on:
+        yield
+        return
+    layers = _in_halves(model)
     if layers:
         with halved(layers, compiled_halves()):
             yield

@@ -92,6 +92,9 @@ class StageConfig(Config):
     """Run the norms and feed-forward parts of the LLM's layers as compiled kernels. The first step takes half a minute longer; whether
     later ones are shorter is to be tried on the machine (`docs/log.md`: not on one processor). Sums are taken in another order, which
     moves last digits."""
+    record: bool = False
+    """On a GPU, record the LLM's layers over packed rows once and play them (a CUDA graph): a small model's thousands of short kernels then wait
+    for nobody to start them. Tried on one H100 (`docs/speed.md`); memory for a step is held for good."""
     cache_features: bool = False
     """Keep a frozen encoder's outputs on disk, so that later epochs, stages, runs and evaluations skip it."""
     feature_store_gb: float = Field(default=16.0, gt=0)
@@ -122,6 +125,8 @@ class StageConfig(Config):
     def _fits_packing(self) -> StageConfig:
         if self.pack and self.token_budget is not None:
             raise ValueError(f"stage {self.name!r}: token_budget is for pack: false; packed rows have max_length")
+        if self.record and not self.pack:
+            raise ValueError(f"stage {self.name!r}: record is for packed rows, which are all of one length; set pack: true")
         if not self.pack and self.max_pictures_per_row is not None:
             raise ValueError(f"stage {self.name!r}: max_pictures_per_row is for pack: true")
         if self.token_budget is not None and self.token_budget < self.max_length:

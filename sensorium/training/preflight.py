@@ -15,7 +15,7 @@ from sensorium.data.loader import Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
-from sensorium.model.compiled import ready_to_compile
+from sensorium.model.compiled import ready_to_compile, why_not_recorded
 from sensorium.model.device import to_device
 from sensorium.model.laid_out import layout_bytes
 from sensorium.model.learning import Learn, count_parameters, set_learning
@@ -200,6 +200,7 @@ def probe_stage(
         rates=_layer_rates(stage, groups),
         groups=group_parameters(groups),
         compiled=ready_to_compile(model) if stage.compile else 0,
+        not_recorded=why_not_recorded(model, recompute=fit.recompute, processes=processes) if stage.record else None,
     )
 
 

@@ -15,7 +15,7 @@ from sensorium.core.errors import NumericsError
 from sensorium.core.progress import Meter
 from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
-from sensorium.model.compiled import Passes, compiling
+from sensorium.model.compiled import Passes, compiling, why_not_recorded
 from sensorium.model.device import to_device
 from sensorium.model.laid_out import laying_out
 from sensorium.model.learning import learning_modules
@@ -119,9 +119,9 @@ class StageRun:
         self.trainer.save(start, fresh, empty, finished=False)
 
     def _alike(self) -> Passes | None:
-        """The passes of packed rows, each of which is as long as any other."""
-        fit, stage = self.parts.fit, self.stage
-        if fit is None or fit.recompute or not stage.pack or self.trainer.held.divided or self.trainer.ranks.world_size > 1:
+        """The passes of packed rows, each of which is as long as any other, where they are to be recorded and can be."""
+        fit, stage, trainer = self.parts.fit, self.stage, self.trainer
+        if fit is None or not stage.record or why_not_recorded(trainer.model, recompute=fit.recompute, processes=trainer.ranks.world_size):
             return None
         return Passes(fit.rows * stage.max_length, several=fit.passes > 1 or stage.accumulate > 1)
 

@@ -28,6 +28,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.answer_loss import answer_loss
 from sensorium.nn.pretrained import read_file
 from sensorium.recipes import TINY_FORMS
+from sensorium.training.checkpoint import load_checkpoint
 from sensorium.training.config import Recipe
 from sensorium.training.log import read_log
 from sensorium.training.objectives.next_token import next_token_losses
@@ -157,7 +158,7 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = False, device: torch.dev
     return [line["loss"] for line in read_log(folder / "log.jsonl")]
 
 
-@pytest.mark.parametrize("overrides", [("precision=fp32",), ("precision=auto", "cache_features=true"), ("precision=bf16", "compile=true")])
+@pytest.mark.parametrize("overrides", [("precision=fp32",), ("precision=auto", "cache_features=true"), ("precision=bf16", "compile=true", "record=true")])
 def test_training_resumes_bit_for_bit(tmp_path: Path, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where kernels add in one order: some of torch's own do not unless they are told to."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -168,30 +169,39 @@ def test_training_resumes_bit_for_bit(tmp_path: Path, overrides: tuple[str, ...]
         torch.use_deterministic_algorithms(False)
 
 
+def stopped_in_the_middle(folder: Path) -> None:
+    """As if a run of two checkpoints had been stopped behind the first."""
+    shutil.rmtree(folder / "checkpoint")
+    saved = load_checkpoint(folder / "checkpoint")
+    assert saved is not None
+    assert (saved.stage, saved.step) == (1, 4)
+
+
 def resumes(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     told = [*WIDE, *(f"stages.instruct.{one}" for one in overrides)]
     recipe = tiny(*PACKED, *told, "stages.align.steps=2", "stages.instruct.steps=8", "stages.instruct.checkpoint_every=4")
     whole = run(recipe, tmp_path / "whole")
     half = tiny(*PACKED, *told, "stages.align.steps=2", "stages.instruct.steps=8", "stages.instruct.checkpoint_every=4")
     run(half, tmp_path / "half")
-    # As if it had been stopped behind the checkpoint before the last.
-    newest = tmp_path / "half" / "checkpoint"
-    shutil.rmtree(newest)
+    stopped_in_the_middle(tmp_path / "half")
     again = run(half, tmp_path / "half", resume=True)
     assert again == whole
     a, b = (read_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "half"))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_run_goes_on_elsewhere(tmp_path: Path) -> None:
-    recipe = tiny(*PACKED, "stages.align.steps=2", "stages.instruct.steps=4", "stages.instruct.precision=fp32", "stages.align.precision=fp32")
-    there = run(recipe, tmp_path / "gpu")
-    assert run(recipe, tmp_path / "cpu", device=torch.device("cpu")) == pytest.approx(there, rel=1e-3)
+@pytest.mark.parametrize("devices", [(CUDA, torch.device("cpu")), (torch.device("cpu"), CUDA)])
+def test_a_run_goes_on_elsewhere(tmp_path: Path, devices: tuple[torch.device, torch.device]) -> None:
+    recipe = tiny(*PACKED, "stages.align.steps=2", "stages.instruct.steps=8", "stages.instruct.checkpoint_every=4",
+                  "stages.instruct.precision=fp32", "stages.align.precision=fp32")  # fmt: skip
+    whole = run(recipe, tmp_path / "run", device=devices[0])
+    stopped_in_the_middle(tmp_path / "run")
+    assert run(recipe, tmp_path / "run", resume=True, device=devices[1]) == pytest.approx(whole, rel=1e-3)
 
 
-@pytest.mark.parametrize("shard", ["none", "full"])
-def test_one_process_of_nccl(tmp_path: Path, shard: str) -> None:
-    command = [sys.executable, "-m", "sensorium.cli.main", "launch", "--processes", "1", "--", "train", "tiny", f"shard={shard}",
+def test_a_launched_process(tmp_path: Path) -> None:
+    """Of several, nccl among them, one GPU shows nothing."""
+    command = [sys.executable, "-m", "sensorium.cli.main", "launch", "--processes", "1", "--", "train", "tiny",
                "stages.align.steps=2", "stages.instruct.steps=2", "--out", str(tmp_path / "run")]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

@@ -59,17 +59,41 @@ def close(found: tuple[float, dict[str, Tensor]], wanted: tuple[float, dict[str,
         torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-4 * float(value.abs().max()) + faint, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.usefixtures("on_cpu")
-def test_losses_and_gradients() -> None:
+def test_losses_and_gradients(several: bool) -> None:
     model, batches = model_and_batches(5, "stages.instruct.pack=true", "stages.instruct.batch_size=2")
     assert isinstance(model.backbone, CausalLM)
     plain = [gradients(model, batch) for batch in batches if not model.zero_grad(set_to_none=True)]
     tokens = 2 * max(batch.input_ids_BT.shape[1] for batch in batches) + 128
-    model.backbone.recorded = recorded = Unrecorded(model.backbone.lm, tokens, (front_half, back_half), several=False)
+    model.backbone.recorded = recorded = Unrecorded(model.backbone.lm, tokens, (front_half, back_half), several=several)
     for batch, wanted in zip(batches, plain, strict=True):
         model.zero_grad(set_to_none=True)
         close(gradients(model, batch), wanted)
     assert 1 <= recorded.records < len(batches), "room is kept"
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_gradients_of_passes_have_memory_of_their_own() -> None:
+    """A recording writes each pass's gradients to the same memory, which autograd may have taken for the sum."""
+    model, batches = model_and_batches(2, "stages.instruct.pack=true", "stages.instruct.batch_size=2")
+    assert isinstance(model.backbone, CausalLM)
+    recorded = Unrecorded(model.backbone.lm, 4096, (front_half, back_half), several=True)
+    model.backbone.recorded = recorded
+    sums: dict[str, int] = {}
+    for _ in range(2):
+        model.zero_grad(set_to_none=True)
+        singles: list[dict[str, Tensor]] = []
+        for batch in batches:
+            before = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+            _, after = gradients(model, batch)
+            singles.append({n: g - before.get(n, 0) for n, g in after.items()})
+        inside = {n: p for n, p in model.named_parameters() if ".layers.0." in n and n.startswith("backbone") and p.grad is not None}
+        assert inside
+        for name, p in inside.items():
+            assert p.grad is not None
+            torch.testing.assert_close(p.grad, singles[0][name] + singles[1][name])
+            assert sums.setdefault(name, p.grad.data_ptr()) == p.grad.data_ptr()
 
 
 def test_span() -> None:
