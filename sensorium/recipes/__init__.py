@@ -79,6 +79,7 @@ RECIPES = NameTable(
         "emu": "sensorium.recipes.emu:emu",
         "emu2": "sensorium.recipes.emu2:emu2",
         "seed-llama": "sensorium.recipes.seed_llama:seed_llama",
+        "seed-llama-14b": "sensorium.recipes.seed_llama_14b:seed_llama_14b",
         "seed-queries": "sensorium.recipes.seed_queries:seed_queries",
     },
 )

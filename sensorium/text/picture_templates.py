@@ -17,7 +17,25 @@ _JANUS = ChatTemplate(
     media_after="<end_of_image>\n",
     control=("{eos}", "<begin_of_image>", "<end_of_image>"),
 )
+# github.com/AILab-CVC/SEED, MultiModalLLM/src/data/torchdata_sft.py and gradio_demo/conversation.py: one end of text, behind the last answer.
+_SEED = ChatTemplate(
+    before={"system": "", "user": "USER: ", "assistant": "ASSISTANT:"},
+    after={"system": "\n", "user": "\n", "assistant": "{eos}"},
+    between="\n",
+    answer_prefix=" ",
+    bos=True,
+    control=("{eos}",),
+)
 PICTURE_TEMPLATES: dict[str, ChatTemplate] = {
+    "seed_llama": _SEED,
+    # The same, and scripts/seed_llama_inference_14B.py: Llama 2's brackets.
+    "seed_llama_14b": _SEED.model_copy(
+        update={
+            "before": {"system": "<<SYS>>\n", "user": "[INST] ", "assistant": ""},
+            "after": {"system": "\n<</SYS>>\n\n", "user": " [/INST]\n", "assistant": "{eos}"},
+            "answer_prefix": "",
+        }
+    ),
     # Emu3-Chat's (github.com/baaivision/Emu3, emu3/mllm/processing_emu3.py); of further turns nothing is known.
     "emu3": ChatTemplate(
         before={"system": "", "user": "USER: ", "assistant": " ASSISTANT:"},

@@ -13,7 +13,7 @@ TemplateName = Literal[
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "captioned", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
-    "emu", "emu2", "emu_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "lisa", "seed_llama",
+    "emu", "emu2", "emu_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "lisa", "seed_llama", "seed_llama_14b",
 ]  # fmt: skip
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
@@ -289,15 +289,6 @@ TEMPLATES: dict[str, ChatTemplate] = {
     # The same repository, Emu2/demo/frontend/libs/meta.py.
     "emu2": _EMU.model_copy(update={"default_system": "You are a helpful assistant, dedicated to delivering "
                                     "comprehensive and meticulous responses."}),
-    # github.com/AILab-CVC/SEED, MultiModalLLM/src/data/torchdata_sft.py: one end of text, behind the last answer.
-    "seed_llama": ChatTemplate(
-        before={"system": "", "user": "USER: ", "assistant": "ASSISTANT:"},
-        after={"system": "\n", "user": "\n", "assistant": "{eos}"},
-        between="\n",
-        answer_prefix=" ",
-        bos=True,
-        control=("{eos}",),
-    ),
     # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
     "document": ChatTemplate(
         before=dict.fromkeys(ROLES, ""),

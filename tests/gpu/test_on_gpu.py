@@ -40,6 +40,7 @@ CUDA = torch.device(os.environ.get("SENSORIUM_GPU_TESTS_ON", "cuda"))
 PACKED = ("stages.instruct.pack=true", "stages.instruct.batch_size=2")
 WIDE = ("model.backbone.arch.num_attention_heads=3", "model.backbone.arch.num_key_value_heads=1")
 """Heads that the kernel takes."""
+needs_cuda = pytest.mark.skipif(CUDA.type != "cuda", reason="of a GPU's own")
 NAMES = ("clip", "llava-1.5", "llava-1.5-lora", "llava-next", "blip", "blip2-opt", "blip2-t5", "instructblip", "minigpt-v2", "mplug-owl", "qwen-vl",
          "qwen2.5-vl", "kosmos-2", "flamingo", "idefics-9b", "cogagent", "llama-adapter", "fromage", "gill", "next-gpt", "minigpt-5", "lisa", "mgie",
          "emu", "emu2", "emu3", "chameleon", "janus", "seed-llama", "seed-queries")  # fmt: skip
@@ -102,6 +103,7 @@ def test_one_kernel_for_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         assert apart(fast, exact) < max(0.05, 1.5 * apart(masked, exact))
 
 
+@needs_cuda
 @pytest.mark.parametrize("several", [False, True])
 def test_a_recording_is_what_it_records(several: bool) -> None:
     model, batches = here(6)
@@ -215,6 +217,7 @@ def test_a_step_of_a_published_recipe(name: str, tmp_path: Path) -> None:
     assert run(first, tmp_path / "run")
 
 
+@needs_cuda
 def test_memory_is_estimated(tmp_path: Path) -> None:
     plans: list[Any] = []
     recipe = tiny(*PACKED, "stages.align.steps=1", "stages.instruct.steps=3", "stages.instruct.precision=bf16")

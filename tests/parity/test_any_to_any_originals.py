@@ -26,7 +26,7 @@ from sensorium.interop.original import import_original, is_original
 from sensorium.interop.original_export import export_original
 from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found
-from sensorium.interop.originals.seed_llama import seed_config
+from sensorium.interop.originals.seed_llama import SeedLlama, seed_config
 from sensorium.interop.sam_file import sam_config
 from sensorium.interop.saved import load_model
 from sensorium.interop.tower_files import EVA_CLIP
@@ -349,6 +349,9 @@ def test_seed_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: Any = config.picture_words
     assert (kept["layout"], config.template, told.words, told.begin, told.end) == ("seed_llama", "seed_llama", ((first, CODES),), ("<img>",), ("</img>",))
     assert (told.tokenizer.size_px, told.tokenizer.queries, told.tokenizer.gather, told.tokenizer.blocks) == (28, 4, "narrow", 1)
+    # Of 40 layers it is the 14B.
+    larger = Found(tmp_path / "sft", TEXT | {"vocab_size": first + len(said), "num_hidden_layers": 40}, {}, words=said)
+    assert SeedLlama().model(larger, beside).template == "seed_llama_14b"
     # The folder is whole: the file that lay beside is not asked for again.
     (tmp_path / "seed_quantizer.pt").unlink()
     state = load_model(tmp_path / "ours")[0].state_dict()

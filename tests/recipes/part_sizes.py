@@ -367,6 +367,10 @@ BY_PARTS: dict[str, ByParts] = {
         "picture_tokenizer": seed_tokenizer,
         "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 8192 + 2),
     }),
+    "seed-llama-14b": ByParts("seed-llama", {
+        "picture_tokenizer": seed_tokenizer,
+        "backbone": llama_of(vocab_size=32000 + 8192 + 2, **LLAMA_13B),
+    }),
     # eva_vit.py has no bias of keys; lm.py adds 272 tokens, 257 of them places.
     "emu2": ByParts("emu2", {
         "encoders.image": lambda: eva2_e(32, blocks=64) - 64 * 1792,

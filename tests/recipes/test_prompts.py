@@ -66,6 +66,7 @@ CHATS = {
     "emu2": "[IMG]IMG[/IMG]What?A cat.{eos}Big?Yes.{eos}",
     # torchdata_sft.py; what is said behind ASSISTANT: begins with a space to its tokenizer.
     "seed-llama": "USER: IMGWhat?\nASSISTANT: A cat.\nUSER: Big?\nASSISTANT: Yes.{eos}",
+    "seed-llama-14b": "[INST] IMGWhat? [/INST]\nA cat.\n[INST] Big? [/INST]\nYes.{eos}",
     "kosmos-2": "<image>IMG</image>What?A cat.{eos}Big?Yes.{eos}",
     "minigpt4": "###Human: <Img>IMG</Img> What? ###Assistant: A cat.###"
     "###Human: Big? ###Assistant: Yes.###",
@@ -124,6 +125,9 @@ def test_questions_end_where_the_originals_end_them() -> None:
     assert asked("emu2") == f"{EMU2} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:"
     assert asked("emu_document") == "[IMG]IMG[/IMG]What?"
     assert asked("seed_llama") == "USER: IMGWhat?\nASSISTANT:"
+    # The 14B's, as gradio_demo/conversation.py and scripts/seed_llama_inference_14B.py write them.
+    kind = {"role": "system", "content": "Be kind."}
+    assert asked("seed_llama_14b", kind) == "<<SYS>>\nBe kind.\n<</SYS>>\n\n[INST] IMGWhat? [/INST]\n"
     assert asked("lisa") == f"{HUMAN} USER: <im_start>IMG<im_end>\nWhat? ASSISTANT:"
 
 

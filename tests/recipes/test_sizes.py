@@ -34,7 +34,8 @@ ONE_LINEAR_MAP = dict.fromkeys(("llava-v1", "shikra", "chatspot"), 1024 * 4096 +
 # As the originals' names say; what a diffusion model makes of a condition is none of them. Janus-1.3B is named for its LLM, which has
 # 1.7 billion with its two tables of words, and 1.2 without.
 BILLIONS = {"llava-v1": 7, "llava-1.5": 7, "llava-1.5-13b": 13, "idefics-9b": 9, "llava-next": 7,
-            "llava-onevision": 8, "chameleon": 7, "janus-pro": 7, "emu": 14, "emu2": 37, "seed-llama": 8}  # fmt: skip
+            "llava-onevision": 8, "chameleon": 7, "janus-pro": 7, "emu": 14, "emu2": 37, "seed-llama": 8,
+            "seed-llama-14b": 14}  # fmt: skip
 
 
 def published() -> list[str]:
@@ -195,7 +196,7 @@ def test_added_tokens_have_the_last_rows_of_a_tiny_form() -> None:
 def test_a_variant_is_tested_through_what_it_varies() -> None:
     variants = {"clip-l-336", "siglip-so400m", "llava-1.5-13b", "llava-next-mistral", "llava-onevision-0.5b", "qwen2-vl-2b",
                 "qwen2.5-vl-3b", "llava-onevision-1.5-8b", "openflamingo-4b", "openflamingo-9b"}  # fmt: skip
-    variants |= {"mm1-7b", "mm1-30b", "cogvlm-224", "clip-l", "janus-pro"}
+    variants |= {"mm1-7b", "mm1-30b", "cogvlm-224", "clip-l", "janus-pro", "seed-llama-14b"}
     assert set(published()) - set(TINY_FORMS) == variants
 
 

@@ -1,4 +1,4 @@
-"""SEED-LLaMA-8B: a LLaMA whose words behind its own are codes of pictures, and SEED's tokenizer, `seed_quantizer.pt`, beside it.
+"""SEED-LLaMA, 8B or 14B: a LLaMA whose words behind its own are codes of pictures, and SEED's tokenizer, `seed_quantizer.pt`, beside it.
 
 The first is a folder in transformers' layout, like any LLaMA; what makes it this is the tokenizer's file, named with `--with`. Which numbers
 codes and marks have is read from the `added_tokens.json` or `tokenizer.json` that lies with either, or in the folder that `--llm` names.
@@ -34,6 +34,7 @@ from sensorium.model.picture_words import PictureWordsConfig
 from sensorium.nn.pretrained import HARMLESS
 
 MARKS, FIRST = ("<img>", "</img>"), "<img_00000>"
+LAYERS_13B = 40
 FIX = "name seed_quantizer.pt with --with"
 
 
@@ -56,13 +57,13 @@ class SeedLlama:
     def model(self, found: Found, beside: Beside) -> ModelConfig:
         if found.config.get("model_type") != "llama":
             raise ConfigError(f"SEED's tokenizer beside {found.config.get('model_type')!r}", expected="a folder of a LLaMA", where=str(found.path))
-        if found.config.get("num_hidden_layers") == 40:
-            raise ConfigError("SEED-LLaMA-14B, whose turns stand in [INST]", expected="the 8B, for which there is a template", where=str(found.path))
         tokenizer = seed_config(read_checkpoint(_file(found, beside)), found.path)
         picture = PictureWordsConfig(tokenizer=tokenizer, words=((found.words[FIRST], tokenizer.codes),), begin=MARKS[:1], end=MARKS[1:],
                                      resolution=FixedResolution(fit="stretch"), drawing=Drawing(top_p=0.5))  # fmt: skip
         backbone = CausalLMConfig(arch=text_arch(found.config), added_tokens=tuple(found.words))
-        return ModelConfig(backbone=backbone, picture_words=picture, template="seed_llama")
+        # The 14B is Llama 2's 13B, whose turns stand in brackets.
+        larger = backbone.num_layers == LAYERS_13B
+        return ModelConfig(backbone=backbone, picture_words=picture, template="seed_llama_14b" if larger else "seed_llama")
 
     def folders(self, found: Found, beside: Beside) -> dict[str, Path]:
         folder = locate((FileSource(path=str(_file(found, beside)), format="seed"),))
