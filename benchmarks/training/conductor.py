@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,10 @@ Turn = dict[str, Any]
 """Samples, tokens, seconds and loss of a turn."""
 # On every side: the heap keeps freed blocks (glibc), and torch runs on the threads it is told.
 HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
+
+
+class SideError(SystemExit):
+    """A side stopped, or took too long; it ends the comparison unless somebody goes on with another."""
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Side:
     peak_mb: int = 0
     gpu_mb: int = 0
     heap: Mapping[str, str] = field(default_factory=lambda: HEAP)
+    limit_s: float | None = None
+    """For a start or a turn; None: as long as it takes."""
 
     def start(self) -> None:
         """Start, and wait until its first step, which is not counted, is done."""
@@ -52,10 +58,13 @@ class Side:
         return done
 
     def _read(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
+        ready, _, _ = select.select([self.process.stdout], [], [], self.limit_s)
+        line = self.process.stdout.readline() if ready else ""
         if not line:
+            self.process.kill()
+            why = "stopped before its turn was over" if ready else f"took more than {self.limit_s:.0f} s"
             tail = "\n".join(self.log.read_text().splitlines()[-15:])
-            sys.exit(f"{self.name} stopped before its turn was over; the end of {self.log}:\n{tail}")
+            raise SideError(f"{self.name} {why}; the end of {self.log}:\n{tail}")
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         self.peak_mb = int(status.split("VmHWM:")[1].split()[0]) // 1024
         told = json.loads(line)
@@ -63,8 +72,10 @@ class Side:
         return told
 
     def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        """End it, if it was begun and still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait()
 
     @property
     def rates(self) -> dict[str, float]:

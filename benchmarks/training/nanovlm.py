@@ -5,7 +5,8 @@
 nanoVLM (github.com/huggingface/nanoVLM) is cloned at one commit, or taken from a folder, and its `train()` runs unchanged
 (`nanovlm_side.py`) with its defaults and with larger batches. The tower is frozen (`lr_vision_backbone=0`) unless `--tower` lets it learn, too.
 Before anything is timed, learned tokens must be the same and losses of single samples agree to 1e-4. Both take turns; what counts is
-the median of the rounds' ratios. Needs `datasets`, `einops` and `torchvision`, as nanoVLM does.
+the median of the rounds' ratios. Ours reads features of a frozen tower that were computed once; nanoVLM runs its tower at every step, leaves samples of a row open to each
+other, and is not compiled here. Needs `datasets`, `einops` and `torchvision`, as nanoVLM does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from conductor import HERE, Side, play, ratio
+from conductor import HERE, Side, SideError, play, ratio
 from machine import RESULTS, gpu, processor, slug, stored
 from nanovlm_shapes import NANO, OURS, NanoShape, write_data, write_tokenizer
 from nanovlm_side import VARIANTS
@@ -53,16 +54,21 @@ def prepare(shape: NanoShape, work: Path, nano: Path) -> dict[str, Any]:
 def compare(shape: NanoShape, variant: str, work: Path, nano: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Rounds of ours and of one variant of theirs."""
     common = ["--work", str(work), "--shape", shape.name, "--nanovlm", str(nano), "--device", options.device, *(["--tower"] if options.tower else [])]
-    ours = Side("ours", [sys.executable, "nanovlm_side.py", "ours", *common], options.threads, work / "ours.log")
-    theirs = Side("nanoVLM", [sys.executable, "nanovlm_side.py", "nanovlm", "--variant", variant, *common], options.threads, work / f"nanovlm-{variant}.log")
-    ours.start()
-    # An epoch fills the feature store, and kernels are recorded.
-    ours.turn(OURS + options.turn, counted=False)
-    theirs.start()
-    theirs.turn(options.turn // 2, counted=False)
-    play([ours, theirs], options.rounds, {"ours": 4 * options.turn, "nanoVLM": options.turn})
-    for side in (ours, theirs):
-        side.stop()
+    ours, theirs = (
+        Side(name, [sys.executable, "nanovlm_side.py", what, "--variant", variant, *common], options.threads, work / f"{what}-{variant}.log",
+             limit_s=options.limit)
+        for name, what in (("ours", "ours"), ("nanoVLM", "nanovlm"))
+    )  # fmt: skip
+    try:
+        ours.start()
+        # An epoch fills the feature store, and kernels are recorded.
+        ours.turn(OURS + options.turn, counted=False)
+        theirs.start()
+        theirs.turn(options.turn // 2, counted=False)
+        play([ours, theirs], options.rounds, {"ours": 4 * options.turn, "nanoVLM": options.turn})
+    finally:
+        for side in (ours, theirs):
+            side.stop()
     samples = [{**turn, "tokens": turn["samples"]} for turn in ours.turns], [{**turn, "tokens": turn["samples"]} for turn in theirs.turns]
     return {"rates": {side.name: side.rates for side in (ours, theirs)}, "gpu_mb": {side.name: side.gpu_mb for side in (ours, theirs)},
             "tokens": ratio(ours.turns, theirs.turns), "samples": ratio(*samples)}  # fmt: skip
@@ -76,6 +82,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--turn", type=int, default=1024, help="samples of nanoVLM's turn; ours has four times as many")
     parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--limit", type=float, default=180, help="seconds for the start of a side, or a turn")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--nanovlm", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
@@ -92,7 +99,11 @@ def main() -> None:
         found |= prepare(shape, work / shape.name, nano)
         for variant in options.variants:
             print(f"{shape.name}, nanoVLM {variant}{', tower learns' if options.tower else ''}", flush=True)
-            found[f"{variant}{', tower learns' if options.tower else ''}"] = compare(shape, variant, work / shape.name, nano, options)
+            try:
+                found[f"{variant}{', tower learns' if options.tower else ''}"] = compare(shape, variant, work / shape.name, nano, options)
+            except SideError as error:
+                print(f"  left out: {error}", flush=True)
+                continue
             stored(path, result)
     print(json.dumps(result, indent=1))
 
