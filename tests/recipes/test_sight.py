@@ -43,6 +43,8 @@ EYES_FROM_ELSEWHERE = ("seed-llama",)
 BY_CHANCE = ("next-gpt-1.5",)
 """One pooled vector goes to a group by chance while the groups learn, which eight rounds beside a frozen LLM were too few for. That groups let such
 a vector through is shown where the LLM learns, too (`tests/contract/test_pairs.py`, ImageBind with `grouping`)."""
+BLIND = ("nano-writes",)
+"""Draws, and looks at nothing."""
 BETTER = 0.9
 SIDE_PX = 96
 """Of the pictures, which are decoded some thousand times: still larger than what tiny encoders see."""
@@ -137,7 +139,7 @@ def way(recipe: Recipe) -> tuple[object, ...]:
 
 def tried() -> list[str]:
     """The first form of each way, or all."""
-    names = [name for name in TINY_FORMS if name not in EYES_FROM_ELSEWHERE + BY_CHANCE]
+    names = [name for name in TINY_FORMS if name not in EYES_FROM_ELSEWHERE + BY_CHANCE + BLIND]
     if os.environ.get("SENSORIUM_SIGHT") == "full":
         return names
     first: dict[tuple[object, ...], str] = {}
