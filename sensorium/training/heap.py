@@ -39,7 +39,8 @@ def return_freed_blocks() -> bool:
 def settled_objects() -> Iterator[None]:
     """While the block lasts, what exists now is not searched for garbage: libraries alone bring a million objects, and a search among
     them halts a loader that makes thousands of short-lived ones by a quarter of its time."""
-    gc.collect()
+    # What was made lately; a search among all would take longer than many a short stage.
+    gc.collect(1)
     gc.freeze()
     try:
         yield
