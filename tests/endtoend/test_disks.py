@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,14 @@ class ReadOnly(Memory):
     def fail(self) -> None:
         # The log is open, which keeps the disk from it, but not its folder.
         mount("--bind", self.folder, self.folder)
-        mount("-o", "remount,bind,ro", self.folder)
+        until = time.monotonic() + 5
+        while True:
+            try:
+                return mount("-o", "remount,bind,ro", self.folder)
+            except subprocess.CalledProcessError:
+                # A checkpoint's file was begun between the two, and keeps it from that until it is whole.
+                if time.monotonic() > until:
+                    raise
 
     def fail_more(self) -> None:
         subprocess.run(["umount", self.folder], check=True)
