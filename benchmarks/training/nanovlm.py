@@ -22,8 +22,9 @@ from typing import Any
 
 from conductor import HERE, Side, SideError, play, ratio
 from machine import RESULTS, gpu, processor, slug, stored
-from nanovlm_shapes import NANO, OURS, NanoShape, write_data, write_tokenizer
+from nanovlm_shapes import NANO, OURS, NanoShape, write_data
 from nanovlm_side import VARIANTS
+from shapes import write_tokenizer
 
 SOURCE, COMMIT = "https://github.com/huggingface/nanoVLM", "4e0c096"
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from shapes import SPECIALS, VOCABULARY, words
+from shapes import VOCABULARY, words
 from torch import Tensor
 
 from sensorium.backbones.causal_lm import CausalLMConfig
@@ -145,21 +144,3 @@ def write_data(shape: NanoShape, folder: Path) -> None:
         "images": {"feature": {"_type": "Image"}, "_type": "List"},
         "texts": {"feature": {"user": {"dtype": "string", "_type": "Value"}, "assistant": {"dtype": "string", "_type": "Value"}}, "_type": "List"}}}}
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(told)}), folder / "theirs" / "train.parquet")
-
-
-def write_tokenizer(folder: Path) -> None:
-    """One token a word, as in `shapes.py`."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {token: i for i, token in enumerate(SPECIALS)} | {f"w{i}": i for i in range(len(SPECIALS), VOCABULARY)}
-    rust = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    rust.decoder = decoders.Fuse()
-    made = PreTrainedTokenizerFast(tokenizer_object=rust, pad_token="<pad>", bos_token="<s>", eos_token="</s>", additional_special_tokens=["<image>"])
-    made.save_pretrained(folder)
-
-
-def bf16(device: str) -> str:
-    """What both compute in where it is fast; autocast on a CPU is nanoVLM's own choice, and of no use in a test."""
-    return "bf16" if device == "cuda" and torch.cuda.is_available() else "fp32"

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from nanovlm_shapes import FRONT, NANO, NanoShape, bf16, model_config, our_weights
+from nanovlm_shapes import FRONT, NANO, NanoShape, model_config, our_weights
 from protocol import Turns
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% if message['role'] == 'assistant' %}</s> {% endif %}{% endfor %}"
@@ -169,7 +169,7 @@ def our_side(shape: NanoShape, work: Path, options: argparse.Namespace) -> None:
     recipe = Recipe.from_dict({"name": "bench", "model": model_config(shape).to_dict(), "stages": [{
         "name": "all", "objective": {"kind": "instruct"}, "data": [{"kind": "file", "path": str(work / "data" / "samples.jsonl")}],
         "learns": [{"part": part, "lr": lr, "weight_decay": 0.01} for part, lr in rates.items()], "steps": 10**6, "batch_size": ROWS[options.variant][0],
-        "accumulate": ROWS[options.variant][1], "max_length": shape.row_tokens, "pack": True, "precision": bf16(options.device),
+        "accumulate": ROWS[options.variant][1], "max_length": shape.row_tokens, "pack": True, "precision": "bf16" if options.device == "cuda" else "fp32",
         "compile": options.device == "cuda", "record": options.device == "cuda", "workers": 6 if options.device == "cuda" else 1, "schedule": {"shape": "constant"},
         "cache_features": not options.tower, "checkpoint_every": 10**6}]})  # fmt: skip
     folder = work / "run-ours"

@@ -74,8 +74,7 @@ def on_device(shape: Shape, device: str) -> Shape:
 
 def write_model(shape: Shape, folder: Path) -> None:
     """Random weights, their config, and the tokenizer."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     text = {"model_type": "llama", "vocab_size": VOCABULARY, "max_position_embeddings": 8192,
             "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
@@ -96,6 +95,14 @@ def write_model(shape: Shape, folder: Path) -> None:
     with torch.device(device):
         model: Any = LlavaForConditionalGeneration(config)
     model.to(dtype).save_pretrained(folder)
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """One token a word."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     words = {token: i for i, token in enumerate(SPECIALS)}
     words |= {f"w{i}": i for i in range(len(SPECIALS), VOCABULARY)}
     rust = Tokenizer(models.WordLevel(words, unk_token="<pad>"))

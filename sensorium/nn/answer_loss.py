@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensorium.nn.compute_dtype import compute_dtype
 from sensorium.nn.onednn import can_multiply, product, reads_weights_as_they_lie
 
 BUFFER_SCORES = 1 << 25
@@ -44,15 +45,10 @@ def answer_loss(
         weights_N: what each token's loss is multiplied by; None: 1.
         scale: of the scores.
     """
-    dtype = _compute_dtype(hidden_ND)
+    dtype = compute_dtype(hidden_ND)
     if weights_N is None:
         weights_N = hidden_ND.new_ones(len(targets_N), dtype=torch.float32)
     return _AnswerLoss.apply(hidden_ND, weight_VD, targets_N, weights_N, scale, dtype)  # pyright: ignore[reportReturnType]
-
-
-def _compute_dtype(hidden_ND: Tensor) -> torch.dtype:
-    kind = hidden_ND.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
 
 
 class _AnswerLoss(torch.autograd.Function):

@@ -14,15 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensorium.nn.compute_dtype import compute_dtype
+
 HALVES = (torch.float16, torch.bfloat16)
 WIDEST = 256
 """Head that the kernel takes, in multiples of eight."""
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """In which products with `x` are computed now."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def can_varlen(x: Tensor, head_dim: int) -> bool:
