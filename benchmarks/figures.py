@@ -17,6 +17,8 @@ from sensorium.core.atomic import atomic_path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PEERS = ("trainer", "trl")
+NANOVLM = {"own": "its own settings", "larger": "larger batches", "own, tower learns": "its own settings, the tower learns",
+           "larger, tower learns": "larger batches, the tower learns"}  # fmt: skip
 MARKS = ("<!-- training figures: made by benchmarks/figures.py -->\n", "<!-- end of training figures -->\n")
 LEVERS = "docs/speed.md"
 LEVER_MARKS = ("<!-- lever figures: made by benchmarks/figures.py -->\n", "<!-- end of lever figures -->\n")
@@ -93,6 +95,18 @@ def store_table(result: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
+def nanovlm_table(result: dict[str, Any]) -> list[str]:
+    """Ours beside nanoVLM's own loop."""
+    lines = [f"| {result['processor']} | ours / nanoVLM, samples/s | tokens/s | samples/s: ours, nanoVLM | GPU memory |", "|---" * 5 + "|"]
+    for shape, found in result["shapes"].items():
+        for variant, one in ((name, one) for name, one in found.items() if isinstance(one, dict)):
+            samples, tokens = ("{median:.1f} × ({low:.1f} – {high:.1f})".format(**one[what]) for what in ("samples", "tokens"))
+            rates = ", ".join(f"{one['rates'][side]['samples_per_s']:.0f}" for side in ("ours", "nanoVLM"))
+            memory = ", ".join(f"{one['gpu_mb'][side] / 1024:.1f}" for side in ("ours", "nanoVLM"))
+            lines.append(f"| {shape.removeprefix('nanovlm-')}, {NANOVLM[variant]} | {samples} | {tokens} | {rates} | {memory} GiB |")
+    return lines
+
+
 def between(page: str, marks: tuple[str, str], lines: Iterable[str]) -> str:
     """The page with these lines between its marks.
 
@@ -121,7 +135,9 @@ def _tables(kind: str, made: Callable[[dict[str, Any]], list[str]], results: Pat
     return "\n\n".join("\n".join(made(machine)) for machine in machines)
 
 
-OTHERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {"memory": memory_table, "store": store_table, "plan": plan_table}
+OTHERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "nanovlm": nanovlm_table, "memory": memory_table, "store": store_table, "plan": plan_table,
+}  # fmt: skip
 """What `docs/speed.md` shows beside levers."""
 
 

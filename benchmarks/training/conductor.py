@@ -42,10 +42,18 @@ class Side:
 
     def start(self) -> None:
         """Start, and wait until its first step, which is not counted, is done."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start, so that several sides make themselves ready at once."""
         count = str(self.threads)
         env = {**os.environ, **self.heap, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(self.command, cwd=HERE, env=env, text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.log.open("w"))  # fmt: skip
+
+    def wait(self) -> None:
+        """Until its first step is done."""
         self._read()
 
     def turn(self, samples: int, *, counted: bool = True) -> Turn:

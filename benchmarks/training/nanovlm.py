@@ -61,10 +61,12 @@ def compare(shape: NanoShape, variant: str, work: Path, nano: Path, options: arg
         for name, what in (("ours", "ours"), ("nanoVLM", "nanovlm"))
     )  # fmt: skip
     try:
-        ours.start()
+        ours.begin()
+        theirs.begin()
+        ours.wait()
         # An epoch fills the feature store, and kernels are recorded.
         ours.turn(OURS + options.turn, counted=False)
-        theirs.start()
+        theirs.wait()
         theirs.turn(options.turn // 2, counted=False)
         play([ours, theirs], options.rounds, {"ours": 4 * options.turn, "nanoVLM": options.turn})
     finally:

@@ -23,7 +23,7 @@ from protocol import Turns
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% if message['role'] == 'assistant' %}</s> {% endif %}{% endfor %}"
 VARIANTS: dict[str, dict[str, Any]] = {
     "own": {"batch_size": 2, "gradient_accumulation_steps": 8},
-    "larger": {"batch_size": 8, "gradient_accumulation_steps": 2, "max_images_per_knapsack": 64},
+    "larger": {"batch_size": 4, "gradient_accumulation_steps": 4, "max_images_per_knapsack": 64},
 }
 """Its defaults; and batches and rows that keep a large GPU busier."""
 ROWS = {"own": (3, 3), "larger": (6, 2)}

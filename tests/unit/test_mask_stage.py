@@ -137,6 +137,17 @@ def test_the_loss_is_words_plus_masks_whatever_shares_a_row(folder: Path) -> Non
     assert set(none.parts) == {"next_token"}
 
 
+def test_what_looks_at_pictures_is_where_the_model_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the batch on which a stage is tried: on a GPU, where only the decoder's layers had gone with the model, LISA stopped there."""
+    model, tokenizer = build_pretrained(model_config())
+    objective = MaskConfig().build(model, Processor(model.config, tokenizer), ())
+    example = Processor(model.config, tokenizer).encode(samples(folder)[0])
+    moved: list[torch.device] = []
+    monkeypatch.setattr(objective.sam, "to", moved.append)  # pyright: ignore[reportAttributeAccessIssue]
+    objective(model, collate([[example]], tokenizer.pad_id))
+    assert moved == [model.device]
+
+
 @pytest.mark.parametrize("taught", [True, False])
 def test_a_taught_decoder_is_saved_with_the_model(taught: bool, folder: Path, tmp_path: Path) -> None:
     own = recipe(folder, "hands.mask", *(["objective"] if taught else []))

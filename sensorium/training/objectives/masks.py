@@ -89,10 +89,6 @@ class MaskObjective:
             parameter.requires_grad_(False)
         self.module = sam.decoder
 
-    def begin(self, model: MultimodalModel) -> None:
-        """Pictures are looked at where the model is."""
-        self.sam.to(model.device)
-
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         hidden_BTD = model(batch).hidden_BTD
         words = token_losses(model, batch, hidden_BTD)
@@ -101,6 +97,8 @@ class MaskObjective:
             return means_added(words, Losses(hidden_BTD.sum() * 0.0, 0, {}))
         places = [(one.row, one.start) for one in wanted]
         prompts_NPC = model.condition("mask", hidden_BTD, batch.input_ids_BT, places)
+        # What looks at pictures is no part of the model, and is where the model is already when a stage is first tried on a batch.
+        self.sam.to(model.device)
         truths = [PictureMasks(picture_pixels(group[0], self.limits), tuple(one.medium for one in group))
                   for group in _by_picture(wanted)]  # fmt: skip
         return means_added(words, mask_losses(self.sam, prompts_NPC, truths, self.weights))
