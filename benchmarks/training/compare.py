@@ -32,13 +32,15 @@ from shapes import SHAPES, Shape, on_device, write_model, write_samples
 
 from sensorium.interop.hf import import_hf
 
-SAMPLES = {"tiny": 2000, "222M": 96, "7B": 256}
+SAMPLES = {"tiny": 2000, "tiny-longer": 2000, "222M": 96, "7B": 256}
 SAMPLES_GPU = 1024
 # Two batches of the peers, a long one and a short one (`hf.py`).
-TURN = {"tiny": {"ours": 96, "trainer": 32, "trl": 32}, "222M": {"ours": 16, "trainer": 16, "trl": 16}}
-TURN_GPU = {"tiny": {"ours": 8192, "trainer": 2048, "trl": 2048}, "222M": {"ours": 2048, "trainer": 512, "trl": 512},
+TINY = {"ours": 96, "trainer": 32, "trl": 32}
+TURN = {"tiny": TINY, "tiny-longer": TINY, "222M": {"ours": 16, "trainer": 16, "trl": 16}}
+TINY_GPU = {"ours": 8192, "trainer": 2048, "trl": 2048}
+TURN_GPU = {"tiny": TINY_GPU, "tiny-longer": TINY_GPU, "222M": {"ours": 2048, "trainer": 512, "trl": 512},
             "7B": {"ours": 64, "trainer": 64, "trl": 64}}  # fmt: skip
-ROUNDS = {"tiny": 5, "222M": 3, "7B": 3}
+ROUNDS = {"tiny": 5, "tiny-longer": 5, "222M": 3, "7B": 3}
 LEVER_ROUNDS = 3
 # Of the larger shape they would take half an hour, and levers an hour.
 BY_DEFAULT = ("tiny",)

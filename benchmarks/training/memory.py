@@ -128,7 +128,7 @@ def compare(shape: Shape, work: Path, python: str, options: argparse.Namespace) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny", "222M"])
     parser.add_argument("--ways", nargs="+", choices=(AGAIN, KEPT), default=[AGAIN, KEPT])
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
