@@ -49,6 +49,7 @@ LEVERS = {
     "no packing": ["pack=false", "batch_size={batch}"],
     "tower every step": ["cache_features=false"],
     "mask over rows": ["+dense_mask"],
+    "beginnings not shared": ["+plain_beginnings"],
     "plain loss": ["+plain_loss"],
     "AdamW unfused": ["+unfused"],
     "torch's attention": ["+plain_attention"],

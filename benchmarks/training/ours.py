@@ -146,6 +146,12 @@ def _plain_attention() -> None:
     module.can_group = lambda *_: False
 
 
+def _plain_beginnings() -> None:
+    import sensorium.backbones.causal_lm as module
+
+    module.share_beginnings = lambda lm, layout, embeds_BTD, batch: layout
+
+
 def _plain_layers() -> None:
     import sensorium.backbones.segments as module
 
@@ -155,6 +161,7 @@ def _plain_layers() -> None:
 OFF = {
     "dense_mask": _dense_mask, "plain_loss": _plain_loss, "unfused": _unfused,
     "plain_products": _plain_products, "plain_layers": _plain_layers, "plain_attention": _plain_attention,
+    "plain_beginnings": _plain_beginnings,
 }  # fmt: skip
 """What has no setting, because nobody would want it off: for the table of levers alone."""
 

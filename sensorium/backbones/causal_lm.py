@@ -23,6 +23,7 @@ from sensorium.backbones.prefix import Prefix, build_prefix
 from sensorium.backbones.quantised import quantise
 from sensorium.backbones.recorded import Recorded
 from sensorium.backbones.segments import can_segment, run_segments, segments_on
+from sensorium.backbones.shared_beginnings import share_beginnings
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
@@ -214,7 +215,7 @@ class CausalLM(nn.Module):
         if plain and self.recorded is not None and self.recorded.fits(embeds_BTD, batch.branches_BT):
             return self.recorded.run(embeds_BTD, batch.positions_BT, batch.segments_BT, wanted_BT)
         if plain and can_segment(self.lm) and segments_on(self.lm, embeds_BTD, batch.branches_BT):
-            layout = layout_of(batch.segments_BT, batch.branches_BT, wanted_BT)
+            layout = share_beginnings(self.lm, layout_of(batch.segments_BT, batch.branches_BT, wanted_BT), embeds_BTD, batch)
             return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)
         return self(
             embeds_BTD,
@@ -262,10 +263,8 @@ class CausalLM(nn.Module):
             # Without a mask transformers takes equal positions for the begin of another sample.
             # Several tokens at once are whole rows: nothing is cached in front of them.
             mask = torch.ones_like(positions_BT)
-        position_ids = positions_BT
-        if places_3BT is not None:
-            # In transformers' order: what masks go by, then what queries and keys are turned by.
-            position_ids = torch.cat([positions_BT[None], places_3BT])
+        # In transformers' order: what masks go by, then what queries and keys are turned by.
+        position_ids = positions_BT if places_3BT is None else torch.cat([positions_BT[None], places_3BT])
         if self.prefix_tuning is not None:
             position_ids = position_ids + self.prefix_tuning.length
             cache = self.prefix_tuning.filled(cache, embeds_BTD)

@@ -63,8 +63,7 @@ def lean_attention(layer: Any, hidden_1ND: Tensor, angles: tuple[Tensor, Tensor]
 
 def lean_attention_of_wanted(layer: Any, hidden_1ND: Tensor, angles: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
     """The same for wanted tokens alone, (1, M, D), where `can_attend_wanted`: others have keys and values, and no queries."""
-    wanted_M = layout.wanted_M
-    q_1MHE, k_1GNE, v_1GNE, (cos, sin) = _states(layer, hidden_1ND, angles, wanted_M)
+    q_1MHE, k_1GNE, v_1GNE, (cos, sin) = _states(layer, hidden_1ND, angles, layout.asked_M)
     q_1HME = turned(q_1MHE, cos, sin).transpose(1, 2)
     mixed_1MHE = attend_wanted(q_1HME, k_1GNE, v_1GNE, layout, scale=layer.self_attn.scaling)
     return layer.self_attn.o_proj(mixed_1MHE.flatten(2))

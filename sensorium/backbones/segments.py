@@ -67,15 +67,19 @@ def run_segments(lm: Any, embeds_BTD: Tensor, positions_BT: Tensor, layout: Layo
         layout = replace(layout, wanted_M=None)
     # For good, because checkpointed layers run again after this call has ended.
     lm.config._attn_implementation = NAME
-    embeds_1ND = layout.flat(embeds_BTD)
+    embeds_1ND, positions_1N, shared = layout.flat(embeds_BTD), layout.flat(positions_BT), layout.shared
+    if shared is not None:
+        embeds_1ND, positions_1N = shared.pick(embeds_1ND), positions_1N[:, shared.kept_K]
     hidden_1ND = lm.base_model(
         inputs_embeds=embeds_1ND,
-        position_ids=layout.flat(positions_BT),
+        position_ids=positions_1N,
         # A mask of four dimensions is taken for a finished one, and ours does not read it.
         attention_mask=embeds_1ND.new_zeros(1, 1, 1, 1),
         use_cache=False,
         layout=layout,
     ).last_hidden_state
+    if shared is not None and layout.wanted_M is None:
+        hidden_1ND = shared.spread(hidden_1ND)
     return layout.rows(hidden_1ND)
 
 
@@ -93,7 +97,7 @@ def _segmented(plain: type[Any], last: bool) -> type[Any]:
     def forward(self: Any, hidden_states: Tensor, *args: Any, layout: Layout | None = None, **kwargs: Any) -> Tensor:
         if layout is None:
             return plain.forward(self, hidden_states, *args, **kwargs)
-        wanted_M = layout.wanted_M if last else None
+        wanted_M = layout.asked_M if last else None
         if can_halve(self):
             return work_in_halves(self, hidden_states, kwargs["position_embeddings"], layout, wanted_M)
         lean = can_be_lean(self, hidden_states)

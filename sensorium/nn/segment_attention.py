@@ -3,13 +3,13 @@
 Packed rows are laid behind each other as one row of real tokens. Every sample then attends to itself alone, so
 that the work is the sum of the samples' own triangles instead of whole squares of rows.
 
-Shape legend: B rows, T tokens of a row, N real tokens of all rows, H query heads, G key heads, E width of a head, L tokens of
-a sample, M wanted tokens, D width.
+Shape legend: B rows, T tokens of a row, N real tokens of all rows, K those whose states are worked out where samples share some, H query heads,
+G key heads, E width of a head, L tokens of a sample, M wanted tokens, D width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, groupby
 from operator import itemgetter
 
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from sensorium.nn.attention import segment_mask
 from sensorium.nn.grouped_attention import LONGEST, SHORTEST, can_group, grouped_attention
+from sensorium.nn.shared_rows import Shared
 from sensorium.nn.varlen_attention import can_varlen, varlen_attention
 
 
@@ -38,6 +39,13 @@ class Layout:
     """Places among the real tokens whose last states are asked for; None: all."""
     bounds_S1: Tensor | None = None
     """On a GPU where all samples are causal: where they begin and the last one ends, for the kernel; else None."""
+    shared: Shared | None = None
+    """States that samples have in common; None: each token has its own, and K is N."""
+
+    @property
+    def asked_M(self) -> Tensor | None:
+        """Places of the wanted tokens among those whose states are worked out."""
+        return self.wanted_M if self.wanted_M is None or self.shared is None else self.shared.of_N[self.wanted_M]
 
     def flat(self, x_BTD: Tensor) -> Tensor:
         """(B, T, ...) -> (1, N, ...), real tokens alone."""
@@ -84,7 +92,10 @@ def attend(
     q_1HNE: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, layout: Layout,
     *, scale: float | None = None, dropout: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """Attention inside every sample, (1, N, H, E)."""
+    """Attention inside every sample, (1, N, H, E); of states that samples share, (1, K, H, E) of (1, H, K, E)."""
+    if layout.shared is not None:
+        q_1HNE, k_1GNE, v_1GNE = (layout.shared.spread_heads(x) for x in (q_1HNE, k_1GNE, v_1GNE))
+        return layout.shared.pick(attend(q_1HNE, k_1GNE, v_1GNE, replace(layout, shared=None), scale=scale, dropout=dropout))
     if layout.bounds_S1 is not None and not dropout and can_varlen(v_1GNE, v_1GNE.shape[-1]):
         return varlen_attention(q_1HNE, k_1GNE, v_1GNE, layout.bounds_S1, max(layout.lengths), scale)
     if not dropout and can_group(q_1HNE, k_1GNE, v_1GNE):
@@ -108,6 +119,8 @@ def attend(
 
 def attend_wanted(q_1HME: Tensor, k_1GNE: Tensor, v_1GNE: Tensor, layout: Layout, *, scale: float | None = None) -> Tensor:
     """The same of the wanted tokens' queries alone, (1, M, H, E), where `can_attend_wanted`."""
+    if layout.shared is not None:
+        k_1GNE, v_1GNE = layout.shared.spread_heads(k_1GNE), layout.shared.spread_heads(v_1GNE)
     return grouped_attention(q_1HME, k_1GNE, v_1GNE, layout.lengths, scale, layout.wanted_M)
 
 

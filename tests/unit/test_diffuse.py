@@ -33,6 +33,7 @@ from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 from sensorium.training.objectives.diffuse import Diffuse, DiffuseConfig
+from sensorium.training.objectives.known_states import KnownStates
 from sensorium.training.objectives.next_token import next_token_losses
 from sensorium.training.objectives.picture_latents import PictureLatentsConfig
 from sensorium.training.run import train_recipe
@@ -146,6 +147,20 @@ def test_states_are_known_where_nothing_of_the_llm_learns(drawing: tuple[Multimo
     assert len(objective.known.kept) == 2
     objective.begin(model)
     assert not objective.known.kept
+
+
+def test_texts_that_are_read_together_are_what_each_is_alone(drawing: tuple[MultimodalModel, Processor, Batch]) -> None:
+    """As a GPU reads them: beside padding, whoever the neighbours are."""
+    model, processor, _ = drawing
+    known = KnownStates(processor.tokenizer.pad_id)
+    signals = processor.signals["image"]
+    texts = [(*range(40, 40 + count), *signals) for count in (3, 30, 31, 7)]
+    alone = [known.read(model, [text], alone=True)[0] for text in texts]
+    together = known.read(model, texts, alone=False)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, together, strict=True))
+    again = known.read(model, [texts[2], texts[0]], alone=False)
+    assert torch.equal(again[0], together[2])
+    assert torch.equal(again[1], together[0])
 
 
 def test_what_cannot_be_taught_is_said() -> None:

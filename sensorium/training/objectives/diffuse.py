@@ -139,7 +139,7 @@ class Diffuse:
             words = Losses(torch.zeros((), device=model.device), 0, {})
             if not wanted:
                 return words
-            states_NKD = torch.stack([self.known(model, batch, one) for one in wanted])
+            states_NKD = torch.stack(self.known(model, batch, wanted))
             condition_BLC = cast(Tensor, model.hands["image"](states_NKD))
         self.drawing.to(model.device)
         chance_B = torch.rand(len(wanted)).to(condition_BLC.device)

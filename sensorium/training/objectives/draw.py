@@ -72,11 +72,11 @@ class Draw:
             words = token_losses(model, batch, hidden_BTD)
             total = total + self.config.text_weight * words.total / max(1, words.count)
             parts |= words.parts
-            states_NKD = [at_signals(model, hidden_BTD, batch, (one.row, one.start)) for one in wanted]
+            states = [at_signals(model, hidden_BTD, batch, (one.row, one.start)) for one in wanted]
         else:
-            states_NKD = [self.known(model, batch, one) for one in wanted]
+            states = self.known(model, batch, wanted)
         if wanted:
-            drawn = self._drawn(model, torch.stack(states_NKD), wanted)
+            drawn = self._drawn(model, torch.stack(states), wanted)
             total, parts = total + drawn, parts | {"drawn": float(drawn.detach())}
         return Losses(total, 1, parts)
 

@@ -1,10 +1,13 @@
 """What an LLM that does not learn makes of a text is computed once and kept: a small LLM costs ten times what a small
-generator does. Each text goes through the LLM alone, so that neighbours, and what was kept, change no bit.
+generator does. Neighbours, and what was kept, change no bit: each text goes through the LLM alone, or on a GPU, which would wait
+for single texts, among so many rows of so many tokens that shapes are always the same few.
 
 Shape legend: B rows, T tokens, K signal tokens, D LLM width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +19,8 @@ from sensorium.processing.collate import collate
 
 MOST_KEPT = 20000
 """Texts whose states are kept, at most: 18 kB each where eight tokens of width 576 stand for a picture."""
+ROWS_GPU, TOKENS_GPU = 64, 32
+"""On a GPU: rows of a batch, and of what their length is a multiple."""
 
 
 class KnownStates:
@@ -29,19 +34,43 @@ class KnownStates:
         """Forget them: the LLM is another one."""
         self.kept.clear()
 
-    def __call__(self, model: MultimodalModel, batch: Batch, one: Wanted) -> Tensor:
-        """The states (K, D) of a picture's signal tokens, from before or computed now, without gradients."""
-        first = int((batch.segments_BT[one.row] == batch.segments_BT[one.row, one.start]).nonzero()[0, 0])
-        ids = batch.input_ids_BT[one.row, first : one.start + len(model.config.hands["image"].signals)]
-        key = tuple(ids.tolist())
-        if key not in self.kept:
+    def __call__(self, model: MultimodalModel, batch: Batch, wanted: Sequence[Wanted]) -> list[Tensor]:
+        """The states (K, D) of each picture's signal tokens, from before or computed now, without gradients."""
+        texts = [_text(model, batch, one) for one in wanted]
+        found = {text: self.kept[text] for text in texts if text in self.kept}
+        fresh = [text for text in dict.fromkeys(texts) if text not in found]
+        rows = 1 if model.device.type == "cpu" else ROWS_GPU - 1
+        for first in range(0, len(fresh), rows):
+            some = fresh[first : first + rows]
+            found |= zip(some, self.read(model, some, alone=rows == 1), strict=True)
+        for text in fresh:
             if len(self.kept) >= MOST_KEPT:
                 self.kept.pop(next(iter(self.kept)))
-            alone = to_device(collate([[Example(list(key), [False] * len(key), media_index=[0] * len(key))]], self.pad_id), model.device)
-            with torch.no_grad():
-                hidden_BTD = model(alone).hidden_BTD
-            self.kept[key] = at_signals(model, hidden_BTD, alone, (0, one.start - first))
-        return self.kept[key]
+            self.kept[text] = found[text]
+        return [found[text] for text in texts]
+
+    def read(self, model: MultimodalModel, texts: Sequence[tuple[int, ...]], *, alone: bool) -> list[Tensor]:
+        """The states (K, D) of each text's signal tokens, its last ones.
+
+        Args:
+            alone: one text; else fewer than `ROWS_GPU`, beside rows of padding that give all batches one shape.
+        """
+        rows = [list(text) for text in texts]
+        if not alone:
+            width = -(-max(map(len, rows)) // TOKENS_GPU) * TOKENS_GPU
+            rows += [[self.pad_id] * width] * (ROWS_GPU - len(rows))
+        batch = to_device(collate([[Example(row, [False] * len(row), media_index=[0] * len(row))] for row in rows], self.pad_id), model.device)
+        with torch.no_grad():
+            hidden_BTD = model(batch).hidden_BTD
+        signals = len(model.config.hands["image"].signals)
+        # Copies: what is kept must not hold on to all rows.
+        return [at_signals(model, hidden_BTD, batch, (row, len(text) - signals)).clone() for row, text in enumerate(texts)]
+
+
+def _text(model: MultimodalModel, batch: Batch, one: Wanted) -> tuple[int, ...]:
+    """The ids of a picture's sample up to its last signal token."""
+    first = int((batch.segments_BT[one.row] == batch.segments_BT[one.row, one.start]).nonzero()[0, 0])
+    return tuple(batch.input_ids_BT[one.row, first : one.start + len(model.config.hands["image"].signals)].tolist())
 
 
 def at_signals(model: MultimodalModel, hidden_BTD: Tensor, batch: Batch, place: tuple[int, int]) -> Tensor:
