@@ -26,10 +26,10 @@ WORTH = 32
 def share_beginnings(lm: nn.Module, layout: Layout, embeds_BTD: Tensor, batch: Batch) -> Layout:
     """The layout, with what is shared where sharing is exact and worth it.
 
-    Without gradients nothing is shared: scores stay transformers' own to the last bit. Where the model drops states at random each sample has
-    its own. On a GPU, where starting kernels is what costs, it has not been measured.
+    Without gradients nothing is shared: scores stay transformers' own to the last bit. Where the model drops states at random, or somebody listens
+    inside, each sample has its own. On a GPU, where starting kernels is what costs, it has not been measured.
     """
-    if embeds_BTD.device.type != "cpu" or not torch.is_grad_enabled() or len(layout.lengths) < 2 or any(m is not None for m in layout.masks) or _drops(lm):
+    if embeds_BTD.device.type != "cpu" or not torch.is_grad_enabled() or len(layout.lengths) < 2 or any(m is not None for m in layout.masks) or _acts_on_its_own(lm):
         return layout
     ids_N, positions_N, embeds_ND = (layout.flat(x)[0] for x in (batch.input_ids_BT, batch.positions_BT, embeds_BTD))
     # Media are each sample's own, and so is what an answer learns from.
@@ -66,9 +66,9 @@ def owners(ids_N: list[int], own_N: list[bool], lengths: tuple[int, ...]) -> Ten
     return torch.tensor(found_N, dtype=torch.long)
 
 
-def _drops(lm: nn.Module) -> bool:
-    """Whether states are left out at random now."""
-    config = getattr(lm, "config", None)
-    return lm.training and (
-        bool(getattr(config, "attention_dropout", 0.0)) or any(isinstance(part, nn.Dropout) and part.p > 0 and part.training for part in lm.modules())
+def _acts_on_its_own(lm: nn.Module) -> bool:
+    """Whether states are left out at random now, or hooks do what nobody here knows."""
+    drops = lm.training and bool(getattr(getattr(lm, "config", None), "attention_dropout", 0.0))
+    return drops or any(
+        part._forward_hooks or part._forward_pre_hooks or (isinstance(part, nn.Dropout) and part.p > 0 and part.training) for part in lm.modules()
     )

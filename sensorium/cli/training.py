@@ -151,13 +151,15 @@ def starter(name: str, *, quiet: bool) -> Any:
 def print_plan(plan: Any) -> None:
     """What a stage will do, before it does it."""
     say = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    there = "" if plan.available_mb is None else f" of {plan.available_mb:,} available"
     say(f"stage {plan.name}: {plan.steps} steps over {plan.rows:,} rows, {plan.number_format.precision}; first batch "
         f"{plan.samples} samples, {plan.tokens} tokens, loss {plan.loss:.3f}; "
-        f"about {plan.memory_mb:,} MB")  # fmt: skip
+        f"about {plan.memory_mb:,} MB{there}")  # fmt: skip
     lost = plan.number_format.warning(plan.name)
     say(f"  warning: {lost}" if lost else f"  {plan.number_format.precision}: {plan.number_format.why}")
     say(f"  {plan.fit.describe()}")
     say(f"  {plan.compiling}")
+    say(f"  {plan.keeping}")
     if plan.not_recorded:
         say(f"  record is off: {plan.not_recorded}")
     for part, total, learning in plan.parts:

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sensorium.features.store import FeatureStore, StoreOptions, storable, used_by
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.training.config import StageConfig
 from sensorium.training.precision import Chosen, stage_precision
-from sensorium.training.preflight import StageParts
+
+if TYPE_CHECKING:
+    from sensorium.training.preflight import StageParts
 
 
 def why_not(stage: StageConfig) -> str | None:
@@ -40,13 +43,9 @@ def features_kept(
 def _open(stage: StageConfig, model: MultimodalModel, folder: Path, fast: Chosen) -> FeatureStore | None:
     if not stage.cache_features:
         return None
-    reason = why_not(stage)
-    kinds, reasons = ([], [reason]) if reason else storable(model, trains=True)
-    if not reason and any(_ever_new(stage, k) for k in range(len(stage.data))):
-        reasons.append("pictures of some sources are augmented anew each time; others are kept")
+    kinds, reasons = kinds_kept(stage, model)
     for reason in reasons:
-        state = "is off" if not kinds else "is off for these pictures"
-        print(f"stage {stage.name}: cache_features {state}: {reason}", file=sys.stderr)
+        print(f"stage {stage.name}: cache_features {_off(kinds)}: {reason}", file=sys.stderr)
     if not kinds:
         return None
     options = StoreOptions(
@@ -58,6 +57,28 @@ def _open(stage: StageConfig, model: MultimodalModel, folder: Path, fast: Chosen
     except OSError as error:
         print(f"stage {stage.name}: cache_features is off: {error}", file=sys.stderr)
         return None
+
+
+def kinds_kept(stage: StageConfig, model: MultimodalModel) -> tuple[list[str], list[str]]:
+    """Kinds of media whose features a stage keeps where it asks for it, and why it keeps no others."""
+    reason = why_not(stage)
+    kinds, reasons = ([], [reason]) if reason else storable(model, trains=True)
+    if not reason and any(_ever_new(stage, k) for k in range(len(stage.data))):
+        reasons.append("pictures of some sources are augmented anew each time; others are kept")
+    return kinds, reasons
+
+
+def describe_keeping(stage: StageConfig, model: MultimodalModel) -> str:
+    """One line for the plan."""
+    if not stage.cache_features:
+        return "features are not kept: the stage does not ask for it (cache_features)"
+    kinds, reasons = kinds_kept(stage, model)
+    kept = [f"features of {', '.join(kinds)} are kept, {stage.feature_store_gb:g} GB at most"] if kinds else []
+    return "; ".join([*kept, *(f"cache_features {_off(kinds)}: {reason}" for reason in reasons)])
+
+
+def _off(kinds: list[str]) -> str:
+    return "is off for these pictures" if kinds else "is off"
 
 
 def _ever_new(stage: StageConfig, source: int) -> bool:

@@ -33,6 +33,8 @@ class StagePlan:
     """What learns alike: the optimiser's own groups."""
     compiled: int = 0
     """Modules of the LLM's layers that run compiled."""
+    keeping: str = ""
+    """Whether features of frozen encoders are kept, and why not."""
     not_recorded: str | None = None
     """Why layers are not recorded, although the stage asks for it; None: they are, or it does not ask."""
 
@@ -75,6 +77,7 @@ class StagePlan:
             "copies_mb": round(self.fit.laid_out / 2**20),
             "compiled": self.compiled,
             "compiling": self.compiling,
+            "keeping": self.keeping,
             "not_recorded": self.not_recorded,
             "warning": self.warning,
             "first_loss": self.loss,

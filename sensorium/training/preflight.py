@@ -27,6 +27,7 @@ from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.disk import bytes_of
 from sensorium.training.distributed.held import WHOLE, Held
+from sensorium.training.feature_use import describe_keeping
 from sensorium.training.fitting import Fit, Need, choose_fit
 from sensorium.training.media_in_data import check_media
 from sensorium.training.memory import Memory, SavedTensors, activation_bytes, memory_of, state_bytes
@@ -200,6 +201,7 @@ def probe_stage(
         rates=_layer_rates(stage, groups),
         groups=group_parameters(groups),
         compiled=ready_to_compile(model) if stage.compile else 0,
+        keeping=describe_keeping(stage, model),
         not_recorded=why_not_recorded(model, recompute=fit.recompute, processes=processes) if stage.record else None,
     )
 

@@ -23,6 +23,7 @@ from sensorium.processing import pictures as pictures_module
 from sensorium.recipes import RECIPES
 from sensorium.training.config import Recipe
 from sensorium.training.log import read_log
+from sensorium.training.plan import StagePlan
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import TrainerOptions
 
@@ -162,6 +163,18 @@ def test_a_tower_that_learns_switches_it_off(
     assert "stage align: cache_features is off: encoders.image learns" in capsys.readouterr().err
     same(plain, train(recipe_on(rows, more, cached=True), tmp_path / "warm"))
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_plan_says_so_before_step_one(rows: Path, tmp_path: Path) -> None:
+    plans: list[StagePlan] = []
+    for cached in (True, False):
+        recipe = recipe_on(rows, ENCODER.format("align"), cached=cached)
+        options = TrainerOptions(folder=tmp_path / f"{cached}", cache=tmp_path / "cache", on_plan=plans.append)
+        train_recipe(recipe, lambda recipe=recipe: build_pretrained(recipe.model), save_model, options)
+    assert [plan.keeping for plan in plans] == [
+        "cache_features is off: encoders.image learns", "features of image are kept, 16 GB at most",
+        *["features are not kept: the stage does not ask for it (cache_features)"] * 2,
+    ]  # fmt: skip
 
 
 def test_endless_augmentation_switches_it_off(

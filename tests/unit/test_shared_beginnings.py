@@ -145,7 +145,7 @@ def test_a_models_losses_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.allclose(found[0][1][name], wanted, atol=1e-4 * float(wanted.abs().max()) + 1e-7), name
 
 
-@pytest.mark.parametrize("why", ["embeddings of their own", "places of their own", "dropout", "separate turns", "nothing in common"])
+@pytest.mark.parametrize("why", ["embeddings of their own", "places of their own", "dropout", "a hook", "separate turns", "nothing in common"])
 def test_what_is_not_the_same_is_not_shared(why: str) -> None:
     torch.manual_seed(0)
     lm = CausalLMConfig(arch={"model_type": "llama"} | SIZES, tokenizer="bytes").build()
@@ -157,6 +157,8 @@ def test_what_is_not_the_same_is_not_shared(why: str) -> None:
         batch.positions_BT = torch.arange(batch.input_ids_BT.shape[1]).expand(2, -1)
     if why == "dropout":
         lm.lm.model.layers[1].mlp.down_proj = torch.nn.Sequential(torch.nn.Dropout(0.1), lm.lm.model.layers[1].mlp.down_proj)
+    if why == "a hook":
+        lm.lm.model.layers[1].mlp.register_forward_hook(lambda *_: None)
     if why == "separate turns":
         batch.branches_BT[:, 3] = 1
     layout = layout_of(batch.segments_BT, batch.branches_BT)
