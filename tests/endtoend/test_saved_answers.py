@@ -20,8 +20,12 @@ from sensorium.cli.main import app
 from sensorium.cli.watching import Watch
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import CancelledError, Made, Making
+from sensorium.core.masks import Mask
 from sensorium.core.sample import Message, Part, parse_sample
+from sensorium.data.config import FileSource
+from sensorium.data.formats.detect import detect_format
 from sensorium.interop.shipped import find_model
+from sensorium.processing.masks import mask_part
 
 SOUND = Made("audio", np.zeros(80, np.float32), sample_rate_hz=8000)
 BOX = Part("boxes", {"places": [[2.0, 2.0, 20.0, 10.0]], "picture": 1, "phrase": "it"})
@@ -99,6 +103,25 @@ def test_what_there_is_is_written_and_what_lacks_is_said(ask: Any, tmp_path: Pat
     # Without words there is no empty line for them.
     assert ask("--save", "silent", parts=parts[2:3]).stdout == "silent: sample.json, asked.png, part1.png\n"
     assert ask("--save", "whole", parts=parts[:3]).exit_code == 0
+
+
+def test_a_saved_answer_is_data(ask: Any, tmp_path: Path) -> None:
+    """By itself, and in a list; its places survive."""
+    mask = mask_part(Mask.from_array(np.eye(20, 40, dtype=bool)), phrase="it", picture=1)
+    parts = (Part("text", "It is here."), BOX, mask)
+    assert ask("--save", "out", parts=parts).exit_code == 0
+    one, several = tmp_path / "out" / "sample.json", tmp_path / "out" / "several.json"
+    plain = {"messages": [{"role": "user", "content": "What is <image>?"}, {"role": "assistant", "content": "A mark."}]}
+    several.write_text(json.dumps([plain, json.loads(one.read_text())]))
+    for path, rows in ((one, 1), (several, 2)):
+        assert detect_format(path) == "samples"
+        for format in ("auto", "samples"):
+            source = FileSource(path=str(path), format=format).open()
+            assert len(source) == rows
+            assert source[rows - 1].messages[-1].content == parts
+        checked = CliRunner().invoke(app, ["data", "check", str(path), "--model", "nano-points", "--json"])
+        said = json.loads(checked.stdout)
+        assert (said["good_rows"], said["problems"], said["media"]) == (rows, [], {"image": 1})
 
 
 def test_nothing_is_half_written(ask: Any, tmp_path: Path) -> None:

@@ -155,6 +155,41 @@ def test_openai_vision_and_arrays_are_told_from_our_own(folder: Path) -> None:
         assert len(open_path(folder / "a.json")) == 2
 
 
+def test_one_object_over_several_lines_is_one_row(folder: Path) -> None:
+    boxes = {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "q"}]},
+                          {"role": "assistant", "content": [{"type": "boxes", "boxes": [[1, 1, 3, 4]]}]}]}  # fmt: skip
+    openai = {"messages": [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}], "images": ["a.png"]}
+    for name in ("x.json", "x.jsonl"):
+        for row, format in ((boxes, "samples"), (openai, "messages")):
+            for indent in (None, 1):
+                (folder / name).write_text(json.dumps(row, indent=indent) + "\n")
+                assert detect_format(folder / name) == format
+                source = open_path(folder / name)
+                assert len(source) == 1
+                assert shape(source[0])[0] == ("user", ["image", "text"])
+                decodes(source[0])
+    # Lines are lines, whatever their file is called, and a broken one costs no other.
+    (folder / "x.json").write_text("{\n" + json.dumps(openai) + "\n")
+    source = open_path(folder / "x.json")
+    assert (len(source), shape(source[1])[0]) == (2, ("user", ["image", "text"]))
+    with pytest.raises(DataError, match=r"x\.json:1.*not JSON"):
+        source[0]
+
+
+@pytest.mark.parametrize("own", [
+    {"content": [{"type": "boxes", "boxes": [[1, 1, 3, 4]]}]}, {"content": [{"type": "mask", "mask": "a.png"}]},
+    {"content": [{"type": "image", "image": "b.png", "prompt": "a box"}]},
+])  # fmt: skip
+def test_a_list_of_samples_is_told_by_what_no_other_format_has(folder: Path, own: dict[str, Any]) -> None:
+    plain = {"messages": [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}]}
+    ours = {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.png"}]}, {"role": "assistant", **own}]}
+    assert detect_format(write(folder / "s.json", [plain | {"images": ["a.png"]}, {"messages": 1}])) == "messages"
+    source = open_path(write(folder / "s.json", [plain, {"messages": 1}, ours]))
+    assert source[2].to_json()["messages"] == ours["messages"]
+    with pytest.raises(DataError, match=r"s\.json, row 2.*'messages' is int"):
+        source[1]
+
+
 def test_unquoted_comma_is_named_not_cut(folder: Path) -> None:
     (folder / "t.csv").write_text("image,caption\na.png,A cat, on a mat\n")
     with pytest.raises(DataError, match="more cells than columns"):

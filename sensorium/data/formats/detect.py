@@ -10,6 +10,9 @@ from sensorium.core.errors import DataError
 from sensorium.core.sample import KEYS, PART_TYPES
 from sensorium.data.source import read_json
 
+SHARED = ("text", "image", "audio", "video")
+"""Types of parts that foreign messages have, too."""
+
 
 def detect_format(path: Path) -> str:
     """The name of the format at `path`.
@@ -48,7 +51,7 @@ def _detect_folder(path: Path) -> str:
 
 
 def _detect_json(path: Path) -> str:
-    row, is_array = _telling_row(path)
+    row, others = _telling_row(path)
     if "images" in row and "annotations" in row:
         return "coco"
     if "annotations" in row and "data_subtype" in row:
@@ -56,7 +59,9 @@ def _detect_json(path: Path) -> str:
     if "conversations" in row:
         return "llava"
     if "messages" in row:
-        return "samples" if _is_sample(row) and not is_array else "messages"
+        # Rows of an array may be Samples by their looks alone; of text and pictures `messages` makes the same.
+        ours = _is_sample(row) if others is None else any(_is_ours_alone(other) for other in others)
+        return "samples" if ours or _is_ours_alone(row) else "messages"
     raise DataError(
         f"the first row has the keys {sorted(row)}",
         expected="messages, conversations, or COCO's images and annotations, VQA v2's annotations",
@@ -64,21 +69,23 @@ def _detect_json(path: Path) -> str:
     )
 
 
-def _telling_row(path: Path) -> tuple[dict[str, Any], bool]:
-    """The first row by which a format is told, and whether the file is one JSON array.
+def _telling_row(path: Path) -> tuple[dict[str, Any], list[Any] | None]:
+    """The first row by which a format is told, and all rows of the JSON array that it stands in; None: it stands in none.
 
     A broken row in front is passed over here: it is named when rows are read.
 
     Raises:
         DataError: there is no row that is an object.
     """
-    first: tuple[dict[str, Any], bool] | None = None
-    for row, is_array in _candidates(path):
-        if not isinstance(row, dict):
-            continue
-        if "messages" in row or "conversations" in row or {"images", "annotations"} <= set(row):
-            return row, is_array
-        first = first or (row, is_array)
+    first: tuple[dict[str, Any], list[Any] | None] | None = None
+    for value in _candidates(path):
+        array = value if isinstance(value, list) else None
+        for row in [value] if array is None else array:
+            if not isinstance(row, dict):
+                continue
+            if "messages" in row or "conversations" in row or {"images", "annotations"} <= set(row):
+                return row, array
+            first = first or (row, array)
     if first is not None:
         return first
     # Raises with the place where JSON breaks off, if it does.
@@ -86,45 +93,50 @@ def _telling_row(path: Path) -> tuple[dict[str, Any], bool]:
     raise DataError("no row is an object", where=str(path))
 
 
-def _candidates(path: Path) -> Iterator[tuple[Any, bool]]:
-    """What may be rows, in the order in which they are cheap to come by."""
+def _candidates(path: Path) -> Iterator[Any]:
+    """Values that may be a row or an array of rows, in the order in which they are cheap to come by."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         head = next((line for line in stream if line.strip()), "")
     named_lines, like_array = path.suffix.lower() == ".jsonl", head.lstrip().startswith("[")
-    yield from _rows(head, path)
+    yield from _value(head, path)
     if named_lines and not like_array:
         yield from _lines(path)
-    yield from _rows(path.read_bytes(), path)
+    yield from _value(path.read_bytes(), path)
     # A broken array is broken as a whole, unless the file's name says that it is none.
     if named_lines == like_array:
         yield from _lines(path)
 
 
-def _lines(path: Path) -> Iterator[tuple[Any, bool]]:
+def _lines(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         for line in stream:
             # Only an object tells anything; of an indented file most lines are none.
             if line.lstrip().startswith("{"):
-                yield from _rows(line, path)
+                yield from _value(line, path)
 
 
-def _rows(content: str | bytes, path: Path) -> Iterator[tuple[Any, bool]]:
-    """The rows of one JSON value, or none where it is not JSON."""
+def _value(content: str | bytes, path: Path) -> Iterator[Any]:
+    """One JSON value, or nothing where it is not JSON."""
     try:
-        value = read_json(content, str(path))
+        yield read_json(content, str(path))
     except DataError:
         return
-    if isinstance(value, list):
-        yield from ((row, True) for row in value)
-    else:
-        yield value, False
 
 
 def _is_sample(row: dict[str, Any]) -> bool:
     """Ours: no foreign keys, and every media part has a value under its own type."""
-    if set(row) - set(KEYS):
+    return not set(row) - set(KEYS) and all(p.get("type") in PART_TYPES and p["type"] in p for p in _parts(row))
+
+
+def _is_ours_alone(row: Any) -> bool:
+    """Whether something in a row is known to no foreign format: boxes, say, or a medium's prompt."""
+    if not isinstance(row, dict) or "messages" not in row:
         return False
+    return "answers" in row or any(p.get("type") in PART_TYPES and p["type"] in p and (p["type"] not in SHARED or "prompt" in p)
+                                   for p in _parts(row))  # fmt: skip
+
+
+def _parts(row: dict[str, Any]) -> list[dict[str, Any]]:
     messages = row["messages"] if isinstance(row["messages"], list) else []
-    parts = [p for m in messages if isinstance(m, dict) and isinstance(m.get("content"), list)
-             for p in m["content"] if isinstance(p, dict)]  # fmt: skip
-    return all(p.get("type") in PART_TYPES and p["type"] in p for p in parts)
+    return [p for m in messages if isinstance(m, dict) and isinstance(m.get("content"), list)
+            for p in m["content"] if isinstance(p, dict)]  # fmt: skip

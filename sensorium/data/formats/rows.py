@@ -71,26 +71,40 @@ class RowSource:
 
 
 def json_rows(path: Path, convert: Convert, root: Path | None) -> RowSource:
-    """Rows of a JSON array or of JSON lines.
+    """Rows of a JSON array or of JSON lines, or the one row of an object over several lines.
 
     Raises:
-        DataError: the file is neither.
+        DataError: the file is none of them.
     """
     root = root or path.parent
     with path.open("rb") as stream:
         first = stream.read(64).removeprefix(BOM_UTF8).lstrip()[:1]
-    if first == b"[":
+    if first == b"[" or (first == b"{" and _is_begun(path)):
         try:
-            rows: list[Any] = read_json(path.read_bytes(), str(path))
+            value = read_json(path.read_bytes(), str(path))
         except DataError:
-            # Lines of which the first is broken may begin like an array.
-            if path.suffix.lower() != ".jsonl":
+            # Lines of which the first is broken may begin like an array, or like an object of several lines.
+            if first == b"[" and path.suffix.lower() != ".jsonl":
                 raise
         else:
-            return RowSource(path.name, len(rows), rows.__getitem__, convert,
-                             where=lambda i: f"{path}, row {i + 1}", root=root)  # fmt: skip
+            rows: list[Any] = value if isinstance(value, list) else [value]
+            return RowSource(path.name, len(rows), rows.__getitem__, convert, root=root,
+                             where=lambda i: f"{path}, row {i + 1}" if isinstance(value, list) else str(path))  # fmt: skip
     lines = JsonlSource(path, root)
     return RowSource(path.name, len(lines), lines.raw, convert, where=lines.where, root=root)
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether the first line may be the beginning of an object that goes on below; one that is named as lines is so with a brace alone."""
+    with path.open("rb") as stream:
+        head = next((line for line in stream if line.strip()), b"").removeprefix(BOM_UTF8).strip()
+    if head == b"{" or path.suffix.lower() == ".jsonl":
+        return head == b"{"
+    try:
+        read_json(head, str(path))
+    except DataError:
+        return True
+    return False
 
 
 def turn_row(row: Row, where: str) -> dict[str, Any]:

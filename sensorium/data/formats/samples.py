@@ -1,12 +1,13 @@
-"""Our own format: a JSONL file of Samples."""
+"""Our own format: Samples as JSON lines, as a JSON array, or one alone, as `ask --save` writes it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sensorium.data.source import JsonlSource, Source
+from sensorium.data.formats.rows import json_rows
+from sensorium.data.source import Source
 
 
 def open_samples(path: Path, root: Path | None = None) -> Source:
-    """Samples, one a line; media paths start from the file's folder."""
-    return JsonlSource(path, root)
+    """Samples of a file; media paths start from its folder."""
+    return json_rows(path, lambda row, _: dict(row), root)
