@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sensorium.core.config import Config, kinds
 from sensorium.core.naming import did_you_mean, of_choice, of_detail
@@ -19,8 +19,13 @@ LANE_PARTS = ("encoders", "projectors", "lookups", "places", "newlines")
 AnyObjective = Annotated[SerializeAsAny[ObjectiveConfig], kinds(OBJECTIVES, ObjectiveConfig)]
 
 
+def _on_off(value: Any) -> Any:
+    """YAML 1.1 reads `on` and `off` without quotes as true and false."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 OptimiserName = Literal["adamw", "adafactor"]
-Recompute = Literal["auto", "on", "off"]
+Recompute = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_off)]
 Shard = Literal["none", "full"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from sensorium.model.config import LaneConfig
 from sensorium.model.learning import Learn, learning_modules, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.recipes import RECIPES
-from sensorium.training.config import ScheduleConfig
+from sensorium.training.config import Recipe, ScheduleConfig
 from sensorium.training.optimiser import build_optimiser, rate
 
 
@@ -65,3 +67,18 @@ def test_a_stage_sets_the_optimisers_betas() -> None:
     pairs = [("x", torch.nn.Parameter(torch.zeros(2)))]
     optimiser = build_optimiser([(Learn(part="backbone", lr=1.0), pairs)], (0.9, 0.999))
     assert [group["betas"] for group in optimiser.param_groups] == [(0.9, 0.999)]
+
+
+@pytest.mark.parametrize(("said", "meant"), [
+    ("on", "on"), ("off", "off"), ("'on'", "on"), ("true", "on"), ("No", "off"), ("auto", "auto"),
+])  # fmt: skip
+def test_on_and_off_need_no_quotes(said: str, meant: str, tmp_path: Path) -> None:
+    """YAML 1.1 takes them for true and false."""
+    recipe = RECIPES.find("tiny")().override([f"stages.0.recompute={said}"])
+    assert recipe.stages[0].recompute == meant
+    written = recipe.to_yaml()
+    for name, text in (("written", written), ("by_hand", written.replace(f"recompute: '{meant}'", f"recompute: {said}"))):
+        (tmp_path / name).write_text(text)
+        assert Recipe.load(tmp_path / name) == recipe
+    with pytest.raises(ConfigError, match=r"recompute.*'auto', 'on' or 'off'"):
+        RECIPES.find("tiny")().override(["stages.0.recompute=1"])
