@@ -18,6 +18,8 @@ from sensorium.text.tokenizer import Tokenizer
 
 KEYS = ("places", "phrase", "picture")
 MARK = re.compile(r"(<[^<>]+>)")
+EDGE_PX = 1
+"""How far a box may reach over its picture's border, as rounded ones do; there is nothing to be seen there."""
 
 
 def place_pieces(
@@ -76,13 +78,16 @@ def picture_of(number: Any, pictures: Sequence[Seen], where: str) -> Seen:
 
 def _to_unit(place: PlaceT, seen: Seen, where: str) -> PlaceT:
     """Unit coordinates of what of a place the encoder sees."""
-    size = f"{seen.shape.width_px}x{seen.shape.height_px}"
-    # Annotations reach over the border by a pixel or two; there is nothing to be seen there.
-    inside = place.within(seen.shape.width_px, seen.shape.height_px)
-    if inside is None:
+    width, height = seen.shape.width_px, seen.shape.height_px
+    size = f"{width}x{height}"
+    inside = place.within(width, height)
+    xs, ys = place.numbers[::2], place.numbers[1::2]
+    over = max(*(-n for n in place.numbers), max(xs) - width, max(ys) - height)
+    if inside is None or over > EDGE_PX:
+        far = f"reaches {over:g} pixels over the border" if inside else "lies outside"
         raise DataError(
-            f"{place} lies outside of its picture of {size} pixels",
-            expected="pixels of the original picture, x to the right and y down",
+            f"{place} {far} of its picture of {size} pixels",
+            expected=f"pixels of the original picture, x to the right and y down; boxes at most {EDGE_PX} over its border",
             where=where,
         )
     shown = seen.view.shown(inside)

@@ -124,6 +124,8 @@ def test_separate_turns_find_the_pictures_they_share() -> None:
 
 @pytest.mark.parametrize(("part", "said"), [
     (boxes([[90, 0, 95, 5]]), "outside of its picture of 80x40"),
+    (boxes([[0, 5, 900, 40]]), "reaches 820 pixels over the border of its picture of 80x40"),
+    (boxes([[20, 10, 60, 30], [0, -1.5, 80, 40]]), r"y0=-1.5, .* reaches 1.5 pixels over the border of its picture of 80x40"),
     (boxes([[5, 5, 1, 9]]), "reversed"),
     (boxes([]), "list of lists of 4 numbers"),
     (boxes({"places": [[1, 2, 3, 4]], "phrases": "a"}), "'phrase'"),
@@ -134,6 +136,12 @@ def test_separate_turns_find_the_pictures_they_share() -> None:
 def test_bad_places_are_errors_of_their_rows(part: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
         processor().encode(row([picture(), "a", part]))
+
+
+def test_what_reaches_over_the_border_by_rounding_is_cut() -> None:
+    made = processor()
+    rounded = made.encode(row([picture(), boxes([[-1, -0.5, 81, 40.5]])]))
+    assert rounded.input_ids == made.encode(row([picture(), boxes([[0, 0, 80, 40]])])).input_ids
 
 
 def test_places_in_front_of_every_picture() -> None:
