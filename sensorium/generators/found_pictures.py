@@ -6,6 +6,7 @@ Shape legend: B items, L condition tokens (one), C condition width.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from sensorium.core.hands import (
     MadeKind,
     Making,
 )
-from sensorium.generators.retrieval_index import RetrievalIndex
+from sensorium.generators.retrieval_index import BRING_BACK, RetrievalIndex, named
 from sensorium.media.image import load_image
 
 BUILD = "sensorium index build MODEL PICTURES"
@@ -54,7 +55,7 @@ class RetrievalIndexConfig(GeneratorConfig):
 
         Raises:
             WeightsError: there is none.
-            DataError: a file of it is missing or damaged, or a picture that it lists is gone.
+            DataError: a file of it is missing or damaged, or all pictures that it lists are gone.
             ConfigError: its vectors have another width.
         """
         if folder is None:
@@ -67,7 +68,7 @@ class FoundPictures:
     """A generator whose media lie in files."""
 
     def __init__(self, config: RetrievalIndexConfig, index: RetrievalIndex) -> None:
-        """Take an index.
+        """Take an index; of pictures that are gone, standard error says so once.
 
         Raises:
             DataError, ConfigError: as `RetrievalIndexConfig.build`.
@@ -79,7 +80,11 @@ class FoundPictures:
             raise DataError("an index that does not say where its pictures lie", where="generator retrieval_index",
                             fix=f"make it again: {BUILD}")  # fmt: skip
         self.config, self.index, self.root = config, index, index.root
-        index.check_files(self.root)
+        self.lost = index.lost_files(self.root)
+        """Pictures that are gone, in whose place the next best is found."""
+        if self.lost:
+            print(f"{self.root}: {len(self.lost)} of the index's {len(index.ids)} files are gone, and are not found: {named(self.lost)}. "
+                  f"To mend it: {BRING_BACK}", file=sys.stderr, flush=True)  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write the index, which names its pictures and does not hold them."""
@@ -87,7 +92,7 @@ class FoundPictures:
 
     def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:
         """The nearest picture of each item, as it is: size, steps and seed change nothing. Items of one call get
-        different pictures, and none of `making.without`.
+        different pictures, and none of `making.without`, nor one that is gone.
 
         Raises:
             ConfigError: a condition of another shape, or something to lead away from.
@@ -101,13 +106,14 @@ class FoundPictures:
         if negative_BLC is not None:
             raise ConfigError("a negative condition where pictures are found", where="generator retrieval_index")
         made: list[Made] = []
-        shown = list(making.without)
+        shown = [*making.without, *self.lost]
         for condition_1C in condition_BLC.detach().float().cpu().numpy():
             if making.cancelled is not None and making.cancelled():
                 raise CancelledError("stopped before a picture was looked for")
             hits = self.index.search(condition_1C, 1, without=shown)[0]
             if not hits:
-                raise DataError(f"all {len(self.index.ids)} pictures of the index are shown already", where=str(self.root))
+                left = len(self.index.ids) - len(self.lost)
+                raise DataError(f"all {left} pictures of the index are shown already", where=str(self.root))
             shown.append(hits[0].id)
             made.append(Made("image", load_image(hits[0].id, root=self.root).pixels_HWC, source=hits[0].id))
         return made

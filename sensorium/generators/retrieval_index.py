@@ -39,6 +39,7 @@ SCORES = 1 << 24
 """In memory at a time (64 MB)."""
 BLOCK = 64
 """Scores of which the best is looked at first."""
+BRING_BACK = "bring them back, or build the index again without them"
 AGAIN = "build the index again, or copy it again from where it is whole"
 
 Floats = NDArray[np.float32]
@@ -147,21 +148,20 @@ class RetrievalIndex:
         faiss = _faiss() if len(self.ids) > FAISS_FROM and len(questions_QC) <= FAISS_QUESTIONS else None
         return self._by_numpy(questions_QC, count, hidden) if faiss is None else self._by_faiss(faiss, questions_QC, count, hidden)
 
-    def check_files(self, root: Path) -> None:
-        """Refuse an index whose ids are files below `root`, and some are not there.
+    def lost_files(self, root: Path) -> list[str]:
+        """The ids, which are files below `root`, that are not there.
 
         Raises:
-            DataError: naming the first of them.
+            DataError: none is there, or one would lie elsewhere.
         """
         base = root.resolve()
         outside = [name for name in self.ids if not (base / name).resolve().is_relative_to(base)]
         if outside:
             raise DataError(f"the index lists {outside[0]!r}, which is outside its folder", where=str(root))
         lost = [name for name in self.ids if not (base / name).is_file()]
-        if lost:
-            more = ", …" if len(lost) > 5 else ""
-            raise DataError(f"{len(lost)} of the index's {len(self.ids)} files are gone: {', '.join(lost[:5])}{more}",
-                            where=str(root), fix="bring them back, or build the index again without them")  # fmt: skip
+        if len(lost) == len(self.ids):
+            raise DataError(f"all of the index's {len(lost)} files are gone: {named(lost)}", where=str(root), fix=BRING_BACK)
+        return lost
 
     def _by_numpy(self, questions_QC: Floats, count: int, hidden: NDArray[np.int64]) -> list[list[Hit]]:
         found: list[list[Hit]] = []
@@ -189,6 +189,11 @@ class RetrievalIndex:
 
     def _hits(self, places: NDArray[np.int64], scores_N: Floats) -> list[Hit]:
         return [Hit(self.ids[n], float(scores_N[n])) for n in places]
+
+
+def named(ids: Sequence[str]) -> str:
+    """The first few of them."""
+    return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
 
 
 def best(scores_N: Floats, count: int) -> NDArray[np.int64]:

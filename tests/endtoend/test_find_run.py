@@ -115,19 +115,33 @@ def test_two_pictures_of_one_answer_are_two(trained: Path, monkeypatch: pytest.M
     assert missing_of(model).endswith("all 4 pictures of the index are shown already")
 
 
-def test_index_and_pictures_move_together_and_what_is_lost_is_named(trained: Path, tmp_path: Path) -> None:
+def test_index_and_pictures_move_together_and_what_is_lost_is_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import shutil
 
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
     index = moved / "run" / "model" / "generators" / "image"
     assert RetrievalIndex.open(index).root == (moved / "pictures").resolve()
     assert len(pictures_of(load(moved / "run", "cpu"), CAPTIONS["red.png"], max_tokens=1)) == 1
+    model = load(moved / "run", "cpu")
+    whole = [picture.tobytes() for picture in pictures_of(model, CAPTIONS["blue.png"], max_tokens=1)]
+    second = [picture.tobytes() for picture in pictures_of(model, CAPTIONS["blue.png"], max_tokens=1, making=Making(without=("blue.png",)))]
     (moved / "pictures" / "blue.png").unlink()
-    lost = CliRunner().invoke(app, ["ask", str(moved / "pictures" / "red.png"), CAPTIONS["red.png"], "--model", str(moved / "run"),
-                                    "--max-tokens", "3", "--save", str(tmp_path / "answer")])  # fmt: skip
-    assert lost.exit_code == 9
-    assert "blue.png" in lost.output
-    assert "1 of the index's 4 files are gone: blue.png" in missing_of(load(moved / "run", "cpu"), max_tokens=1)
+    model = load(moved / "run", "cpu")
+    # The next best takes its place, and standard error says so, once.
+    assert [picture.tobytes() for picture in pictures_of(model, CAPTIONS["blue.png"], max_tokens=1)] == second != whole
+    assert len(pictures_of(model, CAPTIONS["red.png"], max_tokens=1)) == 1
+    said = capsys.readouterr().err
+    assert said.count("1 of the index's 4 files are gone") == 1
+    assert "blue.png. To mend it: bring them back, or build the index again" in said
+    asked = CliRunner().invoke(app, ["ask", str(moved / "pictures" / "red.png"), CAPTIONS["blue.png"], "--model", str(moved / "run"),
+                                     "--max-tokens", "3", "--save", str(tmp_path / "answer")])  # fmt: skip
+    assert asked.exit_code == 0
+    assert "blue.png" in asked.stderr
+    for name in ("red.png", "green.png", "grey.png"):
+        (moved / "pictures" / name).rename(tmp_path / name)
+    assert "all of the index's 4 files are gone: " in missing_of(load(moved / "run", "cpu"), max_tokens=1)
     (index / "embeddings.safetensors").unlink()
     said = missing_of(load(moved / "run", "cpu"), max_tokens=1)
     assert "embeddings.safetensors" in said

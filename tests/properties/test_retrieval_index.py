@@ -120,13 +120,14 @@ def test_a_failed_save_leaves_the_old_index(saved: Path, monkeypatch: pytest.Mon
 
 def test_pictures_that_are_gone_are_named(tmp_path: Path) -> None:
     index = RetrievalIndex.build(["a.png", "b.png"], np.eye(2, dtype=np.float32))
+    with pytest.raises(DataError, match=r"all of the index's 2 files are gone: a\.png, b\.png"):
+        index.lost_files(tmp_path)
     (tmp_path / "a.png").touch()
-    with pytest.raises(DataError, match=r"1 of the index's 2 files are gone: b\.png"):
-        index.check_files(tmp_path)
+    assert index.lost_files(tmp_path) == ["b.png"]
     (tmp_path / "b.png").touch()
-    index.check_files(tmp_path)
+    assert index.lost_files(tmp_path) == []
     with pytest.raises(DataError, match="outside"):
-        RetrievalIndex.build(["../a.png"], np.ones((1, 2), dtype=np.float32)).check_files(tmp_path / "x")
+        RetrievalIndex.build(["../a.png"], np.ones((1, 2), dtype=np.float32)).lost_files(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
