@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 from typer.testing import CliRunner
 
 import sensorium.cli.answering as answering
 import sensorium.cli.saving_answers as saving_answers
 from sensorium.cli.main import app
+from sensorium.cli.saving_answers import save_answer
 from sensorium.cli.watching import Watch
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.core.hands import CancelledError, Made, Making
@@ -122,6 +123,19 @@ def test_a_saved_answer_is_data(ask: Any, tmp_path: Path) -> None:
         checked = CliRunner().invoke(app, ["data", "check", str(path), "--model", "nano-points", "--json"])
         said = json.loads(checked.stdout)
         assert (said["good_rows"], said["problems"], said["media"]) == (rows, [], {"image": 1})
+
+
+def test_a_video_moves_without_loss_and_is_named_as_one(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 12, 16, 3), dtype=np.uint8)
+    answer = Message("assistant", (Part("text", "Look."), Part("video", Made("video", frames, fps=4.0))))
+    files = save_answer(answer, answering.asked_turn("Show me noise.", None), None, tmp_path / "out")
+    assert files == ["sample.json", "part2-video.webp"]
+    with Image.open(tmp_path / "out" / files[1]) as video:
+        shown = [(np.asarray(frame.convert("RGB")), frame.info["duration"]) for frame in ImageSequence.Iterator(video)]
+    assert np.array_equal(np.stack([frame for frame, _ in shown]), frames)
+    assert {duration for _, duration in shown} == {250}
+    (_, said) = FileSource(path=str(tmp_path / "out" / "sample.json")).open()[0].messages
+    assert said.content[1] == Part("video", files[1])
 
 
 def test_nothing_is_half_written(ask: Any, tmp_path: Path) -> None:
