@@ -113,7 +113,10 @@ def test_a_killed_process_or_worker_starts_the_job_again(folder: Path, launch: L
 
 
 def test_a_signal_ends_all_and_saves(folder: Path, launch: Launch) -> None:
+    # A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     job = launch("stopped")
+    signal.signal(signal.SIGINT, inherited)
     process = rank_1(folder / "stopped", job)
     job.send_signal(signal.SIGINT)
     _, errors = job.communicate(timeout=END_S)
