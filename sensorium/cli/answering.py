@@ -6,10 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from sensorium.core.errors import ConfigError, SensoriumError
+
+if TYPE_CHECKING:
+    from sensorium.core.sample import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Answerer:
         """Kinds of media that the last streamed answer asks for; only `ask --save` makes them."""
         self.boxes: list[str] = []
         """Where the boxes that it names lie, in words, for formats are for models to read."""
+        self._last: Any = None
+        """The last answer: what was asked, its prompt, its ids."""
 
     def told(self, messages: list[dict[str, Any]]) -> Any:
         """The conversation as the model is asked it: as it is, or with what the experts tell."""
@@ -85,15 +90,34 @@ class Answerer:
     def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
         """The answer in pieces; that of a search with beams in one, because only its end tells."""
         asked, self.unmade, self.boxes = self.told(messages), [], []
-        if self._sampling.beams > 1:
-            yield self.loaded.respond(asked, max_tokens=self._max_tokens, sampling=self._sampling)
-            return
+        engine = self.loaded.engine
         prompt = self.loaded.processor.prompt(asked)
-        ids = yield from self.loaded.engine.stream(prompt, max_tokens=self._max_tokens, sampling=self._sampling)
+        if self._sampling.beams > 1:
+            (found,) = engine.generate([prompt], max_tokens=self._max_tokens, sampling=self._sampling)
+            ids = engine.completed(prompt, found, self._max_tokens, self._sampling)
+            yield engine.text(ids)
+        else:
+            ids = yield from engine.stream(prompt, max_tokens=self._max_tokens, sampling=self._sampling)
+        self._last = asked, prompt, ids
         self.unmade = self._media(ids)
-        said = [part for part in self.loaded.engine.maker.spoken(prompt, ids) if part.type == "boxes"]
+        said = [part for part in engine.maker.spoken(prompt, ids) if part.type == "boxes"]
         self.boxes = [f"box on picture {part.value['picture']}: from ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f}), in pixels"
                       for part in said for left, top, right, bottom in part.value["places"]]  # fmt: skip
+
+    def parts(self) -> tuple[Part, ...]:
+        """The last streamed answer as the parts of a message: text, places, and masks, which need no file."""
+        from sensorium.core.sample import Sample
+        from sensorium.inference.regressing import Room
+        from sensorium.model.hand_check import fed_kinds
+
+        asked, prompt, ids = self._last
+        maker = self.loaded.engine.maker
+        if fed_kinds(self.loaded.network.config):
+            # The maker would write anew what stands behind pictures.
+            return tuple(maker.spoken(prompt, ids))
+        self.unmade = [kind for kind in self.unmade if kind != "mask"]
+        room = Room(self._max_tokens - len(ids), self._sampling)
+        return replace(maker, kinds=frozenset({"mask"})).parts(prompt, ids, Sample(asked), room=room)
 
     def _media(self, ids: Sequence[int]) -> list[str]:
         """The kinds of the media that an answer asks for, which its text does not show."""
@@ -117,7 +141,7 @@ def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
 
 
 def ask_command(picture: str, question: str | None, options: AnswerOptions, as_json: bool) -> None:
-    """Answer one question, streaming to the terminal."""
+    """Answer one question, streaming to the terminal, or all at once as JSON, with the answer's parts."""
     from sensorium.cli.main import print_json
 
     turn, started = asked_turn(picture, question), time.monotonic()
@@ -133,6 +157,7 @@ def ask_command(picture: str, question: str | None, options: AnswerOptions, as_j
             print(piece, end="", flush=True)
     done = time.monotonic()
     tokens = len(loaded.tokenizer.encode(text))
+    parts = answerer.parts() if as_json else ()
     if not as_json:
         print()
     _say_unmade(answerer)
@@ -141,6 +166,8 @@ def ask_command(picture: str, question: str | None, options: AnswerOptions, as_j
     first = first or done
     print_json({
         "answer": text.strip(),
+        **described(parts, None if question is None else picture),
+        "unmade": answerer.unmade,
         "model": options.model,
         "device": str(loaded.network.device),
         "load_s": round(ready - started, 3),
@@ -148,6 +175,29 @@ def ask_command(picture: str, question: str | None, options: AnswerOptions, as_j
         "tokens": tokens,
         "tokens_per_s": round((tokens - 1) / (done - first), 2) if done > first else None,
     })  # fmt: skip
+
+
+def described(parts: Sequence[Part], picture: str | None, *, saved: bool = False) -> dict[str, Any]:
+    """What `--json` says of an answer's parts, which are those of a Sample's message, and of the picture whose pixels their places are in.
+
+    Args:
+        saved: media are names of files, and masks have files, too.
+    """
+    from sensorium.core.masks import read_mask
+    from sensorium.media.header import image_shape
+
+    content: list[dict[str, Any]] = []
+    for number, part in enumerate(parts, start=1):
+        value = part.to_json()
+        if part.type == "mask":
+            mask = read_mask({key: part.value[key] for key in ("size", "counts")}, "mask")
+            value |= {"area_px": mask.area} | ({"file": f"part{number}.png"} if saved else {})
+        content.append(value)
+    shapes = [] if picture is None else [(picture, image_shape(picture))]
+    return {
+        "content": content,
+        "pictures": [{"image": name, "width_px": shape.width_px, "height_px": shape.height_px} for name, shape in shapes],
+    }
 
 
 def _say_unmade(answerer: Answerer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from sensorium.cli.watching import Watch
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, GenerationError, SensoriumError
 from sensorium.core.hands import Made, Making
-from sensorium.core.sample import MISSING, Message, Part
+from sensorium.core.sample import MISSING, Message, Part, parse_sample
 
 if TYPE_CHECKING:
     from sensorium.cli.answering import AnswerOptions
@@ -65,7 +66,7 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         ConfigError: a folder in use, a search with beams, or what `Answerer` raises.
         SystemExit: a medium could not be made (9), or was stopped by Ctrl-C (130); the rest is written.
     """
-    from sensorium.cli.answering import Answerer, asked_turn
+    from sensorium.cli.answering import Answerer, asked_turn, described
     from sensorium.cli.main import print_json
     from sensorium.inference.sampling import Sampling
 
@@ -90,8 +91,10 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
     files = save_answer(answer, turn, None if question is None else Path(picture), folder)
     missing = [part.value for part in answer.content if part.type == MISSING]
     if as_json:
-        print_json({"answer": text, "parts": [part.type for part in answer.content], "missing": missing,
-                    "folder": str(folder), "files": files})  # fmt: skip
+        # As they were written, with the names of files.
+        written = parse_sample(json.loads((folder / files[0]).read_text(encoding="utf-8"))).messages[-1].content
+        print_json({"answer": text, **described(written, None if question is None else picture, saved=True),
+                    "parts": [part.type for part in answer.content], "missing": missing, "folder": str(folder), "files": files})  # fmt: skip
     else:
         print(f"{folder}: {', '.join(files)}")
         for one in missing:
@@ -176,10 +179,7 @@ def _sound(value: Made, target: Path, number: int) -> str:
 
 
 def _video(value: Made, target: Path, number: int) -> str:
-    """An animated WebP, as in the report: without loss, opened by every browser, and no file of ours needs more than Pillow to be written.
-
-    Its name says that it moves, for the suffix alone is a picture's.
-    """
+    """An animated WebP, as in the report, but without loss; its name says that it moves, for the suffix alone is a picture's."""
     from PIL import Image
 
     name = f"part{number}-video.webp"

@@ -80,6 +80,10 @@ def test_ask_answers_and_times(trained: Path, picture: Path) -> None:
     answer = json.loads(sensorium("ask", str(picture), "What?", "--model", str(trained),
                                   "--max-tokens", "4", "--json"))  # fmt: skip
     assert {"answer", "load_s", "first_token_s", "tokens_per_s"} <= set(answer)
+    (part,) = answer["content"]
+    assert part["text"] == answer["answer"]
+    searched = json.loads(sensorium("ask", str(picture), "What?", "--model", str(trained), "--max-tokens", "4", "--beams", "2", "--json"))
+    assert [part["text"] for part in searched["content"]] == [searched["answer"]]
 
 
 def test_the_device_can_be_named(trained: Path, picture: Path) -> None:

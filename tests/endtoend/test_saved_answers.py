@@ -92,6 +92,9 @@ def test_what_there_is_is_written_and_what_lacks_is_said(ask: Any, tmp_path: Pat
     said = json.loads(done.stdout)
     assert (said["answer"], said["missing"]) == ("It is there.", [LOST.value])
     assert said["parts"] == ["text", "boxes", "image", "missing", "text", "audio"]
+    assert said["content"][1:3] == [BOX.to_json(), {"type": "image", "image": "part3.png", "prompt": "a blue ball"}]
+    assert said["content"][5] == {"type": "audio", "audio": "part6.wav"}
+    assert said["pictures"] == [{"image": "in.png", "width_px": 40, "height_px": 20}]
     assert said["files"] == ["sample.json", "asked.png", "drawn.png", "part3.png", "part6.wav"]
     assert sorted(said["files"]) == sorted(file.name for file in (tmp_path / "out").iterdir())
     assert Fake.asked[0]["speak"] is True

@@ -18,8 +18,9 @@ import sensorium
 from sensorium.cli.main import app
 from sensorium.core.errors import DataError, WeightsError
 from sensorium.core.hands import Making
+from sensorium.core.masks import read_mask
 from sensorium.core.responder import Request
-from sensorium.core.sample import Message, Part, parse_sample
+from sensorium.core.sample import Message, Part, parse_messages, parse_sample
 from sensorium.data.scenes import CANVAS_PX, COLORS, Scene, Thing, draw_scene
 from sensorium.interop.onto import DIFFERENCE
 from sensorium.interop.shipped import SHIPPED
@@ -77,10 +78,34 @@ def test_where_a_box_lies_is_said_to_people_too(tmp_path: Path) -> None:
     assert how == "To have them drawn over it: sensorium ask --save FOLDER"
 
 
+def test_places_and_masks_are_in_the_answers_json(tmp_path: Path) -> None:
+    """In pixels of the picture as it is, twice as large as what nano was taught with."""
+    side = 2 * CANVAS_PX
+    scene("star", "green").resize((side, side)).save(tmp_path / "star.png")
+    asked = ["ask", str(tmp_path / "star.png"), "Where is the star?", "--model", "nano-points", "--json"]
+    said = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).stdout)
+    assert said["pictures"] == [{"image": str(tmp_path / "star.png"), "width_px": side, "height_px": side}]
+    (boxes,) = [one["boxes"] for one in said["content"] if one["type"] == "boxes"]
+    (mask,) = [one for one in said["content"] if one["type"] == "mask"]
+    assert boxes["picture"] == mask["mask"]["picture"] == 1
+    assert np.abs(np.array(boxes["places"][0]) / side - [0.35, 0.15, 0.85, 0.65]).max() < 0.1
+    inside = read_mask({key: mask["mask"][key] for key in ("size", "counts")}, "mask")
+    assert (inside.size, inside.area) == ((side, side), mask["area_px"])
+    assert 0 < mask["area_px"] < side * side / 4
+    # What it says is a message of a Sample, and what it is when it is saved.
+    (answer,) = parse_messages([{"role": "assistant", "content": said["content"]}])
+    saved = json.loads(CliRunner().invoke(app, [*asked, "--save", str(tmp_path / "out")], catch_exceptions=False).stdout)
+    assert [part.to_json() for part in parse_messages([{"role": "assistant", "content": saved["content"]}])[0].content] == [
+        part.to_json() for part in answer.content]  # fmt: skip
+    (file,) = [one["file"] for one in saved["content"] if one["type"] == "mask"]
+    assert int((np.asarray(Image.open(tmp_path / "out" / file)) > 0).sum()) == mask["area_px"]
+
+
 def test_a_picture_that_nobody_makes_is_said() -> None:
     # Two of its six tokens: also one that is cut off is said.
     done = CliRunner().invoke(app, ["ask", "--model", "nano-draws", "Draw a red heart.", "--max-tokens", "2", "--json"], catch_exceptions=False)
-    assert json.loads(done.stdout)["answer"] == ""
+    said = json.loads(done.stdout)
+    assert (said["answer"], said["content"], said["unmade"]) == ("", [{"type": "text", "text": ""}], ["image"])
     assert done.stderr == "image: not made. To have it made: sensorium ask --save FOLDER\n"
 
 
