@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,34 +33,48 @@ CHUNK_TOKENS = 1024
 LOG2E = math.log2(math.e)
 
 
+class AnswerLoss(NamedTuple):
+    """What learned tokens cost."""
+
+    total: Tensor
+    """The weighted sum, z-loss included."""
+    losses_N: Tensor
+    """Every token's own cross-entropy, unweighted and without a gradient."""
+    logs_N: Tensor | None
+    """log Z of every token's scores, Z being the sum of their exponentials; None: no z-loss."""
+
+
 def answer_loss(
     hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor | None = None,
-    *, scale: float = 1.0,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The weighted sum of cross-entropies, and every token's own, unweighted and without a gradient.
+    *, scale: float = 1.0, z_loss: float = 0.0,
+) -> AnswerLoss:  # fmt: skip
+    """Cross-entropies of learned tokens.
 
     Args:
         hidden_ND: states in front of the learned tokens.
         weight_VD: the head, without bias.
         weights_N: what each token's loss is multiplied by; None: 1.
         scale: of the scores.
+        z_loss: what (log Z)^2 of each token, added to its cross-entropy, is multiplied by.
     """
     dtype = compute_dtype(hidden_ND)
     if weights_N is None:
         weights_N = hidden_ND.new_ones(len(targets_N), dtype=torch.float32)
-    return _AnswerLoss.apply(hidden_ND, weight_VD, targets_N, weights_N, scale, dtype)  # pyright: ignore[reportReturnType]
+    return AnswerLoss(*_AnswerLoss.apply(hidden_ND, weight_VD, targets_N, weights_N, (scale, z_loss), dtype))  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class _AnswerLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor,
-        scale: float, dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        factors: tuple[float, float], dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        scale, z_loss = factors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            head = _Head(weight_VD.detach().to(dtype), scale, mix=wants_hidden, keep=wants_weight)
+            head = _Head(weight_VD.detach().to(dtype), scale, mix=wants_hidden, keep=wants_weight, logs=z_loss > 0)
             losses_N = hidden_ND.new_zeros(len(hidden_ND), dtype=torch.float32)
+            logs_N = torch.zeros_like(losses_N) if z_loss else None
             grad_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
             # Written by the first chunk.
             make = torch.empty_like if len(hidden_ND) else torch.zeros_like
@@ -69,14 +83,19 @@ class _AnswerLoss(torch.autograd.Function):
                 hidden_CD, targets_C, scales_C1 = hidden_ND[part].detach().to(dtype), targets_N[part], (weights_N[part] * scale)[:, None]
                 read = (head.read if hidden_CD.device.type == "cpu" else head.read_at_once)(hidden_CD, targets_C)
                 losses_N[part] = read.losses_C
+                if logs_N is not None and read.logs_C is not None:
+                    logs_N[part] = read.logs_C
+                    read.steepen(z_loss)
                 if grad_hidden is not None and read.mixed_CD is not None:
                     grad_hidden[part] = (read.mixed_CD - head.weight_VD[targets_C]) * scales_C1
                 if grad_weight is not None:
                     read.teach(grad_weight, hidden_CD, targets_C, scales_C1, adds=part.start > 0)
         ctx.save_for_backward(grad_hidden, grad_weight)
-        total = (losses_N * weights_N).sum()
-        ctx.mark_non_differentiable(losses_N)
-        return total, losses_N
+        if logs_N is None:
+            ctx.mark_non_differentiable(losses_N)
+            return (losses_N * weights_N).sum(), losses_N, None
+        ctx.mark_non_differentiable(losses_N, logs_N)
+        return ((losses_N + z_loss * logs_N.square()) * weights_N).sum(), losses_N, logs_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -108,6 +127,15 @@ class _Read:
     """Words, weighted by their probabilities; None: not asked for."""
     kept: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
     """Of each block its first word, its powers (C, W), and what makes probabilities of them (C, 1)."""
+    logs_C: Tensor | None = None
+    """log Z; None: not asked for."""
+
+    def steepen(self, z_loss: float) -> None:
+        """Make the gradients those with `z_loss` (log Z)^2, whose own is every word's probability times 2 `z_loss` log Z."""
+        assert self.logs_C is not None
+        steeper_C1 = (1 + 2 * z_loss * self.logs_C)[:, None]
+        self.mixed_CD = None if self.mixed_CD is None else self.mixed_CD * steeper_C1
+        self.kept = [(first, powers_CW, share_C1 * steeper_C1) for first, powers_CW, share_C1 in self.kept]
 
     def teach(self, grad_VD: Tensor, hidden_CD: Tensor, targets_C: Tensor, scales_C1: Tensor, *, adds: bool) -> None:
         """Write, or add, the gradient of the head: each word's states, weighted by its probability, less those in front of it."""
@@ -133,6 +161,8 @@ class _Head:
     scale: float
     mix: bool
     keep: bool
+    logs: bool = False
+    """Whether log Z is asked for."""
 
     def read_at_once(self, hidden_CD: Tensor, targets_C: Tensor) -> _Read:
         """The same with all scores in memory, in as few passes over them as torch has kernels for."""
@@ -141,13 +171,15 @@ class _Head:
             scores_CV = scores_CV.float().mul_(self.scale)
         # Half precision goes in, and fp32 comes out, of one kernel.
         logs_CV = torch.log_softmax(scores_CV, dim=-1, dtype=torch.float32)
-        del scores_CV
         losses_C = -logs_CV.gather(1, targets_C[:, None])[:, 0]
+        # A word's score is its log probability and log Z.
+        logs_C = scores_CV.gather(1, targets_C[:, None])[:, 0].float() + losses_C if self.logs else None
+        del scores_CV
         if not self.mix and not self.keep:
-            return _Read(losses_C, None)
+            return _Read(losses_C, None, logs_C=logs_C)
         shares_CV = logs_CV.exp_().to(hidden_CD.dtype)
         mixed_CD = (shares_CV @ self.weight_VD).float() if self.mix else None
-        return _Read(losses_C, mixed_CD, [(0, shares_CV, losses_C.new_ones(len(losses_C), 1))] if self.keep else [])
+        return _Read(losses_C, mixed_CD, [(0, shares_CV, losses_C.new_ones(len(losses_C), 1))] if self.keep else [], logs_C)
 
     def read(self, hidden_CD: Tensor, targets_C: Tensor) -> _Read:
         """Losses of a chunk, and what its gradients need.
@@ -181,7 +213,8 @@ class _Head:
                 kept.append((first, powers_CW, top_C1))
         whole_C1 = top_C1 + sum_C1.log2()
         kept = [(first, powers_CW, torch.exp2(top - whole_C1)) for first, powers_CW, top in kept]
-        return _Read((whole_C1 - target_C1)[:, 0] / LOG2E, None if mixed_CD is None else mixed_CD / sum_C1, kept)
+        logs_C = whole_C1[:, 0] / LOG2E if self.logs else None
+        return _Read((whole_C1 - target_C1)[:, 0] / LOG2E, None if mixed_CD is None else mixed_CD / sum_C1, kept, logs_C)
 
 
 def _mixed(sum_CD: Tensor | None, shrink_C1: Tensor, powers_CW: Tensor, words_WD: Tensor) -> Tensor:

@@ -85,7 +85,11 @@ class StageConfig(Config):
     rate is a share of each matrix's own size (arXiv:1804.04235)."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW's."""
+    epsilon: float = Field(default=1e-8, gt=0.0)
+    """AdamW's."""
     clip_norm: float = 1.0
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of what attention and feed-forward part of each learning layer of the LLM add that is set to zero (`model/dropping.py`)."""
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """`auto`: bf16 where this machine multiplies faster in it, else fp32. `bf16` on a processor that does not: fp32, with a warning."""
     keep_precision: bool = False

@@ -51,7 +51,7 @@ def group_parameters(groups: Groups) -> list[Group]:
 
 
 def build_optimiser(
-    groups: Groups, betas: tuple[float, float], kind: OptimiserName = "adamw"
+    groups: Groups, betas: tuple[float, float], kind: OptimiserName = "adamw", epsilon: float = 1e-8
 ) -> torch.optim.Optimizer:
     """One parameter group for each of `group_parameters`."""
     made: list[dict[str, object]] = [
@@ -60,7 +60,7 @@ def build_optimiser(
     ]
     if kind == "adafactor":
         return torch.optim.Adafactor(made, foreach=False)  # pyright: ignore[reportArgumentType]
-    return torch.optim.AdamW(made, betas=betas, fused=True)  # pyright: ignore[reportArgumentType]
+    return torch.optim.AdamW(made, betas=betas, eps=epsilon, fused=True)  # pyright: ignore[reportArgumentType]
 
 
 def norm_of(parameters: Sequence[Parameter]) -> float:

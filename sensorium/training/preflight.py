@@ -16,6 +16,7 @@ from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
 from sensorium.model.compiled import ready_to_compile, why_not_recorded
+from sensorium.model.dropping import check_dropping
 from sensorium.model.device import to_device
 from sensorium.model.laid_out import layout_bytes
 from sensorium.model.learning import Learn, count_parameters, set_learning
@@ -159,6 +160,8 @@ def probe_stage(
     learning = sum(held.size(p) for _, pairs in groups for _, p in pairs)
     if learning == 0:
         raise ConfigError("no parameter learns")
+    if stage.dropout:
+        check_dropping(model, stage.learns)
     options = replace(loader_options(stage), world_size=processes)
     loader = Loader(parts.sources, parts.order, parts.processor, options)
     stream = loader.batches(parts.order.start())

@@ -17,6 +17,7 @@ from sensorium.data.loader import Loader
 from sensorium.data.mixture import MixtureState
 from sensorium.model.compiled import Passes, compiling, why_not_recorded
 from sensorium.model.device import to_device
+from sensorium.model.dropping import dropping
 from sensorium.model.laid_out import laying_out
 from sensorium.model.learning import learning_modules
 from sensorium.model.recompute import recomputing
@@ -92,7 +93,7 @@ class StageRun:
         # Layers run again where memory is short: holes between kept blocks would waste it.
         (return_freed_blocks if recompute else keep_freed_blocks)()
         with (
-            recomputing(model, recompute), compiling(model, stage.compile, self._alike()), laying_out(model, copies),
+            recomputing(model, recompute), dropping(model, stage.dropout), compiling(model, stage.compile, self._alike()), laying_out(model, copies),
             settled_objects(), batches_for(model.device, loader, state, self.cuts) as stream,
         ):
             while step < steps:

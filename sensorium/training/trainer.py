@@ -227,7 +227,7 @@ class Trainer:
         stage = self.recipe.stages[index]
         groups = self.held.pieces(self._note_learnt(stage))
         named: dict[str, Parameter] = {n: p for _, pairs in groups for n, p in pairs}
-        optimiser = build_optimiser(groups, stage.betas, stage.optimiser)
+        optimiser = build_optimiser(groups, stage.betas, stage.optimiser, stage.epsilon)
         run = StageRun(self, stage, index, parts, optimiser, named)
         run.watch = watch
         state, step = parts.order.start(), 0

@@ -137,15 +137,17 @@ def test_compiled_without_a_recording() -> None:
             assert apart(gradients(model, batch, bf16()), true) < max(0.05, 1.5 * apart(wanted, true))
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
 @pytest.mark.parametrize("learns", [False, True])
-def test_the_vocabulary_at_once(learns: bool) -> None:
+def test_the_vocabulary_at_once(learns: bool, z_loss: float) -> None:
     torch.manual_seed(0)
     hidden_ND = torch.randn(5000, 64, device=CUDA, requires_grad=True)
     head_VD = (torch.randn(49152, 64, device=CUDA) / 8).requires_grad_(learns)
     targets_N = torch.randint(0, 49152, (5000,), device=CUDA)
     learning = (hidden_ND, head_VD) if learns else (hidden_ND,)
-    total, _ = answer_loss(hidden_ND, head_VD, targets_N)
-    wanted = F.cross_entropy(hidden_ND @ head_VD.t(), targets_N, reduction="sum")
+    total = answer_loss(hidden_ND, head_VD, targets_N, z_loss=z_loss).total
+    scores_NV = hidden_ND @ head_VD.t()
+    wanted = F.cross_entropy(scores_NV, targets_N, reduction="sum") + z_loss * torch.logsumexp(scores_NV, dim=-1).square().sum()
     assert float(total.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
     pairs = zip(torch.autograd.grad(total, learning), torch.autograd.grad(wanted, learning), strict=True)
     assert all(float((a - b).norm() / b.norm()) < 1e-4 for a, b in pairs)

@@ -125,9 +125,9 @@ def test_layout_finds_every_sample(lengths: list[int], padding: int, left: bool)
     assert torch.equal(layout.rows(layout.flat(x)), torch.where(real, x, 0.0))
 
 
-@given(st.integers(0, 40), st.booleans(), st.booleans(), st.floats(0.1, 3.0), st.sampled_from([1, 5, 23, 512]))
-@settings(max_examples=60, deadline=None)
-def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bool, scale: float, block: int) -> None:
+@given(st.integers(0, 40), st.booleans(), st.booleans(), st.floats(0.1, 3.0), st.sampled_from([1, 5, 23, 512]), st.sampled_from([0.0, 1e-5, 0.3]))
+@settings(max_examples=120, deadline=None)
+def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bool, scale: float, block: int, z_loss: float) -> None:
     module = answer_loss_module
     kept = module.BUFFER_SCORES, module.CHUNK_TOKENS, module.BLOCK_WORDS
     module.BUFFER_SCORES, module.CHUNK_TOKENS, module.BLOCK_WORDS = 7 * 23, 11, block
@@ -136,12 +136,16 @@ def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bo
         weight_VD = torch.randn(23, 8, requires_grad=learns)
         targets_N = torch.randint(0, 23, (count,))
         weights_N = torch.rand(count) if weighted else None
-        total, losses_N = answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale)
+        total, losses_N, logs_N = answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale, z_loss=z_loss)
         plain_N = F.cross_entropy(hidden_ND @ weight_VD.t() * scale, targets_N, reduction="none")
-        wanted = (plain_N if weights_N is None else plain_N * weights_N).sum()
+        normalisers_N = torch.logsumexp(hidden_ND @ weight_VD.t() * scale, dim=-1)
+        each_N = plain_N + z_loss * normalisers_N.square()
+        wanted = (each_N if weights_N is None else each_N * weights_N).sum()
     finally:
         module.BUFFER_SCORES, module.CHUNK_TOKENS, module.BLOCK_WORDS = kept
     assert torch.allclose(losses_N, plain_N, atol=1e-5)
+    assert (logs_N is None) == (not z_loss)
+    assert logs_N is None or torch.allclose(logs_N, normalisers_N, atol=1e-5)
     assert torch.allclose(total, wanted, atol=1e-4)
     inputs = [hidden_ND, weight_VD] if learns else [hidden_ND]
     for ours, theirs in zip(torch.autograd.grad(3 * total, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True):
@@ -151,7 +155,7 @@ def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bo
 def test_hopeless_targets_have_their_true_loss() -> None:
     hidden_ND = torch.tensor([[200.0], [1000.0]])
     weight_VD = torch.tensor([[1.0], [0.0], [-1.0]])
-    _, losses_N = answer_loss(hidden_ND, weight_VD, torch.tensor([2, 1]))
+    losses_N = answer_loss(hidden_ND, weight_VD, torch.tensor([2, 1])).losses_N
     assert losses_N.tolist() == pytest.approx([400.0, 1000.0])
 
 
@@ -162,7 +166,7 @@ def test_maxima_that_come_late_scale_down_what_came_before(block: int, monkeypat
     for ends in ((-300.0, 300.0), (300.0, -300.0)):
         weight_VD = torch.linspace(*ends, 64)[:, None].requires_grad_()
         hidden_ND, targets_N = torch.ones(3, 1, requires_grad=True), torch.tensor([0, 31, 63])
-        total, losses_N = answer_loss(hidden_ND, weight_VD, targets_N)
+        total, losses_N, _ = answer_loss(hidden_ND, weight_VD, targets_N)
         plain_N = F.cross_entropy(hidden_ND @ weight_VD.t(), targets_N, reduction="none")
         assert torch.allclose(losses_N, plain_N, rtol=1e-6, atol=1e-4)
         for ours, theirs in zip(torch.autograd.grad(total, (hidden_ND, weight_VD)),
@@ -172,7 +176,7 @@ def test_maxima_that_come_late_scale_down_what_came_before(block: int, monkeypat
 
 def test_scores_that_are_no_numbers_are_seen() -> None:
     hidden_ND = torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [float("inf"), 1.0]])
-    _, losses_N = answer_loss(hidden_ND, torch.randn(5, 2), torch.tensor([0, 1, 2]))
+    losses_N = answer_loss(hidden_ND, torch.randn(5, 2), torch.tensor([0, 1, 2])).losses_N
     assert torch.isfinite(losses_N).tolist() == [True, False, False]
 
 
@@ -181,7 +185,7 @@ def test_bf16_answer_loss_is_near() -> None:
     targets_N = torch.randint(0, 50, (9,))
     wanted = F.cross_entropy(hidden_ND @ weight_VD.t(), targets_N, reduction="sum")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        total, _ = answer_loss(hidden_ND, weight_VD, targets_N)
+        total = answer_loss(hidden_ND, weight_VD, targets_N).total
     assert abs(float(total - wanted)) < 0.02 * float(wanted)
     for ours, theirs in zip(torch.autograd.grad(total, (hidden_ND, weight_VD)),
                             torch.autograd.grad(wanted, (hidden_ND, weight_VD)), strict=True):  # fmt: skip

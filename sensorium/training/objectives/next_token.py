@@ -23,7 +23,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.data.source import Source
 from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.nn.answer_loss import answer_loss
+from sensorium.nn.answer_loss import AnswerLoss, answer_loss
 from sensorium.processing.processor import Processor
 from sensorium.text.chat import TemplateName
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
@@ -47,6 +47,9 @@ class CaptionConfig(ObjectiveConfig):
     picture_weight: float = Field(default=1.0, ge=0.0)
     """For models that write pictures as tokens: what the losses of text, markers of pictures among it, and of pictures' codes are
     multiplied by. The mean is over all learned tokens whose weight is above 0, each counted once (`loss_per: token`)."""
+    z_loss: float = Field(default=0.0, ge=0.0)
+    """What (log Z)^2 of each learned token, added to its loss, is multiplied by, Z being the sum of the exponentials of its scores
+    (PaLM, arXiv:2204.02311; Chameleon, arXiv:2405.09818): it keeps scores from drifting together, which cross-entropy does not see."""
 
     @property
     def template(self) -> str | None:
@@ -71,8 +74,10 @@ class CaptionConfig(ObjectiveConfig):
         _check_pictures(self.unsteered, weights, processor)
         if self.prefix and self.smoothing:
             raise ConfigError("smoothing with prefix", expected="one of them", where="objective.smoothing")
+        if self.prefix and self.z_loss:
+            raise ConfigError("z_loss with prefix", expected="one of them", where="objective.z_loss")
         if not self.prefix:
-            return _plain(self.smoothing, weights)
+            return _plain(self.smoothing, weights, self.z_loss)
         if not model.config.backbone.one_answer:
             raise ConfigError("prefix for an LLM that reads and writes in one go",
                               expected="an encoder-decoder", where="objective.prefix",
@@ -96,6 +101,9 @@ class InstructConfig(ObjectiveConfig):
     picture_weight: float = Field(default=1.0, ge=0.0)
     """For models that write pictures as tokens: what the losses of text, markers of pictures among it, and of pictures' codes are
     multiplied by. The mean is over all learned tokens whose weight is above 0, each counted once (`loss_per: token`)."""
+    z_loss: float = Field(default=0.0, ge=0.0)
+    """What (log Z)^2 of each learned token, added to its loss, is multiplied by, Z being the sum of the exponentials of its scores
+    (PaLM, arXiv:2204.02311; Chameleon, arXiv:2405.09818): it keeps scores from drifting together, which cross-entropy does not see."""
 
     @property
     def weighs_tokens(self) -> bool:
@@ -118,8 +126,10 @@ class InstructConfig(ObjectiveConfig):
             raise ConfigError("smoothing with word_noise", expected="one of them", where="objective.smoothing")
         if self.word_noise and weights != EVEN:
             raise ConfigError("text_weight or picture_weight with word_noise", expected="one of them", where="objective.word_noise")
+        if self.word_noise and self.z_loss:
+            raise ConfigError("z_loss with word_noise", expected="one of them", where="objective.z_loss")
         if not self.word_noise:
-            return _plain(self.smoothing, weights)
+            return _plain(self.smoothing, weights, self.z_loss)
         if not any(lane.lookup and lane.lookup.ranked for lane in model.config.lanes.values()):
             raise ConfigError(
                 "word_noise for a model that ranks no words",
@@ -140,19 +150,22 @@ class KindWeights:
 EVEN = KindWeights()
 
 
-def next_token_losses(model: MultimodalModel, batch: Batch, smoothing: float = 0.0, weights: KindWeights = EVEN) -> Losses:
+def next_token_losses(
+    model: MultimodalModel, batch: Batch, smoothing: float = 0.0, weights: KindWeights = EVEN, z_loss: float = 0.0
+) -> Losses:
     """Cross-entropy of every learned token given all before it in its own sample.
 
     Args:
         smoothing: share of each target that is spread over the whole vocabulary.
         weights: of kinds of tokens; those that weigh nothing are not counted.
+        z_loss: of (log Z)^2 beside it.
     """
     batch = model.read(batch)
-    return token_losses(model, batch, model(replace(batch, answers_only=True)).hidden_BTD, smoothing, weights)
+    return token_losses(model, batch, model(replace(batch, answers_only=True)).hidden_BTD, smoothing, weights, z_loss)
 
 
 def token_losses(
-    model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoothing: float = 0.0, weights: KindWeights = EVEN
+    model: MultimodalModel, batch: Batch, hidden_BTD: Tensor, smoothing: float = 0.0, weights: KindWeights = EVEN, z_loss: float = 0.0
 ) -> Losses:
     """The same of hidden states that are there already."""
     # Places for codes are no targets.
@@ -169,18 +182,23 @@ def token_losses(
     words = model.config.backbone.vocab_size
     coded_N = targets_N >= words
     if model.code_tables is None or not bool(coded_N.any()):
-        total, losses_N = _word_losses(model, hidden_ND, targets_N, weights_N, smoothing)
-        return Losses(total, count, {"next_token": float(losses_N.detach().sum()) / max(1, told)})
+        words_loss = _word_losses(model, hidden_ND, targets_N, weights_N, smoothing, z_loss)
+        return Losses(words_loss.total, count, _parts([words_loss], told))
     # Codes of pictures have a head of their own.
     text_N = ~coded_N
-    scores_NC = model.code_tables.scores(hidden_ND[coded_N]).float()
-    codes_N = F.cross_entropy(scores_NC, targets_N[coded_N] - words, reduction="none", label_smoothing=smoothing)
-    total, losses_N = _word_losses(
-        model, hidden_ND[text_N], targets_N[text_N], None if weights_N is None else weights_N[text_N], smoothing
-    )
-    total = total + (codes_N if weights_N is None else codes_N * weights_N[coded_N]).sum()
-    summed = float(losses_N.detach().sum() + codes_N.detach().sum())
-    return Losses(total, count, {"next_token": summed / max(1, told), "codes": float(codes_N.detach().mean())})
+    coded_weights_N, text_weights_N = (None if weights_N is None else weights_N[which_N] for which_N in (coded_N, text_N))
+    scores_NC = model.code_tables.scores(hidden_ND[coded_N])
+    codes = _scored(scores_NC, targets_N[coded_N] - words, coded_weights_N, smoothing, z_loss)
+    text = _word_losses(model, hidden_ND[text_N], targets_N[text_N], text_weights_N, smoothing, z_loss)
+    parts = _parts([text, codes], told) | {"codes": float(codes.losses_N.detach().mean())}
+    return Losses(text.total + codes.total, count, parts)
+
+
+def _parts(losses: Sequence[AnswerLoss], told: int) -> dict[str, float]:
+    """The means over all tokens, unweighted: runs with other weights can be compared."""
+    summed = {"next_token": [one.losses_N.detach().sum() for one in losses],
+              "log_z_squared": [one.logs_N.detach().square().sum() for one in losses if one.logs_N is not None]}  # fmt: skip
+    return {name: float(torch.stack(sums).sum()) / max(1, told) for name, sums in summed.items() if sums}
 
 
 def _kind_weights(model: MultimodalModel, targets_N: Tensor, weights: KindWeights) -> Tensor:
@@ -190,18 +208,24 @@ def _kind_weights(model: MultimodalModel, targets_N: Tensor, weights: KindWeight
 
 
 def _word_losses(
-    model: MultimodalModel, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """The weighted sum of the losses of words, and each one's, which is not weighted: runs with other weights can be compared."""
+    model: MultimodalModel, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None, smoothing: float, z_loss: float
+) -> AnswerLoss:
     head = getattr(model.backbone, "head", None)
     # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
     # logits would cost more memory than all layers together.
     if head is not None and not smoothing:
         weight_VD, scale = head
-        return answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale)
-    logits_NV = model.logits(hidden_ND).float()
-    losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
-    return (losses_N if weights_N is None else losses_N * weights_N).sum(), losses_N
+        return answer_loss(hidden_ND, weight_VD, targets_N, weights_N, scale=scale, z_loss=z_loss)
+    return _scored(model.logits(hidden_ND), targets_N, weights_N, smoothing, z_loss)
+
+
+def _scored(scores_NV: Tensor, targets_N: Tensor, weights_N: Tensor | None, smoothing: float, z_loss: float) -> AnswerLoss:
+    """The same where scores of all words are there."""
+    scores_NV = scores_NV.float()
+    losses_N = F.cross_entropy(scores_NV, targets_N, reduction="none", label_smoothing=smoothing)
+    logs_N = torch.logsumexp(scores_NV, dim=-1) if z_loss else None
+    each_N = losses_N if logs_N is None else losses_N + z_loss * logs_N.square()
+    return AnswerLoss((each_N if weights_N is None else each_N * weights_N).sum(), losses_N, logs_N)
 
 
 def _check_pictures(unsteered: float, weights: KindWeights, processor: Processor) -> None:
@@ -218,10 +242,10 @@ def _check_pictures(unsteered: float, weights: KindWeights, processor: Processor
                           expected="a model with picture_words, or 1 for both")  # fmt: skip
 
 
-def _plain(smoothing: float, weights: KindWeights) -> Objective:
-    if not smoothing and weights == EVEN:
+def _plain(smoothing: float, weights: KindWeights, z_loss: float) -> Objective:
+    if not smoothing and weights == EVEN and not z_loss:
         return next_token_losses
-    return partial(next_token_losses, smoothing=smoothing, weights=weights)
+    return partial(next_token_losses, smoothing=smoothing, weights=weights, z_loss=z_loss)
 
 
 def _behind_a_prefix(closing: int, model: MultimodalModel, batch: Batch) -> Losses:
