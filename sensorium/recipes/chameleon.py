@@ -30,9 +30,8 @@ def chameleon() -> Recipe:
             oracle="ChameleonForConditionalGeneration",
             missing=("training its picture tokenizer; one with a decoder comes with start=FOLDER of an imported checkpoint for drawing",),
             differs=(
-                "rates, betas, batches and the schedule are quoted from memory of the paper; steps of both stages are not published: "
+                "rates, betas, batches, schedule, dropout and z-loss are quoted from memory of the paper; steps of both stages are not published: "
                 "4.8 million million tokens in all, 80 % of them in the first",
-                "dropout and the weight of z-loss, which tuning has too, are quoted from memory of the paper",
                 "shares are of rows here, of tokens in the original",
                 "released weights draw nothing: transformers' layout has no decoder and hides the words of codes; here both are there",
                 "words of codes are ids 4 to 8195 in the codes' order, quoted from checkpoints made for drawing (arXiv:2407.06135)",
@@ -40,17 +39,16 @@ def chameleon() -> Recipe:
         ),
         model=chameleon_model(),
         stages=(
-            stage("first", CaptionConfig(layout="document", z_loss=1e-5), FIRST, rate=1e-4, schedule=EXPONENTIAL, steps=457_000),
-            stage("second", CaptionConfig(layout="document", z_loss=1e-5), SECOND, rate=1e-4, schedule=EXPONENTIAL, steps=114_000),
-            stage("tune", InstructConfig(z_loss=1e-5), TUNING, rate=1e-5, schedule=ScheduleConfig(shape="cosine")),
+            stage("first", FIRST, rate=1e-4, schedule=EXPONENTIAL, steps=457_000),
+            stage("second", SECOND, rate=1e-4, schedule=EXPONENTIAL, steps=114_000),
+            stage("tune", TUNING, rate=1e-5, schedule=ScheduleConfig(shape="cosine")),
         ),
     )  # fmt: skip
 
 
-def stage(name: str, objective: CaptionConfig | InstructConfig, sets: dict[str, float | None], *, rate: float,
-          schedule: ScheduleConfig, steps: int | None = None) -> StageConfig:  # fmt: skip
-    # Steps are known of what is trained first.
-    batch, dropout = (2048, 0.1) if steps else (128, 0.05)
+def stage(name: str, sets: dict[str, float | None], *, rate: float, schedule: ScheduleConfig, steps: int | None = None) -> StageConfig:
+    # Whose steps are given, learns from documents.
+    batch, dropout, objective = (2048, 0.1, CaptionConfig(layout="document", z_loss=1e-5)) if steps else (128, 0.05, InstructConfig(z_loss=1e-5))
     return StageConfig(
         name=name, objective=objective, data=mixed(sets, "samples", root="data/chameleon", suffix=".jsonl"),
         learns=(Learn(part="backbone", lr=rate, weight_decay=0.1),), steps=steps, epochs=None if steps else 1, batch_size=batch,
@@ -59,5 +57,4 @@ def stage(name: str, objective: CaptionConfig | InstructConfig, sets: dict[str, 
 
 
 def tiny() -> Recipe:
-    """Seconds on the shipped pictures."""
     return shrink(chameleon())

@@ -18,7 +18,7 @@ from sensorium.training.objectives.contrastive import ContrastiveConfig
 
 DIFFERS = (
     "pictures are cropped in the middle, not at random",
-    "Adam's epsilon is 1e-8 (the original: 1e-6); gradients are clipped at a norm of 1",
+    "gradients are clipped at a norm of 1",
     "the contrast is among one batch on one machine; `accumulate` does not widen it",
 )
 WORDS = "openai/clip-vit-base-patch32"
@@ -35,7 +35,7 @@ def clip() -> Recipe:
         model=_model(encoder, text_tower("clip_text_model", WORDS)),
         stages=(
             contrast("contrast", "data/wit_400m", ContrastiveConfig(), lr=5e-4, decay=0.2,
-                     epochs=32, batch_size=32768, max_length=77, betas=(0.9, 0.98),
+                     epochs=32, batch_size=32768, max_length=77, betas=(0.9, 0.98), epsilon=1e-6,
                      schedule=ScheduleConfig(warmup_steps=2000, final_ratio=0.0)),
         ),
     )  # fmt: skip

@@ -28,7 +28,6 @@ def emu3() -> Recipe:
                 "starts from Emu3-Gen by start=FOLDER of the imported checkpoint, as its picture tokenizer does",
                 "a batch is that of one of its GPUs, 2 rows by 4 passes; how many there were is not said",
                 "pictures of any size up to a megapixel (the original: tokenised beforehand, at the area of 720 x 720)",
-                "AdamW's epsilon is 1e-8 (the original: 1e-6)",
                 "several pictures of one prompt are tokenised each by itself; transformers pads them to the largest, so that codes "
                 "at their borders are others",
             ),
@@ -39,7 +38,7 @@ def emu3() -> Recipe:
                 name="draw", objective=CaptionConfig(layout="emu3_gen", unsteered=0.05, text_weight=0.0),
                 data=(FileSource(path="data/emu3/t2i.jsonl", format="samples"),),
                 learns=(Learn(part="backbone", lr=1e-5, weight_decay=0.1),), epochs=4, batch_size=2, accumulate=4, max_length=9216,
-                clip_norm=5.0, betas=(0.9, 0.95), precision="bf16",
+                clip_norm=5.0, betas=(0.9, 0.95), epsilon=1e-6, precision="bf16",
                 schedule=ScheduleConfig(shape="cosine", warmup_steps=30, final_ratio=0.1),
             ),
         ),

@@ -30,7 +30,6 @@ def kosmos2() -> Recipe:
             missing=("starting from Kosmos-1, whose weights are not public",),
             differs=(
                 "tuning: steps, rate, batch and shares are not published; rate and batch of the first stage, one pass",
-                "no dropout (the original: 0.1)",
                 "shares are of rows here, of tokens in the original",
                 "the tags around a picture are read, not learned",
                 "a batch is 205 packed rows of 2,048 tokens, which makes the 419K tokens of the paper",

@@ -31,6 +31,8 @@ def kosmos2_model() -> ModelConfig:
                 "layers": 24,
                 "attention_heads": 32,
                 "max_position_embeddings": 2048,
+                "dropout": 0.1,
+                "attention_dropout": 0.1,
                 "bos_token_id": 0,
                 "pad_token_id": 1,
                 "eos_token_id": 2,

@@ -16,8 +16,8 @@ from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
 from sensorium.model.compiled import ready_to_compile, why_not_recorded
-from sensorium.model.dropping import check_dropping
 from sensorium.model.device import to_device
+from sensorium.model.dropping import check_dropping
 from sensorium.model.laid_out import layout_bytes
 from sensorium.model.learning import Learn, count_parameters, set_learning
 from sensorium.model.multimodal import MultimodalModel

@@ -63,10 +63,10 @@ def test_a_module_that_cannot_learn_alone_is_named(learn: Learn, reason: str) ->
         set_learning(model(), (learn,))
 
 
-def test_a_stage_sets_the_optimisers_betas() -> None:
+def test_a_stage_sets_the_optimisers_betas_and_epsilon() -> None:
     pairs = [("x", torch.nn.Parameter(torch.zeros(2)))]
-    optimiser = build_optimiser([(Learn(part="backbone", lr=1.0), pairs)], (0.9, 0.999))
-    assert [group["betas"] for group in optimiser.param_groups] == [(0.9, 0.999)]
+    optimiser = build_optimiser([(Learn(part="backbone", lr=1.0), pairs)], (0.9, 0.999), epsilon=1e-5)
+    assert [(group["betas"], group["eps"]) for group in optimiser.param_groups] == [((0.9, 0.999), 1e-5)]
 
 
 @pytest.mark.parametrize(("said", "meant"), [
