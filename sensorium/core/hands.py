@@ -53,6 +53,17 @@ class Made:
     """Of what was found, not made: its id in the index."""
 
 
+class HandShape(Protocol):
+    """What the Processor must know of how a medium is made."""
+
+    @property
+    def signals(self) -> tuple[str, ...]: ...
+    @property
+    def feeds_back(self) -> bool: ...
+    @property
+    def told(self) -> bool: ...
+
+
 class Drawing(Config):
     """How an LLM chooses a picture's tokens; temperature 0 takes the likeliest.
 

@@ -21,7 +21,9 @@ from sensorium.core.weights import WeightSource
 if TYPE_CHECKING:
     from torch import nn
 
+    from sensorium.core.hands import HandShape
     from sensorium.core.picture_words import PictureWordsShape
+    from sensorium.core.video import VideoConfig
 
 
 class PartConfig(Config):
@@ -281,17 +283,6 @@ class LaneShape(Protocol):
         ...
 
 
-class HandShape(Protocol):
-    """What the Processor must know of how a medium is made."""
-
-    @property
-    def signals(self) -> tuple[str, ...]: ...
-    @property
-    def feeds_back(self) -> bool: ...
-    @property
-    def told(self) -> bool: ...
-
-
 class ModelShape(Protocol):
     """What the Processor must know of a model."""
 
@@ -301,6 +292,8 @@ class ModelShape(Protocol):
     def hands(self) -> Mapping[Any, HandShape]: ...
     @property
     def picture_words(self) -> PictureWordsShape | None: ...
+    @property
+    def video(self) -> VideoConfig | None: ...
     @property
     def backbone(self) -> BackboneConfig: ...
     @property

@@ -1,4 +1,4 @@
-"""Pairs of a picture and its text as documents that are learned as a whole, the picture first or last.
+"""Pairs of a picture, or a video, and its text as documents that are learned as a whole, the medium first or last.
 
 What teaches a model to describe then teaches it to draw. Sources: Emu (arXiv:2307.05222), SEED-LLaMA (arXiv:2310.01218).
 """
@@ -18,12 +18,12 @@ from sensorium.data.source import Over, Source
 
 
 class BothWaysSource(SourceConfig):
-    """Another source, whose rows hold one picture and an answer about it; what was asked is left out."""
+    """Another source, whose rows hold one picture or video and an answer about it; what was asked is left out."""
 
     kind: Literal["both_ways"] = "both_ways"
     source: AnySource
     last: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Share of rows whose picture stands behind the text."""
+    """Share of rows whose medium stands behind the text."""
     seed: int = 0
 
     def open(self) -> Source:
@@ -40,12 +40,12 @@ class BothWays(Over):
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._source[index]
-        pictures = [part for part in sample.media() if part.type == "image"]
+        media = [part for part in sample.media() if part.type in ("image", "video")]
         said = [part for message in sample.messages if message.role == "assistant" for part in message.content if part.type == "text"]
-        if len(pictures) != 1 or not said:
-            raise DataError(f"{len(pictures)} pictures and {len(said)} texts of answers", expected="a picture and its text",
+        if len(media) != 1 or not said:
+            raise DataError(f"{len(media)} pictures and videos and {len(said)} texts of answers", expected="one of them and its text",
                             where=self.where(index))  # fmt: skip
         text = Part("text", "".join(part.value for part in said).strip())
         behind = random.Random(f"{self._seed}/{index}").random() < self._last
-        pair = (text, pictures[0]) if behind else (pictures[0], text)
+        pair = (text, media[0]) if behind else (media[0], text)
         return replace(sample, messages=(Message("assistant", pair),), answers=(), separate_turns=False)

@@ -36,6 +36,7 @@ from sensorium.processing.picture_words import Written
 from sensorium.processing.processor import Processor
 from sensorium.processing.signals import media_seen, own_signals
 from sensorium.processing.spoken import spoken_parts
+from sensorium.processing.videos import with_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +297,8 @@ class Maker:
         Raises:
             DataError: there is none, so that nothing can be masked or edited.
         """
-        pictures = [part for _, part in media_seen(asked, self.processor.makes) if part.type == "image"]
+        shown = with_frames(asked, self.model.config.video, self.processor.makes, self.processor.limits)
+        pictures = [part for _, part in media_seen(shown, self.processor.makes) if part.type == "image"]
         if not pictures:
             raise DataError("an answer with a mask or an edited picture to a conversation without one",
                             expected="a picture in front of the question")  # fmt: skip

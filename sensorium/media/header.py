@@ -21,6 +21,7 @@ from sensorium.media.image import (
     FORMATS,
     SIDEWAYS,
     Image,
+    Later,
     check_size,
     damage_named,
     load_image,
@@ -44,6 +45,8 @@ def image_shape(source: Any, *, root: Path | None = None, limits: ImageLimits | 
     limits = limits or ImageLimits()
     if isinstance(source, Image):
         return source.shape
+    if isinstance(source, Later):
+        return source.shape()
     shape = None
     if isinstance(source, str | Path):
         path = resolve_path(Path(source), root)

@@ -78,6 +78,16 @@ class Image:
         return sha256_bytes(f"{height}x{width}".encode() + self.pixels_HWC.tobytes())
 
 
+class Later:
+    """A picture that is decoded when it is asked for: a frame of a video."""
+
+    def image(self, limits: ImageLimits, background: tuple[int, int, int]) -> Image:
+        raise NotImplementedError
+
+    def shape(self) -> MediaShape:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """A picture's file, read and not decoded yet; `where` names it in errors."""
@@ -122,6 +132,8 @@ def load_image(
     limits = limits or ImageLimits()
     if isinstance(source, Image):
         return source
+    if isinstance(source, Later):
+        return source.image(limits, background)
     encoded = source if isinstance(source, Encoded) else read_encoded(source, root=root, limits=limits)
     if encoded is not None:
         return _decode(encoded, limits, background, divisor)

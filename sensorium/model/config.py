@@ -23,6 +23,7 @@ from sensorium.core.parts import (
     TextFrame,
 )
 from sensorium.core.tables import NameTable
+from sensorium.core.video import VideoConfig
 from sensorium.encoders import ENCODERS
 from sensorium.fusion import FUSIONS
 from sensorium.fusion.splice import SpliceConfig
@@ -234,6 +235,8 @@ class ModelConfig(Config):
     """Kind of medium that the model makes -> how."""
     picture_words: PictureWordsConfig | None = None
     """How the LLM reads and writes pictures as tokens; None: it does not."""
+    video: VideoConfig | None = None
+    """How videos become pictures; None: the model takes none."""
     fusion: AnyFusion = SpliceConfig()
     adapter: AnyAdapter = None
     template: TemplateName = "auto"
@@ -244,6 +247,12 @@ class ModelConfig(Config):
     placeholder_token: str | None = None
     """Vocabulary entry used as placeholder id; None: the padding id. Only its position
     matters, features replace it."""
+
+    @model_validator(mode="after")
+    def _sees_frames(self) -> ModelConfig:
+        if self.video is not None and "image" not in self.lanes and (self.picture_words is None or not self.picture_words.shared):
+            raise ValueError("video, whose frames are pictures, for a model that reads no pictures; give it a lane `image`, or leave video out")
+        return self
 
     @property
     def ways(self) -> dict[str, Way]:

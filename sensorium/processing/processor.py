@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from sensorium.core.batch import Example, Wanted
-from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.errors import ConfigError
 from sensorium.core.parts import ModelShape
 from sensorium.core.picture_words import CODES
 from sensorium.core.sample import PLACE_KINDS, Message, Part, Sample
@@ -23,7 +23,9 @@ from sensorium.processing.pictures import Pictures
 from sensorium.processing.places import place_pieces
 from sensorium.processing.question import looked_for
 from sensorium.processing.sample_media import Inputs, SampleMedia, prepared
-from sensorium.processing.signals import is_made, made_ids, media_seen, signal_ids, wanted_of
+from sensorium.processing.signals import made_ids, media_seen, signal_ids, wanted_of
+from sensorium.processing.taken import check_parts
+from sensorium.processing.videos import with_frames
 from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
@@ -91,19 +93,6 @@ class Processor:
         """
         self._required.append(check)
 
-    def _check_parts(self, sample: Sample) -> None:
-        """Raise a DataError for a part that the model does not take."""
-        takes = sorted({kind for kind in self.config.lanes if kind in DECODED} | ({"image"} if self._reads_words else set[str]()))
-        takes += PLACE_KINDS if self.box_format else ()
-        parts = ((message, part) for message in sample.messages for part in message.content)
-        for holder, part in parts:
-            if part.type not in ("text", *takes) and not is_made(holder, part, self.makes):
-                raise DataError(
-                    f"this model does not take a part of type {part.type!r}",
-                    expected=" or ".join(["text", *takes]),
-                    fix="leave the row out, or skip such rows with on_bad_row: skip",
-                )
-
     def encode(
         self,
         sample: Sample,
@@ -129,7 +118,7 @@ class Processor:
                 model does not take is one too, because a row of data is at fault; in a prompt
                 it is a ConfigError.
         """
-        media = SampleMedia(sample, augmentation, decoded=True, kinds=self.makes)
+        media = self._media(sample, augmentation, decoded=True)
         return self._example(media, max_length, answer_next=answer_next, only_last=only_last)
 
     def measure(
@@ -146,13 +135,22 @@ class Processor:
         Raises:
             DataError: as `encode`, except for what only decoding finds.
         """
-        media = SampleMedia(sample, augmentation, decoded=False, kinds=self.makes)
+        media = self._media(sample, augmentation, decoded=False)
         return self._example(media, max_length, answer_next=False, only_last=only_last)
+
+    def _takes(self) -> list[str]:
+        """Types of parts that the model takes, beside text."""
+        takes = sorted({kind for kind in self.config.lanes if kind in DECODED} | ({"image"} if self._reads_words else set[str]()))
+        return takes + [*(PLACE_KINDS if self.box_format else ()), *(("video",) if self.config.video else ())]
+
+    def _media(self, sample: Sample, augmentation: Augmentation | None, *, decoded: bool) -> SampleMedia:
+        seen = with_frames(sample, self.config.video, self.makes, self.limits)
+        return SampleMedia(seen, augmentation, decoded=decoded, kinds=self.makes)
 
     def _example(self, media: SampleMedia, max_length: int | None, *, answer_next: bool, only_last: bool) -> Example:
         sample = media.sample
         if not answer_next:
-            self._check_parts(sample)
+            check_parts(sample, self._takes(), self.makes)
         drafts: list[Draft] = []
         for messages in sample.conversations(answer_next=answer_next):
             draft = Draft()

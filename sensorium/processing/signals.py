@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from sensorium.core.batch import Wanted
 from sensorium.core.errors import ConfigError, DataError
-from sensorium.core.parts import HandShape
+from sensorium.core.hands import HandShape
 from sensorium.core.sample import Message, Part, Sample
 from sensorium.text.tokenizer import Tokenizer
 

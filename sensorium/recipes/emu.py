@@ -16,8 +16,10 @@ from sensorium.training.objectives.next_token import InstructConfig
 from sensorium.training.objectives.regress import RegressConfig
 
 TUNED = LoraConfig(rank=16, alpha=16.0, dropout=0.05, targets=("q_proj", "k_proj", "v_proj", "o_proj"))
-# Conversations without pictures, and about them.
-CHATS = ("sharegpt", "alpaca", "llava_instruct")
+# Conversations without pictures, about them, and about videos.
+CHATS = ("sharegpt", "alpaca", "llava_instruct", "videochat", "video_chatgpt")
+# Pictures between texts, and frames of videos between subtitles.
+DOCUMENTS: dict[str, float | None] = {"mmc4": None, "yt_storyboard_1b": None}
 RATES = {"encoders.image": 4e-5, "projectors.image": 1e-4, "backbone": 3e-5, "hands.image": 3e-5}
 
 
@@ -29,7 +31,6 @@ def emu() -> Recipe:
         published=Published(
             paper="2307.05222",
             missing=(
-                "videos: WebVid-10M, YT-Storyboard-1B, and VideoChat and Video-ChatGPT of the instructions",
                 "the decoder's own training: the UNet of Stable Diffusion 1.5 learns to draw from 32 embeddings",
             ),
             differs=(FROM_MEMORY, *UNKNOWN_LOSS, "a system message that tells of a picture is left to the rows of the instructions"),
@@ -38,7 +39,7 @@ def emu() -> Recipe:
         stages=(
             StageConfig(
                 name="pretrain", objective=RegressConfig(layout="emu_document"),
-                data=(*both_ways("laion_2b", "laion_coco"), *mixed({"mmc4": None}, "samples", suffix=".jsonl")),
+                data=(*both_ways("laion_2b", "laion_coco", "webvid_10m"), *mixed(DOCUMENTS, "samples", suffix=".jsonl")),
                 learns=tuple(Learn(part=part, lr=lr, weight_decay=0.05) for part, lr in RATES.items()),
                 steps=10_000, batch_size=128, max_length=1024, betas=(0.9, 0.98), precision="bf16",
                 schedule=ScheduleConfig(warmup_steps=2000, final_ratio=0.0),

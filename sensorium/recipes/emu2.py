@@ -18,10 +18,10 @@ from sensorium.training.objectives.regress import RegressConfig
 def stage(name: str, rates: dict[str, float], steps: int, batch_size: int, *, px: int = 448) -> StageConfig:
     """A stage: of captions, or the last one, of documents."""
     reads = name.startswith("caption")
-    documents = mixed(dict.fromkeys(("mmc4", "pile")), "samples", suffix=".jsonl")
+    documents = mixed(dict.fromkeys(("mmc4", "yt_storyboard_1b", "pile")), "samples", suffix=".jsonl")
     return StageConfig(
         name=name, objective=CaptionConfig(layout="emu_document") if reads else RegressConfig(layout="emu_document"),
-        data=pairs("laion_2b", "capsfusion") if reads else (*documents, *both_ways("grit", "capsfusion_grounded")),
+        data=pairs("laion_2b", "capsfusion", "webvid_10m") if reads else (*documents, *both_ways("grit", "capsfusion_grounded", "webvid_10m")),
         learns=tuple(Learn(part=part, lr=lr, weight_decay=0.05) for part, lr in rates.items()),
         steps=steps, batch_size=batch_size, max_length=2048, picture_px=px, betas=(0.9, 0.95), precision="bf16",
         schedule=ScheduleConfig(final_ratio=0.0),
@@ -37,11 +37,11 @@ def emu2() -> Recipe:
         published=Published(
             paper="2312.13286",
             missing=(
-                "videos: WebVid-10M, YT-Storyboard-1B",
                 "the decoder's own training: SDXL's UNet learns to draw a picture again from its 64 embeddings",
                 "Emu2-Chat and Emu2-Gen, which are tuned behind it, and boxes as tokens of places",
             ),
-            differs=(FROM_MEMORY, *UNKNOWN_LOSS, "warm-up and decay of the rates are not known to us"),
+            differs=(FROM_MEMORY, *UNKNOWN_LOSS, "warm-up and decay of the rates are not known to us",
+                     "how many frames of a video are looked at is not published: eight, as in Emu"),
         ),
         model=emu2_model(),
         stages=(

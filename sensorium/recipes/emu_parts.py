@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.video import VideoConfig
 from sensorium.core.weights import FolderSource
 from sensorium.data.both_ways import BothWaysSource
 from sensorium.data.config import FileSource
@@ -54,6 +55,7 @@ def emu_model(**changes: Any) -> ModelConfig:
         hands={"image": HandConfig(signals=MARKS, projector=RegressionConfig(), generator=decoder)},
         template="emu",
         placeholder_token="<image>",
+        video=VideoConfig(frames=8),
         **changes,
     )
 
@@ -72,6 +74,7 @@ def emu2_model() -> ModelConfig:
         hands={"image": HandConfig(signals=MARKS, projector=RegressionConfig(space="encoder"), generator=decoder)},
         template="emu_document",
         placeholder_token="<image>",
+        video=VideoConfig(frames=8, begin=("[VIDEO]",)),
     )
 
 

@@ -5,6 +5,7 @@ Source: github.com/AILab-CVC/SEED, MultiModalLLM/configs and scripts. Its tokeni
 from __future__ import annotations
 
 from sensorium.core.hands import Drawing
+from sensorium.core.video import VideoConfig
 from sensorium.core.weights import FileSource
 from sensorium.generators.seed import SeedConfig
 from sensorium.media.resolution import FixedResolution
@@ -21,8 +22,10 @@ from sensorium.training.objectives.next_token import CaptionConfig, InstructConf
 MARKS, WHOLE, DRAWING = ("<img>", "</img>"), FixedResolution(fit="stretch"), Drawing(top_p=0.5)
 CODES = SeedConfig(weights=(FileSource(path="weights/seed_quantizer.pt", format="seed"),))
 ADAPTED = LoraConfig(rank=16, alpha=32.0, dropout=0.05)
-CHATS = {"mimicit": 0.15, "vist": 0.08, "edits": 0.5, "llava": 0.15, "svit": 0.2, "vqav2": 0.2, "journeydb": 0.5, "laion_aesthetic": 0.5}
-DOCUMENTS = {"mmc4": 2.0, "obelics": 1.0, "wikipedia": 1.0}
+CHATS = {"mimicit": 0.15, "vist": 0.08, "edits": 0.5, "llava": 0.15, "svit": 0.2, "vqav2": 0.2, "okvqa_vizwiz_aokvqa": 0.1, "visdial": 0.15, "coco": 0.2,
+         "msrvtt_msvd": 0.1, "nextqa_activitynet": 0.15, "video_chatgpt": 0.2, "llava_cc3m_lrv": 0.4, "journeydb": 0.5, "laion_aesthetic": 0.5,
+         "textcaps_textvqa_ocrvqa": 0.1, "llavar": 0.08, "vsr": 0.05}
+DOCUMENTS = {"mmc4": 2.0, "obelics": 1.0, "webvid_10m": 0.5, "wikipedia": 1.0}
 
 
 def stage(name: str, steps: int, lr: float, warmup: float, last: float) -> StageConfig:
@@ -38,7 +41,6 @@ def stage(name: str, steps: int, lr: float, warmup: float, last: float) -> Stage
 
 
 def seed_llama() -> Recipe:
-    """Documents, then conversations."""
     words = PictureWordsConfig(tokenizer=CODES, words=((32002, CODES.codes),), begin=MARKS[:1], end=MARKS[1:], resolution=WHOLE, drawing=DRAWING)
     plain = with_tokens(llama("7b", "lmsys/vicuna-7b-v1.1", vocab_size=32000 + CODES.codes), *MARKS)
     return Recipe(
@@ -46,11 +48,10 @@ def seed_llama() -> Recipe:
         description="I+T→T+I: EVA-CLIP-g, causal Q-Former and 8,192 codes, Vicuna-7B that writes 32 of them, unCLIP",
         published=Published(
             paper="2310.01218",
-            missing=("videos (WebVid-10M and those of the instructions)",),
-            differs=("of the many sets of instructions here are eight; batches are those of one device, their number is not published",
+            differs=("sets of instructions that share a weight share a file, and their videos have four frames, as WebVid's; batches are of one device",
                      "marks of pictures are words in front of the codes (released: behind); the adapter is not merged between the stages"),
         ),
-        model=ModelConfig(backbone=plain, picture_words=words, template="seed_llama", adapter=ADAPTED),
+        model=ModelConfig(backbone=plain, picture_words=words, template="seed_llama", adapter=ADAPTED, video=VideoConfig(frames=4, pick="middles")),
         stages=(stage("pretrain", 30_000, 1.5e-4, 0.03, 0.05), stage("instruct", 50_000, 1e-4, 0.07, 0.1)),
     )
 

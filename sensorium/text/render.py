@@ -16,6 +16,8 @@ from sensorium.text.template import ChatTemplate
 
 MADE = "made"
 """Type of a part of the rendering alone, whose value is the Sample's own part."""
+TOKEN = "token"
+"""The same, whose value is a control token: what stands around the frames of a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,8 @@ def _as_made(message: Message, made: Collection[str]) -> Message:
 
 def _parted(message: Message) -> tuple[Message, Message]:
     """The media of a message, and the rest of it."""
-    media = tuple(part for part in message.content if part.is_media)
-    rest = tuple(part for part in message.content if not part.is_media)
+    media = tuple(part for part in message.content if part.is_media or part.type == TOKEN)
+    rest = tuple(part for part in message.content if not (part.is_media or part.type == TOKEN))
     return Message(message.role, media), Message(message.role, rest)
 
 
@@ -118,6 +120,8 @@ def _content(
                 yield Piece("text", part.value, learn=learn)
         elif part.type == MADE:
             yield Piece("made", part.value, learn=learn)
+        elif part.type == TOKEN:
+            yield Piece("control", part.value, learn=learn)
         elif part.type == MISSING:
             # What could not be made is not there.
             continue

@@ -22,6 +22,7 @@ ROLES = {
 }  # fmt: skip
 IMAGE_COLUMNS = ("image", "images", "img", "image_path", "file_name", "filename", "file", "path",
                  "jpg", "png", "webp", "jpeg")  # fmt: skip
+VIDEO_COLUMNS = ("video", "videos", "video_path", "mp4", "webm", "mkv", "mov", "avi")
 TEXT_COLUMNS = ("caption", "text", "txt", "title", "description", "label", "sentence")
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 
@@ -260,18 +261,19 @@ def column_row(row: Row, where: str) -> dict[str, Any]:
         return turn_row({k: _cell(v) for k, v in row.items()}, where)
     # An empty cell of a CSV file is the empty string.
     row = {k: v for k, v in row.items() if v is not None and not (isinstance(v, str) and not v)}
-    image_key = next((k for k in IMAGE_COLUMNS if k in row), None)
-    images = [_cell(v) for v in _as_list(row[image_key])] if image_key else []
-    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    content: list[dict[str, Any]] = []
+    for kind, columns in (("image", IMAGE_COLUMNS), ("video", VIDEO_COLUMNS)):
+        column = next((k for k in columns if k in row), None)
+        content += [{"type": kind, kind: _cell(v)} for v in _as_list(row[column])] if column else []
     if "question" in row and "answer" in row:
         content.append({"type": "text", "text": str(row["question"])})
         answer = str(row["answer"])
     else:
         text_key = next((k for k in TEXT_COLUMNS if k in row), None)
-        if text_key is None or not images:
+        if text_key is None or not content:
             raise DataError(
                 f"columns {sorted(row)} or their values do not make a sample",
-                expected=f"an image ({', '.join(IMAGE_COLUMNS[:4])}, ...) with a text "
+                expected=f"an image ({', '.join(IMAGE_COLUMNS[:4])}, ...) or a video with a text "
                 f"({', '.join(TEXT_COLUMNS[:3])}, ...) or question and answer",
                 where=where,
             )

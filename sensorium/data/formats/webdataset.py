@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError
-from sensorium.data.formats.rows import IMAGE_COLUMNS, Row, RowSource, column_row
+from sensorium.data.formats.rows import IMAGE_COLUMNS, VIDEO_COLUMNS, Row, RowSource, column_row
 from sensorium.data.source import Source, read_json
 
 Place = tuple[Path, int, int]
@@ -55,6 +55,8 @@ def open_webdataset(path: Path, root: Path | None = None) -> Source:
                 values = _members(content, where) | values
             elif extension in IMAGE_COLUMNS:
                 values["image"] = content
+            elif extension in VIDEO_COLUMNS:
+                values["video"] = content
             elif extension in ("txt", "caption", "text"):
                 values["text"] = content.decode("utf-8", errors="replace").strip()
         return column_row(values, where)

@@ -1,0 +1,26 @@
+"""What parts of a Sample a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sensorium.core.errors import DataError
+from sensorium.core.sample import Sample
+from sensorium.processing.signals import is_made
+from sensorium.text.render import TOKEN
+
+
+def check_parts(sample: Sample, takes: Collection[str], makes: Collection[str]) -> None:
+    """Raise a DataError for a part that the model neither takes nor makes.
+
+    Args:
+        takes: types of parts, beside text.
+    """
+    for message in sample.messages:
+        for part in message.content:
+            if part.type not in ("text", TOKEN, *takes) and not is_made(message, part, makes):
+                raise DataError(
+                    f"this model does not take a part of type {part.type!r}",
+                    expected=" or ".join(["text", *takes]),
+                    fix="leave the row out, or skip such rows with on_bad_row: skip",
+                )

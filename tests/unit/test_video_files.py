@@ -1,0 +1,164 @@
+"""Which frames of a video are looked at, and what becomes of one that cannot be read."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sensorium.core.batch import MediaShape
+from sensorium.core.errors import MediaError
+from sensorium.core.hands import Made
+from sensorium.core.video import PickName
+from sensorium.media.header import image_shape
+from sensorium.media.image import WHITE, load_image
+from sensorium.media.limits import ImageLimits
+from sensorium.media.video import PICKS, frames_of
+
+LIMITS = ImageLimits()
+
+
+def shades(frames: list[Any]) -> list[int]:
+    return [int(load_image(frame).pixels_HWC.mean().round()) for frame in frames]
+
+
+def grey(level: int, side: int = 24) -> np.ndarray[Any, Any]:
+    return np.full((side, side + 8, 3), min(level, 255), np.uint8)
+
+
+def animation(path: Path, count: int, **more: Any) -> Path:
+    pictures = [Image.fromarray(grey(10 * i)).quantize(4) for i in range(count)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40, **more)
+    return path
+
+
+def film(path: Path, count: int, degrees: int = 0) -> Path:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(grey(10 * i), format="rgb24") for i in range(count)]
+        for packet in [p for frame in [*frames, None] for p in stream.encode(frame)]:
+            out.mux(packet)
+    return path
+
+
+@given(st.integers(1, 400), st.integers(1, 16))
+def test_frames_are_picked_as_the_authors_do(count: int, frames: int) -> None:
+    # Emu1/utils.py, and torchdata_eval.py of SEED, written down with numpy as they are there.
+    size = (count - 1) / frames
+    segments = [int(size / 2) + int(np.round(size * i)) for i in range(frames)]
+    assert PICKS["segments"](count, frames) == segments
+    edges = np.linspace(0, count, min(count, frames) + 1).astype(int)
+    assert PICKS["middles"](count, frames) == [int(a + b - 1) // 2 for a, b in pairwise(edges)]
+    for pick in PICKS.values():
+        found = pick(count, frames)
+        assert found == sorted(found)
+        assert 0 <= found[0] <= found[-1] < count
+
+
+@pytest.mark.parametrize(("pick", "wanted"), [("segments", [20, 70, 120, 180]), ("middles", [20, 70, 130, 180])])
+def test_of_an_animation_and_of_its_bytes(pick: PickName, wanted: list[int], tmp_path: Path) -> None:
+    path = animation(tmp_path / "moves.gif", 22)
+    for source in (path, "moves.gif", path.read_bytes()):
+        frames = frames_of(source, 4, pick, root=tmp_path, limits=LIMITS)
+        assert [image_shape(frame) for frame in frames] == [MediaShape(24, 32)] * 4
+        assert shades(frames) == pytest.approx(wanted, abs=6)
+
+
+def test_frames_are_decoded_only_when_asked_for_and_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = frames_of(animation(tmp_path / "moves.webp", 9, lossless=True), 3, "middles", root=None, limits=LIMITS)
+    decoded: list[int] = []
+    clip: Any = frames[0].clip
+    plain = clip._pillow
+    monkeypatch.setattr(clip, "_pillow", lambda: decoded.append(1) or plain())
+    assert image_shape(frames[2]) == MediaShape(24, 32)
+    assert not decoded
+    assert shades(frames[::-1]) == [70, 40, 10]
+    assert len(decoded) == 1
+
+
+def test_pictures_taken_out_before(tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(10)]
+    for i, name in enumerate(names):
+        Image.fromarray(grey(10 * i)).save(tmp_path / name)
+    # No more than are wanted: all of them, each once.
+    assert frames_of(names[:4], 4, "segments", root=tmp_path, limits=LIMITS) == names[:4]
+    assert frames_of(names, 4, "middles", root=tmp_path, limits=LIMITS) == [names[i] for i in (0, 3, 5, 8)]
+    array_FHWC = np.stack([grey(10 * i) for i in range(10)])
+    for source in (array_FHWC, Made("video", array_FHWC, fps=8.0)):
+        assert shades(frames_of(source, 4, "middles", root=None, limits=LIMITS)) == [0, 30, 50, 80]
+
+
+def test_of_a_still_picture_there_is_one_frame(picture: Path) -> None:
+    (frame,) = frames_of(picture, 4, "middles", root=None, limits=LIMITS)
+    assert np.array_equal(load_image(frame).pixels_HWC, load_image(picture).pixels_HWC)
+
+
+def test_transparent_frames_show_their_ground(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png", save_all=True, append_images=[Image.new("RGBA", (8, 8), (255, 0, 0, 255))])
+    frames = frames_of(tmp_path / "clear.png", 2, "middles", root=None, limits=LIMITS)
+    assert load_image(frames[0]).pixels_HWC[0, 0].tolist() == list(WHITE)
+    assert load_image(frames[0], background=(1, 2, 3)).pixels_HWC[0, 0].tolist() == [1, 2, 3]
+    assert load_image(frames[1]).pixels_HWC[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.avi"])
+def test_of_a_video_file(name: str, tmp_path: Path) -> None:
+    path = film(tmp_path / name, 23)
+    for source in (path, path.read_bytes()):
+        frames = frames_of(source, 8, "segments", root=None, limits=LIMITS)
+        assert image_shape(frames[0]) == MediaShape(24, 32)
+        assert shades(frames) == pytest.approx([10, 40, 70, 90, 120, 150, 170, 200], abs=4)
+
+
+def test_files_that_name_others_are_not_followed(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 4)
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{path}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(MediaError, match=r"list\.m3u8: damaged video"):
+        frames_of(playlist, 2, "middles", root=None, limits=LIMITS)
+
+
+def test_a_film_that_was_cut_off_says_which_frame_is_not_there(tmp_path: Path) -> None:
+    content = film(tmp_path / "film.avi", 40).read_bytes()
+    with pytest.raises(MediaError):
+        shades(frames_of(content[:200], 4, "middles", root=None, limits=LIMITS))
+    frames = frames_of(animation(tmp_path / "moves.gif", 12), 4, "middles", root=None, limits=LIMITS)
+    frames[0].clip.count = 99
+    object.__setattr__(frames[3], "number", 98)
+    with pytest.raises(MediaError, match="frame 99 of 99 is not there"):
+        load_image(frames[3])
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [([], "without frames"), (3, "video is a int"), ("none.mp4", "no such file"), ("../out.mp4", "leads out"), ("\0", "null character")],
+)
+def test_what_is_no_video_is_said(source: Any, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=reason):
+        frames_of(source, 4, "middles", root=tmp_path, limits=LIMITS)
+
+
+def test_limits_hold_for_frames(tmp_path: Path) -> None:
+    path = animation(tmp_path / "moves.gif", 3)
+    with pytest.raises(MediaError, match="at most 100 pixels"):
+        frames_of(path, 2, "middles", root=None, limits=ImageLimits(max_pixels=100))
+    noise = io.BytesIO(b"GIF89a" + bytes(range(64)))
+    with pytest.raises(MediaError):
+        shades(frames_of(noise.getvalue(), 2, "middles", root=None, limits=LIMITS))
+
+
+def test_without_pyav_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    with pytest.raises(MediaError, match=r"needs PyAV[\s\S]*\[video\]"):
+        frames_of(tmp_path / "film.mp4", 2, "middles", root=None, limits=LIMITS)
