@@ -94,6 +94,11 @@ class InstructPix2Pix(StableDiffusion):
 
     config: InstructPix2PixConfig
 
+    @property
+    def network(self) -> nn.Module:
+        """What MGIE's checkpoint holds of it."""
+        return self.pipe.unet
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         with torch.no_grad():
             return self.pipe._encode_prompt(list(texts), self.device, 1, False)

@@ -18,9 +18,12 @@ from torch.nn import functional as F
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import MadeKind
 from sensorium.generators import tiny_parts
-from sensorium.generators.diffusion import DiffusionConfig, PictureGenerator
+from sensorium.generators.diffusion import DiffusionConfig
+from sensorium.generators.latent_pictures import LatentPictures
 from sensorium.generators.pipeline_folder import Layout, check_sizes
 
+ORIGINAL = (1024, 1024)
+"""Emu2 tells its UNet this size of the original whatever it makes."""
 TEXT = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 
 
@@ -78,7 +81,7 @@ class SdxlConfig(DiffusionConfig):
         return Sdxl(self, pipe)
 
 
-class Sdxl(PictureGenerator):
+class Sdxl(LatentPictures):
     """Conditions in place of encoded prompts and their pooled vector."""
 
     config: SdxlConfig
@@ -102,8 +105,15 @@ class Sdxl(PictureGenerator):
         if negative_BLC is not None:
             tokens, pooled = self._parts(negative_BLC)
             given |= {"negative_prompt_embeds": tokens, "negative_pooled_prompt_embeds": pooled}
-        # Emu2 tells its UNet this size of the original whatever it makes.
-        return given | ({"original_size": (1024, 1024)} if self.config.pooled == "mean" else {})
+        return given | ({"original_size": ORIGINAL} if self.config.pooled == "mean" else {})
+
+    def predict(self, latents: Tensor, steps_B: Tensor, condition_BLC: Tensor) -> Tensor:
+        """What the UNet says of noised latents of whole pictures, of which it is told the size."""
+        tokens_BLC, pooled_BP = self._parts(condition_BLC.to(latents.dtype))
+        height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
+        original = ORIGINAL if self.config.pooled == "mean" else (height, width)
+        told_B6 = torch.tensor([[*original, 0, 0, height, width]]).to(latents).expand(len(latents), -1)
+        return self.pipe.unet(latents, steps_B, encoder_hidden_states=tokens_BLC, added_cond_kwargs={"text_embeds": pooled_BP, "time_ids": told_B6}).sample
 
     def _parts(self, values_BLC: Tensor) -> tuple[Tensor, Tensor]:
         if self.config.pooled == "mean":

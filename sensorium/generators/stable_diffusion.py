@@ -8,18 +8,17 @@ steer it so; Emu does with 32 vectors and a UNet of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import MadeKind
 from sensorium.generators import tiny_parts
-from sensorium.generators.diffusion import DiffusionConfig, PictureGenerator
+from sensorium.generators.diffusion import DiffusionConfig
+from sensorium.generators.latent_pictures import LatentPictures
 from sensorium.generators.pipeline_folder import Layout, check_sizes
-from sensorium.nn.diffusion_loss import Prediction
 
 
 class StableDiffusionConfig(DiffusionConfig):
@@ -64,8 +63,10 @@ class StableDiffusionConfig(DiffusionConfig):
         return StableDiffusion(self, pipe)
 
 
-class StableDiffusion(PictureGenerator):
+class StableDiffusion(LatentPictures):
     """Conditions in place of encoded prompts."""
+
+    config: StableDiffusionConfig
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """What the pipeline's text encoder makes of each text: (B, L, C).
@@ -79,64 +80,6 @@ class StableDiffusion(PictureGenerator):
 
     def arguments(self, condition_BLC: Tensor, negative_BLC: Tensor | None) -> dict[str, Any]:
         return {"prompt_embeds": condition_BLC, "negative_prompt_embeds": negative_BLC}
-
-    # What `training.objectives.diffuse` needs to train a condition through the frozen UNet, or the UNet itself.
-
-    @property
-    def looks(self) -> bool:
-        """Whether the UNet sees a picture beside the noise."""
-        return self.config.looks
-
-    @property
-    def unet(self) -> nn.Module:
-        return self.pipe.unet
-
-    @property
-    def decoder(self) -> nn.Module:
-        """What can learn of it."""
-        return self.pipe.unet
-
-    @property
-    def network(self) -> nn.Module:
-        """What MGIE's checkpoint holds of it."""
-        return self.pipe.unet
-
-    def save(self, folder: Path) -> None:
-        """Write it in diffusers' layout."""
-        self.pipe.save_pretrained(folder, safe_serialization=True)
-
-    @property
-    def side_px(self) -> int:
-        """Of the pictures that it was trained on."""
-        return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
-
-    @property
-    def alphas_T(self) -> Tensor:
-        """Products of the schedule's alphas."""
-        return self.pipe.scheduler.alphas_cumprod
-
-    @property
-    def prediction(self) -> Prediction:
-        """What the UNet predicts."""
-        return self.pipe.scheduler.config.prediction_type
-
-    def predict(self, latents: Tensor, steps_B: Tensor, condition_BLC: Tensor) -> Tensor:
-        """What the UNet says of noised latents; gradients reach the condition."""
-        return self.pipe.unet(latents, steps_B, encoder_hidden_states=condition_BLC.to(latents.dtype)).sample
-
-    def latents(self, pixels_BCHW: Tensor, seed: int) -> Tensor:
-        """Latents of pictures, uint8, drawn from what the VAE says of them."""
-        drawn = self._encoded(pixels_BCHW).sample(torch.Generator().manual_seed(seed))
-        return drawn * self.pipe.vae.config.scaling_factor
-
-    def looked(self, pixels_BCHW: Tensor) -> Tensor:
-        """Latents of pictures, uint8, as a UNet sees them that looks at pictures: the likeliest ones, not scaled."""
-        return self._encoded(pixels_BCHW).mode()
-
-    @torch.no_grad()
-    def _encoded(self, pixels_BCHW: Tensor) -> Any:
-        values = pixels_BCHW.to(self.device, self.pipe.vae.dtype) / 127.5 - 1
-        return self.pipe.vae.encode(values).latent_dist
 
 
 def encode_prompts(pipe: Any, texts: Sequence[str]) -> Tensor:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +23,8 @@ from sensorium.core.hands import MadeKind
 from sensorium.inference.extending import extended
 from sensorium.inference.sampling import Sampler, Sampling
 from sensorium.model.device import to_device
-from sensorium.model.fed_back import as_input
+from sensorium.model.fed_back import Row
 from sensorium.model.multimodal import MultimodalModel
-from sensorium.nn.continuous import continuous_embeddings
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 
@@ -39,37 +37,10 @@ class Room:
     sampling: Sampling | None = None
 
 
-class Row:
-    """One row that grows by embeddings."""
-
-    def __init__(self, model: MultimodalModel, example: Example, pad_id: int) -> None:
-        self.model = model
-        self.cache: Any = model.backbone.new_cache()
-        batch = to_device(collate([[example]], pad_id), model.device)
-        features = model.features(batch.media)
-        embeds_1TD = model.fusion.enter(model.backbone.embed(batch.input_ids_BT), features, batch.slots)
-        self.last = int(batch.positions_BT[0, -1])
-        hidden_1TD = model.backbone(embeds_1TD, positions_BT=batch.positions_BT, cache=self.cache)
-        self.hidden_1D: Tensor = hidden_1TD[:, -1]
-        """The state at the end."""
-
-    def read(self, embeds_1D: Tensor) -> Tensor:
-        """Add one, and give the state at it."""
-        self.last += 1
-        positions_11 = torch.full((1, 1), self.last, device=embeds_1D.device)
-        self.hidden_1D = self.model.backbone(embeds_1D[:, None], positions_BT=positions_11, cache=self.cache)[:, -1]
-        return self.hidden_1D
-
-    def say(self, token: int) -> Tensor:
-        """Add a token, and give the state at it."""
-        return self.read(self.model.backbone.embed(torch.tensor([token], device=self.hidden_1D.device)))
-
-    def picture(self, kind: MadeKind) -> Tensor:
-        """The embeddings that follow, (1, N, C); the row has read all of them then."""
-        count = self.model.config.ways[kind].reads
-        made = list(continuous_embeddings(self.model.hands[kind], lambda x: self.read(as_input(self.model, kind, x)), self.hidden_1D, count))
-        self.read(as_input(self.model, kind, made[-1]))
-        return torch.stack(made, dim=1)
+def _row(model: MultimodalModel, example: Example, pad_id: int) -> Row:
+    batch = to_device(collate([[example]], pad_id), model.device)
+    embeds_1TD = model.fusion.enter(model.backbone.embed(batch.input_ids_BT), model.features(batch.media), batch.slots)
+    return Row(model, embeds_1TD, batch.positions_BT)
 
 
 @torch.inference_mode()
@@ -95,7 +66,7 @@ def go_on(
     limit = model.config.longest_row
     if len(prompt) + len(said) + count > limit:
         return said, []
-    row = Row(model, extended(prompt, said), processor.tokenizer.pad_id)
+    row = _row(model, extended(prompt, said), processor.tokenizer.pad_id)
     sampler = Sampler(room.sampling or Sampling(), model.device)
     pictures: list[Tensor] = []
     while True:
@@ -121,4 +92,4 @@ def negative(model: MultimodalModel, processor: Processor, kind: MadeKind) -> Te
     bos = processor.tokenizer.bos_id
     ids = [*([bos] if processor.template.bos and bos is not None else []), processor.signals[kind][0]]
     nothing = Example(input_ids=ids, learn=[False] * len(ids), media_index=[0] * len(ids))
-    return Row(model, nothing, processor.tokenizer.pad_id).picture(kind)
+    return _row(model, nothing, processor.tokenizer.pad_id).picture(kind)

@@ -20,6 +20,7 @@ from sensorium.core.weights import (
 )
 from sensorium.interop.cache import cache_folder
 from sensorium.interop.efficientnet import convert_efficientnet
+from sensorium.interop.emu_decoder import convert_emu2_decoder, convert_emu_decoder
 from sensorium.interop.gguf import convert_gguf
 from sensorium.interop.mosaic_gpt import convert_mosaic_gpt
 from sensorium.interop.qwen_lm import convert_qwen
@@ -46,7 +47,11 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
 FOLDER_CONVERTERS: dict[FolderFormat, Callable[[Path, Path], None]] = {
     "qwen": convert_qwen,
     "mosaic_gpt": convert_mosaic_gpt,
+    "emu_decoder": convert_emu_decoder,
+    "emu2_decoder": convert_emu2_decoder,
 }
+PICKLED: tuple[FolderFormat, ...] = ("qwen", "mosaic_gpt")
+"""Those that may have nothing but files of torch."""
 # Part of the folder name: raise it when a converter's output changes.
 CONVERSION = 1
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -108,8 +113,8 @@ def converted(folder: Path, format: FolderFormat) -> Path:
         WeightsError: it is not of this layout.
     """
     # Gigabytes are not read again to see whether they are the same: names, sizes and times say it.
-    files = sorted(p for p in folder.iterdir() if p.is_file())
-    said = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    said = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     key = hashlib.sha256(repr((str(folder.resolve()), said)).encode()).hexdigest()[:16]
     target = cache_folder() / "parts" / f"{key}-{format}-v{CONVERSION}"
     if not target.exists():
@@ -164,7 +169,7 @@ def _hub(source: HubSource, *more: str) -> Path:
             # Tokenizers and configs are JSON; weights are safetensors. Nothing else is wanted, but of older layouts
             # files of torch, which the restricted unpickler reads.
             allow_patterns=["*.json", "*.safetensors", "*.txt", "tokenizer.model",
-                            *(("*.bin", "*.tiktoken") if source.format else ()), *more],
+                            *(("*.bin", "*.tiktoken") if source.format in PICKLED else ()), *more],
             # A plain bar shows where the command line has turned the hub's own bars off.
             tqdm_class=tqdm if sys.stderr.isatty() else None,
         )

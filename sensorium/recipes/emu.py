@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sensorium.model.config import LoraConfig
 from sensorium.model.learning import Learn
-from sensorium.recipes.emu_parts import FROM_MEMORY, UNKNOWN_LOSS, both_ways, emu_model
+from sensorium.recipes.emu_parts import FROM_MEMORY, UNKNOWN_LOSS, both_ways, draws, emu_model
 from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
@@ -24,16 +24,14 @@ RATES = {"encoders.image": 4e-5, "projectors.image": 1e-4, "backbone": 3e-5, "ha
 
 
 def emu() -> Recipe:
-    """All learns to foretell the next word or embedding; then an adapter learns to follow instructions."""
+    """All learns to foretell the next word or embedding; the UNet to draw what is foretold; an adapter to follow instructions."""
     return Recipe(
         name="emu",
         description="I+T→T+I: EVA-CLIP-g/224, Causal Former, LLaMA-13B with a regression head, SD 1.5's UNet",
         published=Published(
             paper="2307.05222",
-            missing=(
-                "the decoder's own training: the UNet of Stable Diffusion 1.5 learns to draw from 32 embeddings",
-            ),
-            differs=(FROM_MEMORY, *UNKNOWN_LOSS, "a system message that tells of a picture is left to the rows of the instructions"),
+            differs=(FROM_MEMORY, *UNKNOWN_LOSS, "a system message that tells of a picture is left to the rows of the instructions",
+                     "the decoder's rate does not fall once more, to a tenth, for its last thousand steps"),
         ),
         model=emu_model(adapter=TUNED),
         stages=(
@@ -44,6 +42,7 @@ def emu() -> Recipe:
                 steps=10_000, batch_size=128, max_length=1024, betas=(0.9, 0.98), precision="bf16",
                 schedule=ScheduleConfig(warmup_steps=2000, final_ratio=0.0),
             ),
+            draws("foretold", 15_000, 1600, 1024, ScheduleConfig(shape="stairs", warmup_steps=5000, every=5000, final_ratio=0.5)),
             StageConfig(
                 name="instruct", objective=InstructConfig(), data=mixed(dict.fromkeys(CHATS), "samples", suffix=".jsonl"),
                 learns=(Learn(part="adapter", lr=1e-5),),

@@ -5,11 +5,11 @@ Source: github.com/baaivision/Emu, Emu1/models/Emu-14B.json and llama_config/, E
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.video import VideoConfig
-from sensorium.core.weights import FolderSource
+from sensorium.core.weights import HubSource
 from sensorium.data.both_ways import BothWaysSource
 from sensorium.data.config import FileSource
 from sensorium.encoders.blip2_vit import Blip2VitConfig
@@ -21,8 +21,11 @@ from sensorium.input_projectors.cformer import CFormerConfig
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig
+from sensorium.model.learning import Learn
 from sensorium.output_projectors.regression import RegressionConfig
 from sensorium.recipes.published_parts import llama
+from sensorium.training.config import ScheduleConfig, StageConfig
+from sensorium.training.objectives.redraw import RedrawConfig
 
 FROM_MEMORY = "names of sets, rates, batches, steps, decay and warm-up are quoted from memory of the paper"
 UNKNOWN_LOSS = (
@@ -30,7 +33,9 @@ UNKNOWN_LOSS = (
     "the token that begins a picture is learned, so that the model decides to draw (the original: its loss is masked, and who asks for a "
     "picture writes the token)",
     "the state behind a picture's last embedding is not drawn to the token that ends it",
+    "a condition that the decoder is to do without is zeros; what the published pipelines lead away from is what the LLM writes behind no text",
 )
+SD_15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 MARKS = ("[IMG]", "[/IMG]")
 PICTURE = (*MARKS, "<image>")
 CHAT = ("[USER]", "[ASSISTANT]")
@@ -48,7 +53,7 @@ def with_tokens(backbone: CausalLMConfig, *tokens: str) -> CausalLMConfig:
 def emu_model(**changes: Any) -> ModelConfig:
     """Of the tower 40 blocks and the norm behind; what is foretold lies in the LLM's space."""
     lane = LaneConfig(encoder=Blip2VitConfig(layers=40), projector=CFormerConfig(), resolution=FixedResolution(fit="stretch"))
-    decoder = StableDiffusionConfig(length=32, width=5120, reads_text=False, weights=(FolderSource(path="weights/emu_decoder"),))
+    decoder = StableDiffusionConfig(length=32, width=5120, reads_text=False, weights=(HubSource(id=SD_15, format="emu_decoder"),))
     return ModelConfig(
         lanes={"image": lane},
         backbone=with_tokens(llama("13b", "huggyllama/llama-13b"), "[PAD]", *PICTURE, *CHAT),
@@ -65,7 +70,7 @@ def emu2_model() -> ModelConfig:
     lane = LaneConfig(
         encoder=Eva2Config(layers=64, image_size_px=448, key_bias=False), projector=AvgPoolConfig(side=8, bias=False), resolution=FixedResolution(fit="stretch")
     )
-    decoder = SdxlConfig(length=64, width=1792, pooled="mean", weights=(FolderSource(path="weights/emu2_decoder"),))
+    decoder = SdxlConfig(length=64, width=1792, pooled="mean", weights=(HubSource(id=SDXL, format="emu2_decoder"),))
     shape = {"hidden_size": 6656, "intermediate_size": 17920, "num_hidden_layers": 60, "num_attention_heads": 52,
              "num_key_value_heads": 52}  # fmt: skip
     return ModelConfig(
@@ -78,11 +83,20 @@ def emu2_model() -> ModelConfig:
     )
 
 
+def draws(steered_by: Literal["seen", "foretold"], steps: int, batch_size: int, max_length: int, schedule: ScheduleConfig) -> StageConfig:
+    """Nothing but the decoder's UNet learns, from pictures behind their texts."""
+    return StageConfig(
+        name="draw", objective=RedrawConfig(layout="emu_document", steered_by=steered_by),
+        data=both_ways("laion_coco", "laion_aesthetics", last=1.0), learns=(Learn(part="objective", lr=1e-4, weight_decay=0.01),),
+        steps=steps, batch_size=batch_size, max_length=max_length, betas=(0.9, 0.999), precision="bf16", schedule=schedule,
+    )  # fmt: skip
+
+
 def pairs(*names: str) -> tuple[FileSource, ...]:
     """Sets of pictures and their texts."""
     return tuple(FileSource(path=f"data/{name}", format="webdataset") for name in names)
 
 
-def both_ways(*names: str) -> tuple[BothWaysSource, ...]:
-    """The same as documents, the picture first or last."""
-    return tuple(BothWaysSource(source=source) for source in pairs(*names))
+def both_ways(*names: str, last: float = 0.5) -> tuple[BothWaysSource, ...]:
+    """The same as documents, the medium last in such a share, else first."""
+    return tuple(BothWaysSource(source=source, last=last) for source in pairs(*names))

@@ -77,7 +77,8 @@ HANDS: dict[str, dict[str, Any]] = {
     "encoder_decoder": {"layers": 1, "heads": 2, "mlp_factor": 2},
 }
 TALKS = ("instruct",)
-DRAWS = ("regress",)
+DRAWS = {"regress": 0.5, "redraw": 1.0}
+"""Objectives of documents, with the share whose picture stands last."""
 MAKES = ("generate", "decide")
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
@@ -253,7 +254,7 @@ def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> Sourc
         return RequestsSource(kinds=tuple(model.hands), seen=seen, take=PICTURES * len(model.hands))
     task = "instruct" if objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
-    return BothWaysSource(source=source, take=PICTURES) if objective.kind in DRAWS else source
+    return BothWaysSource(source=source, take=PICTURES, last=DRAWS[objective.kind]) if objective.kind in DRAWS else source
 
 
 def _objective(config: ObjectiveConfig) -> ObjectiveConfig:

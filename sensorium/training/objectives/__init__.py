@@ -17,6 +17,7 @@ OBJECTIVES = NameTable(
         "generate": "sensorium.training.objectives.generate:GenerateConfig",
         "diffuse": "sensorium.training.objectives.diffuse:DiffuseConfig",
         "regress": "sensorium.training.objectives.regress:RegressConfig",
+        "redraw": "sensorium.training.objectives.redraw:RedrawConfig",
         "seek": "sensorium.training.objectives.seek:SeekConfig",
         "picture_codes": "sensorium.training.objectives.picture_codes:PictureCodesConfig",
         "picture_latents": "sensorium.training.objectives.picture_latents:PictureLatentsConfig",

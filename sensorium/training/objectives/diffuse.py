@@ -3,33 +3,30 @@
 Sources: MiniGPT-5 (arXiv:2310.02239; 0.01 words + picture + 0.1 caption, min-SNR 5, one condition in ten that of zeros); MGIE
 (arXiv:2309.17102; github.com/apple/ml-mgie, mgie_llava.py: words + 0.5 picture, plain squared error, and conditions and
 looked-at pictures left out as InstructPix2Pix does, arXiv:2211.09800). The picture becomes latents by the frozen VAE; noise
-of a random step is added; the UNet says what the noise was. Gradients go through it to the projector and to the LLM.
+of a random step is added; the UNet says what the noise was (`noising.py`). Gradients go through it to the projector and to the LLM.
 
-Random numbers are drawn from torch's own generator, which a checkpoint keeps.
-
-Shape legend: B media, L condition tokens, C condition width, N pictures, H/W pixels.
+Shape legend: B media, L condition tokens, C condition width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from sensorium.core.batch import Batch, Example, Wanted
+from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.data.source import Source
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.condition_loss import CONDITION_LOSSES, ConditionLossName
-from sensorium.nn.diffusion_loss import Prediction, diffusion_loss
 from sensorium.processing.processor import Processor
-from sensorium.processing.square import square_pixels
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig, means_added
 from sensorium.training.objectives.known_states import KnownStates, llm_learns
 from sensorium.training.objectives.next_token import token_losses
+from sensorium.training.objectives.noising import Diffusing, Noising, source_weights
 
 
 class DiffuseConfig(ObjectiveConfig):
@@ -89,35 +86,13 @@ class DiffuseConfig(ObjectiveConfig):
         return TeachingDiffuse(self, drawing, processor)
 
 
-class Diffusing(Protocol):
-    """A generator that can be trained through (`generators.stable_diffusion`)."""
-
-    @property
-    def looks(self) -> bool: ...
-    @property
-    def side_px(self) -> int: ...
-    @property
-    def unet(self) -> nn.Module: ...
-    @property
-    def decoder(self) -> nn.Module: ...
-    @property
-    def alphas_T(self) -> Tensor: ...
-    @property
-    def prediction(self) -> Prediction: ...
-    def to(self, device: torch.device) -> object: ...
-    def latents(self, pixels_BCHW: Tensor, seed: int) -> Tensor: ...
-    def looked(self, pixels_BCHW: Tensor) -> Tensor: ...
-    def predict(self, latents: Tensor, steps_B: Tensor, condition_BLC: Tensor) -> Tensor: ...
-    def encode_text(self, texts: Sequence[str]) -> Tensor: ...
-
-
 class Diffuse:
     """Next-token loss and diffusion loss: means over tokens and over pictures, added."""
 
     def __init__(self, config: DiffuseConfig, drawing: Diffusing, processor: Processor) -> None:
         self.config = config
         self.drawing = drawing
-        self.limits = processor.limits
+        self.noising = Noising(config.size_px, config.gamma, processor)
         self.signals: tuple[int, ...] = processor.signals["image"]
         self.known = KnownStates(processor.tokenizer.pad_id)
 
@@ -147,8 +122,8 @@ class Diffuse:
         if bool(unsteered_B.any()):
             zeros_1LC = cast(Tensor, model.negative("image", self.signals))
             condition_BLC = torch.where(unsteered_B[:, None, None], zeros_1LC, condition_BLC)
-        weights_B = _weights(batch, wanted)
-        losses_B = self._diffusion(condition_BLC, wanted, self._unseen(chance_B))
+        weights_B = source_weights(batch.loss_weights_BT, wanted, condition_BLC.device)
+        losses_B = self.noising.losses(self.drawing, condition_BLC, wanted, self._unseen(chance_B))
         total, parts = self.config.weight * losses_B, {"diffusion": float(losses_B.detach().mean())}
         if self.config.caption_weight:
             captions = ["" if gone else one.caption for one, gone in zip(wanted, unsteered_B.tolist(), strict=True)]
@@ -168,25 +143,6 @@ class Diffuse:
         first = self.config.unsteered / 2
         return (chance_B >= first) & (chance_B < first + self.config.unseen)
 
-    def _diffusion(self, condition_BLC: Tensor, wanted: Sequence[Wanted], unseen_B: Tensor) -> Tensor:
-        """The weighted squared error of each medium, (B,)."""
-        drawing, device = self.drawing, condition_BLC.device
-        side = self.config.size_px or drawing.side_px
-        pixels_BCHW = torch.stack([square_pixels(one.medium, side, one.root, self.limits) for one in wanted])
-        clean = drawing.latents(pixels_BCHW, int(torch.randint(2**31, ())))
-        noise = torch.randn(clean.shape).to(clean)
-        steps_B = torch.randint(len(drawing.alphas_T), (len(wanted),)).to(device)
-        looked: Tensor | None = None
-        if drawing.looks:
-            seen_BCHW = torch.stack([square_pixels(one.picture, side, one.root, self.limits) for one in wanted])
-            looked = drawing.looked(seen_BCHW) * ~unseen_B[:, None, None, None]
-
-        def predict(latents: Tensor, steps_B: Tensor, condition_BLC: Tensor) -> Tensor:
-            return drawing.predict(latents if looked is None else torch.cat([latents, looked], dim=1), steps_B, condition_BLC)
-
-        return diffusion_loss(predict, condition_BLC, clean, noise, steps_B, drawing.alphas_T,
-                              prediction=drawing.prediction, gamma=self.config.gamma)  # fmt: skip
-
 
 class TeachingDiffuse(Diffuse):
     """It owns what can learn of the generator."""
@@ -194,13 +150,6 @@ class TeachingDiffuse(Diffuse):
     def __init__(self, config: DiffuseConfig, drawing: Diffusing, processor: Processor) -> None:
         super().__init__(config, drawing, processor)
         self.module = drawing.decoder
-
-
-def _weights(batch: Batch, wanted: Sequence[Wanted]) -> Tensor:
-    """Of each medium, (B,): its source's."""
-    if batch.loss_weights_BT is None:
-        return torch.ones(len(wanted), device=batch.input_ids_BT.device)
-    return torch.stack([batch.loss_weights_BT[one.row, one.start] for one in wanted])
 
 
 def _picture_in_front(example: Example) -> None:

@@ -83,7 +83,7 @@ class Regress:
                 continue
             made_BNC = model.condition(kind, output.hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
             true_MC = true_embeddings(model, kind, encoded[kind], output.features[kind])
-            true_BNC = _of_wanted(true_MC, wanted, batch.slots[kind], made_BNC.shape[1])
+            true_BNC = of_wanted(true_MC, wanted, batch.slots[kind], made_BNC.shape[1])
             distance_B = CONDITION_LOSSES[self.config.distance](made_BNC, true_BNC)
             # Its mean over the embeddings, as often as there are some; once where the loop divides by samples.
             each = 1 if batch.loss_count is not None else made_BNC.shape[1]
@@ -93,7 +93,7 @@ class Regress:
         return Losses(total, count, parts)
 
 
-def _of_wanted(true_MC: Tensor, wanted: Sequence[Wanted], slots_BT: Tensor, count: int) -> Tensor:
+def of_wanted(true_MC: Tensor, wanted: Sequence[Wanted], slots_BT: Tensor, count: int) -> Tensor:
     """(B, N, C): of all pictures of a batch, those that answers hold."""
     order_BT = slots_BT.flatten().cumsum(0).view_as(slots_BT) - 1
     first = [int(order_BT[one.row, one.start + 1]) for one in wanted]
