@@ -6,7 +6,7 @@ Shape legend: B pictures, C colours, H/W pixels, N picture tokens of a picture.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from sensorium.core.batch import Grid
 from sensorium.core.errors import WeightsError
@@ -63,6 +63,8 @@ class PictureTokenizer(Protocol):
 class PictureTokenizerConfig(PartConfig):
     """A picture <-> ids of a codebook: a generator whose condition is ids."""
 
+    trains: ClassVar[bool] = False
+    """Whether `sensorium tokenizer train` teaches one."""
     weights: tuple[WeightSource, ...] = ()
     """Where pretrained weights may come from; the first that is reachable wins."""
     size_px: int

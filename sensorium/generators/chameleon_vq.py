@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.batch import Grid
-from sensorium.core.errors import WeightsError
+from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.generators.published_vq import PublishedVqConfig, pixel_scales
+from sensorium.generators.vq import Reconstruction
 from sensorium.nn.pretrained import load_exact
 
 
@@ -25,6 +26,7 @@ class ChameleonVqConfig(PublishedVqConfig):
     """Defaults are Chameleon's, with the authors' scale of pixels; transformers' preprocessor_config.json has 0.0078 in place
     of 2 / 255."""
 
+    trains: ClassVar[bool] = True
     hub: ClassVar[str] = "facebook/chameleon-7b"
     kind: Literal["chameleon_vq"] = "chameleon_vq"
     size_px: int = 512
@@ -74,6 +76,13 @@ class ChameleonVqConfig(PublishedVqConfig):
 
     def ids_of(self, model: Any, values_BCHW: Tensor) -> Tensor:
         return model.encode(values_BCHW).image_tokens
+
+    def rebuilt(self, model: Any, values_BCHW: Tensor) -> Reconstruction:
+        if model.decoder is None:
+            raise ConfigError("a chameleon_vq without a decoder gives nothing back to learn by", where="tokenizer.decoder", expected="true")
+        found = model.encode(values_BCHW)
+        made_BCHW = model.decoder(model.post_quant_conv(found.quantized_last_hidden_state))
+        return Reconstruction(made_BCHW, found.image_tokens.reshape(len(values_BCHW), -1), found.embedding_loss)
 
     def values_of(self, model: Any, ids_BN: Tensor, grid: Grid) -> Tensor:
         if model.decoder is None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sensorium.core.batch import Grid
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.generators.pixel_values import PixelTokenizer
+from sensorium.generators.vq import Reconstruction
 from sensorium.nn.pretrained import from_hub, load_exact, need_weights, read_named
 
 PREFIXES = ("model.vqmodel.", "vqmodel.")
@@ -75,6 +76,10 @@ class PublishedVqConfig(PictureTokenizerConfig):
         """Values (B, 3, H, W) of codes."""
         raise TypeError(f"{type(self).__name__} does not define values_of()")
 
+    def rebuilt(self, model: Any, values_BCHW: Tensor) -> Reconstruction:
+        """There and back, with gradients, of a kind that trains."""
+        raise TypeError(f"{type(self).__name__} does not define rebuilt()")
+
     @property
     def published_as(self) -> str | None:
         plain = type(self).from_dict({})
@@ -128,6 +133,10 @@ class PublishedVq(PixelTokenizer):
         super().__init__(config)
         self.config = config
         self.model = model
+
+    def forward(self, values_BCHW: Tensor) -> Reconstruction:
+        """What training looks at."""
+        return self.config.rebuilt(self.model, values_BCHW)
 
     def to_values(self, pixels_BCHW: Tensor) -> Tensor:
         values_BCHW = pixels_BCHW.float() * self.config.rescale

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ WEIGHTS = {"codebook": 5.0, "recall": 2.0, "embedding": 0.5}
 class SeedConfig(PictureTokenizerConfig):
     """Defaults are SEED-2's, which SEED-LLaMA reads and writes."""
 
+    trains: ClassVar[bool] = True
     kind: Literal["seed"] = "seed"
     size_px: int = 224
     codes: int = Field(default=8192, ge=1)

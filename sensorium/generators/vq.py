@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ GROUPS = 8
 class VqConfig(PictureTokenizerConfig):
     """Each of `widths` halves the picture's sides: three of them make a code stand for 8 x 8 pixels."""
 
+    trains: ClassVar[bool] = True
     kind: Literal["vq"] = "vq"
     size_px: int = Field(default=64, ge=1)
     codes: int = Field(default=512, ge=1)

@@ -22,7 +22,7 @@ def emu3() -> Recipe:
             oracle="Emu3ForConditionalGeneration",
             missing=(
                 "pretraining from scratch and tuning of the chat model, of which no code or rates are published; DPO",
-                "video, which the tokenizer and the language model of the original take, too",
+                "video: of it the tokenizer is published, which takes frames by four, and neither code nor rates by which the language model learns it",
             ),
             differs=(
                 "starts from Emu3-Gen by start=FOLDER of the imported checkpoint, as its picture tokenizer does",

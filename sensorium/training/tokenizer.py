@@ -26,8 +26,8 @@ from sensorium.core.errors import ConfigError, DataError, NumericsError
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.core.progress import progress
 from sensorium.generators import PICTURE_TOKENIZERS
-from sensorium.generators.seed import SeedConfig, SeedTokenizer
-from sensorium.generators.vq import VqConfig, VqTokenizer
+from sensorium.generators.seed import SeedTokenizer
+from sensorium.generators.vq import VqConfig
 from sensorium.model.config import AnyEncoder
 from sensorium.nn.vector_quantise import code_use
 from sensorium.training.config import ScheduleConfig
@@ -37,6 +37,7 @@ from sensorium.training.optimiser import rate
 from sensorium.training.signals import StopRequest, watch_signals
 from sensorium.training.tokenizer_checkpoint import (
     TokenizerState,
+    TrainedTokenizer,
     load_state,
     save_state,
     write_model,
@@ -113,14 +114,14 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
         StoppedError: a signal came; all is saved.
     """
     config, training = recipe.tokenizer, recipe.training
-    if not isinstance(config, VqConfig | SeedConfig):
-        raise ConfigError(f"picture tokenizer {config.kind!r}", expected="vq or seed, which train here")
+    if not config.trains:
+        raise ConfigError(f"picture tokenizer {config.kind!r}", expected="vq, seed or chameleon_vq, which train here")
     if not len(pixels_NCHW):
         raise DataError("no pictures to train on")
     torch.manual_seed(training.seed)
     # One that learns from scratch may be as large as a published one.
-    module = config.blank() if isinstance(config, SeedConfig) and run.start is None else config.build(run.start)
-    module = module.to(run.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    module: Any = config.blank() if run.start is None else config.build(run.start)
+    module = module.to(run.device, memory_format=torch.channels_last).train()
     if run.queries is not None:
         if not isinstance(module, SeedTokenizer):
             raise ConfigError(f"queries for a tokenizer of kind {config.kind!r}", expected="seed")
@@ -176,7 +177,7 @@ def _step(
 
 
 def _losses(
-    module: VqTokenizer | SeedTokenizer, training: TokenizerTraining, pixels_BCHW: Tensor, perceptual: nn.Module | None
+    module: TrainedTokenizer, training: TokenizerTraining, pixels_BCHW: Tensor, perceptual: nn.Module | None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Weighed parts of the loss, and the ids."""
     values_BCHW = module.to_values(pixels_BCHW)

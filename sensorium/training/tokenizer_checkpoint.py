@@ -15,6 +15,7 @@ from sensorium.core.atomic import atomic_path, recover_folder, rotating_folder, 
 from sensorium.core.errors import CheckpointError, ConfigError
 from sensorium.core.hashing import sha256_file
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
+from sensorium.generators.published_vq import PublishedVq
 from sensorium.generators.seed import SeedTokenizer
 from sensorium.generators.vq import VqTokenizer
 from sensorium.nn.pretrained import load_exact, read_file
@@ -24,23 +25,24 @@ from sensorium.training.optimiser import optimiser_tensors, restore_optimiser
 from sensorium.training.tensor_file import write_tensors
 
 KEEP = 2
+TrainedTokenizer = VqTokenizer | SeedTokenizer | PublishedVq
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerState:
     """What a checkpoint holds, and what it must have been made with."""
 
-    module: VqTokenizer | SeedTokenizer
+    module: TrainedTokenizer
     optimiser: torch.optim.Optimizer
     recipe: dict[str, Any]
     pictures: int
 
 
-def weights_of(module: VqTokenizer | SeedTokenizer) -> dict[str, Tensor]:
+def weights_of(module: TrainedTokenizer) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
-def write_model(folder: Path, config: PictureTokenizerConfig, module: VqTokenizer | SeedTokenizer) -> None:
+def write_model(folder: Path, config: PictureTokenizerConfig, module: TrainedTokenizer) -> None:
     """config.json and model.safetensors, each of them whole or not there."""
     with writing(folder / "model.safetensors"):
         write_json(folder / "config.json", config.to_dict())

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from sensorium.cli.main import app
 from sensorium.core.errors import CheckpointError, ConfigError
 from sensorium.encoders.efficientnet_lite import EfficientNetLiteConfig
 from sensorium.evaluation.reconstruction import measure, psnr_db, reconstruct, write_sheet
+from sensorium.generators.chameleon_vq import ChameleonVqConfig
+from sensorium.generators.janus_vq import JanusVqConfig
 from sensorium.generators.tokenizer_files import open_tokenizer
 from sensorium.generators.vq import VqConfig
 from sensorium.nn.perceptual import PerceptualLoss
@@ -170,3 +173,50 @@ def test_the_commands(tmp_path: Path) -> None:
     assert 1 <= said["perplexity"] <= 16
     assert sheet.exists()
     assert sorted(p.name for p in run.iterdir()) == ["checkpoint", "config.json", "log.jsonl", "model.safetensors", "training.json"]
+
+
+def chameleon(steps: int, **changes: object) -> TokenizerRecipe:
+    training = recipe(steps, lr=2e-3, **changes).training
+    return TokenizerRecipe(tokenizer=ChameleonVqConfig.tiny(), training=training)
+
+
+def test_chameleons_tokenizer_trains_in_the_published_layout(tmp_path: Path) -> None:
+    """What transformers' class computes, and a decoder behind it: from random weights, whatever their size."""
+    pixels = pictures(8)
+    train_tokenizer(chameleon(40, checkpoint_every=1000), pixels, TokenizerRun(tmp_path / "run"))
+    losses = [line["l1"] + line["l2"] for line in read_log(tmp_path / "run" / "log.jsonl")]
+    assert losses[-1] < 0.7 * losses[0], (losses[0], losses[-1])
+    tokenizer = open_tokenizer(tmp_path / "run")
+    assert isinstance(tokenizer.config, ChameleonVqConfig)
+    ids_BN = tokenizer.encode(pixels)
+    made = tokenizer.forward(tokenizer.to_values(pixels))
+    assert torch.equal(made.ids_BN, ids_BN)
+    # Learned through: what comes out is what codes are drawn as.
+    torch.testing.assert_close(made.values_BCHW, tokenizer.decode_values(ids_BN, tokenizer.grid), rtol=1e-4, atol=1e-5)
+    names = {name.split(".")[1] for name, value in tokenizer.named_parameters() if _reached(tokenizer, pixels)[name]}
+    assert names == {"encoder", "quant_conv", "quantize", "post_quant_conv", "decoder"}
+
+
+def _reached(tokenizer: Any, pixels: Tensor) -> dict[str, bool]:
+    tokenizer.zero_grad(set_to_none=True)
+    out = tokenizer(tokenizer.to_values(pixels))
+    (out.values_BCHW.square().mean() + out.loss).backward()
+    return {name: value.grad is not None and bool(value.grad.any()) for name, value in tokenizer.named_parameters()}
+
+
+def test_chameleons_resumes_bit_for_bit(tmp_path: Path) -> None:
+    pixels = pictures(8)
+    for name in ("whole", "cut"):
+        train_tokenizer(chameleon(7), pixels, TokenizerRun(tmp_path / name))
+    # Back to the checkpoint after step 6.
+    for name in ("checkpoint/state.json", "model.safetensors", "config.json"):
+        (tmp_path / "cut" / name).unlink()
+    train_tokenizer(chameleon(7), pixels, TokenizerRun(tmp_path / "cut", resume=True))
+    assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_one_that_does_not_train_is_refused(tmp_path: Path) -> None:
+    for config, reason in ((JanusVqConfig.tiny(), "which train here"), (ChameleonVqConfig.tiny().model_copy(update={"decoder": False}), "without a decoder")):
+        told = TokenizerRecipe(tokenizer=config, training=recipe(2).training)
+        with pytest.raises(ConfigError, match=reason):
+            train_tokenizer(told, pictures(4), TokenizerRun(tmp_path / config.kind))
