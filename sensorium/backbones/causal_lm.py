@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sensorium.backbones.adaption_prompt import GateName, add_prompts
-from sensorium.backbones.arch_file import with_arch
+from sensorium.backbones.arch_file import transformers_config, with_arch
 from sensorium.backbones.inserting import Inserted, inserted
 from sensorium.backbones.logit_quirks import logit_quirks
 from sensorium.backbones.mrope_lm import MROPE_TYPES, mrope_lm
@@ -27,7 +27,6 @@ from sensorium.backbones.shared_beginnings import share_beginnings
 from sensorium.backbones.token_experts import check_experts
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError
-from sensorium.core.naming import nearest
 from sensorium.core.parts import BackboneConfig
 from sensorium.nn.pretrained import from_config, from_folder
 from sensorium.nn.segment_attention import layout_of
@@ -42,6 +41,8 @@ class CausalLMConfig(BackboneConfig):
     """Left out: that of the folder of `weights`."""
     quantise: Literal["nf4"] | None = None
     """Linear layers in four bits, frozen, for an adapter to learn beside them (`backbones/quantised.py`)."""
+    stretched_beyond: int | None = Field(default=None, ge=2)
+    """Of the first Qwen: tokens of a row beyond which answers are read with a larger rotary base and sharper queries (`backbones/stretching.py`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,29 +101,6 @@ class CausalLMConfig(BackboneConfig):
         return CausalLM(self, folder)
 
 
-def transformers_config(arch: dict[str, Any]) -> Any:
-    """The transformers config object for `arch`.
-
-    Raises:
-        ConfigError: no model type is named, transformers does not know it, or a value does not fit.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    values = {k: v for k, v in arch.items() if k not in ("auto_map", "transformers_version")}
-    model_type = values.pop("model_type", None)
-    if not isinstance(model_type, str):
-        raise ConfigError("backbone config names no 'model_type'")
-    if model_type not in CONFIG_MAPPING:
-        near = nearest(model_type, CONFIG_MAPPING)
-        raise ConfigError(f"transformers knows no model of type {model_type!r}", where="model_type",
-                          fix=f"did you mean {near!r}?" if near else "see the language model's own config.json")  # fmt: skip
-    try:
-        return AutoConfig.for_model(model_type, **values)
-    except (ValueError, KeyError, StrictDataclassError) as error:
-        raise ConfigError(f"transformers cannot build {model_type!r}: {error}", where="backbone.arch") from None
-
-
 class CausalLM(nn.Module):
     """embed -> decoder layers -> logits, with optional work between the layers."""
 
@@ -133,9 +111,23 @@ class CausalLM(nn.Module):
         self.lm: Any = self._language_model(hf_config, folder)
         if config.quantise is not None:
             quantise(self.lm, sourced=folder is not None)
+        if config.stretched_beyond is not None:
+            self._stretch(config.stretched_beyond)
         self.logit_scale, self.logit_softcap = logit_quirks(hf_config)
         self.prefix_tuning: Prefix | None = None
         self.recorded: Recorded | None = None
+
+    def _stretches(self, batch: Batch) -> bool:
+        """Whether a row is read otherwise because it is long."""
+        length = self.config.stretched_beyond
+        return length is not None and not self.lm.training and int(batch.positions_BT.max()) >= length
+
+    def _stretch(self, length: int) -> None:
+        from sensorium.backbones.stretching import stretch
+
+        if self.lm.config.model_type != "qwen2":
+            raise ConfigError(f"stretched_beyond for a {self.lm.config.model_type}", expected="qwen2", where="backbone.stretched_beyond")
+        stretch(self.lm, length)
 
     def _language_model(self, hf_config: Any, folder: Path | None) -> Any:
         """The transformers model, with the weights in `folder` or random ones."""
@@ -206,6 +198,10 @@ class CausalLM(nn.Module):
         """An empty cache for one batch of answers."""
         from transformers import DynamicCache
 
+        if self.config.stretched_beyond is not None:
+            from sensorium.backbones.stretching import StretchedCache
+
+            return StretchedCache()
         return DynamicCache()
 
     def teacher_forced(self, embeds_BTD: Tensor, batch: Batch, insert: Inserted = None) -> Tensor:
@@ -214,7 +210,7 @@ class CausalLM(nn.Module):
         wanted_BT = batch.in_front_of_learned() if plain and batch.answers_only else None
         if plain and self.recorded is not None and self.recorded.fits(embeds_BTD, batch.branches_BT):
             return self.recorded.run(embeds_BTD, batch.positions_BT, batch.segments_BT, wanted_BT)
-        if plain and can_segment(self.lm) and segments_on(self.lm, embeds_BTD, batch.branches_BT):
+        if plain and not self._stretches(batch) and can_segment(self.lm) and segments_on(self.lm, embeds_BTD, batch.branches_BT):
             layout = share_beginnings(self.lm, layout_of(batch.segments_BT, batch.branches_BT, wanted_BT), embeds_BTD, batch)
             return run_segments(self.lm, embeds_BTD, batch.positions_BT, layout)
         return self(

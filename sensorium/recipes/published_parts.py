@@ -118,6 +118,7 @@ def qwen_7b() -> CausalLMConfig:
             "tie_word_embeddings": False,
         },
         weights=(HubSource(id="Qwen/Qwen-7B", format="qwen"),),
+        stretched_beyond=2048,
     )
 
 

@@ -32,9 +32,6 @@ def qwen_vl() -> Recipe:
         published=Published(
             paper="2308.12966",
             recorded="Qwen-VL-Chat",
-            missing=(
-                "queries scaled and rotary base stretched beyond 2,048 tokens, when it answers",
-            ),
             differs=(
                 "decay and betas are quoted from memory of the paper's appendix",
                 "sets mixed by size; how its makers weighed them was not published",

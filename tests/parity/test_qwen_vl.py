@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.batch import Example, MediaBatch
 from sensorium.core.errors import ConfigError
 from sensorium.core.sample import parse_sample
 from sensorium.encoders.qwen_vit import QwenVitConfig
 from sensorium.inference.engine import Engine
+from sensorium.inference.sampling import Sampling
 from sensorium.interop.families.qwen_vl import QwenVl
 from sensorium.interop.hf import read_hf, write_hf
 from sensorium.media.image import load_image
@@ -134,6 +136,70 @@ def test_greedy_answers(golden: dict[str, Any], model: MultimodalModel, record: 
     examples = [example(model.config, case["prompt"]) for case in cases]
     assert engine.generate(examples, max_tokens=8) == [case["answer"] for case in cases]
     record("qwen-vl", "greedy")
+
+
+@pytest.fixture(scope="module")
+def short(golden: dict[str, Any], folder: Path, tmp_path_factory: pytest.TempPathFactory) -> MultimodalModel:
+    """The same weights in a model to which 16 tokens are the longest row of its training."""
+    place = tmp_path_factory.mktemp("short")
+    (place / "config.json").write_text(json.dumps(golden["config"] | MAKE.LONG), encoding="utf-8")
+    (place / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    return read_hf(place)
+
+
+@pytest.mark.parametrize("how", ["alone", "left", "right", "packed"])
+def test_prompts_beyond_what_was_trained(how: str, golden: dict[str, Any], short: MultimodalModel) -> None:
+    cases = golden["long"]
+    examples = [example(short.config, MAKE.long_prompt(case["tokens"])) for case in cases]
+    if how == "packed":
+        got = list(logits(short, [examples])[0].split([len(e) for e in examples]))
+    elif how == "alone":
+        got = [logits(short, [[e]])[0] for e in examples]
+    else:
+        rows = logits(short, [[e] for e in examples], pad_left=how == "left")
+        got = [row[-len(e) :] if how == "left" else row[: len(e)] for row, e in zip(rows, examples, strict=True)]
+    for one, case in zip(got, cases, strict=True):
+        torch.testing.assert_close(one, torch.tensor(case["logits"]), atol=1e-5, rtol=1e-4)
+
+
+def test_long_prompts_are_answered_alike(golden: dict[str, Any], short: MultimodalModel) -> None:
+    """From a cache, one by one and together, and by a search: what is written keeps the base of its prompt."""
+    engine = Engine(short, Processor(short.config, byte_tokenizer()))
+    engine.processor.stop_ids = set()
+    cases = golden["long"]
+    examples = [example(short.config, MAKE.long_prompt(case["tokens"])) for case in cases]
+    assert engine.generate(examples, max_tokens=3) == [case["answer"] for case in cases]
+    assert [engine.generate([one], max_tokens=3)[0] for one in examples] == [case["answer"] for case in cases]
+    searched = engine.generate(examples[1:3], max_tokens=3, sampling=Sampling(beams=3))
+    assert searched == [engine.generate([one], max_tokens=3, sampling=Sampling(beams=3))[0] for one in examples[1:3]]
+
+
+def test_short_rows_and_learning_are_not_touched(golden: dict[str, Any], model: MultimodalModel, short: MultimodalModel) -> None:
+    plain, one = golden["long"][0], example(short.config, MAKE.long_prompt(golden["long"][0]["tokens"]))
+    torch.testing.assert_close(logits(short, [[one]])[0], torch.tensor(plain["logits"]), atol=1e-5, rtol=1e-4)
+    long = example(short.config, MAKE.long_prompt(70))
+    stretched = logits(short, [[long]])
+    short.backbone.train()
+    try:
+        assert torch.equal(logits(short, [[long]]), logits(model, [[long]]))
+        assert not torch.allclose(logits(short, [[long]]), stretched, atol=1e-3)
+    finally:
+        short.backbone.eval()
+    layers: Any = short.backbone.decoder_layers()  # pyright: ignore[reportCallIssue]
+    assert not any(layer.self_attn.q_proj._forward_hooks for layer in layers)
+
+
+def test_a_checkpoint_says_whether_it_stretches(golden: dict[str, Any]) -> None:
+    config = golden["config"]
+    assert getattr(QwenVl().to_ours(config).backbone, "stretched_beyond") == 2048  # noqa: B009
+    off = config | {"use_dynamic_ntk": False, "use_logn_attn": False}
+    ours = QwenVl().to_ours(off)
+    assert getattr(ours.backbone, "stretched_beyond") is None  # noqa: B009
+    assert QwenVl().to_ours(QwenVl().to_theirs(ours)) == ours
+    with pytest.raises(ConfigError, match="both, or neither"):
+        QwenVl().to_ours(config | {"use_logn_attn": False})
+    with pytest.raises(ConfigError, match="expected qwen2"):
+        CausalLMConfig.from_dict({**CausalLMConfig.tiny().to_dict(), "stretched_beyond": 16}).build()
 
 
 def test_the_way_back(

@@ -2,8 +2,7 @@
 
 Sources: `modeling_qwen.py`, `visual.py` and `config.json` of huggingface.co/Qwen/Qwen-VL-Chat. Qwen-7B is
 computed as Qwen2 is: its `intermediate_size` counts both halves of the gated layer, `w2` is the gate. Beyond
-`seq_length` tokens (2,048) the original scales queries by a logarithm and stretches its rotary base
-when it answers; that is not done here.
+`seq_length` tokens (2,048) it scales queries by a logarithm and stretches its rotary base when it answers.
 """
 
 from __future__ import annotations
@@ -81,8 +80,8 @@ class QwenVl:
             resolution=FixedResolution(fit="stretch"),
         )
         # The three marks of a picture have ids in a row: <img>, </img>, <imgpad>.
-        return ModelConfig(lanes={"image": lane}, backbone=CausalLMConfig(arch=qwen_arch(config)),
-                           template="qwen_vl", boxes="qwen_vl")  # fmt: skip
+        backbone = CausalLMConfig(arch=qwen_arch(config), stretched_beyond=stretched_beyond(config))
+        return ModelConfig(lanes={"image": lane}, backbone=backbone, template="qwen_vl", boxes="qwen_vl")
 
     def to_theirs(self, config: ModelConfig) -> dict[str, Any]:
         lane, arch = config.lanes.get("image"), lm_arch("qwen", config)
@@ -92,7 +91,7 @@ class QwenVl:
             raise refuse_export("qwen", "the projector is not position_aware")
         if arch["model_type"] != "qwen2" or arch["num_key_value_heads"] != arch["num_attention_heads"]:
             raise refuse_export("qwen", "the language model is not Qwen's first")
-        tower = lane.encoder
+        tower, length = lane.encoder, getattr(config.backbone, "stretched_beyond", None)
         return {
             "architectures": ["QWenLMHeadModel"],
             "model_type": "qwen",
@@ -107,6 +106,9 @@ class QwenVl:
             "rotary_emb_base": arch["rope_theta"],
             "rotary_pct": 1.0,
             "no_bias": True,
+            "seq_length": length or 2048,
+            "use_dynamic_ntk": length is not None,
+            "use_logn_attn": length is not None,
             "tie_word_embeddings": arch["tie_word_embeddings"],
             "visual": {
                 "width": tower.width,
@@ -141,6 +143,18 @@ def check_qwen(config: Mapping[str, Any]) -> None:
     for key, fits in (("rotary_pct", 1.0), ("no_bias", True)):
         if config.get(key, fits) != fits:
             raise ConfigError(f"a Qwen with {key}: {config[key]}", expected=str(fits))
+
+
+def stretched_beyond(config: Mapping[str, Any]) -> int | None:
+    """Tokens of a row beyond which it is read otherwise; None: it never is.
+
+    Raises:
+        ConfigError: one of the two ways of doing so without the other.
+    """
+    both = [bool(config.get(name, True)) for name in ("use_dynamic_ntk", "use_logn_attn")]
+    if both[0] != both[1]:
+        raise ConfigError(f"a Qwen with use_dynamic_ntk: {both[0]} and use_logn_attn: {both[1]}", expected="both, or neither")
+    return int(config.get("seq_length", 2048)) if both[0] else None
 
 
 def qwen_arch(config: Mapping[str, Any]) -> dict[str, Any]:

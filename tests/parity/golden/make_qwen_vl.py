@@ -45,6 +45,10 @@ PROMPTS = [
     [30, "A", 31, "B", 32],
     [40, 41, 42],
 ]
+LONG = {"seq_length": 16}
+"""So short that prompts of some dozen tokens are long ones."""
+LONG_PROMPTS = (12, 20, 40, 70)
+"""Tokens; few are answered, so that none grows over a length at which the base changes: it does so anew for each where nothing is cached."""
 SHAPES = {"A": (61, 40), "B": (30, 97)}
 """Width and height."""
 
@@ -128,6 +132,26 @@ def ids_of(prompt: list[int | str]) -> list[int]:
     return ids
 
 
+def long_prompt(count: int) -> list[int]:
+    return [(37 * i + count) % 250 for i in range(count)]
+
+
+def long_cases(code: Any, config: Any, shapes: dict[str, list[int]]) -> list[dict[str, Any]]:
+    """What is computed of prompts beyond `seq_length`."""
+    config.use_cache = False
+    model = code.QWenLMHeadModel(config).eval()
+    model.load_state_dict(weights(shapes), strict=False)
+    cases: list[dict[str, Any]] = []
+    with torch.no_grad():
+        for count in LONG_PROMPTS:
+            ids, answer = long_prompt(count), list[int]()
+            logits = model(torch.tensor([ids])).logits[0]
+            for _ in range(3):
+                answer.append(int(model(torch.tensor([ids + answer])).logits[0, -1].argmax()))
+            cases.append({"tokens": count, "answer": answer, "logits": [[round(float(v), 6) for v in row[::29]] for row in logits]})
+    return cases
+
+
 def main(folder: Path) -> None:
     package = types.ModuleType("qwen_vl")
     package.__path__ = [str(folder)]  # type: ignore[attr-defined]
@@ -162,6 +186,7 @@ def main(folder: Path) -> None:
                           "logits": [[round(float(v), 6) for v in row[::29]] for row in logits]})  # fmt: skip
         os.chdir(HERE)
     out = {
+        "long": long_cases(code, importlib.import_module("qwen_vl.configuration_qwen").QWenConfig(**CONFIG | LONG, fp32=True), shapes),
         "config": CONFIG, "shapes": shapes, "cases": cases,
         "features": [[round(float(v), 6) for v in row[::17]] for row in seen.flatten(0, 1)],
     }  # fmt: skip
