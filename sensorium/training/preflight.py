@@ -186,7 +186,7 @@ def probe_stage(
     loss = float(losses.total.detach()) / max(1, losses.count)
     memory = memory_of(model.device)
     state = state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2)
-    fit = _fit(stage, model, batch, state + held.beside, activation_bytes(saved), memory)
+    fit = _fit(stage, model, batch, state + held.beside, activation_bytes(saved, model.device), memory)
     if chosen.precision == "fp32" and not held.divided:
         total = None if memory is None else memory.total
         fit = fit.with_copies(layout_bytes(model, total), total)

@@ -71,7 +71,7 @@ def several_passes() -> Any:
     """A machine in which one row has room at a time; nobody looks at curves here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preflight, "state_bytes", lambda *a, **k: 0)
-        patch.setattr(preflight, "activation_bytes", lambda saved: 4000 << 20)
+        patch.setattr(preflight, "activation_bytes", lambda *_: 4000 << 20)
         patch.setattr(preflight, "memory_of", lambda device: Memory(3000 << 20, 3000 << 20))
         patch.setattr("sensorium.training.trainer.draw_curve", lambda *_: None)
         yield

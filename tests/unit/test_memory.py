@@ -58,8 +58,8 @@ def test_a_tower_that_learns_needs_more(tmp_path: Path, monkeypatch: pytest.Monk
         seen.append((learning, state(model, learning)))
         return seen[-1][1]
 
-    def noted_activations(saved: SavedTensors) -> int:
-        needed = activations(saved)
+    def noted_activations(saved: SavedTensors, device: torch.device) -> int:
+        needed = activations(saved, device)
         seen[-1] = (seen[-1][0], seen[-1][1] + needed)
         return needed
 

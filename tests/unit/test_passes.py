@@ -72,7 +72,7 @@ def test_stored_features_go_with_their_rows(tmp_path: Path, monkeypatch: pytest.
 
     plain = run("plain")
     monkeypatch.setattr(preflight, "state_bytes", lambda *a, **k: 0)
-    monkeypatch.setattr(preflight, "activation_bytes", lambda saved: 4000 << 20)
+    monkeypatch.setattr(preflight, "activation_bytes", lambda *_: 4000 << 20)
     monkeypatch.setattr(preflight, "memory_of", lambda device: Memory(3000 << 20, 3000 << 20))
     assert run("divided") == pytest.approx(plain, abs=1e-4)
 
@@ -109,7 +109,7 @@ def test_a_run_divided_for_memory_learns_the_same(tmp_path: Path, monkeypatch: p
 
     plain = run("plain")
     monkeypatch.setattr(preflight, "state_bytes", lambda *a, **k: 0)
-    monkeypatch.setattr(preflight, "activation_bytes", lambda saved: 4000 << 20)
+    monkeypatch.setattr(preflight, "activation_bytes", lambda *_: 4000 << 20)
     monkeypatch.setattr(preflight, "memory_of", lambda device: Memory(3000 << 20, 3000 << 20))
     divided = run("divided")
     assert divided == pytest.approx(plain, abs=1e-4)
