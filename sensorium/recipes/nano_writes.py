@@ -3,6 +3,9 @@
 Tokenizer and descriptions are nano-draws', where a small decoder draws the same codes behind the LLM. Codes have an embedding and a
 head of their own, as Janus' have: of SmolLM2's vocabulary some fifteen words are free and codes are 512, and more words would make all
 of its 57 MB matrix part of the model. The LLM learns through a low-rank adapter, and sees nothing: nano's eyes are not here.
+
+Of 240 held-out descriptions a judge knew 32 % again (26.5 to 38.2), of nano-draws' drawings 50 %; so it is nano-draws that ships. Behind three
+minutes of a GPU that others shared: 554 steps of what stands below.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ def nano_writes() -> Recipe:
         model=nano_writes_model(),
         stages=(
             StageConfig(
-                name="write", objective=InstructConfig(unsteered=0.1), data=(ASKED,), steps=1000, batch_size=96, max_length=192,
+                name="write", objective=InstructConfig(unsteered=0.1), data=(ASKED,), steps=560, batch_size=192, max_length=192,
                 learns=(Learn(part="adapter", lr=1e-3), Learn(part="code_tables", lr=2e-3, weight_decay=0.01)), checkpoint_every=200,
                 precision="bf16", workers=8, schedule=ScheduleConfig(warmup_steps=50, final_ratio=0.02),
             ),

@@ -150,7 +150,7 @@ def test_rows_with_videos_train(name: str, film: Path, tmp_path: Path) -> None:
     rows.write_text("".join(json.dumps(row) + "\n" for row in (talk, pair)), encoding="utf-8")
     recipe = TINY_FORMS.find(name)().override([f"model.video.frames={2}"])
     source: Any = FileSource(path=str(rows), format="samples")
-    first, second = recipe.stages
+    first, *_, second = recipe.stages
     stages = (first.model_copy(update={"data": (BothWaysSource(source=source) if name == "emu" else source,), "steps": 2}),
               second.model_copy(update={"data": (source,), "steps": 2}))  # fmt: skip
     recipe = recipe.model_copy(update={"stages": stages})
