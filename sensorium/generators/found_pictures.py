@@ -83,7 +83,7 @@ class FoundPictures:
         self.lost = index.lost_files(self.root)
         """Pictures that are gone, in whose place the next best is found."""
         if self.lost:
-            print(f"{self.root}: {len(self.lost)} of the index's {len(index.ids)} files are gone, and are not found: {named(self.lost)}. "
+            print(f"{self.root}: {len(self.lost)} of the index's {len(index.ids)} files are gone, and are passed over: {named(self.lost)}. "
                   f"To mend it: {BRING_BACK}", file=sys.stderr, flush=True)  # fmt: skip
 
     def save(self, folder: Path) -> None:
