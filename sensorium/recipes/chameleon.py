@@ -27,8 +27,8 @@ def chameleon() -> Recipe:
         published=Published(
             paper="2405.09818",
             oracle="ChameleonForConditionalGeneration",
+            missing=("training its picture tokenizer as it was: a discriminator, a weight on faces, licensed pictures; `sensorium tokenizer train` has distances alone",),
             differs=(
-                "`sensorium tokenizer train 'tokenizer={kind: chameleon_vq}'` has no discriminator and no weight on faces; the original's pictures are licensed",
                 "the rate falls to 1 % of its peak, by one factor every step (the original: to 0)",
                 "shares are of rows here, of tokens in the original",
                 "released weights draw nothing: transformers' layout has no decoder and hides the words of codes; here both are there",
