@@ -58,5 +58,5 @@ def read_log_of(folder: Path) -> dict[str, float]:
 def test_others_do_not_train() -> None:
     from sensorium.generators.janus_vq import JanusVqConfig
 
-    with pytest.raises(ConfigError, match="vq or seed"):
+    with pytest.raises(ConfigError, match="vq, seed or chameleon_vq"):
         train_tokenizer(TokenizerRecipe(tokenizer=JanusVqConfig.tiny()), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TokenizerRun(Path("never")))

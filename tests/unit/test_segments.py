@@ -149,7 +149,7 @@ def test_answer_loss_equals_cross_entropy(count: int, weighted: bool, learns: bo
     assert torch.allclose(total, wanted, atol=1e-4)
     inputs = [hidden_ND, weight_VD] if learns else [hidden_ND]
     for ours, theirs in zip(torch.autograd.grad(3 * total, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-4)
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_hopeless_targets_have_their_true_loss() -> None:
