@@ -7,7 +7,7 @@ Shape legend: B rows, T tokens, K signal tokens, D LLM width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -39,10 +39,8 @@ class KnownStates:
         texts = [_text(model, batch, one) for one in wanted]
         found = {text: self.kept[text] for text in texts if text in self.kept}
         fresh = [text for text in dict.fromkeys(texts) if text not in found]
-        rows = 1 if model.device.type == "cpu" else ROWS_GPU - 1
-        for first in range(0, len(fresh), rows):
-            some = fresh[first : first + rows]
-            found |= zip(some, self.read(model, some, alone=rows == 1), strict=True)
+        for some in _alike(fresh, alone=model.device.type == "cpu"):
+            found |= zip(some, self.read(model, some, alone=model.device.type == "cpu"), strict=True)
         for text in fresh:
             if len(self.kept) >= MOST_KEPT:
                 self.kept.pop(next(iter(self.kept)))
@@ -53,18 +51,30 @@ class KnownStates:
         """The states (K, D) of each text's signal tokens, its last ones.
 
         Args:
-            alone: one text; else fewer than `ROWS_GPU`, beside rows of padding that give all batches one shape.
+            alone: one text; else fewer than `ROWS_GPU` of one width, beside rows of padding.
         """
         rows = [list(text) for text in texts]
         if not alone:
-            width = -(-max(map(len, rows)) // TOKENS_GPU) * TOKENS_GPU
-            rows += [[self.pad_id] * width] * (ROWS_GPU - len(rows))
+            rows += [[self.pad_id] * _width(texts[0])] * (ROWS_GPU - len(rows))
         batch = to_device(collate([[Example(row, [False] * len(row), media_index=[0] * len(row))] for row in rows], self.pad_id), model.device)
         with torch.no_grad():
             hidden_BTD = model(batch).hidden_BTD
         signals = len(model.config.hands["image"].signals)
         # Copies: what is kept must not hold on to all rows.
         return [at_signals(model, hidden_BTD, batch, (row, len(text) - signals)).clone() for row, text in enumerate(texts)]
+
+
+def _width(text: tuple[int, ...]) -> int:
+    """Of the batch that a text is read in: its own length decides, and no neighbour's."""
+    return -(-len(text) // TOKENS_GPU) * TOKENS_GPU
+
+
+def _alike(texts: Sequence[tuple[int, ...]], *, alone: bool) -> Iterator[list[tuple[int, ...]]]:
+    """Texts that are read together."""
+    rows = 1 if alone else ROWS_GPU - 1
+    for width in dict.fromkeys(map(_width, texts)):
+        same = [text for text in texts if _width(text) == width]
+        yield from (same[first : first + rows] for first in range(0, len(same), rows))
 
 
 def _text(model: MultimodalModel, batch: Batch, one: Wanted) -> tuple[int, ...]:
