@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import stat
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,14 +79,14 @@ class Image:
         return sha256_bytes(f"{height}x{width}".encode() + self.pixels_HWC.tobytes())
 
 
-class Later:
+class Later(ABC):
     """A picture that is decoded when it is asked for: a frame of a video."""
 
-    def image(self, limits: ImageLimits, background: tuple[int, int, int]) -> Image:
-        raise NotImplementedError
+    @abstractmethod
+    def image(self, limits: ImageLimits, background: tuple[int, int, int]) -> Image: ...
 
-    def shape(self) -> MediaShape:
-        raise NotImplementedError
+    @abstractmethod
+    def shape(self) -> MediaShape: ...
 
 
 @dataclass(frozen=True, slots=True)

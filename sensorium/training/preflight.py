@@ -11,7 +11,7 @@ from typing import Any
 from sensorium.core.batch import Batch
 from sensorium.core.errors import ConfigError, DataError, SensoriumError
 from sensorium.data.config import open_sources
-from sensorium.data.loader import Loader, LoaderOptions
+from sensorium.data.loader import LoadedBatch, Loader, LoaderOptions
 from sensorium.data.mixture import MixtureOrder
 from sensorium.data.source import Source
 from sensorium.model.check import check_quantised_run, is_quantised
@@ -162,13 +162,7 @@ def probe_stage(
         raise ConfigError("no parameter learns")
     if stage.dropout:
         check_dropping(model, stage.learns)
-    options = replace(loader_options(stage), world_size=processes)
-    loader = Loader(parts.sources, parts.order, parts.processor, options)
-    stream = loader.batches(parts.order.start())
-    loaded = next(stream)
-    while not loaded.samples:  # All of its rows were bad, which training will say.
-        loaded = next(stream)
-    stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+    loaded = _first_batch(stage, parts, processes)
     batch = to_device(loaded.batch, model.device)
     if stage.objective.runs_llm and not bool(batch.learn_BT.any()):
         raise ConfigError(
@@ -207,6 +201,16 @@ def probe_stage(
         keeping=describe_keeping(stage, model),
         not_recorded=why_not_recorded(model, recompute=fit.recompute, processes=processes) if stage.record else None,
     )
+
+
+def _first_batch(stage: StageConfig, parts: StageParts, processes: int) -> LoadedBatch:
+    loader = Loader(parts.sources, parts.order, parts.processor, replace(loader_options(stage), world_size=processes))
+    stream = loader.batches(parts.order.start())
+    loaded = next(stream)
+    while not loaded.samples:  # All of its rows were bad, which training will say.
+        loaded = next(stream)
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+    return loaded
 
 
 def _fit(
