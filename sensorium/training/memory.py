@@ -23,7 +23,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 GAPS_CPU = 1.3
-"""What a processor's heap takes for tensors of mixed sizes that come and go, as a share of them: 1.2 to 1.35 (`tests/endtoend/test_memory_estimate.py`)."""
+"""What a processor's memory takes for tensors of mixed sizes that come and go, as a share of them: so much brings the plan near the peak
+(`tests/endtoend/test_memory_estimate.py`). That the heap's gaps are why is a guess."""
 
 
 class SavedTensors:
