@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_picture_words import FIRST, config, picture
+from test_picture_words import FIRST, config, lively, picture
 from torch.nn import functional as F
 
 from sensorium.api import Model
@@ -27,13 +27,7 @@ WEIGHTS = [(1.0, 0.5), (0.25, 2.0), (0.0, 1.0), (1.0, 0.0)]
 
 @pytest.fixture(scope="module", params=[True, False], ids=["shared", "tables"])
 def model(request: pytest.FixtureRequest) -> Model:
-    torch.manual_seed(0)
-    made = Model(*build_pretrained(config(shared=request.param)))
-    with torch.no_grad():
-        for parameter in made.network.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.2)
-    return made
+    return lively(shared=request.param)
 
 
 def examples(model: Model) -> list[Any]:

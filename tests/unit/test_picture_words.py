@@ -47,15 +47,20 @@ def config(*, shared: bool, **more: Any) -> ModelConfig:
                        picture_words=told.model_copy(update=more), template="plain")  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["shared", "tables"])
-def model(request: pytest.FixtureRequest) -> Model:
+def lively(*, shared: bool) -> Model:
+    """Of weights so large that every token makes a difference."""
     torch.manual_seed(0)
-    made = Model(*build_pretrained(config(shared=request.param)))
+    made = Model(*build_pretrained(config(shared=shared)))
     with torch.no_grad():
         for parameter in made.network.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.2)
     return made
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "tables"])
+def model(request: pytest.FixtureRequest) -> Model:
+    return lively(shared=request.param)
 
 
 def picture(shade: int = 90) -> Image.Image:

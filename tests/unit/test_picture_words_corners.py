@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_picture_words import ASK, FIRST, config, frame_of, picture, sample
+from test_picture_words import ASK, FIRST, config, frame_of, lively, picture, sample
 
 from sensorium.api import Model
 from sensorium.core.errors import ConfigError, WeightsError
@@ -35,13 +35,7 @@ from sensorium.training.objectives.next_token import next_token_losses, token_lo
 
 @pytest.fixture(scope="module", params=[True, False], ids=["shared", "tables"])
 def model(request: pytest.FixtureRequest) -> Model:
-    torch.manual_seed(0)
-    made = Model(*build_pretrained(config(shared=request.param)))
-    with torch.no_grad():
-        for parameter in made.network.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.2)
-    return made
+    return lively(shared=request.param)
 
 
 @pytest.fixture

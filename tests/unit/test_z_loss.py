@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 from test_picture_weights import examples
-from test_picture_words import config
+from test_picture_words import lively
 from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.api import Model
 from sensorium.core.errors import ConfigError
-from sensorium.interop.assemble import build_pretrained
 from sensorium.nn import answer_loss as module
 from sensorium.processing.collate import collate
 from sensorium.training.objectives.next_token import (
@@ -75,13 +74,7 @@ def test_half_precision_is_near() -> None:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["shared", "tables"])
 def model(request: pytest.FixtureRequest) -> Model:
-    torch.manual_seed(0)
-    made = Model(*build_pretrained(config(shared=request.param)))
-    with torch.no_grad():
-        for parameter in made.network.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.2)
-    return made
+    return lively(shared=request.param)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
