@@ -158,6 +158,8 @@ def print_plan(plan: Any) -> None:
     lost = plan.number_format.warning(plan.name)
     say(f"  warning: {lost}" if lost else f"  {plan.number_format.precision}: {plan.number_format.why}")
     say(f"  {plan.fit.describe()}")
+    if plan.halved:
+        say(f"  {plan.halved:,} frozen weights of the LLM in bf16 meanwhile, as its products read them")
     say(f"  {plan.compiling}")
     say(f"  {plan.keeping}")
     if plan.not_recorded:

@@ -31,6 +31,8 @@ class StagePlan:
     """Of parts whose learning rate falls from layer to layer: all of their rates, from the input on."""
     groups: list[Group]
     """What learns alike: the optimiser's own groups."""
+    halved: int = 0
+    """Numbers of frozen layers that are in half precision while the stage lasts (`model/half_frozen.py`)."""
     compiled: int = 0
     """Modules of the LLM's layers that run compiled."""
     keeping: str = ""
@@ -74,6 +76,7 @@ class StagePlan:
             "passes": self.fit.passes,
             "rows_a_pass": self.fit.rows,
             "recompute": self.fit.recompute,
+            "halved_parameters": self.halved,
             "copies_mb": round(self.fit.laid_out / 2**20),
             "compiled": self.compiled,
             "compiling": self.compiling,

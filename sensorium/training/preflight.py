@@ -18,8 +18,9 @@ from sensorium.model.check import check_quantised_run, is_quantised
 from sensorium.model.compiled import ready_to_compile, why_not_recorded
 from sensorium.model.device import to_device
 from sensorium.model.dropping import check_dropping
+from sensorium.model.half_frozen import frozen_layers, half_frozen
 from sensorium.model.laid_out import layout_bytes
-from sensorium.model.learning import Learn, count_parameters, set_learning
+from sensorium.model.learning import Learn, count_parameters, own_names, set_learning
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.picture_size import pictures_of
 from sensorium.model.recompute import can_recompute
@@ -171,15 +172,17 @@ def probe_stage(
         )
     check_media(stage, parts.sources, batch)
     model.eval()
-    try:
-        with SavedTensors(model) as saved, autocast(chosen.precision, model.device):
-            losses = parts.objective(model, batch)
-    except SensoriumError as error:
-        raise error.at("first batch") from None
+    halves = frozen_layers(model, own_names(model)) if chosen.precision == "bf16" and not held.divided else []
+    with half_frozen(halves):
+        try:
+            with SavedTensors(model) as saved, autocast(chosen.precision, model.device):
+                losses = parts.objective(model, batch)
+        except SensoriumError as error:
+            raise error.at("first batch") from None
+        state = state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2)
     held.rest()
     loss = float(losses.total.detach()) / max(1, losses.count)
     memory = memory_of(model.device)
-    state = state_bytes(model, learning, moments=0 if stage.optimiser == "adafactor" else 2)
     fit = _fit(stage, model, batch, state + held.beside, activation_bytes(saved, model.device), memory)
     if chosen.precision == "fp32" and not held.divided:
         total = None if memory is None else memory.total
@@ -197,6 +200,7 @@ def probe_stage(
         loss=loss,
         rates=_layer_rates(stage, groups),
         groups=group_parameters(groups),
+        halved=sum(layer.weight.numel() for layer in halves),
         compiled=ready_to_compile(model) if stage.compile else 0,
         keeping=describe_keeping(stage, model),
         not_recorded=why_not_recorded(model, recompute=fit.recompute, processes=processes) if stage.record else None,

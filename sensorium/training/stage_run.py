@@ -18,6 +18,7 @@ from sensorium.data.mixture import MixtureState
 from sensorium.model.compiled import Passes, compiling, why_not_recorded
 from sensorium.model.device import to_device
 from sensorium.model.dropping import dropping
+from sensorium.model.half_frozen import frozen_layers, half_frozen
 from sensorium.model.laid_out import laying_out
 from sensorium.model.learning import learning_modules
 from sensorium.model.recompute import recomputing
@@ -93,7 +94,7 @@ class StageRun:
         # Layers run again where memory is short: holes between kept blocks would waste it.
         (return_freed_blocks if recompute else keep_freed_blocks)()
         with (
-            recomputing(model, recompute), dropping(model, stage.dropout), compiling(model, stage.compile, self._alike()), laying_out(model, copies),
+            half_frozen(self._halves()), recomputing(model, recompute), dropping(model, stage.dropout), compiling(model, stage.compile, self._alike()), laying_out(model, copies),
             settled_objects(), batches_for(model.device, loader, state, self.cuts) as stream,
         ):
             while step < steps:
@@ -118,6 +119,13 @@ class StageRun:
         length = len(self.trainer.recipe.stages[self.index + 1].data)
         start = Position(self.index + 1, 0, MixtureState([0] * length))
         self.trainer.save(start, fresh, empty, finished=False)
+
+    def _halves(self) -> list[torch.nn.Linear]:
+        """Frozen layers whose weights no checkpoint holds, where the stage computes in half precision and each process has all of them."""
+        trainer = self.trainer
+        if trainer.held.divided or stage_precision(self.stage, trainer.fast, trainer.model.device).precision != "bf16":
+            return []
+        return frozen_layers(trainer.model, trainer.saved_names)
 
     def _alike(self) -> Passes | None:
         """The passes of packed rows, each of which is as long as any other, where they are to be recorded and can be."""

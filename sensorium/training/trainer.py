@@ -262,7 +262,7 @@ class Trainer:
         """Copy the run's state, and begin to write it as a checkpoint: rank 0 does, with what all know; where the model is
         divided, each writes its share."""
         rng = gather_rng(self.ranks)
-        names = self._own | self.learnt
+        names = self.saved_names
         if not self.held.divided:
             self.ranks.on_first(lambda: self.saver.save(self._checkpoint(
                 position, rng, finished, copies(self.model, names) | self._owned | owned_tensors(self.model),
@@ -274,6 +274,11 @@ class Trainer:
         if self.ranks.first:
             share.tensors["weights"] |= self._owned | owned_tensors(self.model)
         self.saver.save(self._checkpoint(position, rng, finished, {}, {}) if self.ranks.first else None, share)
+
+    @property
+    def saved_names(self) -> set[str]:
+        """Of the model's tensors that are in every checkpoint from now on."""
+        return self._own | self.learnt
 
     def settle(self) -> None:
         """Wait until the last checkpoint is on disk, on all processes, or end all of them."""
