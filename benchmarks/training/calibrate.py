@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from shapes import VOCABULARY, Shape
+from shapes import LARGE, VOCABULARY, Shape
 
 from sensorium.nn.onednn import has_onednn, product
 
@@ -89,7 +89,7 @@ def least_flops(shape: Shape, stage: int, tokens: float, answers: float, squares
     keys = width * text["num_key_value_heads"] // text["num_attention_heads"]
     weights = layers * (2 * width * width + 2 * width * keys + 3 * width * inner)
     # Forward, gradients of activations, and of weights where they learn.
-    passes = 2 if stage == 1 else 3
+    passes = 2 if stage == 1 or shape is LARGE else 3
     # Scores and mixtures of a triangle: forward 2 products, backward 5.
     attention = layers * width * squares * (2 + 5)
     return 2 * passes * (weights * tokens + width * VOCABULARY * answers) + attention

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from protocol import Turns
-from shapes import LARGE, SHAPES, on_device
+from shapes import LARGE, LORA_ALPHA, LORA_RANK, SHAPES, Shape, on_device
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
 
@@ -84,13 +84,22 @@ class Watch(TrainerCallback):
         self.turns.did(samples=len(here), tokens=sum(len(self.rows[i]["input_ids"]) for i in here), loss=0.0)
 
 
-def learn(model: Any, stage: int) -> None:
-    """The projector alone, or with the language model; the tower never."""
+LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+
+
+def learning(model: Any, shape: Shape, stage: int) -> Any:
+    """The model whose projector learns alone, or with the language model, or with matrices beside it; the tower never."""
+    projector = model.model.multi_modal_projector
     model.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(True)
-    if stage == 2:
+    if stage == 2 and shape is LARGE:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules=LAYERS))
+    elif stage == 2:
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
+    projector.requires_grad_(True)
+    return model
 
 
 def main() -> None:
@@ -110,7 +119,7 @@ def main() -> None:
     shape = on_device(SHAPES[options.shape], options.device)
     model = LlavaForConditionalGeneration.from_pretrained(options.work / "hf", dtype=torch.bfloat16 if shape is LARGE else torch.float32)
     rows = torch.load(options.work / "rows.pt", weights_only=True)
-    learn(model, options.stage)
+    model = learning(model, shape, options.stage)
     turns = Turns()
     watch = Watch(turns, rows)
     settings: dict[str, Any] = {

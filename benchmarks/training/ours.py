@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from protocol import Turns
-from shapes import SHAPES, Shape, on_device
+from shapes import LARGE, LORA_ALPHA, LORA_RANK, SHAPES, Shape, on_device
 
 from sensorium.core.atomic import write_json
 from sensorium.data.loader import make_example
 from sensorium.data.source import JsonlSource
 from sensorium.interop.saved import load_model, read_model_config
+from sensorium.model.config import LoraConfig, ModelConfig
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
 from sensorium.training.config import Recipe
@@ -25,22 +26,25 @@ from sensorium.training.trainer import Trainer, TrainerOptions
 PLAN = "plan.json"
 """In the run's folder: what the plan said before step one."""
 RATES = {1: {"projectors.image": 1e-3}, 2: {"projectors.image": 2e-5, "backbone": 2e-5}}
+RATES_LARGE = {1: RATES[1], 2: {"projectors.image": 2e-5, "adapter": 2e-5}}
 
 
 ON_GPU = {"precision": "bf16", "compile": True, "record": True, "workers": 6}
+# Kernels of the large shape are long, and nothing waits for the processor that starts them.
+ON_GPU_LARGE = ON_GPU | {"record": False}
 
 
 def recipe(shape: Shape, work: Path, stage: int, *, steps: int, levers: dict[str, Any]) -> Recipe:
     """One stage over the samples."""
-    config = read_model_config(work / "ours")
+    config, rates = read_model_config(work / "ours"), (RATES_LARGE if shape is LARGE else RATES)[stage]
     return Recipe.from_dict({
         "name": "bench",
-        "model": config.to_dict(),
+        "model": tuned(config, shape, stage).to_dict(),
         "stages": [{
             "name": f"stage{stage}",
             "objective": {"kind": "instruct"},
             "data": [{"kind": "file", "path": str(work / "data" / "samples.jsonl")}],
-            "learns": [{"part": part, "lr": lr} for part, lr in RATES[stage].items()],
+            "learns": [{"part": part, "lr": lr} for part, lr in rates.items()],
             "steps": steps,
             "batch_size": shape.rows,
             "max_length": shape.row_tokens,
@@ -52,6 +56,11 @@ def recipe(shape: Shape, work: Path, stage: int, *, steps: int, levers: dict[str
             **levers,
         }],
     })  # fmt: skip
+
+
+def tuned(config: ModelConfig, shape: Shape, stage: int) -> ModelConfig:
+    """The model with what stage 2 of the large shape teaches in place of the language model."""
+    return config.model_copy(update={"adapter": LoraConfig(rank=LORA_RANK, alpha=LORA_ALPHA)}) if shape is LARGE and stage == 2 else config
 
 
 def main() -> None:
@@ -83,13 +92,15 @@ def main() -> None:
     run.Trainer = Told
     levers = {k: _value(v) for k, v in (item.split("=", 1) for item in options.set if not item.startswith("+"))}
     if options.device != "cpu":
-        levers = ON_GPU | levers
+        levers = (ON_GPU_LARGE if SHAPES[options.shape] is LARGE else ON_GPU) | levers
     made = recipe(on_device(SHAPES[options.shape], options.device), options.work, options.stage, steps=10**6, levers=levers)
     folder = options.work / f"{options.run}-{options.stage}"
     shutil.rmtree(folder, ignore_errors=True)
 
     def load() -> Any:
         model, tokenizer = load_model(options.work / "ours")
+        # With the adapter that it is to get.
+        model.config = made.model
         model.to(options.device)
         return model, tokenizer
 

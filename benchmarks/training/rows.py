@@ -14,8 +14,11 @@ import torch
 
 from sensorium.data.loader import make_example
 from sensorium.data.source import JsonlSource
-from sensorium.interop.saved import load_model
+from sensorium.encoders.pixels import Normalise
+from sensorium.interop.assemble import completed
+from sensorium.interop.saved import read_model_config
 from sensorium.processing.processor import Processor
+from sensorium.text.tokenizer import Tokenizer
 
 IGNORED = -100
 IMAGE_ID = 3
@@ -23,8 +26,9 @@ IMAGE_ID = 3
 
 def write_rows(work: Path) -> Path:
     """Rows for the peers, as a file of tensors."""
-    model, tokenizer = load_model(work / "ours")
-    processor = Processor(model.config, tokenizer)
+    config = read_model_config(work / "ours")
+    processor = Processor(config, completed(Tokenizer.load(work / "hf"), config.backbone))
+    normalise = Normalise(config.lanes["image"].encoder.preprocess())
     source = JsonlSource(work / "data" / "samples.jsonl")
     rows: list[dict[str, Any]] = []
     for i in range(len(source)):
@@ -32,7 +36,7 @@ def write_rows(work: Path) -> Path:
         ids = torch.tensor(example.input_ids)
         ids[list(example.slots["image"])] = IMAGE_ID
         labels = torch.where(torch.tensor(example.learn), ids, IGNORED)
-        values = model.encoders["image"].normalise(example.media["image"].pixels_NCHW)[0]
+        values = normalise(example.media["image"].pixels_NCHW)[0]
         rows.append({"input_ids": ids, "labels": labels, "pixel_values": values})
     torch.save(rows, work / "rows.pt")
     return work / "rows.pt"

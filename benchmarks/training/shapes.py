@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parts import write_parts
 from PIL import Image
 
 VOCABULARY = 49_152
@@ -62,9 +63,11 @@ LARGE = Shape(
      "image_size": 336, "patch_size": 16},
     {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
      "num_key_value_heads": 32},
-    batch=16, row_tokens=4096, rows=2,
+    batch=8, row_tokens=4096, rows=1,
 )  # fmt: skip
-"""For GPUs alone: the language model of Vicuna-7B, frozen."""
+"""For GPUs alone: the language model of Vicuna-7B, frozen; in stage 2 low-rank matrices learn beside it."""
+LORA_RANK, LORA_ALPHA = 16, 32
+"""Of these matrices, beside all linear layers of the language model but the scores."""
 SHAPES = {shape.name: shape for shape in (TINY, LONGER, SMALL, LARGE)}
 
 
@@ -99,6 +102,8 @@ def write_model(shape: Shape, folder: Path) -> None:
         model: Any = LlavaForConditionalGeneration(config)
     model.to(dtype).save_pretrained(folder)
     write_tokenizer(folder)
+    if shape is LARGE:
+        write_tokenizer(write_parts(model, folder.with_name("ours")))
 
 
 def write_tokenizer(folder: Path) -> None:
