@@ -78,12 +78,14 @@ def test_the_run_is_the_same(recipe: Recipe, tmp_path: Path, monkeypatch: pytest
     plain_weights, plain_lines, plain_model = train(recipe, tmp_path / "plain")
     assert seen[2:] == [(0, set())] * 2
     assert lines == plain_lines
-    assert weights.keys() == plain_weights.keys() and all(torch.equal(weights[n], plain_weights[n]) for n in weights)
+    assert weights.keys() == plain_weights.keys()
+    assert all(torch.equal(weights[n], plain_weights[n]) for n in weights)
     # As they were loaded, whatever format they came in.
     first = {n: p for n, p in build_pretrained(recipe.model)[0].named_parameters() if n.startswith("backbone.")}
     for one in (model, plain_model):
         held = {n.replace(".base_layer", ""): p for n, p in one.named_parameters() if "lora_" not in n}
-        assert all(held[n].dtype == torch.float32 and torch.equal(held[n], p) for n, p in first.items())
+        assert {held[n].dtype for n in first} == {torch.float32}
+        assert all(torch.equal(held[n], p) for n, p in first.items())
 
 
 def test_what_stays_whole(recipe: Recipe) -> None:
@@ -105,4 +107,5 @@ def test_an_error_within_restores(recipe: Recipe) -> None:
     before = {n: p.clone() for n, p in model.named_parameters()}
     with pytest.raises(ValueError, match="within"), half_frozen(frozen_layers(model, ())):
         raise ValueError("within")
-    assert all(torch.equal(before[n], p) and p.dtype == before[n].dtype for n, p in model.named_parameters())
+    assert all(torch.equal(before[n], p) for n, p in model.named_parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
