@@ -24,6 +24,7 @@ from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.model.compiled import Passes, compiling
 from sensorium.model.device import to_device
+from sensorium.model.half_frozen import frozen_layers, half_frozen
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.answer_loss import answer_loss
 from sensorium.nn.pretrained import read_file
@@ -101,6 +102,25 @@ def test_one_kernel_for_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr("sensorium.backbones.causal_lm.segments_on", lambda *_: False)
             masked = gradients(model, batch, bf16())
         assert apart(fast, exact) < max(0.05, 1.5 * apart(masked, exact))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_frozen_weights_in_half_change_no_bit(compiled: bool) -> None:
+    """What learns here lies behind all attention, whose kernel may sum gradients in any order."""
+    model, batches = here(2)
+    assert isinstance(model.backbone, CausalLM)
+    model.requires_grad_(False)
+    last: Any = model.backbone.decoder_layers()[-1]
+    last.mlp.requires_grad_(True)
+    with compiling(model, compiled and CUDA.type == "cuda"):
+        wanted = [gradients(model, batch, bf16()) for batch in batches]
+        with half_frozen(frozen_layers(model, ())):
+            assert last.self_attn.q_proj.weight.dtype == torch.bfloat16
+            found = [gradients(model, batch, bf16()) for batch in batches]
+    for (loss, grads), (wanted_loss, wanted_grads) in zip(found, wanted, strict=True):
+        assert loss == wanted_loss
+        assert grads.keys() == wanted_grads.keys()
+        assert all(torch.equal(grads[n], g) for n, g in wanted_grads.items())
 
 
 @needs_cuda
