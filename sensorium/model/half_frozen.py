@@ -8,6 +8,7 @@ last bit: those that half precision does not hold wait on the host meanwhile, in
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
@@ -52,12 +53,20 @@ def half_frozen(layers: Collection[nn.Linear]) -> Iterator[None]:
     turned = [(layer, _kept(layer.weight)) for layer in layers if not layer.weight.requires_grad]
     for layer, _ in turned:
         layer.weight.data = layer.weight.data.to(HALF)
+    _forget_programs()
     try:
         yield
     finally:
         for layer, whole in turned:
             weight = layer.weight.data
             layer.weight.data = weight.float() if whole is None else whole.to(weight.device).float()
+        _forget_programs()
+
+
+def _forget_programs() -> None:
+    """Those that torch 2.11 compiled do not look whether a weight's format is what it was, and would read other bytes as numbers; 2.13's do."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def _kept(weight: Tensor) -> Tensor | None:

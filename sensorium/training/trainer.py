@@ -205,8 +205,8 @@ class Trainer:
         while True:
             begin(parts.objective, self.model)
             go_on_from(self.model, self._owned)
-            whole = {n: v for n, v in self.model.state_dict().items() if self.held.rows(n) is None}
-            check_equal(self.ranks, whole, f"stage {stage.name}")
+            # In a list of nobody's: what is named here would be held as long as the stage lasts.
+            check_equal(self.ranks, {n: v for n, v in self.model.state_dict().items() if self.held.rows(n) is None}, f"stage {stage.name}")
             try:
                 return self._attempt_stage(index, parts, watch)
             except RewindError:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import sensorium.training.preflight as preflight
 import sensorium.training.stage_run as stage_run
+from sensorium.backbones.causal_lm import CausalLM
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
 from sensorium.model.half_frozen import frozen_layers, half_frozen
@@ -64,19 +66,22 @@ def test_the_run_is_the_same(recipe: Recipe, tmp_path: Path, monkeypatch: pytest
     @contextmanager
     def watched(layers: Iterable[nn.Linear]) -> Iterator[None]:
         chosen = list(layers)
+        before = [StorageWeakRef(layer.weight.untyped_storage()) for layer in chosen]
         with half_frozen(chosen):
+            assert all(storage.expired() for storage in before), "somebody still holds what the layers had"
             seen.append((len(chosen), {layer.weight.dtype for layer in chosen}))
             yield
 
-    monkeypatch.setattr(stage_run, "half_frozen", watched)
+    for module in (stage_run, preflight):
+        monkeypatch.setattr(module, "half_frozen", watched)
     weights, lines, model = train(recipe, tmp_path / "half")
-    # All seven of each of the layers, in both stages.
-    assert seen == [(7 * recipe.model.backbone.num_layers, {torch.bfloat16})] * 2
+    # All seven of each of the layers, in both stages, where they are tried and where they train.
+    assert seen == [(7 * recipe.model.backbone.num_layers, {torch.bfloat16})] * 4
 
     for module in (stage_run, preflight):
         monkeypatch.setattr(module, "frozen_layers", lambda *_: [])
     plain_weights, plain_lines, plain_model = train(recipe, tmp_path / "plain")
-    assert seen[2:] == [(0, set())] * 2
+    assert seen[4:] == [(0, set())] * 4
     assert lines == plain_lines
     assert weights.keys() == plain_weights.keys()
     assert all(torch.equal(weights[n], plain_weights[n]) for n in weights)
@@ -91,6 +96,7 @@ def test_the_run_is_the_same(recipe: Recipe, tmp_path: Path, monkeypatch: pytest
 def test_what_stays_whole(recipe: Recipe) -> None:
     """Tables of words, what learns, what is saved, and layers that DoRA weighs."""
     model = build_pretrained(recipe.model)[0].requires_grad_(False)
+    assert isinstance(model.backbone, CausalLM)
     every = {id(layer) for layer in frozen_layers(model, ())}
     assert id(model.backbone.lm.get_output_embeddings()) not in every
     first: Any = model.backbone.decoder_layers()[0]

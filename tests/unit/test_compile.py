@@ -17,6 +17,7 @@ from sensorium.core.errors import ConfigError
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
 from sensorium.model.compiled import compilable, compiling
+from sensorium.model.half_frozen import frozen_layers, half_frozen
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.model.recompute import recomputing
 from sensorium.training.checkpoint import load_checkpoint
@@ -57,6 +58,26 @@ def test_gradients_names_and_programs() -> None:
     assert 0 < programs[0] == programs[3]
     assert programs[4] == programs[7]
     assert all(module._compiled_call_impl is None for module in compilable(model))
+
+
+@needs_compiler
+def test_programs_see_weights_in_half_precision() -> None:
+    """In either order: a program made for fp32 would read bytes of bf16 as numbers, and past their end, and one made for bf16 the other way round."""
+    model, (batch,) = model_and_batches(1, "stages.instruct.pack=true")
+    model.requires_grad_(False)
+    model.projectors["image"].requires_grad_(True)
+    bf16 = lambda: torch.autocast("cpu", dtype=torch.bfloat16)  # noqa: E731
+    with bf16():
+        eager = gradients(model, batch)
+    with compiling(model, True):
+        found: list[dict[str, Tensor]] = []
+        for halves in ([], frozen_layers(model, ()), []):
+            with bf16(), half_frozen(halves):
+                found.append(gradients(model, batch))
+    for name, wanted in eager.items():
+        for each in found:
+            assert float((each[name] - wanted).norm() / wanted.norm()) < 0.05, name
+        assert torch.equal(found[0][name], found[2][name])
 
 
 @needs_compiler
