@@ -24,12 +24,14 @@ LEVERS = "docs/speed.md"
 LEVER_MARKS = ("<!-- lever figures: made by benchmarks/figures.py -->\n", "<!-- end of lever figures -->\n")
 PAGES = {
     "README.md": {
-        "head": "| {processor}, {threads} thread, {date} | ours / Trainer | ours / TRL | samples/s: ours, Trainer, TRL | by default: Trainer, TRL | share of the limit | peak memory: ours, Trainer, TRL |",
+        "head": "| {machine}, {date} | ours / Trainer | ours / TRL | samples/s: ours, Trainer, TRL | by default: Trainer, TRL | share of the limit | peak memory: ours, Trainer, TRL |",
+        "machine": "{processor}, {threads} thread",
         "row": "{shape}, stage {stage}",
         "one": "{median:.2f} × ({low:.2f} – {high:.2f}) of {limit:.1f}",
     },
     "README.zh-CN.md": {
-        "head": "| {processor}，{threads} 线程，{date} | 相对 Trainer | 相对 TRL | 样本/秒：我们、Trainer、TRL | 默认设置：Trainer、TRL | 占理论上限 | 峰值内存：我们、Trainer、TRL |",
+        "head": "| {machine}，{date} | 相对 Trainer | 相对 TRL | 样本/秒：我们、Trainer、TRL | 默认设置：Trainer、TRL | 占理论上限 | 峰值内存：我们、Trainer、TRL |",
+        "machine": "{processor}，{threads} 线程",
         "row": "{shape}，第 {stage} 阶段",
         "one": "{median:.2f} 倍（{low:.2f} – {high:.2f}），上限 {limit:.1f}",
     },
@@ -38,7 +40,9 @@ PAGES = {
 
 def table(result: dict[str, Any], words: dict[str, str]) -> list[str]:
     """One machine's figures as lines of Markdown."""
-    lines = [words["head"].format(**result), "|---" * 7 + "|"]
+    # Of a GPU's machine the threads are few of many, and say nothing.
+    machine = result["processor"] if result["processor"].startswith("NVIDIA") else words["machine"].format(**result)
+    lines = [words["head"].format(machine=machine, **result), "|---" * 7 + "|"]
     for shape, found in result["shapes"].items():
         for key in sorted(key for key in found if key.startswith("stage ") and len(found[key].get("ratio", ())) == len(PEERS)):
             one = found[key]
@@ -132,7 +136,8 @@ def made_anew(name: str, page: str, results: Path = RESULTS) -> str:
 def _tables(kind: str, made: Callable[[dict[str, Any]], list[str]], results: Path) -> str:
     """Those of all machines."""
     machines = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{kind}-*.json"))]
-    return "\n\n".join("\n".join(made(machine)) for machine in machines)
+    tables = ["\n".join(made(machine)) for machine in machines]
+    return "\n\n".join(one for one in tables if one)
 
 
 OTHERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
