@@ -135,8 +135,8 @@ def _plain_loss() -> None:
 
 
 class _Unfused(torch.optim.AdamW):
-    def __init__(self, params: Any, betas: tuple[float, float], fused: bool) -> None:
-        super().__init__(params, betas=betas, foreach=False)
+    def __init__(self, params: Any, **settings: Any) -> None:
+        super().__init__(params, **settings | {"fused": False, "foreach": False})
 
 
 def _unfused() -> None:
