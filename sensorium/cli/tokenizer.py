@@ -17,7 +17,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto:
 
 @tokenizer_app.command("train")
 def train(
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ..., such as tokenizer.codes=1024 training.steps=500")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ..., such as tokenizer.codes=1024 training.steps=500 'training.adversarial={start_step: 100}'")] = None,
     pictures: Source = "picture-book",
     out: Annotated[str, typer.Option(help="Run folder.")] = "runs/tokenizer",
     config: Annotated[str | None, typer.Option(help="A YAML file with `tokenizer` and `training`; default: 64 pixels, 512 codes.")] = None,

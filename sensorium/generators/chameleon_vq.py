@@ -82,7 +82,8 @@ class ChameleonVqConfig(PublishedVqConfig):
             raise ConfigError("a chameleon_vq without a decoder gives nothing back to learn by", where="tokenizer.decoder", expected="true")
         found = model.encode(values_BCHW)
         made_BCHW = model.decoder(model.post_quant_conv(found.quantized_last_hidden_state))
-        return Reconstruction(made_BCHW, found.image_tokens.reshape(len(values_BCHW), -1), found.embedding_loss)
+        ids_BN = found.image_tokens.reshape(len(values_BCHW), -1)
+        return Reconstruction(made_BCHW, ids_BN, found.embedding_loss, model.decoder.conv_out.weight)
 
     def values_of(self, model: Any, ids_BN: Tensor, grid: Grid) -> Tensor:
         if model.decoder is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -83,6 +83,8 @@ class Reconstruction:
     ids_BN: Tensor
     loss: Tensor
     """Of the codebook."""
+    last: Tensor
+    """Weights of the layer that made the values."""
 
 
 class VqTokenizer(PixelTokenizer):
@@ -101,7 +103,8 @@ class VqTokenizer(PixelTokenizer):
         B, D, h, w = z_BDhw.shape
         quantised = self.quantise(_rows(z_BDhw))
         codes_BDhw = quantised.values_ND.view(B, h, w, D).permute(0, 3, 1, 2)
-        return Reconstruction(self.decoder(codes_BDhw), quantised.ids_N.view(B, h * w), quantised.loss)
+        last = cast(nn.Conv2d, self.decoder[-1]).weight
+        return Reconstruction(self.decoder(codes_BDhw), quantised.ids_N.view(B, h * w), quantised.loss, last)
 
     def encode_values(self, values_BCHW: Tensor) -> Tensor:
         return self.quantise.nearest(_rows(self.encoder(values_BCHW))).view(len(values_BCHW), -1)

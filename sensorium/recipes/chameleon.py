@@ -27,7 +27,7 @@ def chameleon() -> Recipe:
         published=Published(
             paper="2405.09818",
             oracle="ChameleonForConditionalGeneration",
-            missing=("training its picture tokenizer as it was: a discriminator, a weight on faces, licensed pictures; `sensorium tokenizer train` has distances alone",),
+            missing=("training its picture tokenizer as it was: a weight on faces, licensed pictures, the learnt weights of LPIPS",),
             differs=(
                 "the rate falls to 1 % of its peak, by one factor every step (the original: to 0)",
                 "shares are of rows here, of tokens in the original",

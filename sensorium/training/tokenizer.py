@@ -27,9 +27,10 @@ from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.core.progress import progress
 from sensorium.generators import PICTURE_TOKENIZERS
 from sensorium.generators.seed import SeedTokenizer
-from sensorium.generators.vq import VqConfig
+from sensorium.generators.vq import Reconstruction, VqConfig
 from sensorium.model.config import AnyEncoder
 from sensorium.nn.vector_quantise import code_use
+from sensorium.training.adversarial import AdversarialConfig, Adversary, Judged
 from sensorium.training.config import ScheduleConfig
 from sensorium.training.disk import writing
 from sensorium.training.log import TrainingLog
@@ -62,6 +63,8 @@ class TokenizerTraining(Config):
     perceptual: AnyEncoder | None = None
     """A frozen encoder whose features must agree, too."""
     perceptual_weight: float = Field(default=0.1, ge=0)
+    adversarial: AdversarialConfig | None = None
+    """A discriminator to learn against, which makes a VQGAN of a VQ-VAE; its gradients are clipped by the same norm, apart."""
     flip: bool = True
     """Half of the pictures are mirrored, by chance."""
     checkpoint_every: int = Field(default=500, ge=1)
@@ -109,7 +112,8 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
         Steps, samples a second of this call, and the last losses.
 
     Raises:
-        ConfigError: the folder holds a run already, or one with other settings; or a tokenizer that does not train.
+        ConfigError: the folder holds a run already, or one with other settings; or a tokenizer that does not train, or not against a
+            discriminator.
         NumericsError: a loss is not finite.
         StoppedError: a signal came; all is saved.
     """
@@ -127,8 +131,9 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
             raise ConfigError(f"queries for a tokenizer of kind {config.kind!r}", expected="seed")
         module.take_queries(run.queries)
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(learning, lr=training.lr, betas=(0.9, 0.95), weight_decay=training.weight_decay)
-    state = TokenizerState(module, optimiser, recipe.to_dict(), len(pixels_NCHW))
+    groups = [{"params": learning, "peak": training.lr}]
+    optimiser = torch.optim.AdamW(groups, lr=training.lr, betas=(0.9, 0.95), weight_decay=training.weight_decay)
+    state = TokenizerState(module, optimiser, recipe, len(pixels_NCHW), _adversary(recipe, run.device))
     first, log_bytes = load_state(run.folder, state, resume=run.resume)
     log = TrainingLog(run.folder, keep_bytes=log_bytes, tensorboard=False)
     stop, begun = StopRequest(), time.monotonic()
@@ -159,31 +164,40 @@ def train_tokenizer(recipe: TokenizerRecipe, pixels_NCHW: Tensor, run: Tokenizer
 def _step(
     state: TokenizerState, training: TokenizerTraining, pixels_BCHW: Tensor, step: int, perceptual: nn.Module | None
 ) -> dict[str, float]:
-    module, optimiser = state.module, state.optimiser
-    for group in optimiser.param_groups:
-        group["lr"] = training.lr * rate(training.schedule, step, training.steps)
-    parts, ids = _losses(module, training, pixels_BCHW, perceptual)
+    adversary = state.adversary if state.adversary is not None and step >= state.adversary.config.start_step else None
+    parts, ids, judged = _losses(state.module, adversary, training, pixels_BCHW, perceptual)
     loss = torch.stack(list(parts.values())).sum()
-    optimiser.zero_grad(set_to_none=True)
+    values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}}
+    sides: list[tuple[nn.Module, torch.optim.Optimizer]] = [(state.module, state.optimiser)]
+    if adversary is not None and judged is not None:
+        # Neither loss has a gradient for the other side, so one pass serves both.
+        loss = loss + judged.hinge
+        values |= {"discriminator": judged.hinge.item(), "adaptive_weight": judged.adaptive.item()}
+        sides.append((adversary.module, adversary.optimiser))
+    for _, optimiser in sides:
+        optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm).item()
-    values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "grad_norm": norm}
-    if not np.isfinite([values["loss"], norm]).all():
-        raise NumericsError(f"loss {values['loss']}, gradient norm {norm}", expected="finite numbers", where=f"step {step + 1}",
+    norms = [nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm).item() for module, _ in sides]
+    values["grad_norm"] = norms[0]
+    if not np.isfinite([*values.values(), *norms]).all():
+        raise NumericsError(f"loss {values['loss']}, gradient norms {norms}", expected="finite numbers", where=f"step {step + 1}",
                             fix="lower training.lr, and go on with --resume")  # fmt: skip
-    optimiser.step()
-    use = code_use(ids, module.codes)
+    for _, optimiser in sides:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * rate(training.schedule, step, training.steps)
+        optimiser.step()
+    use = code_use(ids, state.module.codes)
     return {**values, "perplexity": use.perplexity, "used": use.used}
 
 
 def _losses(
-    module: TrainedTokenizer, training: TokenizerTraining, pixels_BCHW: Tensor, perceptual: nn.Module | None
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Weighed parts of the loss, and the ids."""
+    module: TrainedTokenizer, adversary: Adversary | None, training: TokenizerTraining, pixels_BCHW: Tensor, perceptual: nn.Module | None
+) -> tuple[dict[str, Tensor], Tensor, Judged | None]:
+    """Weighed parts of the loss, the ids, and what the discriminator learns by, where there is one."""
     values_BCHW = module.to_values(pixels_BCHW)
     if isinstance(module, SeedTokenizer):
-        return module.losses(values_BCHW, module.truth(pixels_BCHW))
-    out = module(values_BCHW)
+        return *module.losses(values_BCHW, module.truth(pixels_BCHW)), None
+    out: Reconstruction = module(values_BCHW)
     parts = {
         "l1": training.l1 * F.l1_loss(out.values_BCHW, values_BCHW),
         "l2": training.l2 * F.mse_loss(out.values_BCHW, values_BCHW),
@@ -191,4 +205,22 @@ def _losses(
     }
     if perceptual is not None:
         parts["perceptual"] = training.perceptual_weight * perceptual(out.values_BCHW, values_BCHW)
-    return parts, out.ids_BN
+    if adversary is None:
+        return parts, out.ids_BN, None
+    distance = torch.stack([part for name, part in parts.items() if name != "codebook"]).sum()
+    judged = adversary.judge(out.values_BCHW, values_BCHW, distance, out.last)
+    return {**parts, "adversarial": judged.term}, out.ids_BN, judged
+
+
+def _adversary(recipe: TokenizerRecipe, device: str) -> Adversary | None:
+    """The other side of a recipe that has one."""
+    training, tokenizer = recipe.training, recipe.tokenizer
+    if (config := training.adversarial) is None:
+        return None
+    if tokenizer.kind == "seed":
+        raise ConfigError("a discriminator for picture tokenizer 'seed', which gives no pixels back", where="training.adversarial",
+                          fix="leave it out, or train vq or chameleon_vq")  # fmt: skip
+    if config.start_step >= training.steps:
+        raise ConfigError(f"a discriminator that begins behind step {config.start_step} of {training.steps}", where="training.adversarial.start_step",
+                          expected=f"0 to {training.steps - 1}")  # fmt: skip
+    return Adversary(config, size_px=tokenizer.size_px, lr=training.lr, seed=training.seed, device=device)

@@ -6,12 +6,13 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sensorium.core.atomic import atomic_path, recover_folder, rotating_folder, versions, write_json
+from sensorium.core.config import Config
 from sensorium.core.errors import CheckpointError, ConfigError
 from sensorium.core.hashing import sha256_file
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
@@ -19,6 +20,7 @@ from sensorium.generators.published_vq import PublishedVq
 from sensorium.generators.seed import SeedTokenizer
 from sensorium.generators.vq import VqTokenizer
 from sensorium.nn.pretrained import load_exact, read_file
+from sensorium.training.adversarial import Adversary
 from sensorium.training.checkpoint import read_rng, restore_rng
 from sensorium.training.disk import writing
 from sensorium.training.optimiser import optimiser_tensors, restore_optimiser
@@ -34,11 +36,18 @@ class TokenizerState:
 
     module: TrainedTokenizer
     optimiser: torch.optim.Optimizer
-    recipe: dict[str, Any]
+    recipe: Config
     pictures: int
+    adversary: Adversary | None = None
+    """What it learns against; in checkpoints, not in the finished model."""
+
+    def sides(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer]]:
+        """Each that learns, with its optimiser, by the prefix of its files."""
+        mine: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {"": (self.module, self.optimiser)}
+        return mine if self.adversary is None else mine | {"discriminator_": (self.adversary.module, self.adversary.optimiser)}
 
 
-def weights_of(module: TrainedTokenizer) -> dict[str, Tensor]:
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
@@ -57,13 +66,15 @@ def save_state(folder: Path, state: TokenizerState, config: PictureTokenizerConf
         step: steps done.
         log_bytes: length of the log.
     """
-    names = {id(p): name for name, p in state.module.named_parameters()}
-    files = {"model": weights_of(state.module), "optimiser": optimiser_tensors(state.optimiser, names), "rng": read_rng()}
+    files = {"rng": read_rng()}
+    for prefix, (module, optimiser) in state.sides().items():
+        names = {id(p): name for name, p in module.named_parameters()}
+        files |= {f"{prefix}model": weights_of(module), f"{prefix}optimiser": optimiser_tensors(optimiser, names)}
     place = folder / "checkpoint"
     with writing(place), rotating_folder(place, KEEP) as target:
         hashes = {name: write_tensors(target / f"{name}.safetensors", tensors) for name, tensors in files.items()}
         write_json(target / "config.json", config.to_dict())
-        write_json(target / "state.json", {"step": step, "log_bytes": log_bytes, "recipe": state.recipe,
+        write_json(target / "state.json", {"step": step, "log_bytes": log_bytes, "recipe": state.recipe.to_dict(),
                                            "pictures": state.pictures, "sha256": hashes})  # fmt: skip
 
 
@@ -87,17 +98,27 @@ def load_state(folder: Path, state: TokenizerState, *, resume: bool) -> tuple[in
     if not there:
         return 0, 0
     found, said = _whole(there)
-    if said["recipe"] != state.recipe or said["pictures"] != state.pictures:
+    # A setting that is younger than the checkpoint was at its default.
+    begun = type(state.recipe).from_dict(said["recipe"], where=str(found)).to_dict()
+    if other := _other(begun, state.recipe.to_dict()) + ([] if said["pictures"] == state.pictures else ["pictures"]):
         raise ConfigError(
-            "the run was begun with other settings or pictures", expected=json.dumps(said["recipe"]),
+            f"the run was begun with other settings or pictures: {', '.join(other)}", expected=json.dumps(begun),
             where=str(folder), fix="give the same ones, or choose another folder with --out",
         )  # fmt: skip
-    load_exact(state.module, read_file(found / "model.safetensors"), where=str(found))
-    parameters = dict(state.module.named_parameters())
-    moments = read_file(found / "optimiser.safetensors")
-    restore_optimiser(state.optimiser, parameters, moments, lambda name, parameter: moments[name])
+    for prefix, (module, optimiser) in state.sides().items():
+        load_exact(module, read_file(found / f"{prefix}model.safetensors"), where=str(found))
+        moments = read_file(found / f"{prefix}optimiser.safetensors")
+        restore_optimiser(optimiser, dict(module.named_parameters()), moments, lambda name, _, held=moments: held[name])
     restore_rng(read_file(found / "rng.safetensors"))
     return int(said["step"]), int(said["log_bytes"])
+
+
+def _other(begun: Any, now: Any, path: str = "") -> list[str]:
+    """Paths of the settings in which two recipes differ."""
+    if not (isinstance(begun, dict) and isinstance(now, dict)):
+        return [] if begun == now else [path]
+    before, after = cast(dict[str, Any], begun), cast(dict[str, Any], now)
+    return [one for key in before | after for one in _other(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))]
 
 
 def _whole(there: list[Path]) -> tuple[Path, dict[str, Any]]:
