@@ -1,6 +1,7 @@
 """A picture tokenizer learns to give the pictures of answers back; the LLM does not run.
 
-What `sensorium tokenizer train` does (arXiv:1711.00937), as a stage: the model's drawer keeps what is learnt.
+What `sensorium tokenizer train` does by distances (arXiv:1711.00937), as a stage: the model's drawer keeps what is learnt. One that learnt
+against a discriminator comes from that command, by the drawer's `weights`.
 
 Shape legend: B pictures, C colours, H/W pixels.
 """
