@@ -95,7 +95,11 @@ def losses_agree(shape: Shape, work: Path, python: str, peers: Sequence[str]) ->
     common = ["--work", str(work), "--shape", shape.name, "--stage", "2", "--losses"]
     commands = [[sys.executable, "ours.py", *common], *([python, "hf.py", "--peer", peer, *common] for peer in peers)]
     running = [subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) for command in commands]
-    found = [json.loads(one.communicate()[0].splitlines()[-1]) for one in running]
+    told = [one.communicate()[0].splitlines() for one in running]
+    for one, command in zip(running, commands, strict=True):
+        if one.returncode:
+            sys.exit(f"{' '.join(command)} ended with {one.returncode}; why stands above")
+    found = [json.loads(lines[-1]) for lines in told]
     worst = max(max(row) - min(row) for row in zip(*found, strict=True))
     if worst > 1e-4:
         sys.exit(f"losses of single rows differ by {worst:.2e}: {found}")

@@ -1,4 +1,4 @@
-"""What the table of levers switches off: each switch fits the code that it replaces, and no lever changes a loss."""
+"""Of the comparison of training speed: each lever's switch fits the code that it replaces and changes no loss, and what the peers read needs nothing of ours."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def test_all_levers_off_at_once(tmp_path: Path) -> None:
     plain = losses(tmp_path / "plain")
     assert len(plain) == 4
     assert losses(tmp_path / "off", *OFF) == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["hf", "nanovlm_side"])
+def test_peers_have_none_of_ours(name: str) -> None:
+    """Their environment lacks Sensorium, and in tests all that their own trainers need is taken to be there."""
+    script = """
+import sys
+from unittest.mock import MagicMock
+sys.path.insert(0, sys.argv[1])
+sys.modules["sensorium"] = None
+for missing in ("datasets", "trl"):
+    sys.modules[missing] = MagicMock()
+__import__(sys.argv[2])
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(ROOT / "benchmarks" / "training"), name], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
