@@ -49,17 +49,13 @@ def test_all_levers_off_at_once(tmp_path: Path) -> None:
     assert losses(tmp_path / "off", *OFF) == pytest.approx(plain, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["hf", "nanovlm_side"])
-def test_peers_have_none_of_ours(name: str) -> None:
-    """Their environment lacks Sensorium, and in tests all that their own trainers need is taken to be there."""
+def test_peers_have_none_of_ours() -> None:
+    """Their environment lacks Sensorium."""
     script = """
 import sys
-from unittest.mock import MagicMock
 sys.path.insert(0, sys.argv[1])
 sys.modules["sensorium"] = None
-for missing in ("datasets", "trl"):
-    sys.modules[missing] = MagicMock()
-__import__(sys.argv[2])
+import hf
 """
-    done = subprocess.run([sys.executable, "-c", script, str(ROOT / "benchmarks" / "training"), name], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script, str(ROOT / "benchmarks" / "training")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
