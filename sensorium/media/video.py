@@ -1,13 +1,11 @@
 """A video as some of its frames, each of them a picture that is decoded when it is asked for.
 
 A video is a list of pictures (frames that were taken out before, as Emu's authors hand out storyboards and SEED's feed their tokenizer), an
-array of frames, an animated picture, or a video file. Pillow reads animations, PyAV (extra `video`) the files: of formats in `FILES`
-alone, for some others (playlists) name further files or addresses.
+array of frames, an animated picture, or a video file. Pillow reads animations, PyAV (extra `video`) the files (`media/opened.py`).
 """
 
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,7 +20,7 @@ from PIL import Image as PILImage
 from PIL import ImageSequence, UnidentifiedImageError
 
 from sensorium.core.batch import MediaShape
-from sensorium.core.errors import MediaError, SensoriumError
+from sensorium.core.errors import MediaError
 from sensorium.core.video import PickName
 from sensorium.media.image import (
     FORMATS,
@@ -31,12 +29,10 @@ from sensorium.media.image import (
     check_size,
     damage_named,
     load_image,
-    resolve_path,
 )
 from sensorium.media.limits import ImageLimits
+from sensorium.media.opened import Opened, Stored
 
-FILES = ("mov", "matroska", "avi", "mpegts", "mpeg", "ogg", "flv")
-"""By the names of FFmpeg's readers: MP4, WebM and the like among them."""
 SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv", ".flv")
 """By which a file is known as a video before it is opened."""
 MOST_FRAMES = 100_000
@@ -70,17 +66,40 @@ def frames_of(source: Any, frames: int, pick: PickName, *, root: Path | None, li
     Raises:
         MediaError: it is no video, has no frame, or too many.
     """
+    found = _video(source, root, limits)
+    if not isinstance(found, Clip):
+        return [found[i] for i in PICKS[pick](len(found), frames)] if len(found) > frames else list(found)
+    return found.frames(PICKS[pick](found.count, frames))
+
+
+def paced_frames(source: Any, frames: int, fps: float, *, root: Path | None, limits: ImageLimits) -> list[Any]:
+    """What `load_image` takes, for the first frames at a pace, the very first among them; fewer where the video is shorter.
+
+    Args:
+        source: as of `frames_of`. Of pictures and arrays that do not say how fast they are (`fps`), each frame is one of the pace.
+        frames: at most so many.
+        fps: so many of each second.
+
+    Raises:
+        MediaError: it is no video, has no frame, or too many.
+    """
+    found = _video(source, root, limits)
+    own = found.fps if isinstance(found, Clip) else getattr(source, "fps", None)
+    stride = 1 if own is None else max(1, round(own / fps))
+    numbers = range(0, found.count if isinstance(found, Clip) else len(found), stride)[:frames]
+    return found.frames(numbers) if isinstance(found, Clip) else [found[i] for i in numbers]
+
+
+def _video(source: Any, root: Path | None, limits: ImageLimits) -> Sequence[Any] | Clip:
+    """Pictures, or what they are decoded from."""
     source = getattr(source, "array", source)
     if isinstance(source, np.ndarray):
         source = list(source) if source.ndim == 4 else [source]
     if isinstance(source, list | tuple):
-        pictures: Sequence[Any] = source
-        if not pictures:
+        if not source:
             raise MediaError("a video without frames", expected="at least one picture")
-        return [pictures[i] for i in PICKS[pick](len(pictures), frames)] if len(pictures) > frames else list(pictures)
-    clip = Clip(source, root, limits)
-    clip.wanted = tuple(PICKS[pick](clip.count, frames))
-    return [Frame(clip, number) for number in clip.wanted]
+        return source
+    return Clip(source, root, limits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,21 +125,21 @@ class Clip:
         Raises:
             MediaError: it is no video, or one without frames, or with too many.
         """
-        if not isinstance(source, str | Path | bytes | bytearray | memoryview):
-            raise MediaError(f"video is a {type(source).__name__}", expected="a path, bytes, a list of pictures or an array")
-        self.where, self.limits = "video bytes", limits
-        self.source: Any = source
-        if isinstance(source, str | Path):
-            self.source = resolve_path(Path(source), root)
-            self.where = repr(str(self.source))[1:-1]
-            if not self.source.is_file():
-                raise MediaError("no such file", where=self.where)
+        self._stored = Stored(source, root, "video", "a list of pictures or an array")
+        self.where, self.limits = self._stored.where, limits
         self.wanted: tuple[int, ...] = ()
         self._images: dict[tuple[int, tuple[int, int, int]], Image] = {}
+        self.fps: float | None = None
+        """Frames of a second, where that is known."""
         self._moves, self.count, self.shape = self._header()
         if not 0 < self.count <= MOST_FRAMES:
             raise MediaError(f"a video of {self.count:,} frames", expected=f"1 to {MOST_FRAMES:,}", where=self.where, fix="cut it into parts")
         check_size((self.shape.width_px, self.shape.height_px), limits, self.where)
+
+    def frames(self, numbers: Sequence[int]) -> list[Frame]:
+        """Those of these numbers."""
+        self.wanted = tuple(numbers)
+        return [Frame(self, number) for number in self.wanted]
 
     def image(self, number: int, background: tuple[int, int, int]) -> Image:
         """A frame on a background, if it is transparent.
@@ -145,68 +164,32 @@ class Clip:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
             try:
-                with PILImage.open(self._stream(), formats=FORMATS) as picture:
+                with PILImage.open(self._stored.stream(), formats=FORMATS) as picture:
+                    shown_ms = picture.info.get("duration")
+                    self.fps = 1000 / shown_ms if isinstance(shown_ms, int | float) and shown_ms > 0 else None
                     return True, getattr(picture, "n_frames", 1), MediaShape(picture.height, picture.width)
             except UnidentifiedImageError:
                 pass
             except Exception as error:
                 raise MediaError(f"damaged animation: {error}", where=self.where) from None
-        with self._opened() as (container, stream):
+        with Opened(self._stored, "video") as (container, stream):
             # What a header says of their number may be nothing, or wrong.
+            self.fps = float(stream.average_rate) if stream.average_rate else None
             count = sum(1 for packet in container.demux(stream) if packet.size)
         frames = self._pyav()
         first_HWC = next(frames, None)
         frames.close()
         return False, 0 if first_HWC is None else count, MediaShape(*(0, 0) if first_HWC is None else first_HWC.shape[:2])
 
-    def _stream(self) -> Any:
-        return self.source.open("rb") if isinstance(self.source, Path) else io.BytesIO(self.source)
-
-    def _opened(self) -> _Opened:
-        return _Opened(self._stream(), self.where)
-
     def _pillow(self) -> Iterator[PILImage.Image]:
-        with damage_named(self.where, self.limits), PILImage.open(self._stream(), formats=FORMATS) as picture:
+        with damage_named(self.where, self.limits), PILImage.open(self._stored.stream(), formats=FORMATS) as picture:
             yield from ImageSequence.Iterator(picture)
 
     def _pyav(self) -> Generator[NDArray[np.uint8]]:
-        with self._opened() as (container, stream):
+        with Opened(self._stored, "video") as (container, stream):
             for frame in container.decode(stream):
                 check_size((frame.width, frame.height), self.limits, self.where)
                 yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
-
-
-class _Opened:
-    """A video file's container and first video stream, in which whatever FFmpeg finds wrong becomes a MediaError."""
-
-    def __init__(self, stream: Any, where: str) -> None:
-        self.stream, self.where = stream, where
-        self.container: Any = None
-
-    def __enter__(self) -> tuple[Any, Any]:
-        try:
-            import av
-        except ImportError:
-            raise MediaError("reading a video file needs PyAV", where=self.where,
-                             fix="pip install -e '.[video]' in the clone, or give the video as a list of pictures") from None  # fmt: skip
-        try:
-            # Opened here and not by name, which FFmpeg might take for an address.
-            self.container = av.open(self.stream, options={"format_whitelist": ",".join(FILES)}, metadata_errors="ignore")
-            streams = self.container.streams.video
-            if not streams:
-                raise MediaError("a file without a video stream", where=self.where)
-            return self.container, streams[0]
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self.container is not None:
-            self.container.close()
-        self.stream.close()
-        # Untrusted bytes: FFmpeg's errors are of many kinds, and none may stop a run.
-        if isinstance(error, Exception) and not isinstance(error, SensoriumError):
-            raise MediaError(f"damaged video, or of an unknown format: {error}", where=self.where) from None
 
 
 def _upright(frame_HWC: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from sensorium.core.video import PickName
 from sensorium.media.header import image_shape
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
-from sensorium.media.video import PICKS, frames_of
+from sensorium.media.video import PICKS, frames_of, paced_frames
 
 LIMITS = ImageLimits()
 
@@ -162,3 +162,18 @@ def test_without_pyav_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
     with pytest.raises(MediaError, match=r"needs PyAV[\s\S]*\[video\]"):
         frames_of(tmp_path / "film.mp4", 2, "middles", root=None, limits=LIMITS)
+
+
+def test_the_first_frames_at_a_pace(tmp_path: Path) -> None:
+    """Of an animation of 25 frames a second, a film of 10, and frames that say how fast they are, or do not."""
+    def paced(source: Any, frames: int, fps: float) -> list[int]:
+        return shades(paced_frames(source, frames, fps, root=tmp_path, limits=LIMITS))
+
+    moves = animation(tmp_path / "moves.gif", 22)
+    assert paced(moves, 3, 5.0) == pytest.approx([0, 50, 100], abs=6)
+    assert paced("moves.gif", 9, 5.0) == pytest.approx([0, 50, 100, 150, 200], abs=6)
+    assert paced(moves.read_bytes(), 2, 99.0) == pytest.approx([0, 10], abs=6)
+    frames = np.stack([grey(10 * i) for i in range(9)])
+    assert paced(frames, 3, 1.0) == paced(list(frames), 3, 1.0) == [0, 10, 20]
+    assert paced(Made("video", frames, fps=8.0), 3, 2.0) == [0, 40, 80]
+    assert paced(film(tmp_path / "film.mp4", 22), 4, 2.0) == pytest.approx([0, 50, 100, 150], abs=6)
