@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -39,12 +40,7 @@ class Processor:
     """Turns conversations into model input by the model's own config."""
 
     def __init__(
-        self,
-        config: ModelShape,
-        tokenizer: Tokenizer,
-        *,
-        template: str | None = None,
-        limits: ImageLimits | None = None,
+        self, config: ModelShape, tokenizer: Tokenizer, *, template: str | None = None, limits: ImageLimits | None = None
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
@@ -78,10 +74,13 @@ class Processor:
         """Where features of pictures may be found; such pictures are not decoded."""
         self._pictures = {kind: Pictures(kind, lane, self.limits) for kind, lane in config.lanes.items()}
 
-    def with_template(self, name: str) -> Processor:
-        """The same Processor with another chat template, and without requirements."""
-        other = Processor(self.config, self.tokenizer, template=name, limits=self.limits)
-        other.shelf = self.shelf
+    def with_template(self, name: str | None) -> Processor:
+        """The same Processor with another chat template, if one is named, and without what a stage requires."""
+        other = copy(self)
+        other._required = []
+        if name is not None:
+            other.template = choose_template(name, self.tokenizer)
+            other.stop_ids = stop_ids(other.template, self.tokenizer)
         return other
 
     def require(self, check: Callable[[Example], None]) -> None:

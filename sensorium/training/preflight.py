@@ -88,7 +88,7 @@ def prepare_stage(
     if stage.picture_px is not None:
         # The model's config is this stage's already (`pictures_of`).
         processor = Processor(model.config, processor.tokenizer, limits=processor.limits)
-    mine = processor.with_template(template) if template else processor
+    mine = processor.with_template(template)
     if model.config.backbone.one_answer:
         if stage.pack:
             raise ConfigError("packed rows for an encoder-decoder", expected="one sample a row",

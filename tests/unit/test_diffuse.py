@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.batch import Batch
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.sample import parse_sample
 from sensorium.data.config import FileSource
 from sensorium.encoders import ENCODERS
@@ -30,12 +30,14 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.output_projectors import OUTPUT_PROJECTORS
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
+from sensorium.recipes import TINY_FORMS
 from sensorium.training.config import Recipe, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
 from sensorium.training.objectives.diffuse import Diffuse, DiffuseConfig
 from sensorium.training.objectives.known_states import KnownStates, _alike
-from sensorium.training.objectives.next_token import next_token_losses
+from sensorium.training.objectives.next_token import InstructConfig, next_token_losses
 from sensorium.training.objectives.picture_latents import PictureLatentsConfig
+from sensorium.training.preflight import check_stages
 from sensorium.training.run import train_recipe
 from sensorium.training.trainer import TrainerOptions
 
@@ -219,3 +221,17 @@ def test_a_stage_teaches_and_a_taught_unet_is_saved_in_diffusers_layout(taught: 
         assert json.loads((saved / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
         again: Any = load_model(tmp_path / "run" / "model")[0].generators["image"]
         assert all(np.array_equal(value, again.unet.state_dict()[name]) for name, value in after.items())
+
+
+def test_what_a_stage_requires_binds_no_other() -> None:
+    """MGIE's rows hold the picture that is edited; those of a stage that only talks need not."""
+    recipe = TINY_FORMS.find("mgie")()
+    model, tokenizer = build_pretrained(recipe.model)
+    edit = recipe.stages[0]
+    talk = {"name": "talk", "objective": InstructConfig(), "learns": tuple(one for one in edit.learns if one.part != "objective")}
+    both = recipe.model_copy(update={"stages": (edit, edit.model_copy(update=talk))})
+    _, (edits, talks) = check_stages(both, model, Processor(recipe.model, tokenizer))
+    sample = parse_sample(ROWS[0])
+    with pytest.raises(DataError, match="without one in front of it"):
+        edits.processor.encode(sample)
+    assert [one.kind for one in talks.processor.encode(sample).wanted] == ["image"]
