@@ -1,6 +1,8 @@
 """Zeroscope and its like (ModelScope's text-to-video): 77 vectors -> frames.
 
 Sources: arXiv:2308.06571; layout `cerspense/zeroscope_v2_576w` (width 1024, 576 x 320 pixels, 24 frames). NExT-GPT steers it so.
+
+Shape legend: B items, F frames, C channels, H/W pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from sensorium.core.hands import Made, MadeKind
 from sensorium.generators import tiny_parts
-from sensorium.generators.diffusion import DiffusionConfig, DiffusionGenerator, as_bytes
+from sensorium.generators.diffusion import DiffusionConfig, as_bytes
+from sensorium.generators.latent import LatentGenerator
 from sensorium.generators.pipeline_folder import Layout, check_sizes
 from sensorium.generators.stable_diffusion import encode_prompts
 
@@ -55,7 +58,7 @@ class TextToVideoConfig(DiffusionConfig):
         return TextToVideo(self, pipe)
 
 
-class TextToVideo(DiffusionGenerator):
+class TextToVideo(LatentGenerator):
     """Conditions in place of encoded prompts; all frames at once."""
 
     config: TextToVideoConfig
@@ -77,3 +80,8 @@ class TextToVideo(DiffusionGenerator):
 
     def made(self, output: Any) -> list[Made]:
         return [Made("video", array, fps=self.config.fps) for array in as_bytes(output.frames, self.config.kind)]
+
+    def latents(self, pixels_BFCHW: Tensor, seed: int) -> Tensor:
+        """Latents (B, C, F, H, W) of videos, uint8, each frame drawn from what the VAE says of it."""
+        drawn = self.drawn(self.picture_values(pixels_BFCHW.flatten(0, 1)), seed)
+        return drawn.unflatten(0, pixels_BFCHW.shape[:2]).transpose(1, 2)
