@@ -197,7 +197,7 @@ class Wanted:
     caption: str
     """The text it goes with: that of its own message or, if there is none, of the one before."""
     medium: Any = None
-    """The part's value: a path, bytes, an array."""
+    """The part's value: a path, bytes, an array; or what a stage's objective has it read as (`Processor.readers`), a tensor."""
     root: Path | None = None
     """Folder that a relative path starts from."""
     row: int = 0

@@ -1,13 +1,15 @@
 """Requests for media, made of the captions that ship: to see that a stage runs, not to learn much.
 
 Each asks for one kind of medium by a caption, and the answer is that medium, of which nothing is known but the way that is
-right: the first for every other caption.
+right: the first for every other caption. Where media are `held`, it is one that can be learned from: the picture, two of them as
+a video, a tone.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from sensorium.core.hands import MadeKind
@@ -15,8 +17,12 @@ from sensorium.data.config import MadeSource, SourceConfig
 from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.place import book_folder
 from sensorium.data.source import Source
+from sensorium.media.audio_file import wav_bytes
 
 WAYS = ("first", "other")
+RATE_HZ, SECONDS = 8000, 0.1
+"""Of tones, each of which is some Hz higher than the one before:"""
+LOWEST_HZ, HIGHER_HZ = 440, 20
 
 
 class RequestsSource(SourceConfig):
@@ -26,6 +32,8 @@ class RequestsSource(SourceConfig):
     kinds: tuple[MadeKind, ...] = Field(default=("image",), min_length=1)
     seen: bool = False
     """The captioned picture stands in front of the request."""
+    held: bool = False
+    """Answers hold media that can be learned from."""
 
     def open(self) -> Source:
         folder = book_folder("shipped")
@@ -37,7 +45,17 @@ class RequestsSource(SourceConfig):
             seen = [{"type": "image", "image": entry["image"]}] if self.seen else []
             return {"id": f"request/{kind}/{number}", "messages": [
                 {"role": "user", "content": [*seen, {"type": "text", "text": entry["caption"]}]},
-                {"role": "assistant", "content": [{"type": kind, kind: {"way": WAYS[number % 2]}}]},
+                {"role": "assistant", "content": [{"type": kind, kind: held(kind, number) if self.held else {"way": WAYS[number % 2]}}]},
             ]}  # fmt: skip
 
+        def held(kind: MadeKind, number: int) -> Any:
+            pictures = [entries[(number + i) % len(entries)]["image"] for i in range(2)]
+            return {"image": pictures[0], "video": pictures, "audio": _tone(number)}[kind]
+
         return MadeSource("requests", len(entries) * len(self.kinds), make, folder)
+
+
+def _tone(number: int) -> bytes:
+    """A WAV file of a sound that dies away."""
+    times_N = np.arange(round(RATE_HZ * SECONDS)) / RATE_HZ
+    return wav_bytes(np.sin(2 * np.pi * (LOWEST_HZ + HIGHER_HZ * number) * times_N) * np.exp(-times_N / SECONDS), RATE_HZ)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from sensorium.core.batch import Example, Wanted
 from sensorium.core.errors import ConfigError
@@ -66,6 +66,8 @@ class Processor:
         self.box_format: BoxFormat | None = find_box_format(config.boxes) if config.boxes else None
         self._frame = config.text_frame
         self._required: list[Callable[[Example], None]] = []
+        self.readers: dict[str, Callable[[Wanted], Any]] = {}
+        """How an answer's media are read where pixels are, for what learns from them: what comes of it is `Wanted.medium`."""
         self.splits_answers = False
         """Whether every answer of a Sample becomes an Example of its own (`processing/answers.py`)."""
         self.weighs_answers = True
@@ -75,9 +77,9 @@ class Processor:
         self._pictures = {kind: Pictures(kind, lane, self.limits) for kind, lane in config.lanes.items()}
 
     def with_template(self, name: str | None) -> Processor:
-        """The same Processor with another chat template, if one is named, and without what a stage requires."""
+        """The same Processor with another chat template, if one is named, and without what a stage requires or reads."""
         other = copy(self)
-        other._required = []
+        other._required, other.readers = [], {}
         if name is not None:
             other.template = choose_template(name, self.tokenizer)
             other.stop_ids = stop_ids(other.template, self.tokenizer)
@@ -218,9 +220,11 @@ class Processor:
             draft.put(ids[1:], learn=False)
 
     def _wanted(self, part: Part, draft: Draft, media: SampleMedia, count: int) -> Wanted:
-        """What is known of a medium in an answer; a mask is read where pixels are, too, and a picture may be an edit of the last one."""
+        """What is known of a medium in an answer; what is learned of it itself is read where pixels are, too, and a picture may be an edit."""
         wanted = wanted_of(part, media.sample, (len(draft.ids), count))
         shown = [one for _, one in media_seen(media.sample, self.makes)][: len(draft.spans)]
+        if media.decoded and part.type in self.readers:
+            wanted = replace(wanted, medium=self.readers[part.type](wanted))
         if part.type == "image" and shown:
             return replace(wanted, picture=shown[-1].value)
         if part.type != "mask" or not media.decoded:

@@ -16,7 +16,9 @@ from sensorium.media.image import ImageLimits, load_image
 from sensorium.media.resolution import crop
 
 
-def square_pixels(source: Any, side_px: int, root: Path | None = None, limits: ImageLimits | None = None) -> Tensor:
+def square_pixels(
+    source: Any, side_px: int, root: Path | None = None, limits: ImageLimits | None = None, interpolation: str = "bicubic"
+) -> Tensor:
     """(3, S, S) uint8: the short side scaled to `side_px`, the middle kept.
 
     Args:
@@ -26,4 +28,4 @@ def square_pixels(source: Any, side_px: int, root: Path | None = None, limits: I
         MediaError: it cannot be read.
     """
     image = load_image(source, root=root, limits=limits)
-    return torch.from_numpy(np.asarray(crop(image, side_px, side_px, "bicubic")).copy()).permute(2, 0, 1)
+    return torch.from_numpy(np.asarray(crop(image, side_px, side_px, interpolation)).copy()).permute(2, 0, 1)

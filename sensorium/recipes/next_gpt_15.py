@@ -10,7 +10,7 @@ from sensorium.recipes.emu_parts import with_tokens
 from sensorium.recipes.llava_stages import stage
 from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.next_gpt import DECODE, MAPS, TALK
-from sensorium.recipes.next_gpt_parts import HANDS_15, WORDS_15, imagebind_lane, rows
+from sensorium.recipes.next_gpt_parts import HANDS_15, NOISE_15, WORDS_15, imagebind_lane, rows
 from sensorium.recipes.published_parts import vicuna_15
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe
@@ -23,22 +23,22 @@ ROWS = {"max_length": 1024, "epochs": 1}
 
 def next_gpt_15() -> Recipe:
     """The groups; then what reads signal tokens, by captions; then both, slowly, and an adapter."""
-    decode = stage("decode", GenerateConfig(), mixed(dict.fromkeys(DECODE), "samples"), dict.fromkeys(MAPS, 2e-4), batch_size=2, **ROWS)
+    decode = stage("decode", GenerateConfig(denoise=NOISE_15), mixed(dict.fromkeys(DECODE), "samples"), dict.fromkeys(MAPS, 2e-4), batch_size=2, **ROWS)
     rates = {"adapter": 2e-4, "projectors.image": 2e-5, **dict.fromkeys(MAPS, 2e-5)}
     return Recipe(
         name="next-gpt-1.5",
         description="I+T→T+I/V/A: ImageBind-huge, 64 and 8 learned groups, Vicuna-7B v1.5, mappers to SD 2, Zeroscope, AudioLDM",
         published=Published(
             paper="2309.05519",
-            missing=(
-                "videos and sound as input: ImageBind's other parts, their captions in the first stage, VideoChat, and what of MosIT holds them",
-                "the diffusion losses beside the distances: pictures' (weighed by min-SNR), videos' and sound's",
-            ),
+            missing=("videos and sound as input: ImageBind's other parts, their captions in the first stage, VideoChat, and what of MosIT holds them",),
             differs=(
                 "what learns is what the authors' page says; as published, the second script trains sound's mapper alone, and the third nothing",
                 "both tables of words learn in the first two stages, and the next takes the first one's added rows; here the rows learn in the second",
                 "states are read at an answer's tokens; the original forgets that a picture in the question became eight",
-                "a medium's distance weighs as its tokens among all that are learned; the original adds means",
+                "a medium's distance and its noise weigh as its tokens among all that are learned; the original adds means",
+                "Stable Diffusion 2 foretells velocity, weighed picture by picture; the original wants noise of it, of latents not scaled, and multiplies two means",
+                "noise is the second stage's: prepare_data.py gives the third's answers no media; MosIT's file was not seen",
+                "of a longer video or sound the beginning is learned, from the first frame on (the original: a random part, its last frame black)",
                 "pictures are padded with white (the original: the mean colour); rows are not grouped by length",
                 "the token between two signals is taken to be ▁ (the original says that there is one)",
             ),

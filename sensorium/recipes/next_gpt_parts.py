@@ -25,6 +25,12 @@ from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.published_parts import SD_15
 from sensorium.training.config import ScheduleConfig, StageConfig
 from sensorium.training.objectives.base import ObjectiveConfig
+from sensorium.training.objectives.denoise import (
+    DenoiseConfig,
+    PictureNoise,
+    SoundNoise,
+    VideoNoise,
+)
 
 IMG, VID, AUD = (tuple(f"[{name}{i}]" for i in range(count)) for name, count in (("IMG", 4), ("VID", 24), ("AUD", 8)))
 ADDED = ("<Img>", "</Img>", *IMG, "<Vid>", "</Vid>", *VID, "<Aud>", "</Aud>", *AUD)
@@ -49,6 +55,8 @@ HANDS_15: dict[MadeKind, HandConfig] = {
     "video": _hand_15("video", TextToVideoConfig(weights=(HubSource(id="cerspense/zeroscope_v2_XL"),))),
     "audio": _hand_15("audio", AudioLdmConfig(weights=(HubSource(id="cvssp/audioldm"),))),
 }
+NOISE_15 = DenoiseConfig(image=PictureNoise(size_px=224, gamma=5.0), video=VideoNoise(), audio=SoundNoise())
+"""Sizes are training_utils.py's."""
 
 
 def imagebind_lane(projector: InputProjectorConfig, fit: Literal["crop", "letterbox"]) -> LaneConfig:

@@ -69,6 +69,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "aligned": {"teacher": TEACHER, "weight": 1.0},
     # No larger than what tiny pipelines make, whose random UNet hardly heeds in a few steps what steers it: words are heard, too.
     "diffuse": {"size_px": None, "text_weight": 1.0},
+    # Of what tiny pipelines make, as little as goes through their levels.
+    "generate": {"denoise": {"image": {"size_px": None}, "video": {"height_px": 64, "width_px": 64, "frames": 2}, "audio": {"seconds": 0.032}}},
 }
 # Of what reads signal tokens.
 HANDS: dict[str, dict[str, Any]] = {
@@ -251,7 +253,8 @@ def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> Sourc
     if objective.kind == "diffuse":
         return EditsSource(source=PictureBookSource(part="shipped", task="captions"), take=PICTURES)
     if objective.kind in MAKES:
-        return RequestsSource(kinds=tuple(model.hands), seen=seen, take=PICTURES * len(model.hands))
+        held = bool(objective.from_answers)
+        return RequestsSource(kinds=tuple(model.hands), seen=seen, held=held, take=PICTURES * len(model.hands))
     task = "instruct" if objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return BothWaysSource(source=source, take=PICTURES, last=DRAWS[objective.kind]) if objective.kind in DRAWS else source
@@ -262,9 +265,14 @@ def _objective(config: ObjectiveConfig) -> ObjectiveConfig:
     sizes = OBJECTIVES.get(config.kind, {})
     inner = getattr(config, "objective", None)
     held = {} if inner is None else {"objective": _objective(inner).to_dict()}
-    given = config.to_dict()
-    sizes = {key: given[key] | size if isinstance(size, dict) else size for key, size in sizes.items()}
+    sizes = _sized(config.to_dict(), sizes)
     return _with(config, sizes | held)
+
+
+def _sized(given: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of what is given: nodes that are not there are left out."""
+    return {key: given[key] | _sized(given[key], size) if isinstance(size, dict) else size
+            for key, size in sizes.items() if not isinstance(size, dict) or given[key] is not None}  # fmt: skip
 
 
 def _picture_px(size_px: int, model: ModelConfig) -> int:

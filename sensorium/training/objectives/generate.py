@@ -1,14 +1,15 @@
 """Output alignment: what a projector makes of signal tokens comes to what the generator is steered by for the same caption.
 
 Sources: GILL (arXiv:2305.17216) and NExT-GPT (arXiv:2309.05519): next-token loss, plus the distance between the mapped
-hidden states of the signal tokens and the embedding of the caption by the generator's own text encoder.
+hidden states of the signal tokens and the embedding of the caption by the generator's own text encoder; in NExT-GPT 1.5 what its UNet
+foretells of a noised medium besides (`denoise.py`).
 
 Shape legend: B media, K signal tokens, D LLM width, L condition tokens, C condition width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -24,6 +25,7 @@ from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.condition_loss import CONDITION_LOSSES, ConditionLossName
 from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.denoise import Denoise, DenoiseConfig, denoisers
 from sensorium.training.objectives.next_token import token_losses
 
 
@@ -36,10 +38,16 @@ class GenerateConfig(ObjectiveConfig):
     weight: float = Field(default=1.0, ge=0.0)
     """Of the distance, beside the next-token loss."""
     text_weight: float = Field(default=1.0, ge=0.0)
+    denoise: DenoiseConfig = DenoiseConfig()
+    """The kinds of media whose conditions are heard through the generator, too; every answer's medium of such a kind has to be there."""
 
     @property
     def weighs_tokens(self) -> bool:
         return True
+
+    @property
+    def from_answers(self) -> tuple[str, ...]:
+        return tuple(self.denoise.kinds())
 
     @property
     def sums_over_rows(self) -> bool:
@@ -52,7 +60,7 @@ class GenerateConfig(ObjectiveConfig):
         for kind in steered(model):
             if not hasattr(model.generators[kind], "encode_text"):
                 raise ConfigError(f"objective 'generate' for {kind} by a generator that reads no text", where=f"model.hands.{kind}.generator")  # fmt: skip
-        return Generate(self)
+        return Generate(self, denoisers(self.denoise, model, processor))
 
 
 def steered(model: MultimodalModel) -> list[MadeKind]:
@@ -68,6 +76,7 @@ class Generate:
     """
 
     config: GenerateConfig
+    denoisers: Mapping[MadeKind, Denoise]
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
         hidden_BTD = model(batch).hidden_BTD
@@ -81,9 +90,14 @@ class Generate:
             generator = cast(ReadingGenerator, model.generators.on(kind, model.device))
             with torch.no_grad():
                 target_BLC = generator.encode_text([one.caption for one in wanted]).to(made_BLC.device)
-            distance = CONDITION_LOSSES[self.config.distance](made_BLC, target_BLC)
-            total = total + self.config.weight * (distance * self._weights(batch, wanted, kind, model)).sum()
-            parts[f"condition.{kind}"] = float(distance.detach().mean())
+            distance_B = CONDITION_LOSSES[self.config.distance](made_BLC, target_BLC)
+            losses_B = self.config.weight * distance_B
+            parts[f"condition.{kind}"] = float(distance_B.detach().mean())
+            if kind in self.denoisers:
+                noise_B = self.denoisers[kind](made_BLC, wanted)
+                losses_B = losses_B + self.denoisers[kind].config.weight * noise_B
+                parts[f"diffusion.{kind}"] = float(noise_B.detach().mean())
+            total = total + (losses_B * self._weights(batch, wanted, kind, model)).sum()
         return Losses(total, text.count, parts)
 
     def _weights(self, batch: Batch, wanted: Sequence[Wanted], kind: MadeKind, model: MultimodalModel) -> Tensor:
