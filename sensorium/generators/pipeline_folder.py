@@ -33,6 +33,8 @@ class Layout:
     optional: tuple[str, ...] = ()
     published: str = ""
     """A hub id that has this layout, for messages."""
+    also: tuple[str, ...] = ()
+    """Other pipelines of the same components, whose folders are taken, too."""
 
 
 def need_diffusers(kind: str) -> Any:
@@ -136,7 +138,7 @@ def _index(folder: Path, layout: Layout) -> dict[str, Any]:
     except ValueError as error:
         raise WeightsError(f"not JSON: {error}", where=str(file)) from None
     found = index.get("_class_name") if isinstance(index, dict) else None
-    if found != layout.pipeline:
+    if found not in (layout.pipeline, *layout.also):
         raise WeightsError(
             f"the folder holds {found!r}", expected=layout.pipeline, where=str(file),
             fix="choose the generator that goes with this pipeline, or another folder",

@@ -42,8 +42,10 @@ class TextToVideoConfig(DiffusionConfig):
     @property
     def layout(self) -> Layout:
         return Layout(
-            "TextToVideoSDPipeline", ("vae", "text_encoder", "tokenizer", "unet", "scheduler"), published="cerspense/zeroscope_v2_576w"
-        )
+            "TextToVideoSDPipeline", ("vae", "text_encoder", "tokenizer", "unet", "scheduler"), published="cerspense/zeroscope_v2_576w",
+            # zeroscope_v2_XL's, which NExT-GPT 1.5 makes videos of texts with all the same.
+            also=("VideoToVideoSDPipeline",),
+        )  # fmt: skip
 
     def tiny_pipeline(self, diffusers: Any) -> Any:
         return diffusers.TextToVideoSDPipeline(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sensorium.core.errors import WeightsError
 from sensorium.core.hands import Made, Making
 from sensorium.generators import GENERATORS, tiny_parts
 from sensorium.generators.sdxl import SdxlConfig
@@ -227,3 +229,16 @@ def test_the_loss_through_the_frozen_unet_is_diffusers_own_sum(loaded: Any, kind
     snr_B = compute_snr(theirs, steps_B)
     weights_B = snr_B.clamp(max=5.0) / (snr_B if prediction == "epsilon" else snr_B + 1)
     record(kind, "loss", ours=losses_B.detach(), theirs=(said - wanted).square().mean(dim=(1, 2, 3)) * weights_B)
+
+
+def test_zeroscope_xl_s_folder_is_of_another_pipeline_with_the_same_components(loaded: Any, tmp_path: Path) -> None:
+    generator, folder = loaded("text_to_video")
+    shutil.copytree(folder, tmp_path / "xl")
+    index = tmp_path / "xl" / "model_index.json"
+    index.write_text(index.read_text().replace("TextToVideoSDPipeline", "VideoToVideoSDPipeline"))
+    condition_BLC = generator.encode_text(TEXTS[:1])
+    [ours], [theirs] = (one.generate(condition_BLC, making=TWO) for one in (generator.config.build(tmp_path / "xl"), generator))
+    np.testing.assert_array_equal(ours.array, theirs.array)
+    index.write_text(index.read_text().replace("VideoToVideoSDPipeline", "StableVideoDiffusionPipeline"))
+    with pytest.raises(WeightsError, match="the folder holds 'StableVideoDiffusionPipeline'; expected TextToVideoSDPipeline"):
+        generator.config.build(tmp_path / "xl")
