@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretend_gpu import PretendGpu, move_to_gpu
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +28,7 @@ from sensorium.generators import GENERATORS, tiny_parts
 from sensorium.interop.assemble import build_pretrained
 from sensorium.media.audio_file import wav_bytes
 from sensorium.media.limits import ImageLimits
+from sensorium.model.device import to_device
 from sensorium.nn.log_mel import MelShape, log_mel
 from sensorium.processing.collate import collate
 from sensorium.processing.processor import Processor
@@ -147,6 +149,30 @@ def test_gradients_reach_projector_and_llm_and_nothing_of_the_pipeline(kind: str
     assert frozen
     assert all(weight.grad is None for weight in frozen)
     assert not any(weight.requires_grad for weight in pipe.unet.parameters())
+
+
+def test_on_a_gpu_it_is_the_same() -> None:
+    """A pretended one, which refuses operations on tensors of two devices: media and noise come from the processor."""
+    torch.manual_seed(0)
+    built = Model(*build_pretrained(TINY_FORMS.find("next-gpt-1.5")().model))
+
+    def heard(kind: str) -> dict[str, float]:
+        objective, batch = hearing(built, kind)
+        torch.manual_seed(2)
+        return objective(built.network, to_device(batch, built.network.device)).parts
+
+    wanted = {kind: heard(kind) for kind in MEDIA}
+    move_to_gpu(built.network)
+    for kind in MEDIA:
+        pipe: Any = built.network.generators[kind].pipe  # pyright: ignore[reportAttributeAccessIssue]
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                move_to_gpu(part)
+    with PretendGpu() as gpu:
+        for kind, parts in wanted.items():
+            before = gpu.operations
+            assert heard(kind) == pytest.approx(parts, abs=1e-4)
+            assert gpu.operations > before + 100
 
 
 def test_frames_are_stretched_as_diffusers_does() -> None:
