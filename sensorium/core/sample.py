@@ -25,8 +25,7 @@ is a part that says so:
     {"type": "missing", "missing": {"kind": "image", "error": "it failed after step 3 of 50 ..."}, "prompt": "a red ball"}
 
 A message's `content` may also be a plain string. In memory a medium may be a path,
-bytes, a PIL image or an array; a video may be a list of its frames, on disk too, and samples of sound an array with `sample_rate_hz` beside
-it (`core.hands.Made`). `"separate_turns": true` beside `messages` says that each
+bytes, a PIL image or an array (of sound a `core.hands.Made`); a video may be a list of its frames, on disk too. `"separate_turns": true` beside `messages` says that each
 question is asked afresh: it sees the system message and the media, no other pair.
 
 Instead of a last assistant message, `answers` may hold several answers to the last question: what each
