@@ -20,7 +20,7 @@ from sensorium.core.boxes import Box, Point
 from sensorium.core.errors import DataError
 from sensorium.core.tables import NameTable
 
-BoxFormatName = Literal["shikra", "qwen_vl", "cogvlm", "minigpt_v2", "kosmos2"]
+BoxFormatName = Literal["shikra", "qwen_vl", "cogvlm", "minigpt_v2", "kosmos2", "emu2"]
 
 BOX_FORMATS = NameTable(
     "box format",
@@ -30,6 +30,7 @@ BOX_FORMATS = NameTable(
         "cogvlm": "sensorium.text.box_formats:CogVLM",
         "minigpt_v2": "sensorium.text.box_formats:MiniGPTv2",
         "kosmos2": "sensorium.text.kosmos_boxes:Kosmos2",
+        "emu2": "sensorium.text.emu2_boxes:Emu2",
     },
 )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from sensorium.core.boxes import Box
-from sensorium.text.boxes import Parsed, Piece, Place, as_box, only_boxes, unmarked
+from sensorium.text.boxes import Parsed, Place, as_box, only_boxes
+from sensorium.text.place_tokens import CUT, read_places, written_places
 
 SIDE = 32
 """Cells along each side of the grid."""
@@ -27,36 +27,13 @@ class Kosmos2:
     quantum = 1 / SIDE
     largest = 1.0
     marked = True
-    cut = re.compile(r"<object>(?:(?!</object>).)*$", re.DOTALL)
-
-    _mention = re.compile(
-        r"(?:<phrase>(?P<phrase>[^<]+)</phrase>\s*)?<object>"
-        r"(?P<pairs>(?:\s*(?:<patch_index_[0-9]{1,9}>|</delimiter_of_multi_objects/>))*)\s*(?P<end></object>)?",
-        re.ASCII,
-    )
-    _pair = re.compile(r"\s*<patch_index_([0-9]+)>\s*<patch_index_([0-9]+)>\s*", re.ASCII)
-    _between = "</delimiter_of_multi_objects/>"
+    cut = CUT
 
     def write(self, places: Sequence[Place], phrase: str | None = None) -> str:
-        boxes = only_boxes(places, "kosmos2")
-        pairs = ("".join(f"<patch_index_{i:04d}>" for i in _cells(box)) for box in boxes)
-        named = "" if phrase is None else f"<phrase>{unmarked(phrase)}</phrase>"
-        return f"{named}<object>{self._between.join(pairs)}</object>"
+        return written_places((_cells(box) for box in only_boxes(places, "kosmos2")), phrase)
 
     def parse(self, text: str) -> Parsed:
-        found = Parsed()
-        for match in self._mention.finditer(text):
-            phrase = None if match["phrase"] is None else match["phrase"].strip()
-            pairs = [self._pair.fullmatch(pair) for pair in match["pairs"].split(self._between)]
-            if not match["end"]:
-                pieces = [Piece(match.span(), "not closed, or not only location tokens")]
-            elif None in pairs:
-                pieces = [Piece(match.span(), "expected two location tokens for each box")]
-            else:
-                cells = [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
-                pieces = [Piece(match.span("pairs"), _box(*pair)) for pair in cells]
-            found.take(match.span(), pieces, phrase)
-        return found
+        return read_places(text, 2, lambda numbers: _box(*numbers))
 
 
 def _cells(box: Box) -> tuple[int, int]:

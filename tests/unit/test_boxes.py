@@ -147,6 +147,9 @@ WRITTEN = {
     "kosmos2": ("<object><patch_index_0291><patch_index_0881></object>",
                 "<object><patch_index_0291><patch_index_0881></delimiter_of_multi_objects/>"
                 "<patch_index_0000><patch_index_1023></object>"),
+    "emu2": ("<object><patch_index_0027><patch_index_0067><patch_index_0125><patch_index_0195></object>",
+             "<object><patch_index_0027><patch_index_0067><patch_index_0125><patch_index_0195></delimiter_of_multi_objects/>"
+             "<patch_index_0000><patch_index_0000><patch_index_0224><patch_index_0224></object>"),
 }  # fmt: skip
 
 
@@ -169,6 +172,7 @@ def test_phrases() -> None:
         "qwen_vl": "<ref>a cat</ref><box>(120,300),(559,870)</box>",
         "minigpt_v2": "<p>a cat</p> {<12><30><56><87>}",
         "kosmos2": "<phrase>a cat</phrase><object><patch_index_0291><patch_index_0881></object>",
+        "emu2": "<phrase>a cat</phrase><object><patch_index_0027><patch_index_0067><patch_index_0125><patch_index_0195></object>",
     }
     for name, text in texts.items():
         style = find_box_format(name)
@@ -234,6 +238,11 @@ BAD = [
     ("kosmos2", "<object><patch_index_0001></object>", "two"),
     ("kosmos2", "<object>a fire</object>", "closed"),
     ("kosmos2", "<object><patch_index_0001><patch_index_0002>", "closed"),
+    ("emu2", "<object><patch_index_0009><patch_index_0002><patch_index_0001><patch_index_0004></object>", "reversed"),
+    ("emu2", "<object><patch_index_0001><patch_index_0002><patch_index_0003><patch_index_0257></object>", "beyond 256"),
+    ("emu2", "<object><patch_index_0001><patch_index_0002></object>", "four"),
+    ("emu2", "<object>a fire</object>", "closed"),
+    ("emu2", "<object><patch_index_0001><patch_index_0002><patch_index_0003><patch_index_0004>", "closed"),
 ]
 
 
@@ -263,6 +272,7 @@ def test_good_boxes_beside_bad_ones_are_kept(name: str, text: str, kept: tuple[f
     ("qwen_vl", "<box>(1,1),(1998,5)</box>", 2.0),
     ("cogvlm", "[[1,1,1500,2]]", 1.5),
     ("minigpt_v2", "{<1><1><120><2>}", 1.2),
+    ("emu2", "<object><patch_index_0001><patch_index_0001><patch_index_0252><patch_index_0002></object>", 1.125),
 ])  # fmt: skip
 def test_numbers_beyond_the_frame_stay(name: str, text: str, beyond: float) -> None:
     """As in the originals' evaluations, none of which clips."""
@@ -283,7 +293,7 @@ def test_points() -> None:
     for places in ([], [Point(0, 0), TWO[0]]):
         with pytest.raises(DataError):
             shikra.write(places)
-    for name in ("qwen_vl", "cogvlm", "minigpt_v2", "kosmos2"):
+    for name in ("qwen_vl", "cogvlm", "minigpt_v2", "kosmos2", "emu2"):
         with pytest.raises(DataError, match="shikra"):
             find_box_format(name).write(points)
 

@@ -37,7 +37,7 @@ def processor(style: str, resolution: dict[str, Any]) -> Processor:
 @pytest.mark.parametrize("resolution", [{"kind": "fixed", "fit": "letterbox"}, {"kind": "fixed", "fit": "stretch"}], ids=lambda r: r["fit"])
 def test_what_is_taught_is_what_is_read(style: str, resolution: dict[str, Any]) -> None:
     found = processor(style, dict(resolution))
-    phrase = "a cat" if style in ("qwen_vl", "kosmos2") else None
+    phrase = "a cat" if style in ("qwen_vl", "kosmos2", "emu2") else None
     said = {"places": [BOX], "picture": 1} | ({"phrase": phrase} if phrase else {})
     example = found.encode(parse_sample({"messages": [
         {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (120, 60))}, {"type": "text", "text": "Where?"}]},
