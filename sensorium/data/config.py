@@ -14,6 +14,7 @@ from sensorium.core.sample import Sample, parse_sample
 from sensorium.core.tables import NameTable
 from sensorium.data.augmenting import AugmentConfig
 from sensorium.data.formats import FORMATS
+from sensorium.data.instructed import Instructed
 from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.instruct import (
     Catalogue,
@@ -57,12 +58,15 @@ class FileSource(SourceConfig):
     format: str = "auto"
     """`auto` or a name of `data.formats.FORMATS`."""
     media_root: str | None = None
+    system: str | None = None
+    """The system message of rows that have none; None: the chat template's own."""
 
     def open(self) -> Source:
         from sensorium.data.formats import open_path
 
         root = Path(self.media_root) if self.media_root else None
-        return open_path(Path(self.path), self.format, root)
+        source = open_path(Path(self.path), self.format, root)
+        return source if self.system is None else Instructed(source, self.system)
 
 
 class PictureBookSource(SourceConfig):

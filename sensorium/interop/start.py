@@ -46,7 +46,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     it begins as the BERT that the projector's `reader` names, where weights lie with its words. A low-rank adapter of another form, or one
     that this model has no adapter for, is merged into the LLM. Adaption prompts fit where this model
     has them in the same form. Encoders' tables of positions are stretched to the size of this model's
-    pictures (bicubic). Generators that the saved model taught are taken where this one has the same.
+    pictures (bicubic). Where this model's LLM has the saved one's added words and more behind them, rows of those are its own. Generators that the saved model taught are taken where this one has the same.
 
     Args:
         model: built, with its adapter (`inject_adapter`).
@@ -58,6 +58,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     stored = _as_here(whole_tensors(folder), saved, model.config, tied_names(folder))
     state = model.state_dict()
     by_plain = {plain_name(name): name for name in state}
+    _more_words(stored, {plain: state[name] for plain, name in by_plain.items()}, saved, model.config)
     adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
     resized = _refit_positions(stored, {plain: state[name] for plain, name in by_plain.items()})
     unfit = _lost_prompts(saved, model.config, folder)
@@ -178,6 +179,18 @@ def _refit_positions(stored: dict[str, Tensor], state: dict[str, Tensor]) -> lis
                 stored[name] = fitting
                 changed.append(name)
     return changed
+
+
+def _more_words(stored: dict[str, Tensor], state: Mapping[str, Tensor], saved: ModelConfig, mine: ModelConfig) -> None:
+    """Put rows of the words that this model adds to the saved one's behind its tables of words."""
+    before, now = saved.backbone, mine.backbone
+    more = now.added_tokens[len(before.added_tokens) :]
+    if not more or now.added_tokens != before.added_tokens + more or now.vocab_size != before.vocab_size + len(more):
+        return
+    for name, value in stored.items():
+        here = state.get(name)
+        if here is not None and here.ndim == 2 and owner(name) == "backbone" and (len(value), len(here)) == (before.vocab_size, now.vocab_size):
+            stored[name] = torch.cat([value, here[len(value) :].to(value)])
 
 
 def _part(name: str) -> str:

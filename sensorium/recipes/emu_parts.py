@@ -35,10 +35,14 @@ UNKNOWN_LOSS = (
     "the state behind a picture's last embedding is not drawn to the token that ends it",
     "a condition that the decoder is to do without is zeros; what the published pipelines lead away from is what the LLM writes behind no text",
 )
+UNKNOWN_DECAY = "how weights decay is not published: by 0.05"
+UNKNOWN_EMU2 = (UNKNOWN_DECAY, *UNKNOWN_LOSS)
+CONCISE = "You are a helpful assistant, dedicated to provide concise and efficient answers."
 SD_15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 MARKS = ("[IMG]", "[/IMG]")
 PICTURE = (*MARKS, "<image>")
 CHAT = ("[USER]", "[ASSISTANT]")
+REST = ("[gIMG]", "[/gIMG]", "[EOC]", "[VIDEO]")
 # A phrase, what it names, where; then 257 places.
 PLACES = ("<grounding>", "<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>", "<REC>",
           *(f"<patch_index_{i:04d}>" for i in range(257)))  # fmt: skip
@@ -65,22 +69,33 @@ def emu_model(**changes: Any) -> ModelConfig:
     )
 
 
-def emu2_model() -> ModelConfig:
-    """The whole tower without a norm behind; what is foretold are its pooled features."""
+def emu2_model(*, chats: bool = False) -> ModelConfig:
+    """The whole tower without a norm behind; what is foretold are its pooled features. Emu2-Chat reads four times as many of a picture."""
+    side, roles = (16, CHAT) if chats else (8, ())
     lane = LaneConfig(
-        encoder=Eva2Config(layers=64, image_size_px=448, key_bias=False), projector=AvgPoolConfig(side=8, bias=False), resolution=FixedResolution(fit="stretch")
+        encoder=Eva2Config(layers=64, image_size_px=448, key_bias=False),
+        projector=AvgPoolConfig(side=side, bias=False),
+        resolution=FixedResolution(fit="stretch"),
     )
-    decoder = SdxlConfig(length=64, width=1792, pooled="mean", weights=(HubSource(id=SDXL, format="emu2_decoder"),))
+    # Behind so many embeddings no decoder was trained.
+    begins = () if chats else (HubSource(id=SDXL, format="emu2_decoder"),)
+    decoder = SdxlConfig(length=side * side, width=1792, pooled="mean", weights=begins)
     shape = {"hidden_size": 6656, "intermediate_size": 17920, "num_hidden_layers": 60, "num_attention_heads": 52,
              "num_key_value_heads": 52}  # fmt: skip
     return ModelConfig(
         lanes={"image": lane},
-        backbone=with_tokens(llama("13b", "huggyllama/llama-30b", **shape), "[PAD]", *PICTURE, "[gIMG]", "[/gIMG]", "[EOC]", "[VIDEO]", *PLACES),
+        backbone=with_tokens(llama("13b", "huggyllama/llama-30b", **shape), "[PAD]", *PICTURE, *REST, *PLACES, *roles),
         hands={"image": HandConfig(signals=MARKS, projector=RegressionConfig(space="encoder"), generator=decoder)},
-        template="emu_document",
+        template="emu2" if chats else "emu2_document",
+        boxes="emu2",
         placeholder_token="<image>",
         video=VideoConfig(frames=8, begin=("[VIDEO]",)),
     )
+
+
+def shared(rows: int, *names: str) -> dict[str, float | None]:
+    """So many rows, of each of the sets as many."""
+    return dict.fromkeys(names, rows / len(names))
 
 
 def draws(steered_by: Literal["seen", "foretold"], steps: int, batch_size: int, max_length: int, schedule: ScheduleConfig) -> StageConfig:

@@ -60,7 +60,9 @@ def render(
             media, message = _parted(message)
             yield from _content(media, template, numbers, learn=learn)
         yield from _literal(template.before[message.role], template, learn=False)
-        if answer and template.answer_prefix and not at_once:
+        if answer and template.located and any(part.type in PLACE_KINDS for part in message.content):
+            yield from _literal(template.located, template, learn=False)
+        elif answer and template.answer_prefix and not at_once:
             yield Piece("text", template.answer_prefix, learn=learn)
         closed = True
         if template.chunk_end:

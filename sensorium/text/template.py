@@ -24,6 +24,8 @@ class ChatTemplate(Config):
     the first medium is not learned then."""
     answer_prefix: str = ""
     """Put in front of an answer, as part of it: the space after `ASSISTANT:`."""
+    located: str = ""
+    """In front of an answer that holds places, in its stead: the control token that asks for them, which is not learned."""
     between: str | None = None
     """Behind an answer that another message follows, in place of what closes the last one; it is not learned."""
     media_first: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sensorium.core.sample import ROLES
+from sensorium.text.emu_templates import EMU_TEMPLATES
 from sensorium.text.picture_templates import PICTURE_TEMPLATES
 from sensorium.text.template import EOS, ChatTemplate
 
@@ -13,7 +14,7 @@ TemplateName = Literal[
     "mplug_owl", "qwen2_vl", "alpaca", "question", "bare", "plain", "seq2seq", "kosmos2", "flamingo",
     "openflamingo", "caption", "caption_line", "caption_behind", "captioned", "document", "pair", "picture_of", "blip_vqa",
     "vicuna_markers", "shikra", "qwen_vl", "qwen_vl_caption", "cogvlm", "cogvlm_vqa", "cogvlm_base",
-    "emu", "emu2", "emu_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "lisa", "seed_llama", "seed_llama_14b",
+    "emu", "emu2", "emu2_ground", "emu_document", "emu2_document", "emu3", "emu3_gen", "chameleon", "janus", "janus_draw", "lisa", "seed_llama", "seed_llama_14b",
 ]  # fmt: skip
 
 _CHATML_BEFORE = {role: f"<|im_start|>{role}\n" for role in ROLES}
@@ -32,17 +33,6 @@ _VICUNA = ChatTemplate(
 _MARKS = ("<im_start>", "<im_end>")
 _MARKED = _VICUNA.model_copy(
     update={"media_before": _MARKS[0], "media_after": _MARKS[1], "control": (EOS, *_MARKS)}
-)
-
-
-_EMU = ChatTemplate(
-    before={"system": "", "user": "[USER]: ", "assistant": "[ASSISTANT]:"},
-    after={"system": " ", "user": " ", "assistant": "{eos}"},
-    answer_prefix=" ",
-    bos=True,
-    media_before="[IMG]",
-    media_after="[/IMG]",
-    control=(EOS, "[USER]", "[ASSISTANT]", "[IMG]", "[/IMG]"),
 )
 
 
@@ -283,12 +273,6 @@ TEMPLATES: dict[str, ChatTemplate] = {
         bos=True,
         control=("{eos}",),
     ),
-    # github.com/baaivision/Emu, Emu1/inference.py, and models/modeling_emu.py for the marks around a picture. The text that it puts in
-    # front of a question about a picture is a system message.
-    "emu": _EMU,
-    # The same repository, Emu2/demo/frontend/libs/meta.py.
-    "emu2": _EMU.model_copy(update={"default_system": "You are a helpful assistant, dedicated to delivering "
-                                    "comprehensive and meticulous responses."}),
     # Text and pictures in any order, learned as a whole: Flamingo's and IDEFICS' web pages.
     "document": ChatTemplate(
         before=dict.fromkeys(ROLES, ""),
@@ -297,14 +281,10 @@ TEMPLATES: dict[str, ChatTemplate] = {
         control=("{eos}",),
     ),
 }
-# The same with marks around each picture that is only read; those of pictures in answers are the model's own signals (Emu).
-TEMPLATES["emu_document"] = TEMPLATES["document"].model_copy(
-    update={"media_before": "[IMG]", "media_after": "[/IMG]", "control": (EOS, "[IMG]", "[/IMG]")}
-)
 # With the begin of text behind the picture: BLIP-2's captions, and InstructBLIP's bare question
 # (github.com/salesforce/LAVIS, blip2_opt.py, blip2_vicuna_instruct.py).
 TEMPLATES["caption_behind"] = TEMPLATES["caption_line"].model_copy(update={"bos_behind": True})
 # The same without an end, which FROMAGe and GILL do not teach (github.com/kohjingyu/fromage, fromage/models.py).
 TEMPLATES["captioned"] = TEMPLATES["caption_behind"].model_copy(update={"after": dict.fromkeys(ROLES, "")})
 TEMPLATES["bare"] = TEMPLATES["document"].model_copy(update={"bos_behind": True})
-TEMPLATES |= PICTURE_TEMPLATES
+TEMPLATES |= EMU_TEMPLATES | PICTURE_TEMPLATES

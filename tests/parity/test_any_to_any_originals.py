@@ -279,7 +279,8 @@ def test_emu2(chats: bool, before: str, tmp_path: Path, record: Callable[..., No
     beside = Beside(llm=llama_folder(tmp_path / "llm"), more=(decoder,))
     model, kept = there_and_back(path, beside, tmp_path, {"model" if before else "emu2": tensors})
     config = model.config
-    assert (kept["layout"], config.template, config.backbone.added_tokens) == ("emu2", "emu2" if chats else "emu_document", tokens)
+    assert (kept["layout"], config.template, config.backbone.added_tokens) == ("emu2", "emu2" if chats else "emu2_document", tokens)
+    assert config.boxes == "emu2"
     lane: Any = config.lane("image")
     assert (lane.encoder.heads, lane.encoder.image_size_px, lane.projector.side) == (16, 224, 16 if chats else 8)
     made: Any = config.hands["image"].generator
@@ -429,9 +430,9 @@ def test_seeds_tokenizer_has_the_recipes_sizes() -> None:
     assert seed_config(of_shapes(shapes), Path("seed_quantizer.pt")) == SeedConfig()
 
 
-@pytest.mark.parametrize("which", ["emu", "emu2"])
+@pytest.mark.parametrize("which", ["emu", "emu2", "emu2-chat"])
 def test_emus_have_the_recipes_sizes(which: str, tmp_path: Path) -> None:
-    wanted = emu_model() if which == "emu" else emu2_model()
+    wanted = emu_model() if which == "emu" else emu2_model(chats=which == "emu2-chat")
     shapes: dict[str, tuple[int, ...]] = {"decoder.lm.model.embed_tokens.weight": (wanted.backbone.vocab_size, wanted.backbone.d_model)}
     if which == "emu":
         block = "cformer.cformer.block."
@@ -443,9 +444,10 @@ def test_emus_have_the_recipes_sizes(which: str, tmp_path: Path) -> None:
         shapes |= eva("visual.", side=32, width=1792, layers=64, up=15360)
     arch: dict[str, Any] = dict(getattr(wanted.backbone, "arch"))  # noqa: B009
     (tmp_path / "config.json").write_text(json.dumps(arch | {"vocab_size": 32000}))
-    layout, beside = ORIGINALS.find(which)(), Beside(llm=tmp_path)
+    layout, beside = ORIGINALS.find(which.removesuffix("-chat"))(), Beside(llm=tmp_path)
     found = layout.model(layout.gather(Found(tmp_path / "emu.pt", {}, of_shapes(shapes)), beside), beside)
     assert (found.lanes, found.template, found.placeholder_token) == (wanted.lanes, wanted.template, wanted.placeholder_token)
+    assert found.boxes == wanted.boxes
     assert (found.backbone.added_tokens, getattr(found.backbone, "arch")) == (wanted.backbone.added_tokens, arch)  # noqa: B009
     hand, told = found.hands["image"], wanted.hands["image"]
     assert (hand.signals, hand.projector) == (told.signals, told.projector)

@@ -22,7 +22,9 @@ from sensorium.api import Model
 from sensorium.core.sample import parse_sample
 from sensorium.inference.extending import extended
 from sensorium.inference.regressing import Room, go_on, negative
+from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
+from sensorium.model.config import ModelConfig
 from sensorium.nn.pretrained import from_config
 from sensorium.processing.collate import collate
 from sensorium.recipes import TINY_FORMS
@@ -102,16 +104,26 @@ class Second:
         return made_NC
 
 
-@pytest.fixture(scope="module", params=["emu", "emu2"])
+@pytest.fixture(scope="module", params=["emu", "emu2", "emu2-chat", "emu2-gen"])
 def pair(request: pytest.FixtureRequest) -> tuple[str, Model, Second]:
     torch.manual_seed(0)
     config = TINY_FORMS.find(request.param)().model
+    if request.param == "emu2-chat":
+        config = finer(config)
     model = Model(*build_pretrained(config.model_copy(update={"adapter": None})))
     with torch.no_grad():
         for name, parameter in model.network.named_parameters():
             if parameter.ndim > 1 and name.startswith(("backbone", "projectors", "hands")):
                 parameter.normal_(0, 0.15)
-    return request.param, model, Second(model.network)
+    return request.param.partition("-")[0], model, Second(model.network)
+
+
+def finer(config: ModelConfig) -> ModelConfig:
+    """With four times as many tokens of a picture, as the original has beside Emu2."""
+    lane, hand = config.lanes["image"], config.hands["image"]
+    lane = lane.model_copy(update={"projector": AvgPoolConfig(side=4, bias=False)})
+    hand = hand.model_copy(update={"generator": hand.generator.model_copy(update={"length": 16})})
+    return config.model_copy(update={"lanes": {"image": lane}, "hands": {"image": hand}})
 
 
 def picture(shade: int) -> dict[str, Any]:
@@ -147,11 +159,13 @@ def test_the_embeddings_that_are_written(pair: tuple[str, Model, Second], record
 
 
 @torch.no_grad()
-def test_the_loss(pair: tuple[str, Model, Second], record: Callable[..., None]) -> None:
-    """Padded, and packed: a word by its cross-entropy, an embedding by its distance, each as much."""
+@pytest.mark.parametrize("last_only", [False, True])
+def test_the_loss(pair: tuple[str, Model, Second], last_only: bool, record: Callable[..., None]) -> None:
+    """Padded, and packed: a word by its cross-entropy, an embedding by its distance, each as much. Of Emu2-Gen only the last picture's count."""
     name, model, second = pair
     text = {"type": "text", "text": "It: "}
-    rows = [model.processor.encode(one) for one in (row(text, picture(9), picture(80)), row({"type": "text", "text": "No."}))]
+    asked = (row(text, picture(9), picture(80)), row({"type": "text", "text": "No."}), row(text, picture(40)))
+    rows = [model.processor.encode(one) for one in asked]
     total, count = 0.0, 0
     for one in rows:
         true_MNC, read_MND = seen(model, second, collate([[one]], 0).media["image"])
@@ -159,12 +173,13 @@ def test_the_loss(pair: tuple[str, Model, Second], record: Callable[..., None]) 
         learned = torch.tensor(one.learn[1:])
         scores_KV = second.lm.lm_head(states_TD[:-1][learned])
         total += float(F.cross_entropy(scores_KV, torch.tensor(one.input_ids[1:])[learned], reduction="sum"))
-        count += int(learned.sum()) + len(one.wanted) * second.count
         # The first picture is the question's.
-        for true_NC, wanted in zip(true_MNC[1:], one.wanted, strict=True):
+        foretold = list(zip(true_MNC[1:], one.wanted, strict=True))[-1 if last_only else None :]
+        count += int(learned.sum()) + len(foretold) * second.count
+        for true_NC, wanted in foretold:
             made_NC = states_TD[wanted.start : wanted.start + second.count] @ second.head_CD.T
             total += float((made_NC - true_NC).norm(dim=-1).sum())
-    objective = RegressConfig().build(model.network, model.processor, [])
+    objective = RegressConfig(last_only=last_only).build(model.network, model.processor, [])
     for batch in (collate([[one] for one in rows], model.tokenizer.pad_id), collate([rows], model.tokenizer.pad_id)):
         found = objective(model.network, batch)
         assert found.count == count

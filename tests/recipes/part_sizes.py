@@ -315,6 +315,16 @@ def voken_mapper(width: int = 1024, llm: int = 4096) -> int:
     return linear(llm, width) + linear(width, width) + sum(p.numel() for p in mapping.parameters()) + 77 * width
 
 
+def emu2(words: int) -> ByParts:
+    """eva_vit.py has no bias of keys; lm.py adds 272 tokens, 257 of them places, and of Emu2-Chat two roles."""
+    return ByParts("emu2", {
+        "encoders.image": lambda: eva2_e(32, blocks=64) - 64 * 1792,
+        "projectors.image": lambda: 1792 * 6656,
+        "hands.image": lambda: 6656 * 1792,
+        "backbone": llama_of(vocab_size=words, **LLAMA_33B),
+    })  # fmt: skip
+
+
 BY_PARTS: dict[str, ByParts] = {
     # What sees is MiniGPT-4's; eight vokens and a token for pictures.
     "minigpt-5": ByParts("minigpt5", {
@@ -371,13 +381,9 @@ BY_PARTS: dict[str, ByParts] = {
         "picture_tokenizer": seed_tokenizer,
         "backbone": llama_of(vocab_size=32000 + 8192 + 2, **LLAMA_13B),
     }),
-    # eva_vit.py has no bias of keys; lm.py adds 272 tokens, 257 of them places.
-    "emu2": ByParts("emu2", {
-        "encoders.image": lambda: eva2_e(32, blocks=64) - 64 * 1792,
-        "projectors.image": lambda: 1792 * 6656,
-        "hands.image": lambda: 6656 * 1792,
-        "backbone": llama_of(vocab_size=32272, **LLAMA_33B),
-    }),
+    "emu2": emu2(32272),
+    "emu2-chat": emu2(32274),
+    "emu2-gen": emu2(32272),
     "blip": ByParts("blip_pretrain", {
         "encoders.image": size_of("BlipVisionModel", "BlipVisionConfig", image_size=224),
         "backbone": blip_med,

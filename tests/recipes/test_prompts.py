@@ -5,11 +5,14 @@ The expected texts follow the originals' own code, which each template names.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sensorium.core.sample import parse_sample
 from sensorium.recipes import RECIPES
 from sensorium.text.chat import TEMPLATES, render
+from sensorium.training.config import Recipe
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -21,6 +24,7 @@ HUMAN = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 EMU2 = "You are a helpful assistant, dedicated to delivering comprehensive and meticulous responses."
+EMU2_SHORT = "You are a helpful assistant, dedicated to provide concise and efficient answers."
 
 ALPACA = (
     "Below is an instruction that describes a task. "
@@ -63,7 +67,8 @@ CHATS = {
     "lisa": f"{HUMAN} USER: <im_start>IMG<im_end>\nWhat? ASSISTANT: A cat.{{eos}}USER: Big? ASSISTANT: Yes.{{eos}}",
     # Emu1's inference.py asks one question; further turns are as Emu2's.
     "emu": "[USER]: [IMG]IMG[/IMG]What? [ASSISTANT]: A cat.{eos}[USER]: Big? [ASSISTANT]: Yes.{eos}",
-    "emu2": "[IMG]IMG[/IMG]What?A cat.{eos}Big?Yes.{eos}",
+    **dict.fromkeys(("emu2", "emu2-gen"), "[IMG]IMG[/IMG]What?A cat.{eos}Big?Yes.{eos}"),
+    "emu2-chat": f"{EMU2} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]: A cat.{{eos}}[USER]: Big? [ASSISTANT]: Yes.{{eos}}",
     # torchdata_sft.py; what is said behind ASSISTANT: begins with a space to its tokenizer.
     "seed-llama": "USER: IMGWhat?\nASSISTANT: A cat.\nUSER: Big?\nASSISTANT: Yes.{eos}",
     "seed-llama-14b": "[INST] IMGWhat? [/INST]\nA cat.\n[INST] Big? [/INST]\nYes.{eos}",
@@ -103,13 +108,7 @@ def test_qwen_vl_marks_pictures() -> None:
     assert not TEMPLATES[template].bos
 
 
-def test_emu2_chats() -> None:
-    """Emu2/demo/frontend/libs/meta.py, format_chat: a space in front of each mark but behind the end of an answer."""
-    assert written("emu2") == f"{EMU2} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]: A cat.{{eos}}[USER]: Big? [ASSISTANT]: Yes.{{eos}}"
-    assert TEMPLATES["emu2"].bos
-
-
-def asked(template: str, *before: dict[str, object]) -> str:
+def asked(template: str, *before: dict[str, Any]) -> str:
     """A question about a picture, to be answered, as text."""
     sample = parse_sample({"messages": [
         *before, {"role": "user", "content": [{"type": "image", "image": "x.png"}, {"type": "text", "text": "What?"}]}]})  # fmt: skip
@@ -123,12 +122,33 @@ def test_questions_end_where_the_originals_end_them() -> None:
     assert asked("emu", {"role": "system", "content": told}) == f"{told} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:"
     assert asked("emu") == "[USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:"
     assert asked("emu2") == f"{EMU2} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:"
-    assert asked("emu_document") == "[IMG]IMG[/IMG]What?"
+    chat: Recipe = RECIPES.find("emu2-chat")()
+    assert [getattr(rows, "system") for rows in chat.stages[0].data] == [EMU2_SHORT] * 10 + [None] * 6  # noqa: B009
+    # Emu2/emu/chat.py, is_grounding: the token that asks for places is the last of the prompt.
+    assert asked("emu2_ground") == f"{EMU2_SHORT} [USER]: [IMG]IMG[/IMG]What? [ASSISTANT]:<grounding>"
+    assert asked("emu_document") == asked("emu2_document") == "[IMG]IMG[/IMG]What?"
     assert asked("seed_llama") == "USER: IMGWhat?\nASSISTANT:"
     # The 14B's, as gradio_demo/conversation.py and scripts/seed_llama_inference_14B.py write them.
     kind = {"role": "system", "content": "Be kind."}
     assert asked("seed_llama_14b", kind) == "<<SYS>>\nBe kind.\n<</SYS>>\n\n[INST] IMGWhat? [/INST]\n"
     assert asked("lisa") == f"{HUMAN} USER: <im_start>IMG<im_end>\nWhat? ASSISTANT:"
+
+
+@pytest.mark.parametrize(("template", "plain"), [("emu2", " "), ("emu2_ground", None), ("emu2_document", "")])
+def test_emu2_answers_with_places_behind_the_token_that_asks_for_them(template: str, plain: str | None) -> None:
+    """It is what their code ends the prompt with: not learned."""
+    place = {"type": "boxes", "boxes": [[1, 2, 3, 4]]}
+
+    def answer(*content: Any) -> list[tuple[str, bool]]:
+        sample = parse_sample({"messages": [{"role": "system", "content": "Be short."}, {"role": "assistant", "content": list(content)}]})
+        pieces = [("PLACE" if piece.kind == "places" else str(piece.value), piece.learn) for piece in render(sample.messages, TEMPLATES[template])]
+        begin = next(i for i, (value, _) in enumerate(pieces) if value == "[ASSISTANT]") + 2 if template != "emu2_document" else 1
+        return pieces[begin:]
+
+    asks, end = ("<grounding>", False), ("{eos}", True)
+    assert answer({"type": "text", "text": "A cat"}, place) == [asks, ("A cat", True), ("PLACE", True), end]
+    before = [asks] if plain is None else [(plain, True)] if plain else []
+    assert answer({"type": "text", "text": "A cat"}) == [*before, ("A cat", True), end]
 
 
 def test_what_is_learned() -> None:
@@ -194,7 +214,7 @@ def test_flamingo_is_asked_by_examples() -> None:
     assert learned == ["a cat", "<|endofchunk|>"]
 
 
-@pytest.mark.parametrize(("template", "around"), [("document", ()), ("emu_document", ("[IMG]", "[/IMG]"))])
+@pytest.mark.parametrize(("template", "around"), [("document", ()), *((name, ("[IMG]", "[/IMG]")) for name in ("emu_document", "emu2_document"))])
 def test_documents_are_learned_as_a_whole(template: str, around: tuple[str, ...]) -> None:
     """Emu's marks of pictures, between which they stand, are not learned where a picture is read (Emu1/models/modeling_llama.py)."""
     sample = parse_sample({"messages": [{"role": "assistant", "content": [

@@ -34,7 +34,7 @@ ONE_LINEAR_MAP = dict.fromkeys(("llava-v1", "shikra", "chatspot"), 1024 * 4096 +
 # As the originals' names say; what a diffusion model makes of a condition is none of them. Janus-1.3B is named for its LLM, which has
 # 1.7 billion with its two tables of words, and 1.2 without.
 BILLIONS = {"llava-v1": 7, "llava-1.5": 7, "llava-1.5-13b": 13, "idefics-9b": 9, "llava-next": 7,
-            "llava-onevision": 8, "chameleon": 7, "janus-pro": 7, "emu": 14, "emu2": 37, "seed-llama": 8,
+            "llava-onevision": 8, "chameleon": 7, "janus-pro": 7, "emu": 14, "emu2": 37, "emu2-chat": 37, "emu2-gen": 37, "seed-llama": 8,
             "seed-llama-14b": 14}  # fmt: skip
 
 

@@ -72,7 +72,8 @@ class Emu2:
             lanes={"image": lane},
             backbone=CausalLMConfig(arch=llama_arch(found, beside, WORDS), added_tokens=tuple(found.words)),
             hands={"image": HandConfig(signals=MARKS, projector=RegressionConfig(space="encoder"), generator=decoder)},
-            template="emu2" if chats else "emu_document",
+            template="emu2" if chats else "emu2_document",
+            boxes="emu2",
             placeholder_token="<image>",
         )
 

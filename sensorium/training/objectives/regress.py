@@ -42,6 +42,8 @@ class RegressConfig(ObjectiveConfig):
     distance: ConditionLossName = "l2"
     weight: float = Field(default=1.0, ge=0.0)
     """Of an embedding's distance, beside the loss of a word."""
+    last_only: bool = False
+    """Of each sample only the last picture is foretold; what its answers hold in front is read (Emu2-Gen)."""
 
     @property
     def template(self) -> str | None:
@@ -79,6 +81,7 @@ class Regress:
         total, count, parts = text.total, text.count, dict(text.parts)
         for kind in kinds:
             wanted = [one for one in batch.wanted if one.kind == kind]
+            wanted = last_ones(batch, wanted) if self.config.last_only else wanted
             if not wanted:
                 continue
             made_BNC = model.condition(kind, output.hidden_BTD, batch.input_ids_BT, [(one.row, one.start) for one in wanted])
@@ -98,6 +101,14 @@ def of_wanted(true_MC: Tensor, wanted: Sequence[Wanted], slots_BT: Tensor, count
     order_BT = slots_BT.flatten().cumsum(0).view_as(slots_BT) - 1
     first = [int(order_BT[one.row, one.start + 1]) for one in wanted]
     return torch.stack([true_MC[begin : begin + count] for begin in first])
+
+
+def last_ones(batch: Batch, wanted: Sequence[Wanted]) -> list[Wanted]:
+    """The last one of each sample that holds some."""
+    last: dict[tuple[int, int], Wanted] = {}
+    for one in sorted(wanted, key=lambda one: one.start):
+        last[one.row, int(batch.segments_BT[one.row, one.start])] = one
+    return list(last.values())
 
 
 def _weights(batch: Batch, wanted: Sequence[Wanted]) -> Tensor:
