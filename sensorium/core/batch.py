@@ -62,12 +62,11 @@ class Preprocess:
 class TilePlan:
     """How one picture is laid out as encoder inputs and as tokens.
 
-    `rows x cols` tiles follow the thumbnail, if any, in reading order. `picture` is the size
-    of the picture centred on them, whose padding is cut from the merged map; None keeps all.
-    `max_tiles` is the number of tiles' worth of tokens down to which a larger map is shrunk
-    (LLaVA-OneVision's `anyres_max`). `newline` adds a token behind each row of the merged map,
-    and behind a lone tile. `patches` is the layout of a picture that is not cut into tiles but goes
-    in whole, at a size of its own: its patches are the encoder's inputs then.
+    `rows x cols` tiles follow the thumbnail, if any, in reading order. `picture` is the size of the picture centred on them, whose
+    padding is cut from the merged map; None keeps all. `max_tiles` is the number of tiles' worth of tokens down to which a larger map is
+    shrunk (LLaVA-OneVision's `anyres_max`). `newline` adds a token behind each row of the merged map, and behind a lone tile. `patches` is
+    the layout of a picture that is not cut into tiles but goes in whole, at a size of its own: its patches are the encoder's inputs then.
+    `pool` is the side of the squares of a lone tile's tokens that are averaged into one: no matter to encoder and feature store.
     """
 
     rows: int = 1
@@ -77,6 +76,7 @@ class TilePlan:
     picture: MediaShape | None = None
     max_tiles: int | None = None
     patches: Grid | None = None
+    pool: int = field(default=1, repr=False)
 
     @property
     def images(self) -> int:
@@ -125,7 +125,7 @@ class TilePlan:
         to it: there is no second formula.
         """
         if not self.thumbnail and self.rows * self.cols == 1:
-            return tile.tokens + self.newline
+            return tile.prefix + (tile.h // self.pool) * (tile.w // self.pool) + self.newline
         height, width = self.map_size(tile)
         return (tile.tokens if self.thumbnail else 0) + height * (width + self.newline)
 

@@ -7,8 +7,7 @@ On disk a Sample is JSON; a part's key equals its type, and media are relative p
                                      {"type": "text", "text": "What is this?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}]}
 
-Boxes and points are parts too, and are written into the text by the model's own format: pixels of
-the picture in front of them, or of the n-th picture, with a phrase that they belong to:
+Boxes and points are parts too, written into the text by the model's own format: pixels of the picture in front, or of the n-th, with a phrase:
 
     {"type": "boxes", "boxes": [[x0, y0, x1, y1], ...]}, {"type": "points2d", "points2d": [[x, y]]},
     {"type": "boxes", "boxes": {"places": [[x0, y0, x1, y1]], "phrase": "a cat", "picture": 1}}
@@ -24,14 +23,13 @@ is a part that says so:
     {"type": "image", "image": "ball.png", "prompt": "a red ball"}
     {"type": "missing", "missing": {"kind": "image", "error": "it failed after step 3 of 50 ..."}, "prompt": "a red ball"}
 
-A message's `content` may also be a plain string. In memory a medium may be a path,
-bytes, a PIL image or an array (of sound a `core.hands.Made`); a video may be a list of its frames, on disk too. `"separate_turns": true` beside `messages` says that each
-question is asked afresh: it sees the system message and the media, no other pair.
+A message's `content` may also be a plain string. In memory a medium may be a path, bytes, a PIL image or an array (of sound a
+`core.hands.Made`); a video may be a list of its frames, on disk too. `"separate_turns": true` beside `messages` says that each question is
+asked afresh: it sees the system message and the media, no other pair.
 
-Instead of a last assistant message, `answers` may hold several answers to the last question: what each
-annotator said, `["red", "red", "crimson"]`, or texts with weights, `[{"text": "red", "weight": 0.7}, ...]`. In training
-the loss of each is multiplied by its weight, of annotators' answers the share who gave it (BLIP's VQA); whoever else reads the
-Sample sees the heaviest as its last message.
+Instead of a last assistant message, `answers` may hold several answers to the last question: what each annotator said,
+`["red", "red", "crimson"]`, or texts with weights, `[{"text": "red", "weight": 0.7}, ...]`. In training the loss of each is multiplied by
+its weight, of annotators' answers the share who gave it (BLIP's VQA); whoever else reads the Sample sees the heaviest as its last message.
 """
 
 from __future__ import annotations
@@ -67,6 +65,8 @@ class Part:
     value: Any
     prompt: str | None = None
     """Of a medium in an answer: what its generator is told, where that is told by text."""
+    pool: int = 1
+    """Of a frame that is read: `VideoConfig.pool`."""
 
     @property
     def is_media(self) -> bool:

@@ -19,6 +19,8 @@ class VideoConfig(Config):
     pick: PickName = "segments"
     """`segments`: one of each of so many equal parts, beginning in the middle of the first (Emu); `middles`: the middle one of each, or all
     there are (SEED)."""
+    pool: int = Field(default=1, ge=1)
+    """Side of the squares of a frame's tokens that are averaged into one, in front of answers: Emu2-Chat reads 64 of a frame, 256 of a picture."""
     begin: tuple[str, ...] = ()
     """Control tokens in front of the first frame."""
     end: tuple[str, ...] = ()

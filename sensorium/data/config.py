@@ -173,6 +173,7 @@ SOURCES = NameTable(
         "experts": "sensorium.data.told:ExpertSource",
         "edits": "sensorium.data.edits:EditsSource",
         "both_ways": "sensorium.data.both_ways:BothWaysSource",
+        "laid_out": "sensorium.data.laid_out:LaidOutSource",
         "composites": "sensorium.data.located:CompositesSource",
         "located_scenes": "sensorium.data.located:LocatedScenesSource",
         "requests": "sensorium.data.requests:RequestsSource",

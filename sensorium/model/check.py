@@ -45,6 +45,22 @@ def check_model(config: ModelConfig) -> None:
     _check_details(config)
     check_picture_words(config)
     check_fed_back(config)
+    _check_frames(config)
+
+
+def _check_frames(config: ModelConfig) -> None:
+    """Can tokens of a video's frames be averaged?"""
+    pool = config.video.pool if config.video is not None else 1
+    if pool == 1:
+        return
+    where, lane = "model.video.pool", config.lanes.get("image")
+    plain = lane is not None and isinstance(lane.resolution, FixedResolution) and isinstance(config.fusion, SpliceConfig) and not config.backbone.mrope
+    if lane is None or not plain:
+        raise ConfigError("frames of fewer tokens than pictures", expected="a lane image of resolution fixed, fusion splice, plain positions",
+                          where=where, fix="leave it out")  # fmt: skip
+    grid = lane.tile_grid()
+    if grid.h % pool or grid.w % pool:
+        raise ConfigError(f"squares of {pool} x {pool} on a map of {grid.h} x {grid.w} tokens", expected="a number that divides both sides", where=where)
 
 
 def check_quantised(config: ModelConfig) -> None:

@@ -17,7 +17,8 @@ def pack_tiles(
     features: Features, plans: tuple[TilePlan, ...], newline_D: Tensor | None
 ) -> Features:
     """Merge tiles: thumbnail tokens first, then the kept window of the merged map, shrunk
-    where the plan says so, each row closed by the newline vector (LLaVA-NeXT's order).
+    where the plan says so, each row closed by the newline vector (LLaVA-NeXT's order). Of a lone tile squares
+    are averaged where the plan says so.
 
     Raises:
         AlignmentError: the number of encoded tiles is not what the plans announce.
@@ -27,7 +28,7 @@ def pack_tiles(
         raise AlignmentError(
             f"{len(features.grids)} encoded tiles", expected=f"{announced} by the tile plans"
         )
-    if announced == len(plans) and not any(plan.thumbnail or plan.newline for plan in plans):
+    if announced == len(plans) and not any(plan.thumbnail or plan.newline or plan.pool > 1 for plan in plans):
         return features
     pieces = torch.split(features.values_ND, features.lengths)
     packed: list[Tensor] = []
@@ -46,7 +47,8 @@ def _pack_one(
 ) -> Tensor:
     end_D = newline_D.to(tiles[0].dtype) if plan.newline and newline_D is not None else None
     if plan.images == 1 and not plan.thumbnail:
-        return tiles[0] if end_D is None else torch.cat([tiles[0], end_D[None]])
+        alone = tiles[0] if plan.pool == 1 else _averaged(tiles[0], tile, plan.pool)
+        return alone if end_D is None else torch.cat([alone, end_D[None]])
     out = [tiles[0]] if plan.thumbnail else []
     body = torch.stack(tiles[1:] if plan.thumbnail else tiles)
     map_HWD = body.view(plan.rows, plan.cols, tile.h, tile.w, -1)
@@ -56,6 +58,12 @@ def _pack_one(
     if end_D is not None:
         map_HWD = torch.cat([map_HWD, end_D.expand(len(map_HWD), 1, -1)], dim=1)
     return torch.cat([*out, map_HWD.flatten(0, 1)])
+
+
+def _averaged(tokens_ND: Tensor, tile: Grid, side: int) -> Tensor:
+    """Means of squares of a map, row by row, behind what stands in front of it."""
+    map_HWD = tokens_ND[tile.prefix :].view(tile.h // side, side, tile.w // side, side, -1)
+    return torch.cat([tokens_ND[: tile.prefix], map_HWD.mean(dim=(1, 3)).flatten(0, 1)])
 
 
 def _shrunk(map_HWD: Tensor, size: tuple[int, int]) -> Tensor:

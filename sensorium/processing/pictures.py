@@ -5,7 +5,7 @@ Shape legend: N encoder inputs, H/W pixels, C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,13 @@ SPARE = 2
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a picture is looked at: one of so many in its Sample, augmented or not, and unmoved where the Sample
-    says where things are."""
+    """How a picture is looked at: one of so many in its Sample, augmented or not, unmoved where the Sample
+    says where things are, and with fewer tokens where it is a frame."""
 
     augmentation: Augmentation | None
     still: bool
     count: int
+    pool: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ class Pictures:
 
     def _plan(self, shape: MediaShape, view: View) -> TilePlan:
         size_px = self.lane.encoder.preprocess().size_px
-        return self.lane.resolution.plan(shape, size_px, self._tile, view.count)
+        plan = self.lane.resolution.plan(shape, size_px, self._tile, view.count)
+        return plan if view.pool == 1 else replace(plan, pool=view.pool)
 
     def _picture(self, content: Any, view: View) -> Image:
         augmentation = view.augmentation

@@ -59,7 +59,7 @@ def prepared(part: Part, pictures: Pictures, media: SampleMedia, shelf: Shelf | 
     augmentation, root = media.augmentation, media.sample.root
     if augmentation:
         augmentation = augmentation.of_picture(len(media.made))
-    view = View(augmentation, media.has_places(), media.count(part.type))
+    view = View(augmentation, media.has_places(), media.count(part.type), part.pool)
     made = pictures.prepare(part.value, root, view, shelf) if media.decoded else pictures.measure(part.value, root, view)
     frame = pictures.lane.resolution.frame(made.shape, made.plan, pictures.lane.encoder.preprocess().size_px)
     return made, Seen(made.shape, frame)

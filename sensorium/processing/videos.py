@@ -30,7 +30,9 @@ def with_frames(sample: Sample, video: VideoConfig | None, made: Mapping[str, bo
                 continue
             frames = frames_of(part.value, video.frames, video.pick, root=sample.root, limits=limits)
             parts += [Part(TOKEN, token) for token in video.begin]
-            parts += [Part("image", frame) for frame in frames]
+            # What an answer holds is learned as a picture is.
+            pool = 1 if message.role == "assistant" else video.pool
+            parts += [Part("image", frame, pool=pool) for frame in frames]
             parts += [Part(TOKEN, token) for token in video.end]
         messages.append(Message(message.role, tuple(parts)))
     return replace(sample, messages=tuple(messages))

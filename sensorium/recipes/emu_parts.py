@@ -89,13 +89,8 @@ def emu2_model(*, chats: bool = False) -> ModelConfig:
         template="emu2" if chats else "emu2_document",
         boxes="emu2",
         placeholder_token="<image>",
-        video=VideoConfig(frames=8, begin=("[VIDEO]",)),
+        video=VideoConfig(frames=8, begin=("[VIDEO]",), pool=2 if chats else 1),
     )
-
-
-def shared(rows: int, *names: str) -> dict[str, float | None]:
-    """So many rows, of each of the sets as many."""
-    return dict.fromkeys(names, rows / len(names))
 
 
 def draws(steered_by: Literal["seen", "foretold"], steps: int, batch_size: int, max_length: int, schedule: ScheduleConfig) -> StageConfig:

@@ -42,7 +42,8 @@ def needs(tmp_path: Path, data_home: Path, seeing: Path) -> dict[str, dict[str, 
     inner, scripted = {"kind": "file", "path": str(file)}, {"kind": "captioner", "model": str(seeing)}
     return {"vqa_file": {"path": str(file)}, "drawing": {"schooled": 80, "epochs": 1}, "file": {"path": str(file)},
             "finding": {"count": 60}, "edits": {"source": inner},
-            "experts": {"source": inner, "experts": [scripted]}, "both_ways": {"source": inner}}  # fmt: skip
+            "experts": {"source": inner, "experts": [scripted]}, "both_ways": {"source": inner},
+            "laid_out": {"source": {"kind": "located_scenes", "task": "grounded", "count": 3}}}  # fmt: skip
 
 
 class Knowing:

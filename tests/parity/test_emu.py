@@ -159,6 +159,32 @@ def test_the_embeddings_that_are_written(pair: tuple[str, Model, Second], record
 
 
 @torch.no_grad()
+def test_frames_of_emu2_chat(record: Callable[..., None]) -> None:
+    """emu.py, `encode_image` with `v_query`: of a frame a quarter of the tokens, through the same map; lm.py's token in front of the first."""
+    torch.manual_seed(0)
+    model = Model(*build_pretrained(finer(TINY_FORMS.find("emu2-chat")().model)))
+    second = Second(model.network)
+    film = {"type": "video", "video": [picture(shade)["image"] for shade in (20, 60, 100)]}
+    asked = {"role": "user", "content": [picture(200), film, {"type": "text", "text": "Next?"}]}
+    prompt = model.processor.prompt(parse_sample({"messages": [asked]}).messages)
+    media = collate([[prompt]], 0).media["image"]
+    maps_MLF = model.network.encode("image", media).values_ND.unflatten(0, (4, -1))
+    read = [second.pictures(maps_MLF[:1])[1]]
+    second.count //= 4
+    read.append(second.pictures(maps_MLF[1:])[1])
+    theirs_ND = torch.cat([one.flatten(0, 1) for one in read])
+    assert len(theirs_ND) == 16 + 3 * 4
+    record("emu2", "made", ours=model.network.features({"image": media})["image"].values_ND, theirs=theirs_ND)
+    text = model.tokenizer.decode(prompt.input_ids, keep_special=True)
+    shown = ["[IMG]" + "<|endoftext|>" * count + "[/IMG]" for count in (16, 4, 4, 4)]
+    assert f"[USER]: {shown[0]}[VIDEO]{''.join(shown[1:])}Next? [ASSISTANT]:" in text
+    assert len(prompt.slots["image"]) == len(theirs_ND)
+    # Planned by headers, and answered from.
+    assert model.processor.measure(parse_sample({"messages": [asked, {"role": "assistant", "content": "."}]})).slots["image"] == prompt.slots["image"]
+    assert isinstance(model.respond(parse_sample({"messages": [asked]}).messages, max_tokens=3), str)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("last_only", [False, True])
 def test_the_loss(pair: tuple[str, Model, Second], last_only: bool, record: Callable[..., None]) -> None:
     """Padded, and packed: a word by its cross-entropy, an embedding by its distance, each as much. Of Emu2-Gen only the last picture's count."""

@@ -13,10 +13,11 @@ from PIL import Image
 
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import AlignmentError, ConfigError
 from sensorium.core.hands import Made, Making
 from sensorium.core.responder import Request
 from sensorium.core.sample import Sample, parse_sample
+from sensorium.core.video import VideoConfig
 from sensorium.encoders import ENCODERS
 from sensorium.generators.espeak import EspeakConfig
 from sensorium.generators.sdxl import SdxlConfig
@@ -27,6 +28,7 @@ from sensorium.inference.regressing import Room, go_on, negative
 from sensorium.input_projectors import INPUT_PROJECTORS
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
 from sensorium.interop.assemble import build_pretrained
+from sensorium.media.anyres import AnyResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.fed_back import as_input, true_embeddings
 from sensorium.model.hand import HandConfig
@@ -299,3 +301,29 @@ def test_what_does_not_go_together_is_refused() -> None:
             build_pretrained(good.model_copy(update=changes))
     with pytest.raises(ConfigError, match="width 32 in an LLM of width 48"):
         build_pretrained(good.model_copy(update={"hands": {"image": hand.model_copy(update={"projector": RegressionConfig()})}}))
+
+
+def test_frames_of_fewer_tokens_than_pictures() -> None:
+    """They are read; beside them no picture is foretold, for its embeddings would be counted among theirs."""
+    good = config("emu2").model_copy(update={"video": VideoConfig(pool=2)})
+    torch.manual_seed(0)
+    model = Model(*build_pretrained(good))
+    film = {"type": "video", "video": [picture(shade)["image"] for shade in (20, 60)]}
+    rows = [parse_sample({"messages": [{"role": "user", "content": [film]}, {"role": "assistant", "content": [*answer]}]})
+            for answer in ([TEXT], [TEXT, picture(9)], [TEXT, film])]  # fmt: skip
+    short, mixed, foretold = (model.processor.encode(row) for row in rows)
+    assert (len(short.slots["image"]), len(mixed.slots["image"])) == (2 * N // 4, 2 * N // 4 + N)
+    # What an answer holds has all its tokens.
+    assert (len(foretold.wanted), len(foretold.slots["image"])) == (2, 2 * N // 4 + 2 * N)
+    objective = RegressConfig().build(model.network, model.processor, [])
+    assert objective(model.network, collate([[short]], 0)).count > 0
+    with pytest.raises(AlignmentError, match=r"model\.video\.pool"):
+        objective(model.network, collate([[mixed]], 0))
+    lane = good.lanes["image"]
+    wrong = {
+        "squares of 3 x 3 on a map of 2 x 2": {"video": VideoConfig(pool=3)},
+        "expected a lane image of resolution fixed": {"hands": {}, "lanes": {"image": lane.model_copy(update={"resolution": AnyResolution.tiny()})}},
+    }
+    for message, changes in wrong.items():
+        with pytest.raises(ConfigError, match=message):
+            build_pretrained(good.model_copy(update=changes))

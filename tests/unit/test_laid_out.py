@@ -1,95 +1,115 @@
-"""Training with frozen weights laid out: the same run, said in its plan, and only where memory has room for it."""
+"""Pictures with places as documents to draw from (Emu2-Gen): what stands where, and what is foretold of them."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny_batches import tiny
+from PIL import Image
 
+from sensorium.api import Model
+from sensorium.core.boxes import Box
+from sensorium.core.errors import DataError
+from sensorium.data.config import FileSource
+from sensorium.data.laid_out import LaidOutSource, cut_out, drawn_place
 from sensorium.interop.assemble import build_pretrained
-from sensorium.model import laid_out
-from sensorium.nn import frozen_linear, onednn
-from sensorium.nn.onednn import has_onednn
-from sensorium.training.fitting import ROOM, Fit
-from sensorium.training.log import read_log
-from sensorium.training.run import train_recipe
-from sensorium.training.stage_run import StageRun
-from sensorium.training.trainer import TrainerOptions
+from sensorium.processing.collate import collate
+from sensorium.recipes import TINY_FORMS
+from sensorium.text.byte_tokenizer import byte_tokenizer
+
+needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="diffusers is not installed")
+ANSWER = [
+    {"type": "text", "text": "A photo of "},
+    {"type": "boxes", "boxes": {"places": [[10, 5, 40, 25], [50, 5, 90, 45]], "phrase": "two men"}},
+    {"type": "text", "text": " beside "},
+    {"type": "boxes", "boxes": [[0, 0, 100, 50]]},
+]
 
 
-class CutOffError(Exception):
-    """The test's own end of a run."""
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A picture of 100 x 50 pixels, each of its own colour."""
+    across, down = np.meshgrid(np.arange(100), np.arange(50))
+    Image.fromarray(np.stack([across, down, across], axis=-1).astype(np.uint8)).save(tmp_path / "two.png")
+    row = {"messages": [{"role": "user", "content": [{"type": "image", "image": "two.png"}]}, {"role": "assistant", "content": ANSWER}]}
+    path = tmp_path / "rows.jsonl"
+    path.write_text((json.dumps(row) + "\n") * 200, encoding="utf-8")
+    return path
 
 
-FIT = Fit(rows=2, passes=1, recompute=False, needed=1000, why="fits")
+def laid_out(file: Path, **changes: Any) -> Any:
+    return LaidOutSource(source=FileSource(path=str(file)), **{"unplaced": 0.0, "unseen": 0.0, **changes}).open()
 
 
-@pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
-def test_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tiny()
-    monkeypatch.setattr(frozen_linear, "SMALLEST", 1)
-    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
-    products: list[bool] = []
-    real = frozen_linear._Layouts.product
-
-    def noted(self: frozen_linear._Layouts, *args: Any, back: bool) -> torch.Tensor:
-        products.append(back)
-        return real(self, *args, back=back)
-
-    monkeypatch.setattr(frozen_linear._Layouts, "product", noted)
-
-    def run(name: str, faster: bool) -> tuple[list[float], list[str]]:
-        monkeypatch.setattr(laid_out, "onednn_is_faster", lambda: faster)
-        said: list[str] = []
-        options = TrainerOptions(folder=tmp_path / name, cache=tmp_path / f"cache-{name}", on_plan=lambda plan: said.append(plan.fit.describe()))
-        train_recipe(recipe, lambda: build_pretrained(recipe.model), lambda *_: None, options)
-        return [line["loss"] for line in read_log(tmp_path / name / "log.jsonl")], said
-
-    plain, plans = run("plain", False)
-    assert not products
-    assert not any("laid out" in plan for plan in plans)
-    ours, plans = run("ours", True)
-    assert {*products} == {False, True}
-    assert any("laid out" in plan for plan in plans)
-    assert ours == pytest.approx(plain, abs=1e-4)
+def test_a_things_phrase_place_and_cut_out_stand_in_front_of_the_whole(file: Path) -> None:
+    (message,) = laid_out(file)[0].messages
+    assert message.role == "assistant"
+    words = [part.value if part.type in ("text", "token") else part.value.size if part.type == "image" and not isinstance(part.value, str) else "whole"
+             for part in message.content]  # fmt: skip
+    place = ["<object>", (448, 448), "</object>"]
+    assert words == [
+        "<grounding>", "A photo of ", "<phrase>", "two men", "</phrase>", *place, (30, 20), *place, (40, 40), " beside ", *place, (100, 50), "whole"
+    ]  # fmt: skip
+    first = next(part for part in message.content if part.type == "image" and part.value.size == (30, 20))
+    assert first.value.getpixel((0, 0)) == (10, 5, 10)
+    assert first.value.getpixel((29, 19)) == (39, 24, 39)
 
 
-@pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
-def test_a_run_that_is_cut_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tiny("stages.align.steps=5", "stages.align.checkpoint_every=2", "stages.instruct.steps=2")
-    monkeypatch.setattr(frozen_linear, "SMALLEST", 1)
-    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
-    monkeypatch.setattr(laid_out, "onednn_is_faster", lambda: True)
-    shown = StageRun._show
-
-    def run(name: str, *, resume: bool = False) -> None:
-        options = TrainerOptions(folder=tmp_path / name, cache=tmp_path / "cache", resume=resume)
-        train_recipe(recipe, lambda: build_pretrained(recipe.model), lambda *_: None, options)
-
-    def cut(self: StageRun, meter: Any, step: int) -> None:
-        shown(self, meter, step)
-        if step == 3:
-            raise CutOffError
-
-    run("whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(StageRun, "_show", cut)
-        with pytest.raises(CutOffError):
-            run("cut")
-    run("cut", resume=True)
-    lines = [[(x["step"], x["loss"], x["grad_norm"]) for x in read_log(tmp_path / name / "log.jsonl")] for name in ("whole", "cut")]
-    assert len(lines[0]) == 7
-    assert lines[0] == lines[1]
+def test_a_place_is_a_frame_of_three_pixels() -> None:
+    """meta.py, `draw_box`: around corners that are rounded to pixels of the picture that is seen."""
+    pixels_HWC = np.asarray(drawn_place(Box(25, 10, 75, 40), (100, 50), 64))
+    y, x = np.mgrid[:64, :64]
+    near = lambda numbers, a, b: (np.abs(numbers - a) <= 1) | (np.abs(numbers - b) <= 1)  # noqa: E731
+    inside = (x >= 15) & (x <= 49) & (y >= 12) & (y <= 52)
+    wanted = inside & (near(x, 16, 48) | near(y, 13, 51))
+    assert np.array_equal(pixels_HWC, np.where(wanted, 255, 0)[..., None].repeat(3, axis=-1))
 
 
-def test_copies_change_nothing_else() -> None:
-    assert FIT.with_copies(500, 10_000).needed == 1500
-    assert "laid out" in FIT.with_copies(5 << 20, 1 << 30).describe()
-    for kept in (FIT.with_copies(500, None), FIT.with_copies(500, round(1400 / ROOM)), FIT.with_copies(0, 10_000)):
-        assert kept == FIT
-        assert "laid out" not in kept.describe()
-    again = Fit(rows=2, passes=1, recompute=True, needed=1000, why="as asked")
-    assert again.with_copies(500, 10_000) == again
+@pytest.mark.parametrize(("box", "size"), [((99.5, 49.5, 100, 50), (1, 1)), ((3.2, 3.2, 3.2, 3.2), (1, 1)), ((-1, -1, 101, 51), (100, 50))])
+def test_a_cut_out_has_at_least_a_pixel(box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
+    assert cut_out(Box(*box), Image.new("RGB", (100, 50))).size == size
+
+
+def test_places_and_cut_outs_are_left_out_each_by_itself(file: Path) -> None:
+    source = laid_out(file, unplaced=0.25, unseen=0.5)
+    rows = [source[i].messages[0].content for i in range(200)]
+    places = sum(part.value == "<object>" for row in rows for part in row) / 600
+    shown = sum(part.type == "image" for row in rows for part in row) / 600 - places - 1 / 3
+    assert places == pytest.approx(0.75, abs=0.06)
+    assert shown == pytest.approx(0.5, abs=0.06)
+    assert [part.type for part in source[7].messages[0].content] == [part.type for part in rows[7]]
+
+
+def test_rows_without_boxes_are_named(tmp_path: Path, file: Path) -> None:
+    row = json.loads(file.read_text().splitlines()[0])
+    row["messages"][1]["content"] = "No boxes."
+    file.write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows\.jsonl:1.*an answer with boxes"):
+        laid_out(file)[0]
+
+
+@needs_diffusers
+def test_of_such_a_document_only_the_whole_is_foretold(file: Path) -> None:
+    """As Emu2/README.md asks for pictures: the tags are tokens, and every picture stands between its marks."""
+    torch.manual_seed(0)
+    recipe = TINY_FORMS.find("emu2-gen")()
+    model = Model(*build_pretrained(recipe.model))
+    objective = recipe.stages[0].objective.build(model.network, model.processor, [])
+    processor = model.processor.with_template("emu2_document")
+    example = processor.encode(laid_out(file)[0])
+    assert processor.measure(laid_out(file)[0]).input_ids == example.input_ids
+    hole = "<|endoftext|>" * 4
+    picture = f"[IMG]{hole}[/IMG]"
+    place = f"<object>{picture}</object>{picture}"
+    text = model.tokenizer.decode(example.input_ids, keep_special=True)
+    assert text == f"<grounding>A photo of <phrase>two men</phrase>{place}{place} beside {place}{picture}<|endoftext|>"
+    first = len(byte_tokenizer())
+    assert [token - first for token in example.input_ids if token >= first][:4] == [8, 9, 10, 11]
+    assert len(example.wanted) == 7
+    batch = collate([[example]], model.tokenizer.pad_id)
+    assert objective(model.network, batch).count == int(batch.learn_BT[:, 1:].sum()) + 4

@@ -2,7 +2,7 @@
 
 By the names of transformers' folder (`BAAI/Emu2`) or of the repository's own classes; those of the first have `model.` in front of tower and
 decoder. LLaMA's shape and tokenizer are the repository's `emu/conf/llama_config` (`--llm`). Sides of the pooled map are in the code:
-8, of Emu2-Chat 16. The decoder, a pipeline of diffusers, lies beside (`--with`), or is named later.
+8, of Emu2-Chat 16, but of frames of videos 8. The decoder, a pipeline of diffusers, lies beside (`--with`), or is named later.
 
 Sources: github.com/baaivision/Emu, Emu2/emu/ (emu.py, eva_vit.py, lm.py, chat.py, conf/emu_conf.py) and, for names in the folder,
 Emu2/demo/backend/hf_model/emu/chat.py.
@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.video import VideoConfig
 from sensorium.encoders.eva2 import Eva2Config
 from sensorium.generators.sdxl import SdxlConfig
 from sensorium.input_projectors.avg_pool import AvgPoolConfig
@@ -75,6 +76,7 @@ class Emu2:
             template="emu2" if chats else "emu2_document",
             boxes="emu2",
             placeholder_token="<image>",
+            video=VideoConfig(frames=8, begin=("[VIDEO]",), pool=CHAT_SIDE // SIDE if chats else 1),
         )
 
     def folders(self, found: Found, beside: Beside) -> dict[str, Path]:

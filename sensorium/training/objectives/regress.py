@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sensorium.core.batch import Batch, Wanted
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import AlignmentError, ConfigError
 from sensorium.core.hands import MadeKind
 from sensorium.data.source import Source
 from sensorium.model.fed_back import true_embeddings
@@ -97,7 +97,14 @@ class Regress:
 
 
 def of_wanted(true_MC: Tensor, wanted: Sequence[Wanted], slots_BT: Tensor, count: int) -> Tensor:
-    """(B, N, C): of all pictures of a batch, those that answers hold."""
+    """(B, N, C): of all pictures of a batch, those that answers hold.
+
+    Raises:
+        AlignmentError: the model reads fewer tokens of some than their embeddings are.
+    """
+    if (slots := int(slots_BT.sum())) != len(true_MC):
+        raise AlignmentError(f"{len(true_MC)} embeddings of pictures of which {slots} tokens are read",
+                             expected="as many: frames of videos that are averaged (model.video.pool) cannot be foretold beside pictures")  # fmt: skip
     order_BT = slots_BT.flatten().cumsum(0).view_as(slots_BT) - 1
     first = [int(order_BT[one.row, one.start + 1]) for one in wanted]
     return torch.stack([true_MC[begin : begin + count] for begin in first])
