@@ -41,8 +41,8 @@ def emu2() -> Recipe:
             differs=(*UNKNOWN_EMU2, "rates, batch and warm-up of the captions are printed once for both sizes of pictures, and taken for both",
                      "batches are of pictures' rows; sets are mixed by their sizes, where the original adds so many rows of videos, documents and text",
                      "frames of a video are eight evenly, not at random; a phrase stands in front of its place, there at times behind; where the token "
-                     "that asks for places stands in such rows is not published: in front", "the decoder's rate rises in a line, not in logarithms, and its "
-                     "noise has no offset"),
+                     "that asks for places stands in such rows is not published: in front", "the decoder's rate rises in a line, not in logarithms, for 2,000 "
+                     "steps (the appendix: 2,500), and its noise has no offset"),
         ),
         model=emu2_model(),
         stages=(

@@ -21,8 +21,9 @@ def emu3() -> Recipe:
             paper="2409.18869",
             oracle="Emu3ForConditionalGeneration",
             missing=(
-                "pretraining from scratch and tuning of the chat model, of which no code or rates are published; DPO",
-                "video: of it the tokenizer is published, which takes frames by four, and neither code nor rates by which the language model learns it",
+                "pretraining from scratch: rate, lengths of rows and weights of losses are published, neither steps, batch, data nor code",
+                "tuning of the chat model, and DPO: their order and losses are published, no rates, steps or code",
+                "video: of it the tokenizer is published, which takes frames by four, and that rows are 131,072 tokens then",
             ),
             differs=(
                 "starts from Emu3-Gen by start=FOLDER of the imported checkpoint, as its picture tokenizer does",

@@ -1,6 +1,6 @@
 """Kosmos-2 (Peng et al., arXiv:2306.14824): boxes as words of their own in a decoder that was trained
 on pictures from the start. `<grounding>` in the text asks for them; rows hold boxes in pixels, as
-parts `boxes` with a phrase (core/sample.py). Source: the paper, section 3.3.
+parts `boxes` with a phrase (core/sample.py). Source: the paper, section 3.3; github.com/microsoft/unilm, kosmos-2/train.sh.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def stage(name: str, objective: CaptionConfig | InstructConfig, sets: dict[str, 
     return StageConfig(
         name=name, objective=objective, data=mixed(sets, "samples", root=ROOT, suffix=".jsonl"),
         learns=tuple(Learn(part=part, lr=2e-4, weight_decay=0.01) for part in PARTS),
-        batch_size=205, max_length=2048, pack=True, betas=(0.9, 0.98), precision="bf16",
+        batch_size=205, max_length=2048, pack=True, betas=(0.9, 0.98), epsilon=1e-6, clip_norm=2.0, precision="bf16",
         schedule=ScheduleConfig(shape="linear", warmup_steps=375, final_ratio=0.0), steps=steps, epochs=epochs,
     )  # fmt: skip
 
