@@ -2,8 +2,8 @@
 
 Sources: arXiv:2307.01952, layout `stabilityai/stable-diffusion-xl-base-1.0`: 77 vectors of 2,048 and a pooled one of 1,280, which is
 the last row of our condition, filled up with zeros. Emu2 (arXiv:2312.13286) has a UNet of its own that sees 64 vectors of
-1,792, whose mean is the pooled one (`pooled: mean`); it has no text encoder, and its file is wrapped in a pipeline with code, so that
-its `unet`, `vae` and `scheduler` must be put beside a `model_index.json` of this class.
+1,792, whose mean is the pooled one (`pooled: mean`); it has no text encoder, and is published in a pipeline with code, of which a source of
+weights with `format: emu2_gen` makes one without.
 """
 
 from __future__ import annotations

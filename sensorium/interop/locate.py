@@ -20,7 +20,11 @@ from sensorium.core.weights import (
 )
 from sensorium.interop.cache import cache_folder
 from sensorium.interop.efficientnet import convert_efficientnet
-from sensorium.interop.emu_decoder import convert_emu2_decoder, convert_emu_decoder
+from sensorium.interop.emu_decoder import (
+    convert_emu2_decoder,
+    convert_emu2_gen,
+    convert_emu_decoder,
+)
 from sensorium.interop.gguf import convert_gguf
 from sensorium.interop.mosaic_gpt import convert_mosaic_gpt
 from sensorium.interop.qwen_lm import convert_qwen
@@ -49,6 +53,7 @@ FOLDER_CONVERTERS: dict[FolderFormat, Callable[[Path, Path], None]] = {
     "mosaic_gpt": convert_mosaic_gpt,
     "emu_decoder": convert_emu_decoder,
     "emu2_decoder": convert_emu2_decoder,
+    "emu2_gen": convert_emu2_gen,
 }
 PICKLED: tuple[FolderFormat, ...] = ("qwen", "mosaic_gpt")
 """Those that may have nothing but files of torch."""

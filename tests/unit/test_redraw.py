@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +26,10 @@ from sensorium.generators.sdxl import SdxlConfig
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.inference.regressing import Room, go_on
 from sensorium.interop.assemble import build_pretrained
-from sensorium.interop.emu_decoder import rewire
+from sensorium.interop.emu_decoder import convert_emu2_gen, rewire
 from sensorium.interop.locate import locate
+from sensorium.interop.originals.base import Beside
+from sensorium.interop.originals.emu import decoder_source
 from sensorium.interop.saved import load_model, save_model
 from sensorium.model.learning import Learn
 from sensorium.model.multimodal import MultimodalModel
@@ -183,6 +186,39 @@ def test_what_cannot_be_taught_is_refused() -> None:
     model.generators.put("image", cast(Any, object()))
     with pytest.raises(ConfigError, match="by a generator of kind stable_diffusion"):
         RedrawConfig().build(model, processor, ())
+
+
+def test_emu2s_decoder_is_taken_out_of_the_pipeline_that_it_was_published_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BAAI/Emu2-Gen: a class of its own, an LLM among the components, bf16 in the names of the files; its code is not run."""
+    torch.manual_seed(2)
+    told = SdxlConfig(length=4, width=40, pooled="mean", scale="tiny")
+    plain: Any = told.build()
+    folder = tmp_path / "Emu2-Gen"
+    plain.pipe.save_pretrained(folder, safe_serialization=True, variant="bf16")
+    assert sorted(file.name for file in (folder / "unet").iterdir()) == ["config.json", "diffusion_pytorch_model.bf16.safetensors"]
+    index = json.loads((folder / "model_index.json").read_text())
+    theirs = {name: index[name] for name in ("_diffusers_version", "scheduler", "unet", "vae")} | {
+        "_class_name": "EmuVisualGenerationPipeline", "multimodal_encoder": ["transformers_modules.modeling_emu", "EmuForCausalLM"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"], "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}  # fmt: skip
+    (folder / "model_index.json").write_text(json.dumps(theirs))
+    (folder / "pipeline_emu2_gen.py").write_text("raise SystemExit('code of a folder was run')")
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
+    (source,) = decoder_source(Beside(more=(folder,)))
+    found = locate((source,))
+    assert found is not None
+    ours: Any = told.model_copy(update={"scale": "published"}).build(found)
+    for part in ("unet", "vae"):
+        state = getattr(ours.pipe, part).state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in getattr(plain.pipe, part).state_dict().items())
+    condition = torch.randn(1, 4, 40)
+    one, two = (made.generate(condition, making=Making(steps=2, guidance=1.0))[0].array for made in (plain, ours))
+    assert (one == two).all()
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(WeightsError, match="no vae"):
+        convert_emu2_gen(folder, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(WeightsError, match="expected EmuVisualGenerationPipeline"):
+        convert_emu2_gen(found, tmp_path / "no")
 
 
 @pytest.mark.parametrize("system", ["emu", "emu2"])

@@ -19,8 +19,10 @@ from torch import Tensor
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.core.errors import WeightsError
 from sensorium.core.weights import FolderSource, WeightSource
+from sensorium.generators.pipeline_folder import pipeline_class
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.input_projectors.cformer import CFormerConfig
+from sensorium.interop.emu_decoder import EMU2_GEN
 from sensorium.interop.families.base import text_arch
 from sensorium.interop.key_map import KeyMap, Rule
 from sensorium.interop.originals.base import (
@@ -149,7 +151,9 @@ def decoder_source(beside: Beside) -> tuple[WeightSource, ...]:
     if other is not None:
         raise WeightsError("no model_index.json of a pipeline", expected="the decoder's folder, in diffusers' layout", where=str(other))
     folder = pipeline_folder(beside)
-    return () if folder is None else (FolderSource(path=str(folder.resolve())),)
+    if folder is None:
+        return ()
+    return (FolderSource(path=str(folder.resolve()), format="emu2_gen" if pipeline_class(folder) == EMU2_GEN else None),)
 
 
 def _former(tensors: Mapping[str, Tensor], path: Path) -> CFormerConfig:

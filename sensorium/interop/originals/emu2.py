@@ -1,4 +1,4 @@
-"""Emu2 and Emu2-Chat, as its authors publish them: EVA2-CLIP-E, a map to LLaMA and one back, LLaMA.
+"""Emu2, Emu2-Chat and Emu2-Gen, as its authors publish them: EVA2-CLIP-E, a map to LLaMA and one back, LLaMA.
 
 By the names of transformers' folder (`BAAI/Emu2`) or of the repository's own classes; those of the first have `model.` in front of tower and
 decoder. LLaMA's shape and tokenizer are the repository's `emu/conf/llama_config` (`--llm`). Sides of the pooled map are in the code:
