@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
+from sensorium.encoders.efficientnet_lite import EfficientNetLiteConfig
 from sensorium.generators.chameleon_vq import ChameleonVqConfig
 from sensorium.generators.seed import SeedConfig
 from sensorium.generators.vq import VqConfig
 from sensorium.nn.patch_discriminator import PatchDiscriminator, smallest_px
+from sensorium.nn.perceptual import PerceptualLoss
 from sensorium.nn.pretrained import read_file
 from sensorium.training.adversarial import AdversarialConfig, Adversary, adaptive_weight, hinge_loss
 from sensorium.training.log import read_log
@@ -163,6 +165,21 @@ def test_it_learns_to_tell_and_shows_the_way() -> None:
     judged = one.judge(made, wanted, F.l1_loss(made, wanted), made)
     (way,) = torch.autograd.grad(judged.term, made)
     assert float(one.module(made - 1e-2 * way / way.abs().max()).mean()) > float(one.module(made).mean())
+
+
+def test_distances_that_it_is_weighed_by_are_all_but_the_codebooks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    features = PerceptualLoss(EfficientNetLiteConfig(image_size_px=32, levels=("stride8",)).build(), 32)
+    lines: list[dict[str, float]] = []
+    for name, perceptual in (("without", None), ("with", features)):
+        told = recipe(VqConfig.tiny(), 1, SMALL | {"start_step": 0}, perceptual_weight=10.0, l1=0.0, l2=1.0 if perceptual is None else 0.0)
+        train_tokenizer(told, pictures(), TokenizerRun(tmp_path / name, perceptual=perceptual))
+        lines += read_log(tmp_path / name / "log.jsonl")
+    # Of the same picture the same judgement, so the terms are as the weights; a distance left out would weigh nothing.
+    assert lines[0]["adaptive_weight"] != lines[1]["adaptive_weight"]
+    assert min(line["adaptive_weight"] for line in lines) > 0
+    judged = [line["adversarial"] / line["adaptive_weight"] for line in lines]
+    assert judged[0] == pytest.approx(judged[1], rel=1e-5)
 
 
 @TOKENIZERS
