@@ -27,8 +27,8 @@ def kosmos2() -> Recipe:
         published=Published(
             paper="2306.14824",
             oracle="Kosmos2ForConditionalGeneration",
-            missing=("starting from Kosmos-1, whose weights are not public",),
             differs=(
+                "starts from CLIP and a language model at random; the original from Kosmos-1, whose weights are not public",
                 "tuning: steps, rate, batch and shares are not published; rate and batch of the first stage, one pass",
                 "shares are of rows here, of tokens in the original",
                 "the tags around a picture are read, not learned",
