@@ -1,4 +1,4 @@
-"""A decoder layer's norms and rotary positions with backward passes of their own, for packed rows on a CPU.
+"""A decoder layer's norms, rotary positions and gates with backward passes of their own, for packed rows on a CPU.
 
 Beside its matrix products transformers' layer goes through the states many times, and autograd's passes back twice as often. At
 a width of 256 that is a tenth of a step. Linear layers are called as the modules that they are, so that adapters inside them work.
@@ -17,9 +17,12 @@ from sensorium.backbones.llama_steps import PROMPT_NAME
 from sensorium.nn.rms_norm import rms_norm
 from sensorium.nn.rotary import turned
 from sensorium.nn.segment_attention import Layout, attend, attend_wanted
+from sensorium.nn.swiglu import gated
 
 FAMILIES = ("llama", "mistral", "qwen2")
 """Whose attention is projections and rotary positions in halves, and nothing else."""
+MLPS, SILU = ("LlamaMLP", "MistralMLP", "Qwen2MLP"), ("SiLUActivation", "SiLU")
+"""Names of transformers' classes: its families' feed-forward parts, which are down(SiLU(gate) * up), and the function."""
 
 
 def is_plain(layer: Any) -> bool:
@@ -67,6 +70,22 @@ def lean_attention_of_wanted(layer: Any, hidden_1ND: Tensor, angles: tuple[Tenso
     q_1HME = turned(q_1MHE, cos, sin).transpose(1, 2)
     mixed_1MHE = attend_wanted(q_1HME, k_1GNE, v_1GNE, layout, scale=layer.self_attn.scaling)
     return layer.self_attn.o_proj(mixed_1MHE.flatten(2))
+
+
+def lean_feed_forward(layer: Any, kept_1MD: Tensor) -> Tensor:
+    """What a layer's feed-forward part adds to its input, norm included, (1, M, D)."""
+    norm, mlp = layer.post_attention_layernorm, layer.mlp
+    x_1MD = rms_norm(kept_1MD, norm.weight, norm.variance_epsilon)
+    return gated(mlp.gate_proj(x_1MD), mlp.up_proj(x_1MD), mlp.down_proj) if _is_gated(mlp) else mlp(x_1MD)
+
+
+def _is_gated(mlp: Any) -> bool:
+    """Whether this is the families' own feed-forward part with SiLU, not compiled, and nobody listens to what is left out here."""
+    return (
+        type(mlp).__name__ in MLPS and type(mlp.act_fn).__name__ in SILU and mlp._compiled_call_impl is None
+        and not any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or "forward" in vars(part)
+                    for part in (mlp, mlp.act_fn, mlp.down_proj))
+    )  # fmt: skip
 
 
 def _states(

@@ -22,9 +22,9 @@ from sensorium.backbones.lean_layer import (
     dropout_of,
     lean_attention,
     lean_attention_of_wanted,
+    lean_feed_forward,
 )
 from sensorium.backbones.packed_mask import layer_types
-from sensorium.nn.rms_norm import rms_norm
 from sensorium.nn.segment_attention import Layout, attend, can_attend_wanted
 from sensorium.nn.varlen_attention import can_varlen
 
@@ -114,8 +114,7 @@ def _segmented(plain: type[Any], last: bool) -> type[Any]:
             hidden_states = hidden_states.index_select(1, wanted_M)
             mixed_1ND = mixed_1ND if narrow else mixed_1ND.index_select(1, wanted_M)
         kept_1MD = hidden_states + mixed_1ND
-        norm = self.post_attention_layernorm
-        return kept_1MD + self.mlp(rms_norm(kept_1MD, norm.weight, norm.variance_epsilon) if lean else norm(kept_1MD))
+        return kept_1MD + (lean_feed_forward(self, kept_1MD) if lean else self.mlp(self.post_attention_layernorm(kept_1MD)))
 
     return type(plain.__name__, (plain,), {"forward": forward, "segmented": True})
 

@@ -160,12 +160,16 @@ def test_an_adapter_is_as_large_as_the_one_that_learns() -> None:
 
 def shrunk(objective: dict[str, Any]) -> dict[str, Any]:
     """An objective's values with the small sizes of what it owns."""
-    values = dict(objective)
-    for key, size in OBJECTIVES.get(values["kind"], {}).items():
-        values[key] = {**values[key], **size} if isinstance(size, dict) else size
+    values = sized(objective, OBJECTIVES.get(objective["kind"], {}))
     if "objective" in values:
         values["objective"] = shrunk(values["objective"])
     return values
+
+
+def sized(values: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any]:
+    """Values with these small sizes, of nodes that are there."""
+    small = {key: sized(values[key], size) if isinstance(size, dict) else size for key, size in sizes.items() if values[key] is not None or not isinstance(size, dict)}
+    return values | small
 
 
 def test_tiny_forms_keep_the_graph() -> None:
