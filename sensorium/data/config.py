@@ -180,6 +180,7 @@ SOURCES = NameTable(
         "sought": "sensorium.data.sought:SoughtSource",
         "drawn_scenes": "sensorium.data.drawn:DrawnScenesSource",
         "drawn_book": "sensorium.data.drawn:DrawnBookSource",
+        "wishes": "sensorium.data.wishes:WishesSource",
     },
 )
 AnySource = Annotated[SerializeAsAny[SourceConfig], kinds(SOURCES, SourceConfig)]

@@ -22,13 +22,12 @@ from sensorium.data.picture_book.place import Part, book_folder
 from sensorium.data.scenes import COLORS, GROUNDS, SHAPES, Scene, Thing, draw_scene
 from sensorium.data.shape_questions import question_about
 from sensorium.data.source import Source
+from sensorium.data.wordings import opened
 
 Split = Literal["train", "heldout"]
-_OPENINGS = (("{} {{}}.", str.capitalize), ("Please {} {{}}.", str), ("Now {} {{}}.", str), ("Can you {} {{}}?", str), ("Would you {} {{}}?", str),
-             ("I want you to {} {{}}.", str), ("Try to {} {{}}.", str), ("It is time to {} {{}}.", str))  # fmt: skip
 _VERBS = ("draw", "paint", "make a drawing of", "show me", "create an image of", "illustrate", "paint a picture of", "design")
 REQUESTS = (
-    *(opening.format(change(verb)) for verb in _VERBS for opening, change in _OPENINGS),
+    *opened(_VERBS),
     "I want a picture of {}.", "Give me an image of {}.", "May I have a painting of {}?", "I need {} drawn.", "Create a picture that shows {}.",
     "A drawing of {}.", "There should be {} in your picture.", "My wish is a painting with {}.",
 )  # fmt: skip

@@ -20,6 +20,9 @@ class ChoiceConfig(Config):
     """Defaults are GILL's."""
 
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+    falls_back: bool = True
+    """Whether the first way is taken for what is decided for the other where nothing was made ready for that, such as an index. False:
+    the medium is missing then, and its error says what to do."""
 
     def build(self, d_model: int) -> Choice:
         return Choice(self, d_model)

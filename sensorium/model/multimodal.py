@@ -259,13 +259,13 @@ class MultimodalModel(nn.Module):
         return self.hands[way](hidden_NKD)
 
     def chosen(self, kind: MadeKind, hidden_BTD: Tensor, place: tuple[int, int]) -> str:
-        """The way that is decided for, where both are open.
+        """The way that is decided for; the first one where there is nothing to decide.
 
         Args:
             place: row and first signal token of the medium.
         """
-        other = of_other(kind)
-        if self.config.hands[kind].choice is None or not self.generators.ready(other):
+        other, choice = of_other(kind), self.config.hands[kind].choice
+        if choice is None or (choice.falls_back and not self.generators.ready(other)):
             return kind
         row, start = place
         scores_12 = self.hands[of_choice(kind)](hidden_BTD[row, start : start + 1][None])

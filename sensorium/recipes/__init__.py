@@ -9,6 +9,7 @@ RECIPES = NameTable(
         "nano-points": "sensorium.recipes.nano_points:nano_points",
         "nano-finds": "sensorium.recipes.nano_finds:nano_finds",
         "nano-draws": "sensorium.recipes.nano_draws:nano_draws",
+        "nano-chooses": "sensorium.recipes.nano_chooses:nano_chooses",
         "nano-diffuses": "sensorium.recipes.nano_diffuses:nano_diffuses",
         "nano-writes": "sensorium.recipes.nano_writes:nano_writes",
         "demo": "sensorium.recipes.nano:demo",
@@ -89,6 +90,7 @@ RECIPES = NameTable(
 TINY_FORMS = NameTable(
     "tiny form",
     {
+        "nano-chooses": "sensorium.recipes.nano_chooses:tiny",
         "nano-writes": "sensorium.recipes.nano_writes:tiny",
         "clip": "sensorium.recipes.clip:tiny",
         "siglip": "sensorium.recipes.siglip:tiny",

@@ -25,6 +25,7 @@ OBJECTIVES = NameTable(
         "mask": "sensorium.training.objectives.masks:MaskConfig",
         "cut": "sensorium.training.objectives.cut:CutConfig",
         "retrieve": "sensorium.training.objectives.retrieve:RetrieveConfig",
+        "when": "sensorium.training.objectives.when:WhenConfig",
         "decide": "sensorium.training.objectives.decide:DecideConfig",
         "instruct": "sensorium.training.objectives.next_token:InstructConfig",
     },

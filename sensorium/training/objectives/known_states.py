@@ -7,7 +7,7 @@ Shape legend: B rows, T tokens, K signal tokens, D LLM width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,15 +19,18 @@ from sensorium.processing.collate import collate
 
 MOST_KEPT = 20000
 """Texts whose states are kept, at most: 18 kB each where eight tokens of width 576 stand for a picture."""
+At = Callable[[MultimodalModel, Tensor, Batch, tuple[int, int]], Tensor]
+"""Of states (B, T, D) what is kept of the medium whose row and first signal token are given."""
 ROWS_GPU, TOKENS_GPU = 64, 32
 """On a GPU: rows of a batch, and of what their length is a multiple."""
 
 
 class KnownStates:
-    """The states of pictures' signal tokens, by the text in front of them."""
+    """The states of media's signal tokens, by the text in front of them."""
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    def __init__(self, pad_id: int, kind: str = "image", at: At | None = None) -> None:
+        """Take the kind of media, and what is kept of a text's states; None: what the output projector reads (`at_signals`)."""
+        self.pad_id, self.kind, self.at = pad_id, kind, at or at_signals
         self.kept: dict[tuple[int, ...], Tensor] = {}
 
     def clear(self) -> None:
@@ -35,8 +38,9 @@ class KnownStates:
         self.kept.clear()
 
     def __call__(self, model: MultimodalModel, batch: Batch, wanted: Sequence[Wanted]) -> list[Tensor]:
-        """The states (K, D) of each picture's signal tokens, from before or computed now, without gradients."""
-        texts = [_text(model, batch, one) for one in wanted]
+        """The states (K, D) of each medium's signal tokens, from before or computed now, without gradients."""
+        signals = len(model.config.hands[self.kind].signals)
+        texts = [_text(batch, one, signals) for one in wanted]
         found = {text: self.kept[text] for text in texts if text in self.kept}
         fresh = [text for text in dict.fromkeys(texts) if text not in found]
         for some in _alike(fresh, alone=model.device.type == "cpu"):
@@ -59,9 +63,9 @@ class KnownStates:
         batch = to_device(collate([[Example(row, [False] * len(row), media_index=[0] * len(row))] for row in rows], self.pad_id), model.device)
         with torch.no_grad():
             hidden_BTD = model(batch).hidden_BTD
-        signals = len(model.config.hands["image"].signals)
+        signals = len(model.config.hands[self.kind].signals)
         # Copies: what is kept must not hold on to all rows.
-        return [at_signals(model, hidden_BTD, batch, (row, len(text) - signals)).clone() for row, text in enumerate(texts)]
+        return [self.at(model, hidden_BTD, batch, (row, len(text) - signals)).clone() for row, text in enumerate(texts)]
 
 
 def _width(text: tuple[int, ...]) -> int:
@@ -77,10 +81,10 @@ def _alike(texts: Sequence[tuple[int, ...]], *, alone: bool) -> Iterator[list[tu
         yield from (same[first : first + rows] for first in range(0, len(same), rows))
 
 
-def _text(model: MultimodalModel, batch: Batch, one: Wanted) -> tuple[int, ...]:
-    """The ids of a picture's sample up to its last signal token."""
+def _text(batch: Batch, one: Wanted, signals: int) -> tuple[int, ...]:
+    """The ids of a medium's sample up to its last signal token."""
     first = int((batch.segments_BT[one.row] == batch.segments_BT[one.row, one.start]).nonzero()[0, 0])
-    return tuple(batch.input_ids_BT[one.row, first : one.start + len(model.config.hands["image"].signals)].tolist())
+    return tuple(batch.input_ids_BT[one.row, first : one.start + signals].tolist())
 
 
 def at_signals(model: MultimodalModel, hidden_BTD: Tensor, batch: Batch, place: tuple[int, int]) -> Tensor:

@@ -1,0 +1,138 @@
+"""When to make a medium: the next-token loss as the row of a signal token alone sees it.
+
+A row of the vocabulary is two things, a word to be written and one that is read. Here it learns as the first alone: states in front of all places of an
+answer, up to its first signal, are read without gradients, so that nothing need be kept of the LLM's layers, and what follows a signal, which is forced,
+does not pull at it. Of the cross-entropy what other words share among themselves is left out, which the row does not change. So all that is needed of a row of
+text is known from when it is first read.
+
+Shape legend: B rows, T tokens, N learned places, D width, V vocabulary, J kinds of media.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sensorium.core.batch import Batch, Example
+from sensorium.core.errors import ConfigError
+from sensorium.data.source import Source
+from sensorium.model.device import to_device
+from sensorium.model.multimodal import MultimodalModel
+from sensorium.processing.collate import collate
+from sensorium.processing.processor import Processor
+from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
+from sensorium.training.objectives.next_token import learned
+
+ROWS = 16
+"""That are read at a time, where nothing of them is known yet."""
+Key = tuple[tuple[int, ...], tuple[bool, ...]]
+
+
+class WhenConfig(ObjectiveConfig):
+    """Teaches rows of first signals (`rows` of the LLM's embedding); nothing else of the model may learn beside."""
+
+    kind: Literal["when"] = "when"
+
+    @property
+    def sums_over_rows(self) -> bool:
+        return True
+
+    def build(self, model: MultimodalModel, processor: Processor, sources: Sequence[Source]) -> Objective:
+        """The objective.
+
+        Raises:
+            ConfigError: the model has no signals, or a head that is more than a matrix.
+        """
+        if not processor.signals:
+            raise ConfigError("objective 'when' for a model without signal tokens", where="objective.kind", expected="hands with signals")
+        if getattr(model.backbone, "head", None) is None:
+            raise ConfigError("objective 'when' for an LLM whose head is more than a matrix", where="objective.kind", fix="use objective: {kind: instruct}")
+        return When(tuple(ids[0] for ids in processor.signals.values()), processor.tokenizer.pad_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What is known of learned places: the states in front of them, and of the words that are no first signals their scores taken together
+    (log of the sum of their exponentials) and the best of them; which signal belongs there, J: none."""
+
+    hidden_ND: Tensor
+    rest_N: Tensor
+    best_N: Tensor
+    classes_N: Tensor
+
+
+class When:
+    """Cross-entropy between each first signal and all other words together."""
+
+    def __init__(self, firsts: tuple[int, ...], pad_id: int) -> None:
+        self.firsts, self.pad_id = firsts, pad_id
+        self._known: dict[Key, Places] = {}
+
+    def begin(self, model: MultimodalModel) -> None:
+        """What was read when this stage was tried on a batch is of an LLM that had yet to learn."""
+        self._known.clear()
+
+    def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
+        weight_VD, scale = model.backbone.head
+        if any(one.requires_grad and one is not weight_VD for one in model.parameters()):
+            raise ConfigError("objective 'when' beside a part that it does not teach", where="learns", expected="rows of the LLM's embedding alone")
+        plain = not batch.packed and not any(batch.media.values())
+        places = _joined(self._of_rows(model, batch)) if plain else self._read(model, batch)[0]
+        scores_NJ = (places.hidden_ND @ weight_VD[list(self.firsts)].T * scale).float()
+        scores_NK = torch.cat([scores_NJ, places.rest_N[:, None]], dim=1)
+        total = F.cross_entropy(scores_NK, places.classes_N, reduction="sum")
+        return Losses(total, len(scores_NK), _shares(scores_NJ.detach(), places))
+
+    def _of_rows(self, model: MultimodalModel, batch: Batch) -> list[Places]:
+        """What is known of each row of text."""
+        lengths = (batch.segments_BT > 0).sum(dim=1).tolist()
+        keys = [(tuple(ids[:n]), tuple(learn[:n])) for ids, learn, n in zip(batch.input_ids_BT.tolist(), batch.learn_BT.tolist(), lengths, strict=True)]
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._known]
+        for start in range(0, len(fresh), ROWS):
+            some = fresh[start : start + ROWS]
+            rows = [[Example(list(ids), list(learn), media_index=[0] * len(ids))] for ids, learn in some]
+            read, counts = self._read(model, to_device(collate(rows, self.pad_id), model.device))
+            parts = zip(*(values.split(counts) for values in (read.hidden_ND, read.rest_N, read.best_N, read.classes_N)), strict=True)
+            self._known |= {key: Places(*(one.clone() for one in part)) for key, part in zip(some, parts, strict=True)}
+        return [self._known[key] for key in keys]
+
+    @torch.no_grad()
+    def _read(self, model: MultimodalModel, batch: Batch) -> tuple[Places, list[int]]:
+        """The learned places of a batch, and how many there are in each row."""
+        firsts_J = torch.tensor(self.firsts, device=batch.input_ids_BT.device)
+        told = replace(batch, learn_BT=batch.learn_BT & ~behind_a_signal(batch, firsts_J))
+        hidden_ND, targets_N = learned(model(replace(told, answers_only=True)).hidden_BTD, told)
+        others_NV = model.logits(hidden_ND).float().index_fill(1, firsts_J, -torch.inf)
+        same_NJ = targets_N[:, None] == firsts_J
+        classes_N = torch.where(same_NJ.any(dim=1), same_NJ.float().argmax(dim=1), len(firsts_J))
+        counts = told.learn_BT[:, 1:].sum(dim=1).tolist()
+        return Places(hidden_ND, torch.logsumexp(others_NV, dim=1), others_NV.amax(dim=1), classes_N), counts
+
+
+def behind_a_signal(batch: Batch, firsts_J: Tensor) -> Tensor:
+    """Places in front of which, in their own sample, a first signal stands; (B, T)."""
+    signals_BT = torch.isin(batch.input_ids_BT, firsts_J).long()
+    seen_BT = signals_BT.cumsum(dim=1) - signals_BT
+    segments_BT = batch.segments_BT.long()
+    before_BS = seen_BT.new_zeros(len(seen_BT), int(segments_BT.max()) + 1)
+    before_BS = before_BS.scatter_reduce(1, segments_BT, seen_BT, "amin", include_self=False)
+    return seen_BT > before_BS.gather(1, segments_BT)
+
+
+def _joined(rows: Sequence[Places]) -> Places:
+    hidden, rest, best, classes = zip(*((one.hidden_ND, one.rest_N, one.best_N, one.classes_N) for one in rows), strict=True)
+    return Places(torch.cat(hidden), torch.cat(rest), torch.cat(best), torch.cat(classes))
+
+
+def _shares(scores_NJ: Tensor, places: Places) -> dict[str, float]:
+    """Of places where a signal belongs, how many it would be written at; and of the others."""
+    kinds = scores_NJ.shape[1]
+    written_N = torch.where(scores_NJ.amax(dim=1) > places.best_N, scores_NJ.argmax(dim=1), kinds)
+    wanted_N = places.classes_N < kinds
+    shares = {"written": (written_N == places.classes_N)[wanted_N], "unasked": (written_N < kinds)[~wanted_N]}
+    return {name: float(marks_N.float().mean()) for name, marks_N in shares.items() if len(marks_N)}
