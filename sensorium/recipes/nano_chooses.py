@@ -4,6 +4,10 @@ As GILL does: six signal tokens, two ways, and a linear map of the state at the 
 painter and tokenizer are weights of this one by name; the language model stays nano's but for the row of the first signal.
 That row learns to be written for requests to find something, too, and not for questions (`when`): what reads the states at the signals then learns anew
 what they were (`what`), before a painter that stays as it is. The head that finds reads the state that foretells the signals, as nano-finds' does.
+
+Behind `when` and `which` as they stand (nano-finds' head in the place of `find`'s; in eight bits), 309 of 360 held-out requests went the right way
+(85.8 %, 81.9 to 89.1; `benchmarks/wishes.py`): 108 of 120 were drawn, 86 of 120 found (31 drawn), 115 of 120 questions answered in words. Naive Bayes over words: 263.
+`what` is needed, and has not been run to its end: on its first batch the painter's loss is 2.337, behind nano-draws' own row 1.647.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from sensorium.training.objectives.seek import SeekConfig
 from sensorium.training.objectives.when import WhenConfig
 
 PAINTER = ShippedSource(path="nano-draws/generators/image")
-WISHES = WishesSource(parts=("full",), count=4000)
+WISHES = WishesSource(parts=("full",), count=1500)
 
 
 def choosing_hand() -> HandConfig:
@@ -55,7 +59,7 @@ def nano_chooses() -> Recipe:
     """From nano-draws' weights: what finds, when a picture is wanted, what draws, and which of both."""
     return Recipe(
         name="nano-chooses",
-        description="nano that draws a picture or finds one, as it is asked to",
+        description="nano that draws a picture or finds one, as it is asked to; its weights are not shipped",
         model=nano_chooses_model(),
         start="nano-draws",
         stages=(_find(), _when(), _what(), _which()),
@@ -83,7 +87,7 @@ def _when() -> StageConfig:
         name="when",
         objective=WhenConfig(),
         data=(
-            WISHES.model_copy(update={"words": 0.5, "weight": 3, "count": 1500}),
+            WISHES.model_copy(update={"words": 0.5, "weight": 3}),
             DrawnScenesSource(count=500, seed=42, requests=len(REQUESTS), words=0.3, weight=1),
         ),
         learns=(Learn(part="backbone", module=EMBEDDING, rows=(ROW,), lr=2e-3),),
@@ -98,11 +102,11 @@ def _what() -> StageConfig:
     return StageConfig(
         name="what",
         objective=DrawConfig(noise=0.3),
-        data=(SCENES,),
+        data=(SCENES.model_copy(update={"requests": 6, "pairs": 250}),),
         learns=(Learn(part="hands.image", lr=5e-4, weight_decay=0.01),),
-        steps=600,
+        steps=200,
         batch_size=32,
-        schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.02),
+        schedule=ScheduleConfig(warmup_steps=10, final_ratio=0.02),
     )
 
 
@@ -111,7 +115,8 @@ def _which() -> StageConfig:
     return StageConfig(
         name="which",
         objective=DecideConfig(),
-        data=(WISHES,),
+        # As many as GILL's.
+        data=(WISHES.model_copy(update={"count": 600}),),
         learns=(Learn(part="hands.image_choice", lr=1e-3, weight_decay=0.01),),
         steps=600,
         batch_size=64,
