@@ -63,6 +63,7 @@ def test_its_gradient_is_that_of_the_next_token_up_to_the_first_signal(pack: boo
     front = replace(batch, learn_BT=batch.learn_BT & ~behind_a_signal(batch, torch.tensor([first])))
     theirs = next_token_losses(model.network, front)
     theirs.total.backward()
+    assert head.grad is not None
     assert int(front.learn_BT.sum()) < int(batch.learn_BT.sum())  # "there" stands behind the signals.
     assert ours.count == theirs.count
     assert float(ours.total.detach()) < float(theirs.total.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from sensorium.api import Model
 from sensorium.core.responder import Answer, Request
-from sensorium.core.sample import MISSING, Message, Part
+from sensorium.core.sample import MISSING, Message, Part, Sample
 from sensorium.data import wordings
 from sensorium.data.drawn import NEW_REQUESTS, is_held
 from sensorium.data.wishes import Something, Things, WishesSource
@@ -51,7 +52,7 @@ def test_held_out_requests_share_no_wording_and_no_name_with_training() -> None:
 
 def test_each_row_says_its_way_or_is_answered_in_words() -> None:
     source = WishesSource(parts=("shipped",), words=0.4, count=300).open()
-    ways = [part.value["way"] if part.type == "image" else "words" for row in map(source.__getitem__, range(300)) for part in row.messages[1].content]
+    ways = [cast(Any, part.value)["way"] if part.type == "image" else "words" for row in map(source.__getitem__, range(300)) for part in row.messages[1].content]
     assert {way: 0.2 < ways.count(way) / 300 < 0.5 for way in ("first", "other", "words")} == dict.fromkeys(("first", "other", "words"), True)
     again = WishesSource(parts=("shipped",), words=0.4, count=300).open()
     assert [source[i].messages[0].text for i in range(20)] == [again[i].messages[0].text for i in range(20)]
@@ -77,32 +78,27 @@ def test_what_is_to_be_found_without_an_index_is_drawn_or_missing_as_the_model_s
     torch.manual_seed(0)
     model = Model(*build_pretrained(tiny().model))
     network, ids = model.network, [*model.processor.signals["image"]]
+    choice: Any = network.hands["image_choice"]
     with torch.no_grad():
-        network.hands["image_choice"].out.weight.zero_()
-        network.hands["image_choice"].out.bias.copy_(torch.tensor([0.0, 1.0]))
+        choice.out.weight.zero_()
+        choice.out.bias.copy_(torch.tensor([0.0, 1.0]))
     message, maker = (Message("user", (Part("text", "find a cat"),)),), model.engine.maker
-    request = Request("1", message, 8)
+    asked = Sample(message)
     prompt = model.processor.prompt(message)
-    (missing,) = maker.parts(prompt, ids, request_sample(request))
+    (missing,) = maker.parts(prompt, ids, asked)
     assert missing.type == MISSING
-    assert "sensorium index build MODEL PICTURES" in missing.value["error"]
+    assert "sensorium index build MODEL PICTURES" in str(missing.value)
     hand = network.config.hands["image"]
     assert hand.choice is not None
     lenient = hand.model_copy(update={"choice": hand.choice.model_copy(update={"falls_back": True})})
     network.config = network.config.model_copy(update={"hands": {"image": lenient}})
-    (drawn,) = maker.parts(prompt, ids, request_sample(request))
+    (drawn,) = maker.parts(prompt, ids, asked)
     assert drawn.type == "image"
-
-
-def request_sample(request: Request) -> object:
-    from sensorium.core.sample import Sample
-
-    return Sample(request.messages)
 
 
 def test_the_painter_of_nano_chooses_is_nano_draws() -> None:
     """Named, so that it does not lie in the package twice."""
-    drawer = RECIPES.find("nano-chooses")().model.hands["image"].generator
+    drawer: Any = RECIPES.find("nano-chooses")().model.hands["image"].generator
     assert drawer.weights == (PAINTER,)
     assert drawer.model_copy(update={"weights": ()}) == RECIPES.find("nano-draws")().model.hands["image"].generator
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Batch, Wanted
 from sensorium.core.errors import ConfigError, DataError
+from sensorium.core.hands import MadeKind
 from sensorium.core.naming import of_choice
 from sensorium.data.source import Source
 from sensorium.model.multimodal import MultimodalModel
@@ -55,7 +56,7 @@ class Decide:
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
-        self._known: dict[str, KnownStates] = {}
+        self._known: dict[MadeKind, KnownStates] = {}
 
     def begin(self, model: MultimodalModel) -> None:
         """States from before, when this stage was tried on a batch, are those of an LLM that had yet to learn."""
@@ -67,7 +68,7 @@ class Decide:
             return decide(model, batch, lambda kind, wanted: [hidden_BTD[one.row, one.start] for one in wanted])
         return decide(model, batch, lambda kind, wanted: self._states(kind)(model, batch, wanted))
 
-    def _states(self, kind: str) -> KnownStates:
+    def _states(self, kind: MadeKind) -> KnownStates:
         return self._known.setdefault(kind, KnownStates(self.pad_id, kind, _first_state))
 
 
@@ -75,7 +76,7 @@ def _first_state(model: MultimodalModel, hidden_BTD: Tensor, batch: Batch, place
     return hidden_BTD[place]
 
 
-def decide(model: MultimodalModel, batch: Batch, states: Callable[[str, Sequence[Wanted]], Sequence[Tensor]]) -> Losses:
+def decide(model: MultimodalModel, batch: Batch, states: Callable[[MadeKind, Sequence[Wanted]], Sequence[Tensor]]) -> Losses:
     """Cross-entropy of the right way of each medium.
 
     Args:

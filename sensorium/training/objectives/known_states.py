@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sensorium.core.batch import Batch, Example, Wanted
+from sensorium.core.hands import MadeKind
 from sensorium.model.device import to_device
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
@@ -28,9 +29,10 @@ ROWS_GPU, TOKENS_GPU = 64, 32
 class KnownStates:
     """The states of media's signal tokens, by the text in front of them."""
 
-    def __init__(self, pad_id: int, kind: str = "image", at: At | None = None) -> None:
+    def __init__(self, pad_id: int, kind: MadeKind = "image", at: At | None = None) -> None:
         """Take the kind of media, and what is kept of a text's states; None: what the output projector reads (`at_signals`)."""
-        self.pad_id, self.kind, self.at = pad_id, kind, at or at_signals
+        self.pad_id, self.at = pad_id, at or at_signals
+        self.kind: MadeKind = kind
         self.kept: dict[tuple[int, ...], Tensor] = {}
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class When:
         self._known.clear()
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
-        weight_VD, scale = model.backbone.head
+        weight_VD, scale = cast("tuple[Tensor, float]", getattr(model.backbone, "head", None))
         if any(one.requires_grad and one is not weight_VD for one in model.parameters()):
             raise ConfigError("objective 'when' beside a part that it does not teach", where="learns", expected="rows of the LLM's embedding alone")
         plain = not batch.packed and not any(batch.media.values())
