@@ -43,8 +43,8 @@ EYES_FROM_ELSEWHERE = ("seed-llama",)
 BY_CHANCE = ("next-gpt-1.5",)
 """One pooled vector goes to a group by chance while the groups learn, which eight rounds beside a frozen LLM were too few for. That groups let such
 a vector through is shown where the LLM learns, too (`tests/contract/test_pairs.py`, ImageBind with `grouping`)."""
-BLIND = ("nano-writes",)
-"""Draws, and looks at nothing."""
+BLIND = ("nano-writes", "nano-chooses")
+"""What they learn is to draw or to choose, and not to see."""
 BETTER = 0.9
 SIDE_PX = 96
 """Of the pictures, which are decoded some thousand times: still larger than what tiny encoders see."""

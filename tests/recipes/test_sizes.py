@@ -172,6 +172,10 @@ def sized(values: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any]:
     return values | small
 
 
+OTHER_TOWER = ("nano-chooses",)
+"""EfficientNet has no tiny form: its widths are its weights'."""
+
+
 def test_tiny_forms_keep_the_graph() -> None:
     """Same kinds of parts, same freeze plan, same objectives and templates."""
     for name in TINY_FORMS:
@@ -180,7 +184,7 @@ def test_tiny_forms_keep_the_graph() -> None:
         assert small.model.template == full.model.template
         assert small.model.fusion.kind == full.model.fusion.kind
         for kind, lane in full.model.lanes.items():
-            assert small.model.lanes[kind].encoder.kind == lane.encoder.kind
+            assert small.model.lanes[kind].encoder.kind == lane.encoder.kind or name in OTHER_TOWER
             assert small.model.lanes[kind].projector.kind == lane.projector.kind
         for one, two in zip(full.stages, small.stages, strict=True):
             assert shrunk(one.objective.to_dict()) == two.objective.to_dict()
