@@ -42,6 +42,8 @@ WRITTEN = "its numbers were written down once, for prompts of up to two pictures
 
 MADER = "it makes media of what another model says: what teaches that one is compared in its own row (`lisa`)"
 STEERED = "what steers it learns conditions (tests/unit/test_condition_loss.py): no loss goes through it"
+HEARD = "the loss through it is compared with NExT-GPT 1.5's (`next-gpt-1.5`)"
+REDRAWN = "the loss through it, which Emu2's decoder learns by, is compared with diffusers' scheduler (tests/unit/test_redraw.py)"
 EDITS = "the loss through it is compared with MGIE's (`mgie`)"
 
 
@@ -110,9 +112,9 @@ ORACLES: dict[str, Oracle] = {
     "stable_diffusion": Oracle("diffusers.StableDiffusionPipeline (1.5: noise foretold)", aspects=MADE),
     "stable_diffusion-2.1": Oracle("diffusers.StableDiffusionPipeline (2.1: velocity foretold)", aspects=MADE),
     "unclip": Oracle("diffusers.StableUnCLIPImg2ImgPipeline", UNTAUGHT, MADE),
-    "sdxl": Oracle("diffusers.StableDiffusionXLPipeline", UNTAUGHT, MADE),
-    "text_to_video": Oracle("diffusers.TextToVideoSDPipeline", UNTAUGHT, MADE),
-    "audioldm": Oracle("diffusers.AudioLDMPipeline", UNTAUGHT, MADE),
+    "sdxl": Oracle("diffusers.StableDiffusionXLPipeline", why(REDRAWN, "loss"), MADE),
+    "text_to_video": Oracle("diffusers.TextToVideoSDPipeline", why(HEARD, "loss"), MADE),
+    "audioldm": Oracle("diffusers.AudioLDMPipeline", why(HEARD, "loss"), MADE),
     "audioldm2": Oracle("diffusers.AudioLDM2Pipeline", UNTAUGHT, MADE),
     "instruct_pix2pix": Oracle("diffusers.StableDiffusionInstructPix2PixPipeline", why(EDITS, "loss"), MADE),
     # Theirs cuts values off to whole numbers; ours rounds.
