@@ -2,7 +2,7 @@
 
     python benchmarks/wishes.py [--models RUN nano-draws nano-finds] [--limit 120]
 
-So many requests of each kind, in wordings (`sensorium/data/wordings.py`, NEW_...) and about things that are in no training: to draw something, to
+So many requests of each kind, in wordings (`sensorium/data/wordings.py`, NEW_...) and about names and pairs that no request of training asks for (scenes, a tenth, are drawn anew): to draw something, to
 find a picture of it, and questions that want words, half of which stand behind a picture (`sensorium eval naming existence`). Which way a model goes is
 seen end to end: what would draw, and what would find, are stand-ins that leave a mark; `lost` are answers whose picture could not be made. Each share
 has a 95 % Wilson interval. Beside the models stands a rule that knows single words alone: naive Bayes over the words of 4,000 training requests,

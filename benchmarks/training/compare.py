@@ -5,7 +5,7 @@
 `--levers` measures ours alone, too, behind all that, with one lever off at a time, at the tiny shape where none is named; `--peers` without names leaves the peers out.
 
 The peers are installed into an environment of their own (`peers.txt`). Before anything is timed the losses of single rows must
-agree to 1e-4. Ours and one peer then take turns on the same threads, two models in memory at a time; what counts is the median of
+agree to 1e-4 (but of the 7B shape, in half precision). Ours and one peer then take turns on the same threads, two models in memory at a time; what counts is the median of
 the rounds' ratios. The first epoch, in which the feature store is filled, is not timed here (`feature_store.py` does).
 Results go to `benchmarks/results/`.
 """
@@ -180,8 +180,8 @@ def flops_per_token(shape: Shape, stage: int, work: Path) -> float:
 def levers(shape: Shape, stage: int, work: Path, _: str, options: argparse.Namespace) -> dict[str, Any]:
     """Ours with one lever off at a time, as a share of its speed with all on: two sides in memory at a time, whatever the shape."""
     print(f"{shape.name}, stage {stage}: levers", flush=True)
-    all_on, *others = (_lever_side(shape, stage, work, options.threads, name) for name in LEVERS)
-    turns = dict.fromkeys(LEVERS, TURN[shape.name]["ours"] // 2)
+    all_on, *others = (_lever_side(shape, stage, work, options, name) for name in LEVERS)
+    turns = dict.fromkeys(LEVERS, (TURN if options.device == "cpu" else TURN_GPU)[shape.name]["ours"] // 2)
     for other in others:
         sides = [all_on, other]
         for side in sides:
@@ -200,11 +200,11 @@ def _beside(one: Side, other: Side, before: int) -> list[Turn]:
     return one.turns[before * count : (before + 1) * count]
 
 
-def _lever_side(shape: Shape, stage: int, work: Path, threads: int, name: str) -> Side:
+def _lever_side(shape: Shape, stage: int, work: Path, options: argparse.Namespace, name: str) -> Side:
     command = [sys.executable, "ours.py", "--work", str(work), "--shape", shape.name, "--stage", str(stage),
-               "--threads", str(threads), "--run", name.replace(" ", "_")]  # fmt: skip
+               "--threads", str(options.threads), "--device", options.device, "--run", name.replace(" ", "_")]  # fmt: skip
     chosen = [text.format(batch=shape.batch) for text in LEVERS[name]]
-    return Side(name, [*command, "--set", *chosen] if chosen else command, threads, work / "lever.log")
+    return Side(name, [*command, "--set", *chosen] if chosen else command, options.threads, work / "lever.log")
 
 
 def main() -> None:
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peers-python", help="of an environment that has the peers already")
-    parser.add_argument("--levers", nargs="*", choices=SHAPES, help="also what each lever gives, of ours alone, at these shapes")
+    parser.add_argument("--levers", nargs="*", choices=[name for name in SHAPES if name != "7B"], help="also what each lever gives, of ours alone, at these shapes")
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()

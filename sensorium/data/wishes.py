@@ -1,7 +1,7 @@
 """What people wish for: to have something drawn, to have a picture of it found, or to have something said about it.
 
-The same things stand in all three kinds of requests, so that their wording alone tells which is meant. Wordings and names that are held out are in
-no request of training.
+The same things stand in all three kinds of requests, so that their wording alone tells which is meant. No request of training has a held-out wording, and none asks for a held-out
+name or pair; such a name may stand within a longer one there, and scenes, a tenth of the things, are drawn anew, of any shapes.
 """
 
 from __future__ import annotations

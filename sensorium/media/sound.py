@@ -24,6 +24,8 @@ RATES_HZ = (1_000, 768_000)
 WIDTH, ROLLOFF = 6, 0.99
 """Zero crossings on each side of the low-pass filter of `resampled`, and where it cuts off, of half the lower rate: torchaudio's defaults."""
 CHUNK = 16384
+WIDEST = 4
+"""Bytes of a whole number that is read here."""
 """Samples that are made at once, which bounds the memory that it takes."""
 
 
@@ -89,9 +91,10 @@ def _wav(stored: Stored, seconds: float) -> Sound | None:
             with wave.open(stream, "rb") as file:
                 rate, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
                 content = file.readframes(math.ceil(seconds * min(rate, RATES_HZ[1])))
-        except (wave.Error, EOFError):
+        # `wave` looks for the next chunk where a damaged length says that it is.
+        except (wave.Error, EOFError, RuntimeError):
             return None
-    return Sound(_numbers(content, width, channels), rate)
+    return Sound(_numbers(content, width, channels), rate) if width <= WIDEST else None
 
 
 def _numbers(content: bytes, width: int, channels: int) -> NDArray[np.float32]:

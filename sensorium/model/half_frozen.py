@@ -33,9 +33,9 @@ def frozen_layers(model: MultimodalModel, saved: Collection[str]) -> list[nn.Lin
         return []  # Its products are weighed by the norms of the weights.
     backbone = model.backbone
     tables = {id(module.weight) for module in backbone.modules() if isinstance(module, nn.Embedding)}
-    # Losses multiply by the head's weights without the layer.
-    lm = getattr(backbone, "lm", None)
-    head = None if lm is None else lm.get_output_embeddings()
+    # Losses multiply by the head's weights without the layer. Encoders of text have none.
+    find = getattr(getattr(backbone, "lm", None), "get_output_embeddings", None)
+    head = None if find is None else find()
     return [
         module for name, module in backbone.named_modules()
         if type(module) is nn.Linear and module is not head and type(module.weight) is nn.Parameter
@@ -50,22 +50,24 @@ def half_frozen(layers: Collection[nn.Linear]) -> Iterator[None]:
 
     A layer that learns when the block begins is left alone.
     """
-    turned = [(layer, _kept(layer.weight)) for layer in layers if not layer.weight.requires_grad]
-    for layer, _ in turned:
-        layer.weight.data = layer.weight.data.to(HALF)
-    _forget_programs()
+    turned: list[tuple[nn.Linear, Tensor | None]] = []
     try:
+        for layer in layers:
+            if not layer.weight.requires_grad:
+                turned.append((layer, _kept(layer.weight)))
+                layer.weight.data = layer.weight.data.to(HALF)
+        _forget_programs(turned)
         yield
     finally:
         for layer, whole in turned:
             weight = layer.weight.data
             layer.weight.data = weight.float() if whole is None else whole.to(weight.device).float()
-        _forget_programs()
+        _forget_programs(turned)
 
 
-def _forget_programs() -> None:
+def _forget_programs(turned: Collection[object]) -> None:
     """Those that torch 2.11 compiled do not look whether a weight's format is what it was, and would read other bytes as numbers; 2.13's do."""
-    if "torch._dynamo" in sys.modules:
+    if turned and "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 
 

@@ -5,7 +5,7 @@ what will happen, or why it cannot.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sensorium.core.batch import Batch
@@ -56,11 +56,11 @@ class StageParts:
     steps: int
     fit: Fit | None = None
     """How each batch goes through the model; known when the stage has been probed."""
+    saved: set[str] = field(default_factory=set)
+    """Names of the model's tensors that checkpoints hold when the stage begins, about: where a run starts from a trained model, all."""
 
 
-def prepare_stage(
-    stage: StageConfig, model: MultimodalModel, processor: Processor
-) -> StageParts:
+def prepare_stage(stage: StageConfig, model: MultimodalModel, processor: Processor) -> StageParts:
     """Open the data and build the objective.
 
     Raises:
@@ -172,7 +172,7 @@ def probe_stage(
         )
     check_media(stage, parts.sources, batch)
     model.eval()
-    halves = frozen_layers(model, own_names(model)) if chosen.precision == "bf16" and not held.divided else []
+    halves = frozen_layers(model, parts.saved) if chosen.precision == "bf16" and not held.divided else []
     with half_frozen(halves):
         try:
             with SavedTensors(model) as saved, autocast(chosen.precision, model.device):
@@ -256,26 +256,27 @@ def check_stages(
     """
     plans: list[StagePlan] = []
     ready: list[StageParts] = []
+    saved = set(model.state_dict()) if recipe.start else own_names(model)
     for stage in recipe.stages:
         try:
             chosen = stage_precision(stage, fast, model.device)
             _check_divisible(stage, processes)
             with pictures_of(model, stage.picture_px):
                 parts = prepare_stage(stage, model, processor)
+                parts.saved = set(saved)
                 with beside(model, parts.objective):
                     plans.append(probe_stage(stage, parts, model, chosen, processes, held))
         except SensoriumError as error:
             raise error.at(f"stage {stage.name}") from None
         parts.fit = plans[-1].fit
+        saved |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         ready.append(parts)
         if on_plan is not None:
             on_plan(plans[-1])
     return plans, ready
 
 
-def largest_checkpoint(
-    recipe: Recipe, model: MultimodalModel, ready: list[StageParts], kept: Collection[str]
-) -> int:
+def largest_checkpoint(recipe: Recipe, model: MultimodalModel, ready: list[StageParts], kept: Collection[str]) -> int:
     """Bytes of the largest checkpoint that the stages will write.
 
     Args:

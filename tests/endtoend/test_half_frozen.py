@@ -19,9 +19,9 @@ from sensorium.backbones.causal_lm import CausalLM
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import load_model, save_model
 from sensorium.model.half_frozen import frozen_layers, half_frozen
-from sensorium.recipes import RECIPES
+from sensorium.recipes import RECIPES, TINY_FORMS
 from sensorium.training.config import Recipe
-from sensorium.training.run import train_recipe
+from sensorium.training.run import plan_recipe, train_recipe
 from sensorium.training.trainer import TrainerOptions
 
 FORMATS = (torch.bfloat16, torch.float16, torch.float32)
@@ -115,3 +115,30 @@ def test_an_error_within_restores(recipe: Recipe) -> None:
         raise ValueError("within")
     assert all(torch.equal(before[n], p) for n, p in model.named_parameters())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["blip", "blip-retrieval", "blip-vqa", "seed-queries", "llava-1.5-lora"])
+def test_models_of_other_kinds(name: str, tmp_path: Path) -> None:
+    """Encoders of text have no head, and what losses read of it."""
+    made = TINY_FORMS.find(name)()
+    made = made.override([f"stages.{stage.name}.{one}" for stage in made.stages for one in ("precision=bf16", "keep_precision=true")])
+    plans = plan_recipe(made, lambda: build_pretrained(made.model), TrainerOptions(folder=tmp_path, cache=tmp_path))
+    assert {plan.number_format.precision for plan in plans} == {"bf16"}
+
+
+def test_what_an_earlier_stage_taught_stays_whole(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in checkpoints from then on; the plan says what the stage does."""
+    taught = "stages.align.learns=[{part: backbone, lr: 0.001}, {part: projectors.image, lr: 0.001}]"
+    frozen = "stages.instruct.learns=[{part: projectors.image, lr: 0.001}]"
+    turned: list[int] = []
+
+    @contextmanager
+    def counted(layers: Iterable[nn.Linear]) -> Iterator[None]:
+        turned.append(len(list(layers)))
+        yield
+
+    monkeypatch.setattr(stage_run, "half_frozen", counted)
+    made, plans = recipe.override([taught, frozen, "model.adapter=null"]), list[Any]()
+    options = TrainerOptions(folder=tmp_path / "taught", cache=tmp_path / "cache", on_plan=plans.append)
+    train_recipe(made, lambda: build_pretrained(made.model), save_model, options)
+    assert turned == [plan.halved for plan in plans] == [0, 0]

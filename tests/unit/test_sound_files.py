@@ -110,7 +110,14 @@ def test_what_is_no_sound_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_sound(b"ID3 and so on", 1.0)
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\x24\0\0\0WAVEfmt ", b"ID3\x04\0\0\0\0\0\0" + bytes(99), b"#EXTM3U\nhttp://x/y.ts\n"])
+FORMAT = b"fmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\0\xfa\0\0"
+WIDE = b"RIFF\x2c\0\0\0WAVE" + FORMAT + b"\x08\0\x48\0data\x09\0\0\0" + bytes(9)
+"""Numbers of 72 bits."""
+LONG = b"RIFF\x40\0\0\0WAVE" + b"LIST\xff\xff\0\0" + bytes(40)
+"""A chunk that is longer than the file."""
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\x24\0\0\0WAVEfmt ", b"ID3\x04\0\0\0\0\0\0" + bytes(99), b"#EXTM3U\nhttp://x/y.ts\n", WIDE, LONG])
 def test_damaged_bytes_are_an_error_of_ours(content: bytes) -> None:
     pytest.importorskip("av")
     with pytest.raises(MediaError, match="audio bytes"):

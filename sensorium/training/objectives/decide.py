@@ -93,9 +93,9 @@ def decide(model: MultimodalModel, batch: Batch, states: Callable[[MadeKind, Seq
         total = total + F.cross_entropy(scores_N2, ways_N, reduction="sum")
         right += int((scores_N2.argmax(dim=-1) == ways_N).sum())
         count += len(wanted)
-    if not count:
+    if not count and bool(batch.learn_BT.any()):
         raise DataError("a batch without a medium of which the way is known", expected="answers with one")
-    return Losses(total, count, {"right": right / count})
+    return Losses(total, count, {"right": right / count} if count else {})
 
 
 def way_of(medium: Any) -> int:

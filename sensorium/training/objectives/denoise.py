@@ -101,10 +101,11 @@ class Denoise:
     def __init__(self, config: NoiseConfig, generator: Foretelling) -> None:
         self.config = config
         self.generator = generator
-        generator.unet.requires_grad_(False)
 
     def __call__(self, condition_BLC: Tensor, wanted: Sequence[Wanted]) -> Tensor:
         """Of each medium, (B,); gradients reach the condition."""
+        # An earlier stage may have taught it.
+        self.generator.unet.requires_grad_(False)
         media = torch.stack([cast(Tensor, one.medium) for one in wanted])
         clean = self.generator.latents(media, int(torch.randint(2**31, ())))
         return foretold_losses(self.generator, condition_BLC, clean, self.config.gamma)

@@ -8,6 +8,7 @@ Shape legend: B rows, T tokens, K signal tokens, D LLM width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class KnownStates:
 
     def __init__(self, pad_id: int, kind: MadeKind = "image", at: At | None = None) -> None:
         """Take the kind of media, and what is kept of a text's states; None: what the output projector reads (`at_signals`)."""
-        self.pad_id, self.at = pad_id, at or at_signals
+        self.pad_id, self.at = pad_id, at or partial(at_signals, kind=kind)
         self.kind: MadeKind = kind
         self.kept: dict[tuple[int, ...], Tensor] = {}
 
@@ -89,13 +90,13 @@ def _text(batch: Batch, one: Wanted, signals: int) -> tuple[int, ...]:
     return tuple(batch.input_ids_BT[one.row, first : one.start + signals].tolist())
 
 
-def at_signals(model: MultimodalModel, hidden_BTD: Tensor, batch: Batch, place: tuple[int, int]) -> Tensor:
-    """What the output projector reads of one picture, (K, D).
+def at_signals(model: MultimodalModel, hidden_BTD: Tensor, batch: Batch, place: tuple[int, int], kind: MadeKind = "image") -> Tensor:
+    """What the output projector reads of one medium, (K, D).
 
     Args:
         place: row and first signal token.
     """
-    hand, (row, start) = model.config.hands["image"], place
+    hand, (row, start) = model.config.hands[kind], place
     back, count = int(hand.reader.reads_before), len(hand.signals)
     states_KD = hidden_BTD[row, start - back : start - back + count]
     if hand.reader.adds_embeddings:

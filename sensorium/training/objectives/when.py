@@ -28,8 +28,11 @@ from sensorium.processing.processor import Processor
 from sensorium.training.objectives.base import Losses, Objective, ObjectiveConfig
 from sensorium.training.objectives.next_token import learned
 
-ROWS = 16
-"""That are read at a time, where nothing of them is known yet."""
+ROWS_GPU = 16
+"""That are read at a time there, where nothing of them is known yet; on a processor each is read alone, so that no neighbour changes a bit of it, and a
+run that goes on gets the same."""
+MOST_KEPT = 20000
+"""Rows of which it is remembered, at most: some 50 kB each."""
 Key = tuple[tuple[int, ...], tuple[bool, ...]]
 
 
@@ -93,13 +96,16 @@ class When:
         lengths = (batch.segments_BT > 0).sum(dim=1).tolist()
         keys = [(tuple(ids[:n]), tuple(learn[:n])) for ids, learn, n in zip(batch.input_ids_BT.tolist(), batch.learn_BT.tolist(), lengths, strict=True)]
         fresh = [key for key in dict.fromkeys(keys) if key not in self._known]
-        for start in range(0, len(fresh), ROWS):
-            some = fresh[start : start + ROWS]
+        each, known = 1 if model.device.type == "cpu" else ROWS_GPU, dict[Key, Places]()
+        for start in range(0, len(fresh), each):
+            some = fresh[start : start + each]
             rows = [[Example(list(ids), list(learn), media_index=[0] * len(ids))] for ids, learn in some]
             read, counts = self._read(model, to_device(collate(rows, self.pad_id), model.device))
             parts = zip(*(values.split(counts) for values in (read.hidden_ND, read.rest_N, read.best_N, read.classes_N)), strict=True)
-            self._known |= {key: Places(*(one.clone() for one in part)) for key, part in zip(some, parts, strict=True)}
-        return [self._known[key] for key in keys]
+            known |= {key: Places(*(one.clone() for one in part)) for key, part in zip(some, parts, strict=True)}
+        found = [known.get(key) or self._known[key] for key in keys]
+        self._known |= dict(list(known.items())[: max(0, MOST_KEPT - len(self._known))])
+        return found
 
     @torch.no_grad()
     def _read(self, model: MultimodalModel, batch: Batch) -> tuple[Places, list[int]]:
