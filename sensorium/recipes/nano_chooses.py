@@ -26,12 +26,11 @@ from sensorium.model.learning import Learn
 from sensorium.output_projectors.retrieval import RetrievalConfig
 from sensorium.recipes.nano import nano_model
 from sensorium.recipes.nano_draws import ROW, SCENES, SIGNALS, drawing_hand
-from sensorium.recipes.nano_finds import EMBEDDING, SOUGHT, WIDTH
+from sensorium.recipes.nano_finds import EMBEDDING, WIDTH, finding
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.decide import DecideConfig
 from sensorium.training.objectives.draw import DrawConfig
-from sensorium.training.objectives.seek import SeekConfig
 from sensorium.training.objectives.when import WhenConfig
 
 PAINTER = ShippedSource(path="nano-draws/generators/image")
@@ -63,22 +62,8 @@ def nano_chooses() -> Recipe:
         description="nano that draws a picture or finds one, as it is asked to; its weights are not shipped",
         model=nano_chooses_model(),
         start="nano-draws",
-        stages=(_find(), _when(), _what(), _which()),
-    )
-
-
-def _find() -> StageConfig:
-    """nano-finds', word for word: the state that it reads stands in front of all signals, which do not change it."""
-    return StageConfig(
-        name="find",
-        objective=SeekConfig(text_weight=0.0, dropout=0.2),
-        data=SOUGHT,
-        learns=(Learn(part="hands.image_other", lr=2e-3, weight_decay=0.05),),
-        steps=1000,
-        batch_size=256,
-        cache_features=True,
-        feature_format="half",
-        schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.02),
+        # The state that finds stands in front of all signals, which do not change it.
+        stages=(finding("hands.image_other"), _when(), _what(), _which()),
     )
 
 

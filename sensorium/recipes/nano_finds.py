@@ -55,16 +55,21 @@ def nano_finds() -> Recipe:
                 batch_size=8,
                 schedule=ScheduleConfig(warmup_steps=5),
             ),
-            StageConfig(
-                name="find",
-                objective=SeekConfig(text_weight=0.0, dropout=0.2),
-                data=SOUGHT,
-                learns=(Learn(part="hands.image", lr=2e-3, weight_decay=0.05),),
-                steps=1000,
-                batch_size=256,
-                cache_features=True,
-                feature_format="half",
-                schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.02),
-            ),
+            finding("hands.image"),
         ),
+    )
+
+
+def finding(part: str) -> StageConfig:
+    """The two maps of a retrieval head learn alone."""
+    return StageConfig(
+        name="find",
+        objective=SeekConfig(text_weight=0.0, dropout=0.2),
+        data=SOUGHT,
+        learns=(Learn(part=part, lr=2e-3, weight_decay=0.05),),
+        steps=1000,
+        batch_size=256,
+        cache_features=True,
+        feature_format="half",
+        schedule=ScheduleConfig(warmup_steps=30, final_ratio=0.02),
     )
