@@ -8,7 +8,7 @@ what they were (`what`), before a painter that stays as it is. The head that fin
 Behind `when` and `which` as they stand (nano-finds' head in the place of `find`'s; in eight bits), 309 of 360 held-out requests went the right way
 (85.8 %, 81.9 to 89.1; `benchmarks/wishes.py`): 108 of 120 were drawn, 86 of 120 found (31 drawn), 115 of 120 questions answered in words. Naive Bayes over words: 263.
 But it draws badly, and so does not ship: `when` moves the row, which is read as well as written, by half its length; behind `what`, whose loss came back from
-2.05 to nano-draws' 1.65, 4 of 60 drawings are right (`sensorium eval drawing --limit 60`) where nano-draws, in the same run, has 31. The map alone does not mend it.
+2.05 to nano-draws' 1.65, 4 of 60 drawings are right (questions and judge of `sensorium eval drawing --limit 60`, by a script that was not kept) where nano-draws has 31. The map alone does not mend it.
 """
 
 from __future__ import annotations
