@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.boxes import View
+from sensorium.core.clips import ClipsConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
 from sensorium.core.weights import WeightSource
@@ -61,6 +62,10 @@ class EncoderConfig(PartConfig):
     def grid(self) -> Grid:
         """Feature layout of one encoder input."""
         raise TypeError(f"{type(self).__name__} does not define grid()")
+
+    def clips(self) -> Mapping[str, ClipsConfig]:
+        """Kinds of media that it takes as clips, beside pictures, and how they are cut; each is one encoder input."""
+        return {}
 
     def at_size(self, size_px: int) -> Self:
         """The same encoder, with the same weights, for pictures of another size.
@@ -308,6 +313,6 @@ class ModelShape(Protocol):
     def placeholder_token(self) -> str | None: ...
     @property
     def text_frame(self) -> TextFrame | None: ...
-    def lane(self, kind: str) -> LaneShape:
-        """The lane of a media kind, or a ConfigError."""
+    def lane_of(self, kind: str) -> str:
+        """The name of the lane that a kind of media goes through, or a ConfigError."""
         ...

@@ -22,7 +22,7 @@ def fingerprint(model: MultimodalModel, kind: str, number_format: str) -> str:
     config = _without_sources(model.config.lane(kind).encoder.to_dict())
     about = [config, number_format, model.device.type, torch.__version__]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
-    for name, tensor in model.encoders[kind].state_dict().items():
+    for name, tensor in model.encoders[model.config.lane_of(kind)].state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(raw_bytes(tensor.detach().cpu()))
     return digest.hexdigest()[:32]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sensorium.core.errors import WeightsError
+from sensorium.encoders.imagebind import SOUND
 from sensorium.interop.converted import write_folder
 from sensorium.interop.key_map import KeyMap, Rule, Split
 from sensorium.interop.originals.base import count
@@ -160,14 +161,41 @@ IMAGEBIND = KeyMap(
 )  # fmt: skip
 """ImageBind's eye by its repository's names, to those of `encoders.imagebind`."""
 
+POST = "modality_postprocessors."
+"""By how much vectors are lengthened, for contrasts alone."""
+HEARD = "modality_trunks.audio.blocks.#."
+IMAGEBIND_SOUND = KeyMap(
+    rules=(
+        Rule("modality_preprocessors.audio.cls_token", "cls_D", lead=2),
+        Rule("modality_preprocessors.audio.rgbt_stem.proj.weight", "patches.weight"),
+        Rule("modality_preprocessors.audio.rgbt_stem.norm_layer.*", "patch_norm.*"),
+        Rule("modality_preprocessors.audio.pos_embedding_helper.pos_embed", "positions_LD", lead=1),
+        Rule(f"{HEARD}norm_1.*", "layers.#.norm_self.*"),
+        Rule(f"{HEARD}norm_2.*", "layers.#.norm_ff.*"),
+        Rule(f"{HEARD}attn.bias_k", "layers.#.attention.key_D", lead=2),
+        Rule(f"{HEARD}attn.bias_v", "layers.#.attention.value_D", lead=2),
+        Rule(f"{HEARD}attn.out_proj.*", "layers.#.attention.out.*"),
+        Rule(f"{HEARD}mlp.fc1.*", "layers.#.up.*"),
+        Rule(f"{HEARD}mlp.fc2.*", "layers.#.down.*"),
+        Rule("modality_heads.audio.0.*", "norm.*"),
+        Rule("modality_heads.audio.2.weight", "out.weight"),
+    ),
+    splits=tuple(Split(f"{HEARD}attn.in_proj_{kind}", tuple(f"layers.#.attention.{p}.{kind}" for p in "qkv"))
+                 for kind in ("weight", "bias")),
+)  # fmt: skip
+"""Its ear, to the names of `encoders.imagebind_sound`."""
+
 
 def convert_imagebind(file: Path, folder: Path) -> None:
-    """Write the part of `imagebind_huge.pth` that sees; its other modalities are left out.
+    """Write the parts of `imagebind_huge.pth` that see and hear; its other modalities are left out.
 
     Raises:
         WeightsError: the file is damaged, needs code, or holds another tower.
     """
-    seeing = {name: value for name, value in read_checkpoint(file).items() if ".vision." in name}
-    if "modality_heads.vision.2.weight" not in seeing:
+    tensors = read_checkpoint(file)
+    if "modality_heads.vision.2.weight" not in tensors:
         raise WeightsError("no modality_heads.vision.2.weight", expected="ImageBind", where=str(file))
-    write_folder(folder, IMAGEBIND.to_ours(seeing))
+    kept = {name: value for name, value in tensors.items() if not name.startswith(POST)}
+    seeing, hearing = ({name: value for name, value in kept.items() if part in name} for part in (".vision.", ".audio."))
+    heard = {SOUND + name: value for name, value in IMAGEBIND_SOUND.to_ours(hearing).items()} if "modality_preprocessors.audio.cls_token" in hearing else {}
+    write_folder(folder, IMAGEBIND.to_ours(seeing) | heard)

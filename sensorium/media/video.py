@@ -20,6 +20,7 @@ from PIL import Image as PILImage
 from PIL import ImageSequence, UnidentifiedImageError
 
 from sensorium.core.batch import MediaShape
+from sensorium.core.clips import FrameClips
 from sensorium.core.errors import MediaError
 from sensorium.core.video import PickName
 from sensorium.media.image import (
@@ -88,6 +89,29 @@ def paced_frames(source: Any, frames: int, fps: float, *, root: Path | None, lim
     stride = 1 if own is None else max(1, round(own / fps))
     numbers = range(0, found.count if isinstance(found, Clip) else len(found), stride)[:frames]
     return found.frames(numbers) if isinstance(found, Clip) else [found[i] for i in numbers]
+
+
+def clips_of(source: Any, clips: FrameClips, *, root: Path | None, limits: ImageLimits) -> list[list[Any]]:
+    """What `load_image` takes, for the frames of each clip (github.com/facebookresearch/pytorchvideo, data/encoded_video_decord.py).
+
+    Args:
+        source: as of `frames_of`. Of pictures and arrays that do not say how fast they are (`fps`), each frame is a second.
+
+    Raises:
+        MediaError: it is no video, has no frame, or too many.
+    """
+    found = _video(source, root, limits)
+    count = found.count if isinstance(found, Clip) else len(found)
+    fps = (found.fps if isinstance(found, Clip) else getattr(source, "fps", None)) or 1.0
+    chosen: list[list[int]] = []
+    for start in clips.starts(count / fps):
+        first = min(math.ceil(fps * start), count - 1)
+        more = max(min(math.ceil(fps * (start + clips.seconds)), count) - 1 - first, 0)
+        chosen.append([first + int(more * i / max(clips.frames - 1, 1)) for i in range(clips.frames)])
+    if not isinstance(found, Clip):
+        return [[found[i] for i in numbers] for numbers in chosen]
+    frames = {one.number: one for one in found.frames(sorted({i for numbers in chosen for i in numbers}))}
+    return [[frames[i] for i in numbers] for numbers in chosen]
 
 
 def _video(source: Any, root: Path | None, limits: ImageLimits) -> Sequence[Any] | Clip:

@@ -22,6 +22,7 @@ from sensorium.fusion.visual_expert import VisualExpertConfig
 from sensorium.fusion.visual_expert_detail import VisualExpertDetailConfig
 from sensorium.fusion.visual_prompt import VisualPromptConfig
 from sensorium.media.resolution import FixedResolution
+from sensorium.model.clip_check import check_clips
 from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig, PrefixConfig
 from sensorium.model.fitting import check_lane, check_picture_words
 from sensorium.model.hand_check import check_fed_back
@@ -46,6 +47,7 @@ def check_model(config: ModelConfig) -> None:
     check_picture_words(config)
     check_fed_back(config)
     _check_frames(config)
+    check_clips(config)
 
 
 def _check_frames(config: ModelConfig) -> None:

@@ -288,13 +288,22 @@ class ModelConfig(Config):
         """How texts enter a text tower; None: the model writes text."""
         return self.backbone.text_frame
 
-    def lane(self, kind: str) -> LaneConfig:
-        """The lane of a media kind.
+    @property
+    def takes(self) -> dict[str, str]:
+        """Kind of media -> the name of the lane that it goes through: one lane may take several, by the same encoder and projector."""
+        clips = {kind: name for name, lane in self.lanes.items() for kind in lane.encoder.clips()}
+        return clips | {name: name for name in self.lanes}
+
+    def lane_of(self, kind: str) -> str:
+        """The name of the lane that a kind of media goes through.
 
         Raises:
             ConfigError: this model has none.
         """
-        if kind not in self.lanes:
-            known = ", ".join(sorted(self.lanes)) or "text only"
-            raise ConfigError(f"this model does not take {kind}", expected=known)
-        return self.lanes[kind]
+        if kind not in self.takes:
+            raise ConfigError(f"this model does not take {kind}", expected=", ".join(sorted(self.takes)) or "text only")
+        return self.takes[kind]
+
+    def lane(self, kind: str) -> LaneConfig:
+        """The lane that a kind of media goes through; as `lane_of`."""
+        return self.lanes[self.lane_of(kind)]

@@ -16,11 +16,12 @@ from sensorium.core.batch import Features, Grid, Kept, MediaBatch
 from sensorium.core.shelf import Shelf
 
 
-def run_encoder(encoder: nn.Module, media: MediaBatch) -> Features:
+def run_encoder(encoder: nn.Module, kind: str, media: MediaBatch) -> Features:
     """Encoder features of all inputs, tiles included."""
-    if media.patches is None:
-        return encoder(media.pixels_NCHW)
-    return encoder(media.pixels_NCHW, media.patches)
+    if media.patches is not None:
+        return encoder(media.pixels_NCHW, media.patches)
+    # What takes clips is told of what.
+    return encoder(media.pixels_NCHW) if kind == "image" else encoder(media.pixels_NCHW, kind)
 
 
 def encode_kept(encoder: nn.Module, kind: str, media: MediaBatch, shelf: Shelf | None) -> Features:
@@ -32,14 +33,14 @@ def encode_kept(encoder: nn.Module, kind: str, media: MediaBatch, shelf: Shelf |
     missing = [k for k, one in enumerate(kept) if one is None or one.features is None]
     if len(missing) == len(kept):
         with torch.no_grad():
-            made = run_encoder(encoder, media)
+            made = run_encoder(encoder, kind, media)
         return _handed_over(kind, media, made, shelf)
     made = None
     if missing:
         plans = tuple(media.plans[k] for k in missing)
         rest = replace(media, plans=plans, kept=tuple(kept[k] for k in missing))
         with torch.no_grad():
-            made = _handed_over(kind, rest, run_encoder(encoder, rest), shelf)
+            made = _handed_over(kind, rest, run_encoder(encoder, kind, rest), shelf)
     return _laid_together(media, made)
 
 

@@ -162,8 +162,8 @@ class MultimodalModel(nn.Module):
         if media.features is not None:
             return media.features
         if any(media.kept):
-            return encode_kept(self.encoders[kind], kind, media, self.shelf)
-        return run_encoder(self.encoders[kind], media)
+            return encode_kept(self.encoders[self.config.lane_of(kind)], kind, media, self.shelf)
+        return run_encoder(self.encoders[self.config.lane_of(kind)], kind, media)
 
     def projected(self, kind: str, media: MediaBatch) -> Features:
         """Projector outputs of all inputs, tiles included."""
@@ -171,9 +171,10 @@ class MultimodalModel(nn.Module):
 
     def project(self, kind: str, encoded: Features, media: MediaBatch) -> Features:
         """Projector outputs of encoder features; a projector that reads gets each input's text."""
-        if self.config.lanes[kind].projector.vocabulary is None:
-            return self.projectors[kind](encoded)
-        return self.projectors[kind](encoded, texts_of_inputs(media))
+        name = self.config.lane_of(kind)
+        if self.config.lanes[name].projector.vocabulary is None:
+            return self.projectors[name](encoded)
+        return self.projectors[name](encoded, texts_of_inputs(media))
 
     def features(self, media: Mapping[str, MediaBatch]) -> dict[str, Features]:
         """Projected features, one item for each medium."""
@@ -181,14 +182,15 @@ class MultimodalModel(nn.Module):
         for kind, batch in media.items():
             encoded = self.encode(kind, batch)
             projected = self.project(kind, encoded, batch)
-            if kind in self.lookups:
-                projected = self.lookups[kind](projected, self.backbone.embedding.weight)
-            if kind in self.places:
-                places, lookup = cast(Places, self.places[kind]), cast(VocabularyLookup, self.lookups[kind])
-                glance = Glance(self.encoders[kind], self.projectors[kind], batch) if places.config.glance else None
+            name = self.config.lane_of(kind)
+            if name in self.lookups:
+                projected = self.lookups[name](projected, self.backbone.embedding.weight)
+            if name in self.places:
+                places, lookup = cast(Places, self.places[name]), cast(VocabularyLookup, self.lookups[name])
+                glance = Glance(self.encoders[name], self.projectors[name], batch) if places.config.glance else None
                 told_MRD = places(encoded, lookup, self.backbone.embedding.weight, glance, texts_of_inputs(batch))
                 projected = places.in_front(projected, told_MRD)
-            newline = self.newlines.get(kind, None)
+            newline = self.newlines.get(name, None)
             out[kind] = pack_tiles(projected, batch.plans, newline)
             if batch.details_NCHW is not None:
                 out[of_detail(kind)] = self.encoders[of_detail(kind)](batch.details_NCHW)

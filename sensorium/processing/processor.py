@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from sensorium.core.batch import Example, Wanted
+from sensorium.core.batch import Example, TilePlan, Wanted
 from sensorium.core.errors import ConfigError
 from sensorium.core.parts import ModelShape
 from sensorium.core.picture_words import CODES
@@ -18,11 +18,10 @@ from sensorium.media.augment import Augmentation
 from sensorium.media.limits import ImageLimits
 from sensorium.processing.draft import Draft, frame_text, share_prefix
 from sensorium.processing.finish import finish
+from sensorium.processing.lanes import Lanes
 from sensorium.processing.masks import place_mask
 from sensorium.processing.picture_words import WordFrames
-from sensorium.processing.pictures import Pictures
 from sensorium.processing.places import place_pieces
-from sensorium.processing.question import looked_for
 from sensorium.processing.sample_media import Inputs, SampleMedia, prepared
 from sensorium.processing.signals import made_ids, media_seen, signal_ids, wanted_of
 from sensorium.processing.taken import check_parts
@@ -31,9 +30,6 @@ from sensorium.text.bare import bare_text
 from sensorium.text.boxes import BOX_FORMATS, BoxFormat, find_box_format
 from sensorium.text.chat import ChatTemplate, Piece, choose_template, control_id, render, stop_ids
 from sensorium.text.tokenizer import Tokenizer
-
-DECODED = ("image",)
-"""Kinds of media that become encoder inputs so far."""
 
 
 class Processor:
@@ -51,7 +47,6 @@ class Processor:
         token = config.placeholder_token
         self._placeholder = tokenizer.special_id(token) if token else tokenizer.pad_id
         self._markers = [tokenizer.special_id(token) for token in config.image_markers]
-        self._tiles = {kind: lane.tile_grid() for kind, lane in config.lanes.items()}
         self.signals = signal_ids(config.hands, tokenizer)
         """The tokens that stand for each kind of medium that the model makes."""
         self.frames: WordFrames | None = None
@@ -74,7 +69,7 @@ class Processor:
         """Whether the several answers of a question are learned, each with its weight."""
         self.shelf: Shelf | None = None
         """Where features of pictures may be found; such pictures are not decoded."""
-        self._pictures = {kind: Pictures(kind, lane, self.limits) for kind, lane in config.lanes.items()}
+        self._lanes = Lanes(config, tokenizer, self.limits)
 
     def with_template(self, name: str | None) -> Processor:
         """The same Processor with another chat template, if one is named, and without what a stage requires or reads."""
@@ -141,7 +136,7 @@ class Processor:
 
     def _takes(self) -> list[str]:
         """Types of parts that the model takes, beside text."""
-        takes = sorted({kind for kind in self.config.lanes if kind in DECODED} | ({"image"} if self._reads_words else set[str]()))
+        takes = sorted(self._lanes.kinds | ({"image"} if self._reads_words else set[str]()))
         return takes + [*(PLACE_KINDS if self.box_format else ()), *(("video",) if self.config.video else ())]
 
     def _media(self, sample: Sample, augmentation: Augmentation | None, *, decoded: bool) -> SampleMedia:
@@ -212,7 +207,7 @@ class Processor:
         """The tokens of a medium in an answer; what the model reads of it stands between its two signals."""
         hand = self.config.hands[part.type]
         ids = made_ids(part, media.sample, hand, self.tokenizer)
-        inside = self._tiles[part.type].tokens if hand.feeds_back else 0
+        inside = self._lanes.tile(part.type, TilePlan()).tokens if hand.feeds_back else 0
         draft.wanted.append(self._wanted(part, draft, media, len(ids) + inside))
         draft.put(ids[:1] if hand.feeds_back else ids, learn)
         if hand.feeds_back:
@@ -222,7 +217,8 @@ class Processor:
     def _wanted(self, part: Part, draft: Draft, media: SampleMedia, count: int) -> Wanted:
         """What is known of a medium in an answer; what is learned of it itself is read where pixels are, too, and a picture may be an edit."""
         wanted = wanted_of(part, media.sample, (len(draft.ids), count))
-        shown = [one for _, one in media_seen(media.sample, self.makes)][: len(draft.spans)]
+        before = [one for _, one in media_seen(media.sample, self.makes)][: len(draft.spans)]
+        shown = [one for one in before if one.type == "image"]
         if media.decoded and part.type in self.readers:
             wanted = replace(wanted, medium=self.readers[part.type](wanted))
         if part.type == "image" and shown:
@@ -267,15 +263,6 @@ class Processor:
         """The Example of a conversation that the model is to continue."""
         return self.encode(Sample(messages=messages, root=root), answer_next=True)
 
-    def _inputs(self, part: Part, media: SampleMedia) -> Inputs:
-        kind = part.type
-        lane = self.config.lane(kind)
-        if kind not in DECODED:
-            raise ConfigError(f"no decoder for {kind} yet", expected="image")
-        made, seen = prepared(part, self._pictures[kind], media, self.shelf)
-        text = looked_for(media.question(), lane, self.tokenizer, media.sample)
-        return Inputs(made, seen, text)
-
     def _put_words(self, draft: Draft, piece: Piece, media: SampleMedia) -> None:
         """A picture as tokens: its markers, and places for the words of its codes, learned like text in an answer."""
         frames, part = cast(WordFrames, self.frames), cast(Part, piece.value)
@@ -291,10 +278,10 @@ class Processor:
 
     def _put_medium(self, draft: Draft, part: Part, media: SampleMedia) -> None:
         if len(draft.spans) == len(media.made):
-            media.made.append(self._inputs(part, media))
+            media.made.append(self._lanes.inputs(part, media, self.shelf))
         kind, inputs = part.type, media.made[len(draft.spans)]
         made, plan = inputs.made, inputs.made.plan
-        tile = self.config.lane(kind).tile_grid(plan.patches) if plan.patches else self._tiles[kind]
+        tile = self._lanes.tile(kind, plan)
         draft.pixels.setdefault(kind, []).append(made.pixels_NCHW)
         draft.plans.setdefault(kind, []).append(plan)
         if self.shelf is not None:

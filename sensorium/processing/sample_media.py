@@ -18,10 +18,11 @@ class Inputs:
     """A medium made ready for its encoder or tokenizer, where places in it lie for the model, and what its projector reads."""
 
     made: Prepared
-    seen: Seen
+    seen: Seen | None
+    """None: it is no picture."""
     text: tuple[int, ...] | None = None
     drawn: bool = False
-    """Whether it stands in an answer, as tokens."""
+    """Whether it stands in an answer, as tokens, and the model does not look at it."""
 
 
 @dataclass(slots=True)
@@ -47,11 +48,11 @@ class SampleMedia:
 
     def question(self) -> str:
         """The text of the message that holds the medium to be made next."""
-        return media_seen(self.sample, self.kinds)[len(self.seen())][0].text
+        return media_seen(self.sample, self.kinds)[sum(not one.drawn for one in self.made)][0].text
 
     def seen(self, count: int | None = None) -> list[Seen]:
-        """Of the first media, those that the model looks at and did not draw."""
-        return [one.seen for one in self.made[:count] if not one.drawn]
+        """Of the first media, the pictures that the model looks at and did not draw."""
+        return [one.seen for one in self.made[:count] if one.seen is not None and not one.drawn]
 
 
 def prepared(part: Part, pictures: Pictures, media: SampleMedia, shelf: Shelf | None) -> tuple[Prepared, Seen]:

@@ -1,4 +1,4 @@
-"""NExT-GPT's eye, tokens and ways out, and how words learn that were added.
+"""NExT-GPT's eye and ear, tokens and ways out, and how words learn that were added.
 
 Source: github.com/NExT-GPT/NExT-GPT, NExT-GPT-Lagacy/code/config/base.yaml and code/model/anyToImageVideoAudio.py, whose order of
 added tokens this is.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sensorium.core.clips import FrameClips
 from sensorium.core.hands import GeneratorConfig, MadeKind
 from sensorium.core.parts import InputProjectorConfig
 from sensorium.core.weights import FileSource as WeightFile
 from sensorium.core.weights import HubSource
 from sensorium.encoders.imagebind import ImageBindConfig
+from sensorium.encoders.imagebind_sound import SoundConfig
 from sensorium.generators.audioldm import AudioLdmConfig
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.generators.text_to_video import TextToVideoConfig
@@ -60,9 +62,10 @@ NOISE_15 = DenoiseConfig(image=PictureNoise(size_px=224, gamma=5.0), video=Video
 
 
 def imagebind_lane(projector: InputProjectorConfig, fit: Literal["crop", "letterbox"]) -> LaneConfig:
-    """ImageBind's pooled vector, and what makes tokens of it; its file is put there by hand."""
+    """ImageBind's pooled vector of pictures, videos and sound, and what makes tokens of them all; its file is put there by hand."""
     weights = (WeightFile(path="weights/imagebind_huge.pth", format="imagebind"),)
-    return LaneConfig(encoder=ImageBindConfig(weights=weights), projector=projector, resolution=FixedResolution(fit=fit))
+    encoder = ImageBindConfig(weights=weights, video=FrameClips(), audio=SoundConfig())
+    return LaneConfig(encoder=encoder, projector=projector, resolution=FixedResolution(fit=fit))
 
 
 def rows(lr: float, added: int = len(ADDED)) -> tuple[Learn, ...]:

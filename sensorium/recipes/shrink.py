@@ -24,6 +24,7 @@ from sensorium.data.edits import EditsSource
 from sensorium.data.located import LocatedScenesSource
 from sensorium.data.requests import RequestsSource
 from sensorium.encoders.imagebind import ImageBindConfig
+from sensorium.encoders.imagebind_sound import SoundConfig
 from sensorium.encoders.native_vit import NativeVitConfig
 from sensorium.encoders.tower import TowerConfig, tiny_shape
 from sensorium.fusion.gated_cross_attention import GatedCrossAttentionConfig
@@ -156,7 +157,7 @@ def _lane(lane: LaneConfig) -> LaneConfig:
         encoder = _with(lane.encoder, tiny_shape(weights=(), **windows))
     elif isinstance(lane.encoder, TowerConfig):
         joint = {"token_projection": 16} if getattr(lane.encoder, "token_projection", None) else {}
-        joint |= {"joint": 16} if isinstance(lane.encoder, ImageBindConfig) else {}
+        joint |= _imagebind(lane.encoder) if isinstance(lane.encoder, ImageBindConfig) else {}
         encoder = _with(lane.encoder, tiny_shape(weights=(), **joint))
     else:
         raise ConfigError(f"no tiny form of a {lane.encoder.kind} encoder", expected="a tower")
@@ -172,6 +173,12 @@ def _lane(lane: LaneConfig) -> LaneConfig:
     return lane.model_copy(
         update={"encoder": encoder, "projector": projector, "resolution": resolution, "detail": detail}
     )
+
+
+def _imagebind(encoder: ImageBindConfig) -> dict[str, Any]:
+    """Of a small space, with a small ear and few clips."""
+    video = encoder.video and _with(encoder.video, {"clips": 2})
+    return {"joint": 16, "audio": encoder.audio and SoundConfig.tiny().to_dict(), "video": video and video.to_dict()}
 
 
 def _fed(hand: HandConfig, lane: LaneConfig) -> HandConfig:

@@ -1,0 +1,101 @@
+"""One video or sound -> its clips as one encoder input, or what a feature store has in its place.
+
+Shape legend: S clips, T frames of a clip, C channels, H/W pixels, F mel bands, R rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sensorium.core.batch import Kept, MediaShape, TilePlan
+from sensorium.core.clips import ClipsConfig, FrameClips, MelClips
+from sensorium.core.errors import ConfigError
+from sensorium.core.parts import EncoderConfig
+from sensorium.core.shelf import Shelf
+from sensorium.media.image import WHITE, load_image
+from sensorium.media.limits import ImageLimits
+from sensorium.media.mel_clips import mel_clips
+from sensorium.media.opened import Stored
+from sensorium.media.video import clips_of
+from sensorium.processing.pictures import Prepared
+
+VERSION = 1
+"""Counted up when a file of the same bytes and settings becomes other numbers."""
+KINDS: tuple[Literal["video", "audio"], ...] = ("video", "audio")
+NONE = MediaShape(0, 0)
+"""Clips are all of one size, whatever they were cut from."""
+
+
+class Clips:
+    """Prepares media of one kind for one encoder."""
+
+    def __init__(self, kind: str, encoder: EncoderConfig, limits: ImageLimits) -> None:
+        self.kind = kind
+        self.cut: ClipsConfig = encoder.clips()[kind]
+        self.size_px = encoder.preprocess().size_px
+        self.limits = limits
+        done = {"version": VERSION, "kind": kind, "cut": self.cut.to_dict(), "preprocess": asdict(encoder.preprocess()), "limits": limits.to_dict()}
+        self._mark = hashlib.sha256(json.dumps(done, sort_keys=True).encode()).digest()
+
+    def prepare(self, source: Any, root: Path | None, shelf: Shelf | None) -> Prepared:
+        """Decode and cut a medium; one whose features the shelf has is only read and hashed.
+
+        Raises:
+            MediaError: it cannot be read or decoded.
+        """
+        kept = self._known(source, root, shelf)
+        if kept is not None and kept.features is not None:
+            return self._prepared(torch.empty(0), kept)
+        if isinstance(self.cut, FrameClips):
+            clips = clips_of(source, self.cut, root=root, limits=self.limits)
+            return self._prepared(torch.cat([self._places(frames, self.cut.crops, root) for frames in clips])[None], kept)
+        if isinstance(self.cut, MelClips):
+            return self._prepared(torch.from_numpy(mel_clips(source, self.cut, root=root))[None], kept)
+        raise ConfigError(f"no decoder for {self.kind} as {type(self.cut).__name__}", expected="FrameClips or MelClips")
+
+    def measure(self, source: Any, root: Path | None) -> Prepared:
+        """What `prepare` makes of a medium, without an encoder input: whatever is in it, it counts the same.
+
+        Raises:
+            MediaError: there is no such file.
+        """
+        if isinstance(source, str | Path):
+            Stored(source, root, "video" if self.kind == "video" else "audio", "")
+        return self._prepared(torch.empty(0), None)
+
+    def _prepared(self, clips: Tensor, kept: Kept | None) -> Prepared:
+        return Prepared(NONE, TilePlan(), clips, None, kept)
+
+    def _places(self, frames: list[Any], count: int, root: Path | None) -> Tensor:
+        """Squares (S, T, C, H, W) of frames whose shorter side is the encoder's (github.com/facebookresearch/ImageBind, imagebind/data.py)."""
+        size = self.size_px
+        whole: list[Tensor] = []
+        for frame in frames:
+            pixels_HWC = load_image(frame, root=root, limits=self.limits, background=WHITE).pixels_HWC
+            whole.append(torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1))
+        height, width = whole[0].shape[1:]
+        shape = (height * size // width, size) if width < height else (size, width * size // height)
+        scaled_TCHW = torch.cat([F.interpolate(one[None].float(), shape, mode="bilinear") for one in whole])
+        bytes_TCHW = scaled_TCHW.round().clamp(0, 255).to(torch.uint8)
+        spare = max(shape) - size
+        starts = [-(-spare * i // (count - 1)) if count > 1 else -(-spare // 2) for i in range(count)]
+        return torch.stack([bytes_TCHW.narrow(2 if width < height else 3, start, size) for start in starts])
+
+    def _known(self, source: Any, root: Path | None, shelf: Shelf | None) -> Kept | None:
+        """As of pictures; None for what is no file."""
+        if shelf is None or not shelf.holds(self.kind) or not isinstance(source, str | Path | bytes):
+            return None
+        stored = Stored(source, root, "video" if self.kind == "video" else "audio", "")
+        digest = hashlib.sha256(self._mark)
+        with stored.stream() as stream:
+            digest.update(stream.read())
+        return shelf.find(self.kind, digest.digest()) or Kept(digest.digest(), NONE, repr(TilePlan()))
