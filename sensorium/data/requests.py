@@ -2,7 +2,7 @@
 
 Each asks for one kind of medium by a caption, and the answer is that medium, of which nothing is known but the way that is
 right: the first for every other caption. Where media are `held`, it is one that can be learned from: the picture, two of them as
-a video, a tone.
+a video, a tone. Where they are `read`, they stand in the question, and the caption is the answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ class RequestsSource(SourceConfig):
     kind: Literal["requests"] = "requests"
     kinds: tuple[MadeKind, ...] = Field(default=("image",), min_length=1)
     seen: bool = False
-    """The captioned picture stands in front of the request."""
+    """The captioned picture stands in front of the request; or, in turn, one of each of `seen_kinds`."""
+    seen_kinds: tuple[MadeKind, ...] = Field(default=("image",), min_length=1)
+    read: bool = False
+    """Media are asked about."""
     held: bool = False
     """Answers hold media that can be learned from."""
 
@@ -42,7 +45,13 @@ class RequestsSource(SourceConfig):
         def make(index: int) -> dict[str, Any]:
             number, k = divmod(index, len(self.kinds))
             kind, entry = self.kinds[k], entries[number]
-            seen = [{"type": "image", "image": entry["image"]}] if self.seen else []
+            if self.read:
+                return {"id": f"read/{kind}/{number}", "messages": [
+                    {"role": "user", "content": [{"type": kind, kind: held(kind, number)}, {"type": "text", "text": "generate a caption"}]},
+                    {"role": "assistant", "content": entry["caption"]},
+                ]}  # fmt: skip
+            shown = self.seen_kinds[(number + k) % len(self.seen_kinds)]
+            seen = [{"type": shown, shown: held(shown, number)}] if self.seen else []
             return {"id": f"request/{kind}/{number}", "messages": [
                 {"role": "user", "content": [*seen, {"type": "text", "text": entry["caption"]}]},
                 {"role": "assistant", "content": [{"type": kind, kind: held(kind, number) if self.held else {"way": WAYS[number % 2]}}]},

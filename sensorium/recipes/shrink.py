@@ -17,6 +17,7 @@ from sensorium.backbones.seq2seq_lm import Seq2SeqLMConfig
 from sensorium.backbones.text_tower import KINDS, TextTowerConfig
 from sensorium.core.config import Config
 from sensorium.core.errors import ConfigError
+from sensorium.core.hands import MadeKind
 from sensorium.core.parts import BackboneConfig
 from sensorium.data.both_ways import BothWaysSource
 from sensorium.data.config import PictureBookSource, SourceConfig
@@ -83,6 +84,8 @@ TALKS = ("instruct",)
 DRAWS = {"regress": 0.5, "redraw": 1.0}
 """Objectives of documents, with the share whose picture stands last."""
 MAKES = ("generate", "decide")
+MADE: tuple[MadeKind, ...] = ("image", "video", "audio")
+"""What there are requests of, and questions about."""
 # By the names in transformers configs; `num_key_value_heads` stays a half where it is less.
 BACKBONE = {"vocab_size": 512, "hidden_size": 48, "word_embed_proj_dim": 48,
             "intermediate_size": 96, "ffn_dim": 96, "num_attention_heads": 4,
@@ -253,15 +256,18 @@ def _stage(stage: StageConfig, lr: float, steps: int, model: ModelConfig) -> Sta
 
 
 def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> SourceConfig:
-    """The shipped pictures, edits of them, requests for what the model makes (behind a picture where it learns to see), or
-    scenes with masks."""
+    """The shipped pictures, edits of them, requests for what the model makes (behind a picture where it learns to see), questions about all kinds
+    of media that it takes, or scenes with masks."""
     if objective.kind == "mask":
         return LocatedScenesSource(task="segment", take=PICTURES)
     if objective.kind == "diffuse":
         return EditsSource(source=PictureBookSource(part="shipped", task="captions"), take=PICTURES)
+    taken = tuple(kind for kind in MADE if kind in model.takes)
     if objective.kind in MAKES:
         held = bool(objective.from_answers)
-        return RequestsSource(kinds=tuple(model.hands), seen=seen, held=held, take=PICTURES * len(model.hands))
+        return RequestsSource(kinds=tuple(model.hands), seen=seen, seen_kinds=taken, held=held, take=PICTURES * len(model.hands))
+    if len(taken) > 1:
+        return RequestsSource(kinds=taken, read=True, take=PICTURES * len(taken))
     task = "instruct" if objective.kind in TALKS else "captions"
     source = PictureBookSource(part="shipped", task=task, take=PICTURES)
     return BothWaysSource(source=source, take=PICTURES, last=DRAWS[objective.kind]) if objective.kind in DRAWS else source

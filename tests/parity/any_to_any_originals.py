@@ -127,24 +127,31 @@ def vicuna(folder: Path) -> Path:
 
 
 def imagebind() -> dict[str, Tensor]:
-    """The names of `imagebind_huge.pth`, of the eye and of something beside it; two blocks of 16 heads."""
-    width, inner = 32, 40
+    """The names of `imagebind_huge.pth`, of eye, ear and something beside them; two blocks of 16 heads, and two of 12."""
+    width, inner, heard = 32, 40, 24
     names = {
         "modality_preprocessors.vision.cls_token": (1, 1, width),
         "modality_preprocessors.vision.rgbt_stem.proj.1.weight": (width, 3, 2, 7, 7),
         "modality_preprocessors.vision.pos_embedding_helper.pos_embed": (1, 17, width),
         "modality_heads.vision.2.weight": (SEEN, width),
-        "modality_heads.audio.2.weight": (SEEN, 12),
+        "modality_preprocessors.audio.cls_token": (1, 1, heard),
+        "modality_preprocessors.audio.rgbt_stem.proj.weight": (heard, 1, 16, 16),
+        "modality_preprocessors.audio.pos_embedding_helper.pos_embed": (1, 229, heard),
+        "modality_heads.audio.2.weight": (SEEN, heard),
+        "modality_heads.depth.2.weight": (SEEN, 12),
+        "modality_postprocessors.audio.1.log_logit_scale": (),
     }
-    for norm in ("modality_trunks.vision.pre_transformer_layer.0", "modality_heads.vision.0"):
-        names |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    for i in range(2):
-        block = f"modality_trunks.vision.blocks.{i}."
-        names |= {f"{block}attn.in_proj_weight": (3 * width, width), f"{block}attn.in_proj_bias": (3 * width,)}
-        for part, rows, columns in (("attn.out_proj", width, width), ("mlp.fc1", inner, width), ("mlp.fc2", width, inner)):
-            names |= {f"{block}{part}.weight": (rows, columns), f"{block}{part}.bias": (rows,)}
-        for norm in ("norm_1", "norm_2"):
-            names |= {f"{block}{norm}.weight": (width,), f"{block}{norm}.bias": (width,)}
+    norms = dict.fromkeys(("modality_trunks.vision.pre_transformer_layer.0", "modality_heads.vision.0"), width)
+    norms |= dict.fromkeys(("modality_preprocessors.audio.rgbt_stem.norm_layer", "modality_heads.audio.0"), heard)
+    for kind, size in (("vision", width), ("audio", heard)):
+        for i in range(2):
+            block = f"modality_trunks.{kind}.blocks.{i}."
+            names |= {f"{block}attn.in_proj_weight": (3 * size, size), f"{block}attn.in_proj_bias": (3 * size,)}
+            names |= {f"{block}attn.bias_{x}": (1, 1, size) for x in "kv" if kind == "audio"}
+            for part, rows, columns in (("attn.out_proj", size, size), ("mlp.fc1", inner, size), ("mlp.fc2", size, inner)):
+                names |= {f"{block}{part}.weight": (rows, columns), f"{block}{part}.bias": (rows,)}
+            norms |= {f"{block}{norm}": size for norm in ("norm_1", "norm_2")}
+    names |= {f"{norm}.{end}": (size,) for norm, size in norms.items() for end in ("weight", "bias")}
     return {name: torch.randn(shape) * 0.3 for name, shape in names.items()}
 
 

@@ -41,6 +41,7 @@ PROMPTS = "peft adapts language models: what prepares pictures is the model's ow
 WRITTEN = "its numbers were written down once, for prompts of up to two pictures (golden/make_*.py)"
 
 MADER = "it makes media of what another model says: what teaches that one is compared in its own row (`lisa`)"
+FROZEN = "it makes vectors and stays as it is: losses of models that read them are compared in their rows (`next-gpt`)"
 STEERED = "what steers it learns conditions (tests/unit/test_condition_loss.py): no loss goes through it"
 HEARD = "the loss through it is compared with NExT-GPT 1.5's (`next-gpt-1.5`)"
 REDRAWN = "the loss through it, which Emu2's decoder learns by, is compared with diffusers' scheduler (tests/unit/test_redraw.py)"
@@ -106,6 +107,7 @@ ORACLES: dict[str, Oracle] = {
     "gill": Oracle("gill/models.py and layers.py of GILL, a second time (any_to_any_originals.py, test_koh_losses.py)", aspects=MADE),
     "next-gpt": Oracle("anyToImageVideoAudio.py and layers.py of NExT-GPT, a second time (any_to_any_originals.py, test_next_gpt_losses.py)", aspects=MADE),
     "next-gpt-1.5": Oracle("NExT-GPT 1.5's projectors and losses, a second time (test_next_gpt_15.py, test_next_gpt_losses.py)", aspects=MADE),
+    "imagebind": Oracle("ImageBindModel and data.py of ImageBind (golden/imagebind.json)", why(FROZEN, "loss"), MADE),
     "minigpt-5": Oracle("model.py of MiniGPT-5, a second time (any_to_any_originals.py, test_minigpt5_loss.py)", aspects=MADE),
     "sam": Oracle("transformers.SamModel", why(MADER, "loss"), MADE),
     "sam-file": Oracle("segment_anything.modeling.Sam (golden/sam.safetensors)", why(MADER, "loss"), MADE),

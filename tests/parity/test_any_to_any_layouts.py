@@ -58,10 +58,10 @@ def koh(beside: Beside, kind: str) -> Koh:
     return Koh(beside.llm, beside.tower, tokens={"fromage": 1, "gill": 4}[kind], gill=kind == "gill")
 
 
-def our_states(ours: MultimodalModel, raw: Tensor, tokens: int, ids: list[int]) -> Tensor:
-    media = {"image": MediaBatch(raw, (TilePlan(),))}
+def our_states(ours: MultimodalModel, raw: Tensor, tokens: int, ids: list[int], kind: str = "image") -> Tensor:
+    media = {kind: MediaBatch(raw, (TilePlan(),))}
     row = [0] * tokens + ids
-    example = Example(row, [False] * len(row), {"image": list(range(tokens))}, media, [1] * len(row))
+    example = Example(row, [False] * len(row), {kind: list(range(tokens))}, media, [1] * len(row))
     return ours(batch_of(example)).hidden_BTD[:, : len(row)]
 
 
@@ -152,6 +152,11 @@ SIGNALS = {"image": range(265, 269), "video": range(269, 293), "audio": range(29
 """Behind 263 words, <Img> and </Img>."""
 
 
+def clips_of_others() -> dict[str, Tensor]:
+    """Of a video, and of a sound, two clips."""
+    return {"video": torch.randint(0, 256, (1, 2, 2, 3, 28, 28), dtype=torch.uint8), "audio": torch.randn(1, 2, 128, 204)}
+
+
 def next_gpt(folder: Path, added: int = 38) -> tuple[NextGpt, dict[str, Tensor], Beside]:
     """Its module, its checkpoint and what lies beside it."""
     torch.manual_seed(5)
@@ -166,7 +171,7 @@ def next_gpt(folder: Path, added: int = 38) -> tuple[NextGpt, dict[str, Tensor],
 
 @torch.no_grad()
 def test_next_gpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Callable[..., None]) -> None:
-    """Low-rank products in the LLM, three mappers, ImageBind's eye (as its file alone gives it: `test_imagebind`), and the way back."""
+    """Low-rank products in the LLM, three mappers, ImageBind's eye and ear (as its file alone gives it: `test_imagebind`), and the way back."""
     from transformers import LlamaForCausalLM
 
     theirs, tensors, beside = next_gpt(tmp_path)
@@ -193,6 +198,11 @@ def test_next_gpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Calla
         at = [ids.index(word) + 1 for word in signals]
         made = theirs.mapper(kind)(states[:, at], rows[:, at])
         record("next-gpt", "made", ours=ours.hands[kind](got[:, at] + rows[:, at]), theirs=made)
+    # One map for all that ImageBind takes.
+    for kind, clips in clips_of_others().items():
+        rows = torch.cat([theirs.llama_proj(eye(clips, kind).values_ND)[None], lm.get_input_embeddings()(torch.tensor([ids]))], dim=1)
+        states = lm(inputs_embeds=rows, output_hidden_states=True).hidden_states[-1]
+        record("next-gpt", "made", ours=our_states(ours, clips, 1, ids, kind), theirs=states)
     export_original(tmp_path / "ours", tmp_path / "back")
     assert_same(tmp_path / "back" / "pytorch_model.safetensors", tensors)
     record("next-gpt", "weights")
@@ -325,6 +335,8 @@ NEXT_GPT = {
     "visual_encoder.modality_preprocessors.vision.pos_embedding_helper.pos_embed": (1, 257, 1280),
     "visual_encoder.modality_heads.vision.2.weight": (1024, 1280),
     **{f"visual_encoder.modality_trunks.vision.blocks.{i}.mlp.fc1.weight": (5120, 1280) for i in range(32)},
+    "visual_encoder.modality_preprocessors.audio.rgbt_stem.proj.weight": (768, 1, 16, 16),
+    **{f"visual_encoder.modality_trunks.audio.blocks.{i}.mlp.fc1.weight": (3072, 768) for i in range(12)},
 }  # fmt: skip
 MINIGPT5 = {
     "t2i_decoder_prompt": (1, 77, 1024), **transformer("llm_to_t2i_mapping.", 1024, 4096), "llama_proj.weight": (4096, 768),

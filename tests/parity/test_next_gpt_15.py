@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from any_to_any_originals import WIDTH, TextFcLayer, imagebind, low_rank, merge, vicuna
-from test_any_to_any_layouts import mapper, our_states, without_sources
+from test_any_to_any_layouts import clips_of_others, mapper, our_states, without_sources
 from test_grouping import CONFIG, GROUPS, Theirs
 from test_original_export import assert_same
 from torch import Tensor
@@ -110,6 +110,9 @@ def test_stages_lie_over_one_another(parts: NextGpt15Parts, tmp_path: Path, monk
     got = our_states(ours, raw, GROUPS[-1], ids)
     record("next-gpt-1.5", "made", ours=got, theirs=states)
     record("next-gpt-1.5", "made", ours=ours.logits(got), theirs=lm.lm_head(states))
+    for other, clips in clips_of_others().items():
+        _, states_of = around(lm, ids, parts.groups(eye(clips, other).values_ND[None]))
+        record("next-gpt-1.5", "made", ours=our_states(ours, clips, GROUPS[-1], ids, other), theirs=states_of)
     placed = torch.tensor([[0] * GROUPS[-1] + ids])
     for kind, layer in parts.mappers.items():
         # From the first signal to the last, spaces and all.
@@ -166,6 +169,8 @@ def test_the_scripts_sizes_are_the_recipes(tmp_path: Path, monkeypatch: pytest.M
         f"{TOWER}modality_preprocessors.vision.rgbt_stem.proj.1.weight": (1280, 3, 2, 14, 14),
         f"{TOWER}modality_preprocessors.vision.pos_embedding_helper.pos_embed": (1, 257, 1280),
         f"{TOWER}modality_heads.vision.2.weight": (1024, 1280),
+        f"{TOWER}modality_preprocessors.audio.rgbt_stem.proj.weight": (768, 1, 16, 16),
+        **{f"{TOWER}modality_trunks.audio.blocks.{i}.mlp.fc1.weight": (3072, 768) for i in range(12)},
         **{f"{TOWER}modality_trunks.vision.blocks.{i}.mlp.fc1.weight": (5120, 1280) for i in range(32)},
         **{PROJECTOR + name: tuple(value.shape) for name, value in groups.items()},
     }  # fmt: skip

@@ -308,6 +308,13 @@ def imagebind_eye(width: int = 1280, joint: int = 1024) -> int:
     return 3 * 2 * 14 * 14 * width + width + 257 * width + 2 * width + 32 * block + 2 * width + width * joint
 
 
+def imagebind(width: int = 768, joint: int = 1024) -> int:
+    """Its parts `vision` and `audio`: of the latter overlapping patches of 128 bands and 204 rows, a norm of them, class token, 229 positions, 12 blocks
+    with a key and a value more, head."""
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 6 * width
+    return imagebind_eye() + 16 * 16 * width + 2 * width + width + 229 * width + 12 * block + 2 * width + width * joint
+
+
 def voken_mapper(width: int = 1024, llm: int = 4096) -> int:
     """MiniGPT-5's fc, llm_to_t2i_mapping and t2i_decoder_prompt."""
     with torch.device("meta"):
@@ -333,7 +340,7 @@ BY_PARTS: dict[str, ByParts] = {
         "hands.image": voken_mapper,
     }),
     "next-gpt": ByParts("next_gpt", {
-        "encoders.image": imagebind_eye,
+        "encoders.image": imagebind,
         "projectors.image": lambda: linear(1024, 4096),
         # <Img>, </Img>, <Vid>, </Vid>, <Aud>, </Aud> and 4 + 24 + 8 signal tokens.
         "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 6 + 36),
@@ -342,7 +349,7 @@ BY_PARTS: dict[str, ByParts] = {
         "hands.audio": lambda: torch_mapper(1, 512),
     }),
     "next-gpt-1.5": ByParts("nextgpt_llama", {
-        "encoders.image": imagebind_eye,
+        "encoders.image": imagebind,
         "projectors.image": lambda: grouping(1024, 4096),
         "backbone": size_of("LlamaForCausalLM", "LlamaConfig", vocab_size=32000 + 4 + 24 + 8),
         "hands.image": lambda: torch_mapper(77, 1024),

@@ -18,10 +18,12 @@ from pathlib import Path
 from torch import Tensor
 
 from sensorium.backbones.causal_lm import CausalLMConfig
+from sensorium.core.clips import FrameClips
 from sensorium.core.errors import WeightsError
 from sensorium.core.hands import MadeKind
 from sensorium.core.weights import HubSource
 from sensorium.encoders.imagebind import ImageBindConfig
+from sensorium.encoders.imagebind_sound import SoundConfig
 from sensorium.generators.audioldm import AudioLdmConfig
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.generators.text_to_video import TextToVideoConfig
@@ -33,7 +35,7 @@ from sensorium.interop.originals.mapper import mapper_of
 from sensorium.interop.originals.words import words_of
 from sensorium.interop.output_projectors import PROJECTOR_KEYS
 from sensorium.interop.torch_file import read_checkpoint
-from sensorium.interop.tower_files import IMAGEBIND
+from sensorium.interop.tower_files import IMAGEBIND, IMAGEBIND_SOUND, POST
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, LoraConfig, ModelConfig
 from sensorium.model.hand import HandConfig
@@ -41,7 +43,7 @@ from sensorium.model.learning import LORA_MARK
 
 LLM, PEFT, EYE = "llama_model.", "llama_model.base_model.model.", "visual_encoder."
 TABLES = (f"{LLM}model.embed_tokens.weight", f"{LLM}lm_head.weight")
-ALPHA, HEADS = 32.0, 16
+ALPHA, HEADS, SOUND_HEADS = 32.0, 16, 12
 """Constants of the code, of its low-rank matrices and of ImageBind."""
 MAPPERS: Mapping[MadeKind, str] = {
     "image": "gen_text_hidden_fcs.0.", "video": "gen_text_hidden_fcs_video.0.", "audio": "gen_text_hidden_fcs_audio.0.",
@@ -61,7 +63,7 @@ class NextGpt:
         return name.replace(PEFT, LLM, 1) if name.startswith(PEFT) else name
 
     def gather(self, found: Found, beside: Beside) -> Found:
-        tensors = {EYE + k: v for k, v in imagebind_eye(beside.tower).items()} if beside.tower is not None else {}
+        tensors = {EYE + k: v for k, v in imagebind_senses(beside.tower).items()} if beside.tower is not None else {}
         for part in (*(read_checkpoint(path) for path in beside.more), found.tensors):
             tensors |= {self.canonical(k): v for k, v in part.items()}
         rank = next((len(v) for k, v in tensors.items() if f"{LORA_MARK}A." in k), None)
@@ -83,7 +85,7 @@ class NextGpt:
         return {"backbone": llm_folder(beside, found.path)}
 
     def key_map(self, names: Collection[str]) -> KeyMap:
-        parts = [IMAGEBIND.behind(EYE, "encoders.image.tower."),
+        parts = [IMAGEBIND.behind(EYE, "encoders.image.tower."), IMAGEBIND_SOUND.behind(EYE, "encoders.image.sound."),
                  *(PROJECTOR_KEYS["next_gpt"].behind(before, f"hands.{kind}.") for kind, before in MAPPERS.items())]  # fmt: skip
         return KeyMap(
             rules=(Rule("llama_proj.*", "projectors.image.linear.*"), Rule(f"{LLM}*", "backbone.lm.*"), *(r for part in parts for r in part.rules)),
@@ -91,13 +93,18 @@ class NextGpt:
         )
 
 
-def imagebind_eye(file: Path) -> dict[str, Tensor]:
-    """What sees, of `imagebind_huge.pth`."""
-    return {k: v for k, v in read_checkpoint(file).items() if ".vision." in k}
+def imagebind_senses(file: Path) -> dict[str, Tensor]:
+    """What sees and hears, of `imagebind_huge.pth`."""
+    return {k: v for k, v in read_checkpoint(file).items() if is_sense(k)}
+
+
+def is_sense(name: str) -> bool:
+    """Whether a tensor of ImageBind sees or hears; by how much its own comparisons lengthen vectors, nothing here asks."""
+    return (".vision." in name or ".audio." in name) and POST not in name
 
 
 def imagebind_encoder(found: Found, before: str) -> ImageBindConfig:
-    """The eye's sizes; its names in the checkpoint begin so.
+    """The sizes of eye and ear; their names in the checkpoint begin so.
 
     Raises:
         WeightsError: it is not there.
@@ -109,8 +116,18 @@ def imagebind_encoder(found: Found, before: str) -> ImageBindConfig:
     side = round((places.shape[1] - 1) ** 0.5)
     return ImageBindConfig(
         width=len(patches), layers=count(found.tensors, f"{before}modality_trunks.vision.blocks."), heads=HEADS, mlp_width=len(inner),
-        image_size_px=side * patches.shape[-1], patch_size_px=patches.shape[-1], joint=len(joint),
+        image_size_px=side * patches.shape[-1], patch_size_px=patches.shape[-1], joint=len(joint), video=FrameClips(), audio=_ear(found, before),
     )  # fmt: skip
+
+
+def _ear(found: Found, before: str) -> SoundConfig | None:
+    """None where the file has none."""
+    patches = found.tensors.get(f"{before}modality_preprocessors.audio.rgbt_stem.proj.weight")
+    if patches is None:
+        return None
+    inner = need(found.tensors, f"{before}modality_trunks.audio.blocks.0.mlp.fc1.weight", found.path, "take the whole of imagebind_huge.pth")
+    return SoundConfig(width=len(patches), layers=count(found.tensors, f"{before}modality_trunks.audio.blocks."), heads=SOUND_HEADS,
+                       mlp_width=len(inner), patch=patches.shape[-1])  # fmt: skip
 
 
 def _hand(found: Found, kind: MadeKind) -> HandConfig:

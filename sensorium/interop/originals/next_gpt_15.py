@@ -2,7 +2,7 @@
 
 That is `mm_input_projector.bin`, then `mm_output_projector.bin`, then a folder with `adapter_model.*` and `non_lora_trainables.bin`:
 each lies over Vicuna (`--llm`), `imagebind_huge.pth` (`--tower`) and those before it (`--with`). What is merged is whole. Of
-ImageBind the eye is read here, all else goes back as it came. Heads are in the code alone.
+ImageBind eye and ear are read here, all else goes back as it came. Heads are in the code alone.
 
 Source: github.com/NExT-GPT/NExT-GPT, train.py, merge_lora_weights.py, nextgpt/model/ (builder.py, nextgpt_arch.py, multimodal_projector/).
 """
@@ -25,11 +25,11 @@ from sensorium.interop.key_map import KeyMap, Rule, Split
 from sensorium.interop.originals import llava_repository as llava
 from sensorium.interop.originals.base import Beside, Found, count, llm_folder, need, read_json
 from sensorium.interop.originals.mapper import mapper_of
-from sensorium.interop.originals.next_gpt import imagebind_encoder, imagebind_eye
+from sensorium.interop.originals.next_gpt import imagebind_encoder, imagebind_senses, is_sense
 from sensorium.interop.originals.words import words_of
 from sensorium.interop.output_projectors import PROJECTOR_KEYS
 from sensorium.interop.torch_file import read_checkpoint
-from sensorium.interop.tower_files import IMAGEBIND
+from sensorium.interop.tower_files import IMAGEBIND, IMAGEBIND_SOUND
 from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LaneConfig, ModelConfig
 from sensorium.model.hand import HandConfig
@@ -89,10 +89,10 @@ class NextGpt15:
         return f"model.{name}" if name.startswith("mm_") else name
 
     def gather(self, found: Found, beside: Beside) -> Found:
-        tensors = {TOWER + k: v for k, v in imagebind_eye(beside.tower).items()} if beside.tower is not None else {}
+        tensors = {TOWER + k: v for k, v in imagebind_senses(beside.tower).items()} if beside.tower is not None else {}
         for part in (*(read_checkpoint(path) for path in beside.more), found.tensors):
             tensors |= {self.canonical(k): v for k, v in part.items() if not k.endswith(HARMLESS)}
-        idle = frozenset(k for k in tensors if k.startswith(TOWER) and ".vision." not in k)
+        idle = frozenset(k for k in tensors if k.startswith(TOWER) and not is_sense(k))
         return replace(found, tensors={k: v for k, v in tensors.items() if k not in idle}, idle=idle)
 
     def model(self, found: Found, beside: Beside) -> ModelConfig:
@@ -115,6 +115,7 @@ class NextGpt15:
 
     def key_map(self, names: Collection[str]) -> KeyMap:
         parts = [GROUPING.behind(PROJECTOR, "projectors.image."), IMAGEBIND.behind(TOWER, "encoders.image.tower."),
+                 IMAGEBIND_SOUND.behind(TOWER, "encoders.image.sound."),
                  *(PROJECTOR_KEYS["next_gpt_15"].behind(before, f"hands.{kind}.") for kind, before in MAPPERS.items())]  # fmt: skip
         llm = tuple(Rule(f"{name}*", f"backbone.lm.{name}*") for name in ("model.embed_tokens.", "model.norm.", "lm_head."))
         layers = Rule(f"{LAYERS}#.*", f"backbone.lm.{LAYERS}#.*")
