@@ -63,7 +63,7 @@ class Answerer:
                 where=options.model,
                 fix=f"sensorium match PICTURE TEXT TEXT ... --model {options.model}",
             )
-        reads = "image" in config.lanes or (config.picture_words is not None and config.picture_words.shared)
+        reads = bool(config.takes) or (config.picture_words is not None and config.picture_words.shared)
         if looks and not reads and not configs:
             raise ConfigError("this model takes no pictures", where=options.model,
                               fix="let an expert tell it of them: --expert captioner:model=nano")  # fmt: skip
@@ -126,8 +126,17 @@ class Answerer:
         return list(dict.fromkeys([*drawn, *(found.kind for found in self.loaded.engine.maker.find(ids))]))
 
 
+def kind_of(file: str) -> str:
+    """The kind of medium that a file's name says."""
+    from sensorium.media.sound import SUFFIXES as SOUNDS
+    from sensorium.media.video import SUFFIXES as VIDEOS
+
+    name = file.lower()
+    return "video" if name.endswith(VIDEOS) else "audio" if name.endswith(SOUNDS) else "image"
+
+
 def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
-    """The user's message, of a picture or a video; where there is but one of them, it is a question without a picture.
+    """The user's message, of a picture, video or sound; where there is but one of them, it is a question without a picture.
 
     Raises:
         ConfigError: it is a picture without a question.
@@ -137,9 +146,7 @@ def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
         if os.path.isfile(picture):
             raise ConfigError(f"a picture, {picture}, and no question about it", fix="write the question behind it")
         return {"role": "user", "content": [{"type": "text", "text": picture}]}
-    from sensorium.media.video import SUFFIXES
-
-    kind = "video" if picture.lower().endswith(SUFFIXES) else "image"
+    kind = kind_of(picture)
     return {"role": "user", "content": [{"type": kind, kind: picture}, {"type": "text", "text": question}]}
 
 
@@ -184,6 +191,7 @@ def described(parts: Sequence[Part], picture: str | None, *, saved: bool = False
     """What `--json` says of an answer's parts, which are those of a Sample's message, and of the picture whose pixels their places are in.
 
     Args:
+        picture: what was asked about; of a video or sound nothing is said.
         saved: media are names of files, and masks have files, too.
     """
     from sensorium.core.masks import read_mask
@@ -196,7 +204,7 @@ def described(parts: Sequence[Part], picture: str | None, *, saved: bool = False
             mask = read_mask({key: part.value[key] for key in ("size", "counts")}, "mask")
             value |= {"area_px": mask.area} | ({"file": f"part{number}.png"} if saved else {})
         content.append(value)
-    shapes = [] if picture is None else [(picture, image_shape(picture))]
+    shapes = [] if picture is None or kind_of(picture) != "image" else [(picture, image_shape(picture))]
     return {
         "content": content,
         "pictures": [{"image": name, "width_px": shape.width_px, "height_px": shape.height_px} for name, shape in shapes],
@@ -228,9 +236,10 @@ def chat_command(picture: str | None, options: AnswerOptions) -> None:
     messages: list[dict[str, Any]] = []
     pending: list[dict[str, Any]] = []
     if picture is not None:
-        load_image(picture)
-        pending.append({"type": "image", "image": picture})
-    print("Type a question. /image PATH adds a picture, /new starts over, /quit leaves.")
+        if kind_of(picture) == "image":
+            load_image(picture)
+        pending.append({"type": kind_of(picture), kind_of(picture): picture})
+    print("Type a question. /image PATH adds a picture, /file PATH a video or sound, /new starts over, /quit leaves.")
     while True:
         try:
             line = input("you> ").strip()
@@ -243,8 +252,10 @@ def chat_command(picture: str | None, options: AnswerOptions) -> None:
             messages, pending = [], []
         elif line.startswith("/image"):
             _add_picture(line.removeprefix("/image").strip(), pending)
+        elif line.startswith("/file"):
+            _add_file(line.removeprefix("/file").strip(), pending)
         elif line.startswith("/"):
-            print(f"unknown command {line.split()[0]}; there are /image, /new and /quit")
+            print(f"unknown command {line.split()[0]}; there are /image, /file, /new and /quit")
         elif line:
             turn = {"role": "user", "content": [*pending, {"type": "text", "text": line}]}
             answer = _answer(answerer, [*messages, turn])
@@ -263,6 +274,18 @@ def _add_picture(path: str, pending: list[dict[str, Any]]) -> None:
         return
     pending.append({"type": "image", "image": os.path.expanduser(path)})
     print(f"added {path} ({shape.width_px}x{shape.height_px})")
+
+
+def _add_file(path: str, pending: list[dict[str, Any]]) -> None:
+    file, kind = os.path.expanduser(path), kind_of(path)
+    if kind == "image":
+        _add_picture(path, pending)
+        return
+    if not os.path.isfile(file):
+        print(f"error: no such file: {path}", file=sys.stderr)
+        return
+    pending.append({"type": kind, kind: file})
+    print(f"added {path} ({kind})")
 
 
 def _answer(answerer: Answerer, messages: list[dict[str, Any]]) -> str | None:

@@ -56,7 +56,7 @@ def print_json(value: Any) -> None:
 
 @app.command()
 def ask(
-    picture: Annotated[str, typer.Argument(help="An image or video file; or the question, where neither is asked about.")],
+    picture: Annotated[str, typer.Argument(help="An image, video or sound file; or the question, where neither is asked about.")],
     question: Annotated[str | None, typer.Argument(help="What to ask about it.")] = None,
     model: ModelName = "nano",
     device: Device = "auto",

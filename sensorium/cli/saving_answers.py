@@ -147,6 +147,8 @@ def save_answer(answer: Message, question: dict[str, Any], picture: Path | None,
         ConfigError: the folder is in use.
         SensoriumError: the disk refuses it.
     """
+    from sensorium.cli.answering import kind_of
+
     check_folder(folder)
     with writing(folder), atomic_folder(folder) as target:
         asked = target / f"asked{picture.suffix.lower()}" if picture else target
@@ -154,10 +156,10 @@ def save_answer(answer: Message, question: dict[str, Any], picture: Path | None,
             shutil.copyfile(picture, asked)
         parts = [part if part.type not in WRITERS else replace(part, value=WRITERS[part.type](part.value, target, i))
                  for i, part in enumerate(answer.content, start=1)]  # fmt: skip
-        content = [{"type": "image", "image": asked.name} if part["type"] == "image" else part for part in question["content"]]
+        content = [part if part["type"] == "text" else {"type": part["type"], part["type"]: asked.name} for part in question["content"]]
         messages = [{**question, "content": content}, Message("assistant", tuple(parts)).to_json()]
         write_json(target / "sample.json", {"messages": messages})
-        if picture is not None:
+        if picture is not None and kind_of(str(picture)) == "image":
             _draw(parts, picture, target)
         names = sorted(file.name for file in target.iterdir())
     return ["sample.json", *(name for name in names if name != "sample.json")]

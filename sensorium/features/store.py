@@ -58,13 +58,19 @@ class FeatureStore:
         limit = int(options.limit_gb * 2**30)
         rounded = "-half" if options.half else ""
         self.towers: dict[str, TowerStore] = {}
+        lanes: dict[str, TowerStore] = {}
         for kind in kinds:
+            name = model.config.lane_of(kind)
+            if name in lanes:
+                # What one encoder makes lies together; keys tell kinds apart.
+                self.towers[kind] = lanes[name]
+                continue
             mark = fingerprint(model, kind, options.number_format + rounded)
             folder = options.root / f"{PREFIX}{mark}"
             folder.mkdir(parents=True, exist_ok=True)
             _describe(folder, model, kind, options)
             sweep(folder)
-            self.towers[kind] = TowerStore(folder, shard_bytes=min(LARGEST_SHARD, limit // SHARDS))
+            self.towers[kind] = lanes[name] = TowerStore(folder, shard_bytes=min(LARGEST_SHARD, limit // SHARDS))
         self.writer = Writer(Room(options.root, limit))
 
     def holds(self, kind: str) -> bool:
@@ -90,13 +96,13 @@ class FeatureStore:
 
     def follow(self) -> None:
         """In a copy of this process: only look things up, those that the original keeps from now on included."""
-        for tower in self.towers.values():
+        for tower in set(self.towers.values()):
             tower.follow()
 
     def close(self) -> None:
         """Write what waits and close all files."""
         self.writer.close()
-        for tower in self.towers.values():
+        for tower in set(self.towers.values()):
             tower.close()
 
 
@@ -153,5 +159,5 @@ def storable(model: MultimodalModel, *, trains: bool = False) -> tuple[list[str]
         elif lane.places is not None and lane.places.glance:
             reasons.append(f"the lane {kind} looks at each thing once more (places.glance), which needs every picture's pixels")
         else:
-            kinds.append(kind)
+            kinds += [one for one, name in model.config.takes.items() if name == kind]
     return kinds, reasons

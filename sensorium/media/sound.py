@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from sensorium.core.errors import MediaError
 from sensorium.media.opened import Opened, Stored
 
+SUFFIXES = (".wav", ".w64", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif")
+"""By which a file is known as sound before it is opened."""
 RATES_HZ = (1_000, 768_000)
 WIDTH, ROLLOFF = 6, 0.99
 """Zero crossings on each side of the low-pass filter of `resampled`, and where it cuts off, of half the lower rate: torchaudio's defaults."""

@@ -292,7 +292,7 @@ class ModelConfig(Config):
     def takes(self) -> dict[str, str]:
         """Kind of media -> the name of the lane that it goes through: one lane may take several, by the same encoder and projector."""
         clips = {kind: name for name, lane in self.lanes.items() for kind in lane.encoder.clips()}
-        return clips | {name: name for name in self.lanes}
+        return {name: name for name in self.lanes} | clips
 
     def lane_of(self, kind: str) -> str:
         """The name of the lane that a kind of media goes through.
