@@ -161,10 +161,10 @@ class Kept:
 class MediaBatch:
     """Encoder inputs of one kind for a whole batch.
 
-    `pixels_NCHW` is uint8: tiles of the encoder's size or, where pictures keep sizes of their own,
-    the patches of all of them end to end, in reading order. `plans` and `rows` (which row of the
-    batch it stands in) have one entry for each picture, in slot order. `features`, where present, are the encoder's
-    outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
+    `pixels_NCHW` is uint8: tiles of the encoder's size or, where pictures keep sizes of their own, the patches of all of them end to end, in
+    reading order. Media that enter as clips have one row each: frames (N, clips, T, C, H, W), uint8, or floats of mel bands (N, clips, bands, rows).
+    `plans` and `rows` (which row of the batch it stands in) have one entry for each medium, in slot order. `features`, where present, are the
+    encoder's outputs computed earlier, and the pixels are not encoded again. `texts` are the token ids of
     what each is looked at for, where the projector reads it or, as words that end with `WORD_END`, the lane looks for them. `details_NCHW` are the same pictures
     for a lane's second encoder. `kept` is empty or has an entry for each picture: None where no store is to know
     it; a picture whose features were found there has no pixels in `pixels_NCHW`.

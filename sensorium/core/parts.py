@@ -94,7 +94,8 @@ class EncoderConfig(PartConfig):
     def build(self, folder: Path | None = None) -> nn.Module:
         """The module `forward(pixels_NCHW: uint8) -> Features`, with the weights that lie
         in `folder` in the part's native layout, or random ones. With `native_patch_px` also
-        `forward(patches_NCHW, grids)`: the patches of several pictures and each one's layout."""
+        `forward(patches_NCHW, grids)`: the patches of several pictures and each one's layout; with
+        `clips` also `forward(clips, kind)`, see `MediaBatch`."""
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 

@@ -13,7 +13,7 @@ from sensorium.core.errors import WeightsError
 WeightFormat = Literal["gguf", "efficientnet_lite", "open_clip", "eva_vit_g", "eva_clip", "sam", "imagebind", "seed"]
 """Of one file: llama.cpp's; reference EfficientNet-Lite; CLIP as OpenCLIP and OpenAI name it; LAVIS' EVA-CLIP-g; EVA2-CLIP
 by the names of its repository or of timm; SAM by its authors' names, also within LISA; ImageBind, of which
-what sees is taken; SEED's tokenizer by its authors'."""
+what sees and hears is taken; SEED's tokenizer by its authors'."""
 FolderFormat = Literal["qwen", "mosaic_gpt", "emu_decoder", "emu2_decoder", "emu2_gen"]
 """Of a folder that transformers does not read: Qwen-7B, the first; MPT-1B. Of a pipeline of diffusers from which another begins to learn: Stable
 Diffusion 1.5, which becomes Emu's decoder, SDXL, which becomes Emu2's; of Emu2-Gen that decoder itself, as it was published."""

@@ -59,6 +59,8 @@ PICKLED: tuple[FolderFormat, ...] = ("qwen", "mosaic_gpt")
 """Those that may have nothing but files of torch."""
 # Part of the folder name: raise it when a converter's output changes.
 CONVERSION = 1
+# Of formats whose own converter has changed since.
+CONVERSIONS = {"imagebind": 2}
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -131,7 +133,7 @@ def _file(source: FileSource) -> Path:
     file = Path(source.path)
     if not file.is_file():
         raise WeightsError("no such file", where=source.path)
-    folder = cache_folder() / "parts" / f"{sha256_file(file)[:16]}-{source.format}-v{CONVERSION}"
+    folder = cache_folder() / "parts" / f"{sha256_file(file)[:16]}-{source.format}-v{CONVERSIONS.get(source.format, CONVERSION)}"
     if not folder.exists():
         CONVERTERS[source.format](file, folder)
     return folder
