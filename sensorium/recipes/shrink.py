@@ -262,10 +262,11 @@ def _source(objective: ObjectiveConfig, model: ModelConfig, seen: bool) -> Sourc
         return LocatedScenesSource(task="segment", take=PICTURES)
     if objective.kind == "diffuse":
         return EditsSource(source=PictureBookSource(part="shipped", task="captions"), take=PICTURES)
-    taken = tuple(kind for kind in MADE if kind in model.takes)
+    takes = model.takes
+    taken: tuple[MadeKind, ...] = tuple(kind for kind in MADE if takes.get(kind) is not None)
     if objective.kind in MAKES:
         held = bool(objective.from_answers)
-        return RequestsSource(kinds=tuple(model.hands), seen=seen, seen_kinds=taken, held=held, take=PICTURES * len(model.hands))
+        return RequestsSource(kinds=tuple(model.hands), seen=seen, seen_kinds=taken or ("image",), held=held, take=PICTURES * len(model.hands))
     if len(taken) > 1:
         return RequestsSource(kinds=taken, read=True, take=PICTURES * len(taken))
     task = "instruct" if objective.kind in TALKS else "captions"

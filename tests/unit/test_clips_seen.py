@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from sensorium.core.clips import FrameClips
 from sensorium.core.errors import ConfigError, DataError, MediaError
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.core.video import VideoConfig
+from sensorium.data.formats.table import open_table
+from sensorium.data.formats.webdataset import open_webdataset
 from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.encoders.imagebind_sound import SoundConfig
 from sensorium.features.store import FeatureStore, StoreOptions, storable, used_by
@@ -237,6 +241,20 @@ def test_a_model_without_clips_takes_none(files: Path) -> None:
         model.processor.encode(sample(files, medium("audio", "a")))
     with pytest.raises(ConfigError, match=r"does not take audio[\s\S]*image"):
         model.respond(sample(files, medium("audio", "a")).messages[:1], root=files)
+
+
+def test_tables_and_shards_hold_sound_with_captions(files: Path) -> None:
+    """As AudioCaps is handed out."""
+    (files / "rows.csv").write_text("audio,caption\na.wav,a low tone\n", encoding="utf-8")
+    with tarfile.open(files / "0000.tar", "w") as shard:
+        for name, content in (("a.wav", (files / "a.wav").read_bytes()), ("a.txt", b"a low tone")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    model = tiny()
+    found = [model.processor.encode(source[0]) for source in (open_table(files / "rows.csv"), open_webdataset(files / "0000.tar"))]
+    assert found[0].input_ids == found[1].input_ids
+    assert torch.equal(*(one.media["audio"].pixels_NCHW for one in found))
 
 
 def changed(**changes: Any) -> ModelConfig:

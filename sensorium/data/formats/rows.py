@@ -23,6 +23,7 @@ ROLES = {
 IMAGE_COLUMNS = ("image", "images", "img", "image_path", "file_name", "filename", "file", "path",
                  "jpg", "png", "webp", "jpeg")  # fmt: skip
 VIDEO_COLUMNS = ("video", "videos", "video_path", "mp4", "webm", "mkv", "mov", "avi")
+AUDIO_COLUMNS = ("audio", "audios", "audio_path", "wav", "mp3", "flac", "ogg")
 TEXT_COLUMNS = ("caption", "text", "txt", "title", "description", "label", "sentence")
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 
@@ -262,7 +263,7 @@ def column_row(row: Row, where: str) -> dict[str, Any]:
     # An empty cell of a CSV file is the empty string.
     row = {k: v for k, v in row.items() if v is not None and not (isinstance(v, str) and not v)}
     content: list[dict[str, Any]] = []
-    for kind, columns in (("image", IMAGE_COLUMNS), ("video", VIDEO_COLUMNS)):
+    for kind, columns in (("image", IMAGE_COLUMNS), ("video", VIDEO_COLUMNS), ("audio", AUDIO_COLUMNS)):
         column = next((k for k in columns if k in row), None)
         content += [{"type": kind, kind: _cell(v)} for v in _as_list(row[column])] if column else []
     if "question" in row and "answer" in row:
@@ -273,7 +274,7 @@ def column_row(row: Row, where: str) -> dict[str, Any]:
         if text_key is None or not content:
             raise DataError(
                 f"columns {sorted(row)} or their values do not make a sample",
-                expected=f"an image ({', '.join(IMAGE_COLUMNS[:4])}, ...) or a video with a text "
+                expected=f"an image ({', '.join(IMAGE_COLUMNS[:4])}, ...), a video or sound with a text "
                 f"({', '.join(TEXT_COLUMNS[:3])}, ...) or question and answer",
                 where=where,
             )

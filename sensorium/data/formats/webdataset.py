@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import DataError
-from sensorium.data.formats.rows import IMAGE_COLUMNS, VIDEO_COLUMNS, Row, RowSource, column_row
+from sensorium.data.formats.rows import (
+    AUDIO_COLUMNS,
+    IMAGE_COLUMNS,
+    VIDEO_COLUMNS,
+    Row,
+    RowSource,
+    column_row,
+)
 from sensorium.data.source import Source, read_json
 
 Place = tuple[Path, int, int]
@@ -57,6 +64,8 @@ def open_webdataset(path: Path, root: Path | None = None) -> Source:
                 values["image"] = content
             elif extension in VIDEO_COLUMNS:
                 values["video"] = content
+            elif extension in AUDIO_COLUMNS:
+                values["audio"] = content
             elif extension in ("txt", "caption", "text"):
                 values["text"] = content.decode("utf-8", errors="replace").strip()
         return column_row(values, where)
