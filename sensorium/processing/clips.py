@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,6 @@ from sensorium.processing.pictures import Prepared
 
 VERSION = 1
 """Counted up when a file of the same bytes and settings becomes other numbers."""
-KINDS: tuple[Literal["video", "audio"], ...] = ("video", "audio")
 NONE = MediaShape(0, 0)
 """Clips are all of one size, whatever they were cut from."""
 
@@ -83,7 +83,8 @@ class Clips:
             pixels_HWC = load_image(frame, root=root, limits=self.limits, background=WHITE).pixels_HWC
             whole.append(torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1))
         height, width = whole[0].shape[1:]
-        shape = (height * size // width, size) if width < height else (size, width * size // height)
+        # Rounded as theirs: a side that divides may lose a pixel to the float.
+        shape = (math.floor(height / width * size), size) if width < height else (size, math.floor(width / height * size))
         scaled_TCHW = torch.cat([F.interpolate(one[None].float(), shape, mode="bilinear") for one in whole])
         bytes_TCHW = scaled_TCHW.round().clamp(0, 255).to(torch.uint8)
         spare = max(shape) - size

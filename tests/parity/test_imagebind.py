@@ -77,7 +77,7 @@ def sound(maker: Any, name: str) -> Any:
     return SimpleNamespace(array=maker.samples(name).numpy(), sample_rate_hz=16_000)
 
 
-@pytest.mark.parametrize("name", ["wide", "tall", "one", "whole"])
+@pytest.mark.parametrize("name", ["wide", "tall", "one", "whole", "lost"])
 def test_frames_of_clips_are_the_authors(name: str, golden: dict[str, Any], maker: Any) -> None:
     clips = cut("video", video(maker, name))
     count, places, colours, frames, *sides = golden[name]["shape"]

@@ -14,7 +14,7 @@ DOC = Path(__file__).parents[2] / "docs" / "parity.md"
 ALL, FROZEN, DRAWN = "weights, made, loss", "weights, made", "codes, values, pictures, guidance"
 COMPARED = {
     "lisa": ALL, "mgie": ALL, "emu": ALL, "emu2": ALL, "seed": ALL, "fromage": ALL, "gill": ALL, "next-gpt": ALL, "next-gpt-1.5": ALL,
-    "minigpt-5": ALL, "sam": FROZEN, "sam-file": FROZEN, "stable_diffusion": ALL, "stable_diffusion-2.1": ALL, "unclip": FROZEN,
+    "imagebind": FROZEN, "minigpt-5": ALL, "sam": FROZEN, "sam-file": FROZEN, "stable_diffusion": ALL, "stable_diffusion-2.1": ALL, "unclip": FROZEN,
     "sdxl": FROZEN, "text_to_video": FROZEN, "audioldm": FROZEN, "audioldm2": FROZEN, "instruct_pix2pix": FROZEN,
     "emu3-draws": DRAWN, "chameleon-draws": DRAWN, "janus-draws": DRAWN,
 }  # fmt: skip

@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE))
 from make_qwen_vl import noise, weights  # noqa: E402
 
 WIDTH, JOINT = 16, 12
-VIDEOS = {"wide": (23, 40, 61, 10.0), "tall": (9, 50, 37, 2.9), "one": (1, 30, 30, 1.0), "whole": (5, 224, 300, 2.0)}
+VIDEOS = {"wide": (23, 40, 61, 10.0), "tall": (9, 50, 37, 2.9), "one": (1, 30, 30, 1.0), "whole": (5, 224, 300, 2.0), "lost": (3, 61, 56, 2.0)}
 """Frames, height, width, frames of a second."""
 SOUNDS = {"long": 112_345, "two": 32_000, "short": 17_777}
 """Samples, 16,000 a second."""
