@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretend_gpu import PretendGpu, move_to_gpu
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -149,6 +150,17 @@ def test_it_is_saved_and_answers_the_same(files: Path, tmp_path: Path) -> None:
     assert network.config == model.network.config
     assert all(torch.equal(one, network.state_dict()[key]) for key, one in model.network.state_dict().items())
     assert Model(network, tokenizer).respond(messages, root=files, max_tokens=6) == said
+
+
+def test_on_a_gpu_it_is_the_same(files: Path) -> None:
+    model = tiny()
+    model.processor.stop_ids.clear()
+    prompts = [model.processor.prompt(sample(files, *(medium(kind, "a") for kind in KINDS)).messages[:1], files)]
+    expected = model.engine.generate(prompts, max_tokens=5)
+    move_to_gpu(model.network)
+    with PretendGpu() as gpu:
+        assert model.engine.generate(prompts, max_tokens=5) == expected
+    assert gpu.operations > 100
 
 
 def of_own_and_others(model: Model, files: Path, kind: str) -> tuple[float, float]:

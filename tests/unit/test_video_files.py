@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sensorium.core.batch import MediaShape
+from sensorium.core.clips import FrameClips
 from sensorium.core.errors import MediaError
 from sensorium.core.hands import Made
 from sensorium.core.video import PickName
 from sensorium.media.header import image_shape
 from sensorium.media.image import WHITE, load_image
 from sensorium.media.limits import ImageLimits
-from sensorium.media.video import PICKS, frames_of, paced_frames
+from sensorium.media.video import PICKS, clips_of, frames_of, paced_frames
 
 LIMITS = ImageLimits()
 
@@ -177,3 +181,30 @@ def test_the_first_frames_at_a_pace(tmp_path: Path) -> None:
     assert paced(frames, 3, 1.0) == paced(list(frames), 3, 1.0) == [0, 10, 20]
     assert paced(Made("video", frames, fps=8.0), 3, 2.0) == [0, 40, 80]
     assert paced(film(tmp_path / "film.mp4", 22), 4, 2.0) == pytest.approx([0, 50, 100, 150], abs=6)
+
+
+def clip_numbers(count: int, fps: float, cut: FrameClips) -> list[list[int]]:
+    """First and last frame of each clip, written down with pytorchvideo's sampler and decord's frames at hand."""
+    spare = max(count / fps - cut.seconds, 0)
+    starts = [Fraction(spare) / (cut.clips - 1) * i for i in range(cut.clips)]
+    spans = [range(math.ceil(fps * start), min(math.ceil(fps * (start + cut.seconds)), count)) for start in starts]
+    return [[span[0], span[-1]] for span in spans]
+
+
+@given(st.integers(1, 300), st.sampled_from([1.0, 10.0, 24.0, 25.0, 29.97, 30.0]), st.integers(2, 6))
+def test_clips_are_cut_as_the_authors_do(count: int, fps: float, clips: int) -> None:
+    cut = FrameClips(clips=clips)
+    assert clips_of(SimpleNamespace(array=list(range(count)), fps=fps), cut, root=None, limits=LIMITS) == clip_numbers(count, fps, cut)
+
+
+def test_clips_of_files(tmp_path: Path) -> None:
+    """An animation's pace is its own, a file's that of its stream; each frame is decoded once."""
+    cut = FrameClips(clips=3)
+    found = clips_of(animation(tmp_path / "moves.gif", 22), FrameClips(clips=1, seconds=1), root=None, limits=LIMITS)
+    # 25 a second, of which there are 22.
+    assert [shades(frames) for frames in found] == [pytest.approx([0, 210], abs=6)]
+    path = film(tmp_path / "moves.mp4", 25)
+    for source in (path, path.read_bytes()):
+        found = clips_of(source, cut, root=None, limits=LIMITS)
+        assert [[frame.number for frame in frames] for frames in found] == clip_numbers(25, 10.0, cut) == [[0, 19], [3, 22], [5, 24]]
+        assert [shades(frames) for frames in found] == [pytest.approx([10 * i for i in numbers], abs=9) for numbers in clip_numbers(25, 10.0, cut)]
