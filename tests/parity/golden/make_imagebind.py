@@ -29,7 +29,7 @@ VIDEOS = {"wide": (23, 40, 61, 10.0), "tall": (9, 50, 37, 2.9), "one": (1, 30, 3
 """Frames, height, width, frames of a second."""
 SOUNDS = {"long": 112_345, "two": 32_000, "short": 17_777}
 """Samples, 16,000 a second."""
-MEL, PIXELS = (16, 12), 56
+MEL, PIXELS = (16, 12), 112
 """Every so many bands and rows of sound, and pixels of frames, are written down."""
 OTHERS: dict[str, Any] = {f"{kind}_{name}": value for kind in ("text", "depth", "thermal", "imu")
                           for name, value in (("embed_dim", 8), ("num_blocks", 1), ("num_heads", 1))}  # fmt: skip
@@ -146,15 +146,15 @@ def main() -> None:
     made: dict[str, Any] = {"shapes": shapes, "pictures": model({"vision": (pictures() / 255 - mean) / std})["vision"].tolist()}
     for name in VIDEOS:
         clips = data.load_and_transform_video_data([name], "cpu")
-        made[name] = {"shape": list(clips.shape), "clips": _short(clips[..., ::PIXELS, ::PIXELS]), "vector": model({"vision": clips})["vision"][0].tolist()}
+        made[name] = {"shape": list(clips.shape), "clips": _short(clips[..., ::PIXELS, ::PIXELS]), "vector": _short(model({"vision": clips})["vision"][0], 7)}
     for name in SOUNDS:
         clips = data.load_and_transform_audio_data([name], "cpu")
-        made[name] = {"shape": list(clips.shape), "clips": _short(clips[..., :: MEL[0], :: MEL[1]]), "vector": model({"audio": clips})["audio"][0].tolist()}
+        made[name] = {"shape": list(clips.shape), "clips": _short(clips[..., :: MEL[0], :: MEL[1]]), "vector": _short(model({"audio": clips})["audio"][0], 6)}
     (HERE / "imagebind.json").write_text(json.dumps(made) + "\n", encoding="utf-8")
 
 
-def _short(values: Tensor) -> list[float]:
-    return [round(value, 5) for value in values.flatten().tolist()]
+def _short(values: Tensor, places: int = 4) -> list[float]:
+    return [round(value, places) for value in values.flatten().tolist()]
 
 
 if __name__ == "__main__":
