@@ -8,6 +8,7 @@ Shape legend: S clips, N samples, F bands, T rows of a clip.
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from sensorium.core.clips import MelClips
 from sensorium.core.errors import MediaError
-from sensorium.media.sound import load_sound, resampled
+from sensorium.media.sound import count_at, load_sound, resampled
 
 LONGEST_S = 600
 """Ten minutes: all of a sound is read, for its clips lie anywhere in it."""
@@ -40,10 +41,9 @@ def mel_clips(source: Any, config: MelClips, *, root: Path | None) -> NDArray[np
     if len(sound.samples_N) > LONGEST_S * sound.rate_hz:
         raise MediaError("a sound that is too long to be read whole", expected=f"at most {LONGEST_S} seconds",
                          where=str(source) if isinstance(source, str | Path) else "audio", fix="cut it into parts")  # fmt: skip
-    samples_N = resampled(sound, config.rate_hz)
-    starts = [int(start * config.rate_hz) for start in config.starts(len(samples_N) / config.rate_hz)]
-    clips = [_mel(samples_N[start : start + config.seconds * config.rate_hz], config) for start in starts]
-    return np.stack(clips)
+    rate_hz = config.rate_hz
+    starts = [int(start * rate_hz) for start in config.starts(count_at(sound, rate_hz) / rate_hz)]
+    return np.stack([_mel(resampled(sound, rate_hz, slice(start, start + config.seconds * rate_hz)), config) for start in starts])
 
 
 def _mel(samples_N: NDArray[np.float32], config: MelClips) -> NDArray[np.float32]:
@@ -66,4 +66,7 @@ def _filters(points: int, bands: int, rate_hz: int) -> NDArray[np.float64]:
     """Triangles over the logarithm that Kaldi takes of frequencies."""
     from transformers.audio_utils import mel_filter_bank
 
-    return mel_filter_bank(points // 2 + 1, bands, LOWEST_HZ, rate_hz / 2, rate_hz, mel_scale="kaldi", triangularize_in_mel_space=True)
+    with warnings.catch_warnings():
+        # Bands of few Hz lie between two frequencies, and are empty; so are Kaldi's.
+        warnings.simplefilter("ignore", UserWarning)
+        return mel_filter_bank(points // 2 + 1, bands, LOWEST_HZ, rate_hz / 2, rate_hz, mel_scale="kaldi", triangularize_in_mel_space=True)

@@ -68,22 +68,32 @@ def load_sound(source: Any, seconds: float, *, root: Path | None = None) -> Soun
     return Sound(samples_N, sound.rate_hz)
 
 
-def resampled(sound: Sound, rate_hz: int) -> NDArray[np.float32]:
-    """The samples (N,) at another rate: what lies above half the lower rate is filtered out, by a sine cardinal under a Hann window."""
+def resampled(sound: Sound, rate_hz: int, span: slice = slice(None)) -> NDArray[np.float32]:
+    """The samples (N,) at another rate: what lies above half the lower rate is filtered out, by a sine cardinal under a Hann window.
+
+    Args:
+        span: of all samples at that rate these alone, which costs less.
+    """
     if sound.rate_hz == rate_hz:
-        return sound.samples_N
+        return sound.samples_N[span]
     ratio = sound.rate_hz / rate_hz
+    first, last, _ = span.indices(count_at(sound, rate_hz))
     cut = ROLLOFF * min(1.0, 1 / ratio)
     reach = math.ceil(WIDTH / cut)
     padded_N = np.pad(sound.samples_N, reach + 1)
-    made_N = np.empty(math.ceil(len(sound.samples_N) / ratio), np.float32)
+    made_N = np.empty(max(last - first, 0), np.float32)
     for start in range(0, len(made_N), CHUNK):
-        times_M = np.arange(start, min(start + CHUNK, len(made_N))) * ratio
+        times_M = (first + np.arange(start, min(start + CHUNK, len(made_N)))) * ratio
         places_MK = np.floor(times_M).astype(np.int64)[:, None] + np.arange(-reach, reach + 2)
         crossings_MK = ((places_MK - times_M[:, None]) * cut).clip(-WIDTH, WIDTH)
         weights_MK = cut * np.sinc(crossings_MK) * np.cos(crossings_MK * (math.pi / 2 / WIDTH)) ** 2
         made_N[start : start + CHUNK] = (padded_N[places_MK + reach + 1] * weights_MK).sum(axis=1)
     return made_N
+
+
+def count_at(sound: Sound, rate_hz: int) -> int:
+    """How many samples a sound has at another rate."""
+    return math.ceil(len(sound.samples_N) / (sound.rate_hz / rate_hz))
 
 
 def _wav(stored: Stored, seconds: float) -> Sound | None:

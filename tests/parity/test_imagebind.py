@@ -24,6 +24,7 @@ from sensorium.interop.locate import locate
 from sensorium.interop.tower_files import IMAGEBIND, IMAGEBIND_SOUND
 from sensorium.media.audio_file import wav_bytes
 from sensorium.media.limits import ImageLimits
+from sensorium.media.sound import load_sound, resampled
 from sensorium.processing.clips import Clips
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -157,6 +158,14 @@ def test_a_sound_shorter_than_a_window_is_one() -> None:
     nothing = -CONFIG.audio.cut.mean / CONFIG.audio.cut.deviation  # pyright: ignore[reportOptionalMemberAccess]
     torch.testing.assert_close(clips[..., 1:], torch.full((1, 3, 128, 203), nothing))
     assert float((clips[..., 0] - nothing).abs().min()) > 0.1
+
+
+def test_clips_of_another_rate_are_those_of_the_whole() -> None:
+    """Only what is in them is resampled."""
+    whole = SimpleNamespace(array=np.random.default_rng(0).normal(0, 0.1, 44_100 * 7).astype(np.float32), sample_rate_hz=44_100)
+    again = SimpleNamespace(array=resampled(load_sound(whole, 7.0), 16_000), sample_rate_hz=16_000)
+    assert len(again.array) == 16_000 * 7
+    assert torch.equal(cut("audio", whole), cut("audio", again))
 
 
 def test_a_sound_that_is_too_long_is_refused() -> None:
