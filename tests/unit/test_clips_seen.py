@@ -21,6 +21,7 @@ from sensorium.core.clips import FrameClips
 from sensorium.core.errors import ConfigError, DataError, MediaError
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.core.video import VideoConfig
+from sensorium.data.config import FileSource
 from sensorium.data.formats.table import open_table
 from sensorium.data.formats.webdataset import open_webdataset
 from sensorium.encoders.imagebind import ImageBindConfig
@@ -267,6 +268,30 @@ def test_tables_and_shards_hold_sound_with_captions(files: Path) -> None:
     found = [model.processor.encode(source[0]) for source in (open_table(files / "rows.csv"), open_webdataset(files / "0000.tar"))]
     assert found[0].input_ids == found[1].input_ids
     assert torch.equal(*(one.media["audio"].pixels_NCHW for one in found))
+
+
+def test_rows_as_next_gpt_hands_them_out(files: Path) -> None:
+    """webvid_comprehension.json, audiocap_generation.json, and a conversation with media of both sides, each taken by its own."""
+    said = lambda *turns: [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(turns)]  # noqa: E731
+    rows = [
+        {"input_video": "a.webp", "conversations": said("<video>\nTell me about the video.", "A red square.")},
+        {"output_audio": "b.wav", "audio_captions": "a tone", "audio_caption_embeddings": "b.npy", "conversations": said("Make a sound of a tone", "Ok. <audio>")},
+        {"input_image": ["a.png", "b.png"], "output_image": "c.png", "input_audio": ["a.wav"],
+         "conversations": said("<image>\nWhat?", "Like this <image>", "<audio> and <image>?", "No.")},
+    ]  # fmt: skip
+    (files / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    source = FileSource(path=str(files / "rows.json")).open()
+    found = [[[(part.type, part.value) for part in message.content if part.type != "text"] for message in source[i].messages] for i in range(3)]
+    assert found[0] == [[("video", "a.webp")], []]
+    assert found[1] == [[], [("audio", "b.wav")]]
+    assert [part.prompt for part in source[1].media()] == ["a tone"]
+    assert found[2] == [[("image", "a.png")], [("image", "c.png")], [("audio", "a.wav"), ("image", "b.png")], []]
+    model = tiny("next-gpt-1.5")
+    assert [sorted(model.processor.encode(source[i]).media) for i in range(3)] == [["video"], [], ["audio", "image"]]
+    assert [one.caption for i in (1, 2) for one in model.processor.encode(source[i]).wanted] == ["a tone", "Like this"]
+    (files / "rows.json").write_text(json.dumps([rows[1] | {"conversations": said("Make a sound", "Ok.")}]), encoding="utf-8")
+    with pytest.raises(DataError, match="output_audio without a place in an answer"):
+        FileSource(path=str(files / "rows.json")).open()[0]
 
 
 def changed(**changes: Any) -> ModelConfig:

@@ -15,6 +15,7 @@ from sensorium.core.errors import DataError
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.data.source import JsonlSource, read_json
 
+KINDS = ("image", "video", "audio")
 PLACEHOLDER = re.compile(r"\n?<(image|video|audio)>\n?")
 ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
@@ -110,7 +111,8 @@ def _is_begun(path: Path) -> bool:
 
 
 def turn_row(row: Row, where: str) -> dict[str, Any]:
-    """A row with turns (`conversations` or `messages`) and its media as columns.
+    """A row with turns (`conversations` or `messages`) and its media as columns: of NExT-GPT 1.5 those of questions as `input_image` and
+    so on, those of answers as `output_image` with `image_captions`.
 
     Raises:
         DataError: no turns, an unknown role, or placeholders and media that do not match.
@@ -120,18 +122,20 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
         raise DataError(
             f"no turns among the keys {sorted(row)}", expected=" or ".join(TURN_COLUMNS), where=where
         )
-    media = {
-        kind: _as_list(row[kind] if row.get(kind) is not None else row.get(f"{kind}s"))
-        for kind in ("image", "video", "audio")
-    }
+    media = {kind: _as_list(next((row[name] for name in (kind, f"{kind}s", f"input_{kind}") if row.get(name) is not None), None)) for kind in KINDS}
     left = {kind: list(items) for kind, items in media.items()}
+    made = {kind: _captioned(kind, row) for kind in KINDS}
+    lefts = {"user": left, "system": left, "assistant": made if any(made.values()) else left}
     turns: Any = row[key]
     if not isinstance(turns, Sequence) or isinstance(turns, str):
         raise DataError(f"{key!r} is {type(turns).__name__}", expected="a list", where=where)
     if not turns:
         raise DataError("the conversation is empty", expected="at least one message", where=where)
-    messages = [_turn(turn, left, f"{where}, message {i + 1}") for i, turn in enumerate(turns)]
+    messages = [_turn(turn, lefts, f"{where}, message {i + 1}") for i, turn in enumerate(turns)]
     has_slots = any(PLACEHOLDER.search(text) for turn in turns for text in _slotted(turn))
+    lost = next((kind for kind, items in made.items() if items), None)
+    if lost is not None:
+        raise DataError(f"output_{lost} without a place in an answer", expected=f"<{lost}> in one", where=where)
     unplaced = [(kind, item) for kind, items in left.items() for item in items]
     if unplaced and has_slots:
         kind, total = unplaced[0][0], len(media[unplaced[0][0]])
@@ -150,6 +154,13 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
     return {"id": str(row.get("id", "")), "messages": messages, **_own_keys(row)}
 
 
+def _captioned(kind: str, row: Row) -> list[dict[str, Any]]:
+    """NExT-GPT's media of answers, as parts, each with what its generator is told."""
+    items, captions = _as_list(row.get(f"output_{kind}")), _as_list(row.get(f"{kind}_captions"))
+    prompts = [{"prompt": text} for text in captions] if len(captions) == len(items) else [{}] * len(items)
+    return [{"type": kind, kind: item, **prompt} for item, prompt in zip(items, prompts, strict=True)]
+
+
 def _own_keys(row: Row) -> dict[str, Any]:
     """What only our own format has, so that an array of Samples keeps it; of another shape it
     is some foreign column."""
@@ -165,7 +176,7 @@ def _slotted(turn: Any) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def _turn(turn: Any, left: dict[str, list[Any]], where: str) -> dict[str, Any]:
+def _turn(turn: Any, lefts: Mapping[str, dict[str, list[Any]]], where: str) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise DataError(f"turn is {type(turn).__name__}", expected="an object", where=where)
     said = turn.get("from", turn.get("role"))
@@ -173,7 +184,7 @@ def _turn(turn: Any, left: dict[str, list[Any]], where: str) -> dict[str, Any]:
         raise DataError(
             f"unknown role {said!r}", expected=", ".join(sorted(ROLES)), where=where
         )
-    content = _text_of(turn)
+    content, left = _text_of(turn), lefts[ROLES[said]]
     if isinstance(content, str):
         return {"role": ROLES[said], "content": _place(content, left, where)}
     if not isinstance(content, Sequence):
@@ -199,7 +210,8 @@ def _place(text: str, left: dict[str, list[Any]], where: str) -> list[dict[str, 
                 expected="one placeholder for each medium",
                 where=where,
             )
-        parts.append({"type": kind, kind: left[kind].pop(0)})
+        item = left[kind].pop(0)
+        parts.append(item if isinstance(item, dict) and "type" in item else {"type": kind, kind: item})
         position = match.end()
     if text[position:] or not parts:
         parts.append({"type": "text", "text": text[position:]})
@@ -216,7 +228,7 @@ def _part(part: Any, left: dict[str, list[Any]], where: str) -> list[dict[str, A
     if kind in ("image_url", "input_image"):
         url = part.get("image_url")
         return [{"type": "image", "image": from_url(url.get("url") if isinstance(url, Mapping) else url, where)}]  # fmt: skip
-    if kind in ("image", "video", "audio"):
+    if kind in KINDS:
         value = part.get(kind, part.get("path", part.get("url")))
         if value is None and left[kind]:
             value = left[kind].pop(0)
