@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,6 @@ from sensorium.core.clips import FrameClips
 from sensorium.core.errors import ConfigError, DataError, MediaError
 from sensorium.core.sample import Sample, parse_sample
 from sensorium.core.video import VideoConfig
-from sensorium.data.config import FileSource
-from sensorium.data.formats.table import open_table
-from sensorium.data.formats.webdataset import open_webdataset
 from sensorium.encoders.imagebind import ImageBindConfig
 from sensorium.encoders.imagebind_sound import SoundConfig
 from sensorium.features.store import FeatureStore, StoreOptions, storable, used_by
@@ -62,15 +57,19 @@ def tone(hz: float, seconds: float = 1.5) -> bytes:
     return wav_bytes(0.5 * np.sin(2 * np.pi * hz * np.arange(round(RATE_HZ * seconds)) / RATE_HZ), RATE_HZ)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
+def write_media(folder: Path) -> Path:
     """Two animations, sounds and pictures."""
     for name, colour, hz in (("a", (220, 20, 20), 200.0), ("b", (20, 20, 220), 2500.0)):
         first, *others = film(colour)
-        first.save(tmp_path / f"{name}.webp", save_all=True, append_images=others, duration=500, lossless=True)
-        first.save(tmp_path / f"{name}.png")
-        (tmp_path / f"{name}.wav").write_bytes(tone(hz))
-    return tmp_path
+        first.save(folder / f"{name}.webp", save_all=True, append_images=others, duration=500, lossless=True)
+        first.save(folder / f"{name}.png")
+        (folder / f"{name}.wav").write_bytes(tone(hz))
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    return write_media(tmp_path)
 
 
 def medium(kind: str, name: str) -> dict[str, Any]:
@@ -254,44 +253,6 @@ def test_a_model_without_clips_takes_none(files: Path) -> None:
         model.processor.encode(sample(files, medium("audio", "a")))
     with pytest.raises(ConfigError, match=r"does not take audio[\s\S]*image"):
         model.respond(sample(files, medium("audio", "a")).messages[:1], root=files)
-
-
-def test_tables_and_shards_hold_sound_with_captions(files: Path) -> None:
-    """As AudioCaps is handed out."""
-    (files / "rows.csv").write_text("audio,caption\na.wav,a low tone\n", encoding="utf-8")
-    with tarfile.open(files / "0000.tar", "w") as shard:
-        for name, content in (("a.wav", (files / "a.wav").read_bytes()), ("a.txt", b"a low tone")):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            shard.addfile(member, io.BytesIO(content))
-    model = tiny()
-    found = [model.processor.encode(source[0]) for source in (open_table(files / "rows.csv"), open_webdataset(files / "0000.tar"))]
-    assert found[0].input_ids == found[1].input_ids
-    assert torch.equal(*(one.media["audio"].pixels_NCHW for one in found))
-
-
-def test_rows_as_next_gpt_hands_them_out(files: Path) -> None:
-    """webvid_comprehension.json, audiocap_generation.json, and a conversation with media of both sides, each taken by its own."""
-    said = lambda *turns: [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(turns)]  # noqa: E731
-    rows = [
-        {"input_video": "a.webp", "conversations": said("<video>\nTell me about the video.", "A red square.")},
-        {"output_audio": "b.wav", "audio_captions": "a tone", "audio_caption_embeddings": "b.npy", "conversations": said("Make a sound of a tone", "Ok. <audio>")},
-        {"input_image": ["a.png", "b.png"], "output_image": "c.png", "input_audio": ["a.wav"],
-         "conversations": said("<image>\nWhat?", "Like this <image>", "<audio> and <image>?", "No.")},
-    ]  # fmt: skip
-    (files / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-    source = FileSource(path=str(files / "rows.json")).open()
-    found = [[[(part.type, part.value) for part in message.content if part.type != "text"] for message in source[i].messages] for i in range(3)]
-    assert found[0] == [[("video", "a.webp")], []]
-    assert found[1] == [[], [("audio", "b.wav")]]
-    assert [part.prompt for part in source[1].media()] == ["a tone"]
-    assert found[2] == [[("image", "a.png")], [("image", "c.png")], [("audio", "a.wav"), ("image", "b.png")], []]
-    model = tiny("next-gpt-1.5")
-    assert [sorted(model.processor.encode(source[i]).media) for i in range(3)] == [["video"], [], ["audio", "image"]]
-    assert [one.caption for i in (1, 2) for one in model.processor.encode(source[i]).wanted] == ["a tone", "Like this"]
-    (files / "rows.json").write_text(json.dumps([rows[1] | {"conversations": said("Make a sound", "Ok.")}]), encoding="utf-8")
-    with pytest.raises(DataError, match="output_audio without a place in an answer"):
-        FileSource(path=str(files / "rows.json")).open()[0]
 
 
 def changed(**changes: Any) -> ModelConfig:
