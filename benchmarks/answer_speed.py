@@ -6,15 +6,19 @@ One question after another, weights loaded, the first answer left out. Questions
 (about what is there) and `drawing`. Only answers that hold what is timed count; `without` is how many came without it. The
 median counts; beside it stand the 5th and 95th percentile. `processor_s` is the median of processor time: with one thread, one far
 below `median_s` says that something else was running.
+
+    python benchmarks/answer_speed.py --answers drawing      # the seconds of a drawing on nano-draws' card
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,8 @@ from sensorium.core.hands import MadeKind
 from sensorium.core.responder import Request, Responder
 from sensorium.evaluation.benchmarks.drawing import DrawingBenchmark
 from sensorium.evaluation.benchmarks.pointing import PointingBenchmark
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 ASKED_PER_TRY = 5
 """At most so many questions for each answer that is timed."""
@@ -88,9 +94,16 @@ def seconds_of(responder: Responder, requests: Sequence[Request], part: str, tri
                     where="answer_speed", fix="give fewer --tries, or a model that makes it")  # fmt: skip
 
 
+def processor() -> str:
+    """The processor's name, as Linux tells it; elsewhere its architecture."""
+    told = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    named = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tries", type=int, default=20)
     parser.add_argument("--answers", nargs="+", choices=list(TIMED), default=list(TIMED))
     options = parser.parse_args()
@@ -103,7 +116,7 @@ def main() -> None:
             loaded[timed.model] = load(timed.model, "cpu")
         requests = [replace(request, makes=timed.makes) for request in timed.requests(ASKED_PER_TRY * options.tries + 1)]
         result[name] = {"model": timed.model} | seconds_of(loaded[timed.model].responder, requests, timed.part, options.tries)
-    print(json.dumps({"threads": options.threads, "seconds": result}, indent=1))
+    print(json.dumps({"processor": processor(), "threads": options.threads, "seconds": result}, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import runpy
 import time
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,16 @@ def test_what_is_asked_for_is_there_and_wants_a_drawing(data_home: Path) -> None
     there = {item.request.id for item in PointingBenchmark(count=8).items() if "absent" not in item.tags}
     assert {request.id for request in pointed} <= there
     assert all(request.draws for request in drawn)
+
+
+def test_the_processor_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nmodel name\t: Some Chip: 2 GHz\n\nprocessor\t: 1\nmodel name\t: Other\n")
+    speed = script("answer_speed")
+    monkeypatch.setitem(speed.processor.__globals__, "CPU_INFO", file)
+    assert speed.processor() == "Some Chip: 2 GHz"
+    file.write_text("processor\t: 0\n")
+    assert speed.processor() == platform.machine()
 
 
 def test_a_picture_that_could_not_be_made_was_wanted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
