@@ -17,7 +17,7 @@ DEFAULT = ("naming", "category", "existence", "scene_existence", "attribute", "c
 
 
 def parse_benchmarks(names: Sequence[str], limit: int | None) -> list[Any]:
-    """Benchmark configs from `name` or `name:key=value,key=value`.
+    """Benchmark configs from `name` or `name:key=value,key=value`; a value may be YAML in braces, with commas of its own.
 
     Raises:
         ConfigError: an unknown name or key.
@@ -37,7 +37,7 @@ def _named_values(
     """The name and the values of `name:key=value,key=value`; they come behind what is given."""
     name, _, rest = text.partition(":")
     values: dict[str, Any] = {"kind": name} | (given or {})
-    for pair in filter(None, rest.split(",")):
+    for pair in filter(None, _apart(rest)):
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"{noun} option {pair!r} has no '='", expected="key=value")
@@ -46,6 +46,18 @@ def _named_values(
         except yaml.YAMLError:
             raise ConfigError(f"{noun} option {pair!r} is not YAML") from None
     return name, values
+
+
+def _apart(text: str) -> list[str]:
+    """Split at commas outside braces and brackets."""
+    pieces, depth = [""], 0
+    for letter in text:
+        depth += (letter in "{[") - (letter in "}]")
+        if letter == "," and depth <= 0:
+            pieces.append("")
+        else:
+            pieces[-1] += letter
+    return pieces
 
 
 def parse_experts(names: Sequence[str]) -> list[Any]:
@@ -199,4 +211,7 @@ def print_table(after: dict[str, Any], before: dict[str, Any] | None = None) -> 
             if there:
                 ends = [f"{model[end]:.1%}" for end in (f"{there[-1]}_from", f"{there[-1]}_to") if end in model]
                 interval = f"  (the last {' - '.join(ends)})" if ends else ""
-                print(f"{'':<18}{title:<20}{' / '.join(f'{model[name]:.1%}' for name in there)}{interval}")
+                shown = [f"{model[name]:.4g}" if name in r.get("no_shares", ()) else f"{model[name]:.1%}" for name in there]
+                print(f"{'':<18}{title:<19} {' / '.join(shown)}{interval}")
+        for sentence in r.get("sheets", {}).get("said", ()):
+            print(f"{'':<18}{sentence}")

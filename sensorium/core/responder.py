@@ -51,11 +51,22 @@ class Responder(Protocol):
     def respond(self, requests: Sequence[Request]) -> Iterator[Answer]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Redrawn:
+    """Pictures through what a responder draws with and back."""
+
+    pictures: list[Any]
+    ids: list[list[int]]
+    """Of each picture the codes that it became, in reading order; empty: it draws by no codebook."""
+    codes: int
+    """Entries of the codebook."""
+
+
 @runtime_checkable
 class Redraws(Protocol):
     """A responder that draws, and can say how well pictures could come out at best."""
 
-    def redraw(self, pictures: Sequence[Any]) -> list[Any] | None:
+    def redraw(self, pictures: Sequence[Any]) -> Redrawn | None:
         """Pictures through what it draws with and back; None: it has nothing of the kind."""
         ...
 

@@ -91,7 +91,8 @@ def _section(result: Result) -> str:
         f"<tr><td>{html.escape(name)}</td><td class=n>{_score(result, name, value)}</td></tr>"
         for name, value in result.scores["model"].items()
     )
-    return (f"<h2>{html.escape(result.benchmark.kind)}</h2><table>{table}</table>"
+    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in result.sheets.get("said", ()))
+    return (f"<h2>{html.escape(result.benchmark.kind)}</h2><table>{table}</table>{said}"
             f"<div class=cards>{''.join(cards)}</div>")  # fmt: skip
 
 

@@ -58,6 +58,8 @@ class Result:
             }
             for i, item in enumerate(self.items)
         ]
+        beside = self.benchmark.beside
+        numbers = [name for names in beside.values() for name in names if not self.benchmark.is_share(name)]
         groups = {
             group: {"items": count, "interval_95": {who: list(self.group_interval(who, group)) for who in self.scores}}
             for group, count in self.groups().items()
@@ -66,7 +68,8 @@ class Result:
             "benchmark": self.benchmark.to_dict(),
             "items": len(self.items),
             "headline": self.benchmark.headline,
-            **({"beside": self.benchmark.beside} if self.benchmark.beside else {}),
+            **({"beside": beside} if beside else {}),
+            **({"no_shares": numbers} if numbers else {}),
             **({"groups": groups} if groups else {}),
             "scores": self.scores,
             "interval_95": {who: list(self.interval(who)) for who in self.scores},
@@ -90,6 +93,7 @@ def run_benchmark(benchmark: BenchmarkConfig, responder: Responder) -> Result:
         answers[who] = _ask(requests, someone, f"{benchmark.kind} ({who})")
         answering_s[who] = time.monotonic() - begun
     scores = {who: benchmark.scores(items, given) for who, given in answers.items()}
+    scores["model"] |= benchmark.measures(responder)
     return Result(benchmark, items, answers, scores, time.monotonic() - started, answering_s)
 
 

@@ -121,9 +121,18 @@ class Drawer(nn.Module):
         save_file(_stored(self.tokenizer), folder / TOKENIZER / "model.safetensors", metadata={"format": "pt"})
         save_file(_stored(self.painter), folder / PAINTER, metadata={"format": "pt"})
 
+    @property
+    def codes(self) -> int:
+        """Entries of its codebook."""
+        return self.tokenizer.codes
+
+    def encode(self, pixels_BCHW: Tensor) -> Tensor:
+        """uint8 pictures -> ids_BN of codes."""
+        return self.tokenizer.encode(pixels_BCHW)
+
     def redraw(self, pixels_BCHW: Tensor) -> Tensor:
         """uint8 pictures through the tokenizer and back: the best that could be drawn of them."""
-        return self.tokenizer.decode(self.tokenizer.encode(pixels_BCHW))
+        return self.tokenizer.decode(self.encode(pixels_BCHW))
 
     @torch.no_grad()
     def generate(

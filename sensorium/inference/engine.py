@@ -17,7 +17,7 @@ from sensorium.backbones.text_tower import no_words
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.hands import Making
-from sensorium.core.responder import Answer, Request
+from sensorium.core.responder import Answer, Redrawn, Request
 from sensorium.core.sample import Sample
 from sensorium.inference.beams import beam_search
 from sensorium.inference.drawing import Artist
@@ -117,7 +117,7 @@ class Engine:
             else:
                 yield from self.respond([request], batch_size=batch_size, sampling=sampling)
 
-    def redraw(self, pictures: Sequence[Any]) -> list[Any] | None:
+    def redraw(self, pictures: Sequence[Any]) -> Redrawn | None:
         """See `core.responder.Redraws`."""
         return redrawn(self.model, pictures)
 

@@ -127,10 +127,16 @@ def test_it_is_asked_without_a_picture(run: Path, tmp_path: Path, monkeypatch: p
 
 def test_it_is_measured(run: Path, tmp_path: Path) -> None:
     """Small enough to be quick: what a judge says of such drawings is chance, and of real ones it is not."""
-    asked = ["eval", "drawing:count=9,schooled=80,epochs=2,neighbours=10", "--model", str(run / "run"), "--out", str(tmp_path), "--json"]
+    few = "trained_on={kind: drawn_scenes, count: 50}"
+    asked = ["eval", f"drawing:count=9,schooled=80,epochs=2,{few},neighbours=10", "--model", str(run / "run"), "--out", str(tmp_path), "--json"]
     done = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "results.json").read_text())["benchmarks"]["drawing"]
     assert set(found["scores"]) == {"model", "blind", "constant", "real", "redrawn"}
     assert found["scores"]["real"]["frechet"] < found["scores"]["constant"]["frechet"]
     assert found["sheets"]["files"] == ["drawing.png", "drawing_neighbours.png"] or found["scores"]["model"]["drawn"] == 0
+    # Of the shipped form's 16 codes real pictures use some, of which each counts as one at most.
+    use = found["scores"]["model"]
+    assert use["codes"] == DrawerConfig.tiny().tokenizer.codes
+    assert 1 <= use["code_perplexity"] <= use["codes_used"] * use["codes"] <= use["codes"]
+    assert f"<td>code_perplexity</td><td class=n>{use['code_perplexity']:.3g}</td>" in (tmp_path / "report.html").read_text()

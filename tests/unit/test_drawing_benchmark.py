@@ -5,6 +5,7 @@ Shape legend: N vectors, D width, K classes.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 
 from sensorium.cli.evaluating import print_table, summary
 from sensorium.core.errors import DataError
-from sensorium.core.responder import Answer
+from sensorium.core.responder import Answer, Redrawn
 from sensorium.core.sample import Part
 from sensorium.data import drawn
 from sensorium.data.drawn import (
@@ -32,12 +33,13 @@ from sensorium.data.drawn import (
 from sensorium.data.scenes import COLORS, SHAPES
 from sensorium.evaluation.benchmarks import drawing
 from sensorium.evaluation.benchmarks.drawing import DrawingBenchmark
-from sensorium.evaluation.drawn_sheets import write_neighbours, write_samples
 from sensorium.evaluation.judge import Schooling, train_judge
 from sensorium.evaluation.metrics.frechet import frechet
 from sensorium.evaluation.metrics.interval import wilson
 from sensorium.evaluation.report import write_report
 from sensorium.evaluation.runner import run_benchmark
+
+FEW = DrawnScenesSource(count=50)
 
 
 def test_what_is_held_out_is_described_in_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +140,7 @@ def test_scores_are_shares_of_what_the_judge_sees(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(drawing, "_judge", lambda *_: judge)
     monkeypatch.setattr(drawing, "draw", lambda described: Image.new("RGB", (8, 8)))
     monkeypatch.setattr(drawn, "draw", lambda described: Image.new("RGB", (8, 8)))
-    config = DrawingBenchmark(count=30)
+    config = DrawingBenchmark(count=30, trained_on=FEW, neighbours=20)
     items = config.items()
     responder = Draws(judge, {item.request.id: item.gold for item in items})
     result = run_benchmark(config, responder)
@@ -157,7 +159,7 @@ def test_scores_are_shares_of_what_the_judge_sees(monkeypatch: pytest.MonkeyPatc
     assert not any(a is b for a, b in zip(own, given, strict=True)), "somebody got an own picture back"
     assert sorted(map(id, own)) == sorted(map(id, given))
     result.sheets = config.sheets(items, result.answers["model"], tmp_path)
-    assert Image.open(tmp_path / "drawing.png").size == (8 * 96, 4 * 108)
+    assert Image.open(tmp_path / "drawing.png").size == (8 * 96, 4 * 118)
 
 
 @pytest.fixture
@@ -220,7 +222,7 @@ def test_a_group_that_a_limit_leaves_empty_has_no_score(told: Knows) -> None:
 
 
 def test_the_sheet_shows_the_first_answers_whether_they_drew_or_not(told: Knows, tmp_path: Path) -> None:
-    config = DrawingBenchmark(count=70, neighbours=5)
+    config = DrawingBenchmark(count=70, trained_on=FEW, neighbours=5)
     items = config.items()
     picture = Image.new("RGB", (64, 64), (0, 200, 0))
     answers = [Answer(item.request.id, "A shape.") if i % 5 == 1 else Answer(item.request.id, "", 0, (Part("image", picture),))
@@ -228,9 +230,9 @@ def test_the_sheet_shows_the_first_answers_whether_they_drew_or_not(told: Knows,
     said = config.sheets(items, answers, tmp_path)
     assert said["without_picture"] == 13
     sheet = np.asarray(Image.open(tmp_path / "drawing.png").convert("RGB"))
-    assert sheet.shape == (8 * 108, 8 * 96, 3)
+    assert sheet.shape == (8 * 118, 8 * 96, 3)
     for i in range(64):
-        y, x = i // 8 * 108, i % 8 * 96
+        y, x = i // 8 * 118, i % 8 * 96
         cell_HWC = sheet[y + 4 : y + 92, x + 4 : x + 92]
         if i % 5 == 1:
             assert not (cell_HWC == (0, 200, 0)).all(-1).any(), i
@@ -239,15 +241,51 @@ def test_the_sheet_shows_the_first_answers_whether_they_drew_or_not(told: Knows,
             assert (cell_HWC == (0, 200, 0)).all(), i
     nobody = config.sheets(items, [Answer(item.request.id, "") for item in items], tmp_path / "none")
     assert nobody == {"files": ["drawing.png"], "without_picture": 64}
-    assert Image.open(tmp_path / "none" / "drawing.png").size == (8 * 96, 8 * 108)
+    assert Image.open(tmp_path / "none" / "drawing.png").size == (8 * 96, 8 * 118)
 
 
-def test_a_copy_is_its_own_neighbour(tmp_path: Path) -> None:
-    training = DrawnScenesSource().open()
-    copies = [training[i].messages[1].content[0].value for i in (3, 7)]
-    other = [Image.new("RGB", (64, 64), "black")] * 2
-    near, real = write_neighbours(tmp_path / "n.png", copies, other, 10)
-    assert near == pytest.approx(0, abs=1e-3)
-    assert real > 0.3
-    write_samples(tmp_path / "s.png", copies, ["a", "b"])
-    assert Image.open(tmp_path / "s.png").size == (8 * 96, 108)
+class Redraws(Draws):
+    """Draws, too, by four codes: of the n-th picture n's remainder by three, so that one of them is never used."""
+
+    by = 4
+
+    def redraw(self, pictures: Sequence[Any]) -> Redrawn:
+        ids = [[i % 3] * 2 for i in range(len(pictures))] if self.by else []
+        return Redrawn(list(pictures), ids, self.by)
+
+
+def test_use_of_the_codebook_is_that_of_real_pictures(told: Knows, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = DrawingBenchmark(count=30)
+    items = config.items()
+    result = run_benchmark(config, Redraws(told, {item.request.id: item.gold for item in items}))
+    scores = result.scores["model"]
+    assert scores["codes_used"] == 0.75
+    assert scores["code_perplexity"] == pytest.approx(3)
+    assert scores["codes"] == 4
+    assert result.scores["redrawn"]["accuracy"] == 1, "pictures that came back as they were"
+    assert not any("code_perplexity" in result.scores[who] for who in result.scores if who != "model")
+    result.sheets = {"said": ["nearest: 0.5 < 0.6"]}
+    found = json.loads(json.dumps(summary("m", [result])))
+    print_table(found)
+    shown = capsys.readouterr().out
+    assert "codes used / perplexity / codes 75.0% / 3 / 4" in shown
+    assert f"best one picture, of each line above {scores['chance_accuracy']:.1%} / " in shown
+    assert shown.splitlines()[-1].strip() == "nearest: 0.5 < 0.6"
+    write_report("drawing", [("m", [result])], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>codes_used</td><td class=n>75.0%</td>" in page
+    assert "<td>code_perplexity</td><td class=n>3</td>" in page
+    assert "<p>nearest: 0.5 &lt; 0.6</p>" in page
+
+
+def test_who_draws_by_no_codes_has_no_use_of_them(told: Knows, capsys: pytest.CaptureFixture[str]) -> None:
+    config = DrawingBenchmark(count=6)
+    gold: dict[str, Sequence[str]] = {item.request.id: item.gold for item in config.items()}
+    diffuses = Redraws(told, gold)
+    diffuses.by = 0
+    for responder in (Draws(told, gold), diffuses):
+        result = run_benchmark(config, responder)
+        assert "codes_used" not in result.scores["model"]
+        print_table(summary("m", [result]))
+        assert "codes used" not in capsys.readouterr().out
+    assert set(result.scores) == {"model", "blind", "constant", "real", "redrawn"}

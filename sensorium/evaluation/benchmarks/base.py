@@ -81,13 +81,18 @@ class BenchmarkConfig(Config):
         """Who answers: the model, the same without pictures, and the constant."""
         return {"model": responder, "blind": Blind(responder), "constant": Constant(self.constant)}
 
+    def measures(self, responder: Responder) -> dict[str, float]:
+        """Further scores of the model, of which no answer tells."""
+        del responder
+        return {}
+
     def is_share(self, score: str) -> bool:
         """Whether a score is a share of one."""
         del score
         return True
 
     def sheets(self, items: Sequence[Item], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
-        """Write pictures to look at, where there are any; what there is to say of them."""
+        """Write pictures to look at, where there are any; what there is to say of them, sentences for people as `said`."""
         del items, answers, folder
         return {}
 

@@ -9,7 +9,8 @@ Beside the model stand its own pictures given to other descriptions (`blind`: a 
 picture for all (`constant`; `chance_...` is the best that any one picture could be right for: that of the
 commonest description of its group), real pictures (`real`: what the judge is worth) and, of a model that can, real pictures
 through its tokenizer and back (`redrawn`: the best it could draw). `frechet` is measured in the judge's 64 last features
-against as many further real pictures of the same descriptions.
+against as many further real pictures of the same descriptions. Of a model that draws by codes, `codes_used` and `code_perplexity`
+are those of real pictures of the descriptions. Beside its drawings are shown the nearest pictures of what training drew from.
 """
 
 from __future__ import annotations
@@ -31,18 +32,23 @@ from sensorium.core.hands import MadeKind
 from sensorium.core.hashing import stable_int
 from sensorium.core.responder import Answer, Redraws, Request, Responder
 from sensorium.core.sample import Message, Part
+from sensorium.data.config import AnySource, SourceConfig, open_sources
 from sensorium.data.drawn import (
     NAMES,
     NEW_REQUESTS,
+    DrawnScenesSource,
     describe,
     draw,
     shape_names,
     shape_pairs,
 )
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item
+from sensorium.evaluation.drawn_sheets import SHOWN as PAIRS
 from sensorium.evaluation.drawn_sheets import write_neighbours, write_samples
 from sensorium.evaluation.judge import Judge, Schooling, train_judge
 from sensorium.evaluation.metrics.frechet import frechet
+from sensorium.evaluation.nearest import nearest, picture_of_row
+from sensorium.nn.vector_quantise import code_use
 
 ANSWER_TOKENS = 12
 TAGS = ("unseen_colour", "unseen_pair", "unseen_words")
@@ -51,6 +57,10 @@ GROUPS = {**{tag: (tag,) for tag in TAGS}, "held_out": ("unseen_colour", "unseen
 SHOWN = 64
 WITNESSES = 1_000_000
 """Added to a seed for the pictures that sets are compared with."""
+
+
+LAST_LEG = DrawnScenesSource(seed=61, count=4_000_000, pairs=3000, single=0.5, requests=24)
+"""Of nano-draws' training: 2,431 steps of 128."""
 
 
 class DrawingBenchmark(BenchmarkConfig):
@@ -63,8 +73,10 @@ class DrawingBenchmark(BenchmarkConfig):
     schooled: int = Field(default=4000, ge=80)
     """Real pictures that the judge is trained on."""
     epochs: int = Field(default=16, ge=1)
-    neighbours: int = Field(default=4000, ge=1)
-    """Training pictures among which the nearest are looked for."""
+    trained_on: AnySource = LAST_LEG
+    """What the model learnt to draw from; the default is what nano-draws last did."""
+    neighbours: int = Field(default=40_000, ge=1)
+    """Rows of it among whose pictures the nearest are looked for, the first that training draws: a core takes a minute over these."""
 
     @property
     def constant(self) -> str:
@@ -72,7 +84,10 @@ class DrawingBenchmark(BenchmarkConfig):
 
     @property
     def beside(self) -> dict[str, tuple[str, ...]]:
-        return {"best one picture, of each line above": tuple(f"chance_{group}" for group in ("accuracy", *GROUPS))}
+        return {
+            "best one picture, of each line above": tuple(f"chance_{group}" for group in ("accuracy", *GROUPS)),
+            "codes used / perplexity / codes": ("codes_used", "code_perplexity", "codes"),
+        }
 
     def groups(self, items: Sequence[Item]) -> dict[str, int]:
         counts = {group: len(_of_group(items, group)) for group in GROUPS}
@@ -111,8 +126,15 @@ class DrawingBenchmark(BenchmarkConfig):
         }
         redrawn = responder.redraw(real) if isinstance(responder, Redraws) else None
         if redrawn is not None:
-            everyone["redrawn"] = Shown({item.request.id: picture for item, picture in zip(items, redrawn, strict=True)})
+            everyone["redrawn"] = Shown({item.request.id: picture for item, picture in zip(items, redrawn.pictures, strict=True)})
         return everyone
+
+    def measures(self, responder: Responder) -> dict[str, float]:
+        redrawn = responder.redraw([self.real(item) for item in self.items()]) if isinstance(responder, Redraws) else None
+        if redrawn is None or not redrawn.ids:
+            return {}
+        use = code_use(torch.tensor(redrawn.ids), redrawn.codes)
+        return {"codes_used": use.used, "code_perplexity": use.perplexity, "codes": float(redrawn.codes)}
 
     def real(self, item: Item, more: int = 0) -> PILImage.Image:
         """A real picture of what an item describes."""
@@ -153,7 +175,7 @@ class DrawingBenchmark(BenchmarkConfig):
         return out
 
     def is_share(self, score: str) -> bool:
-        return score != "frechet"
+        return score not in ("frechet", "code_perplexity", "codes")
 
     def sheets(self, items: Sequence[Item], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
         """The first 64 answers as they came, and the first 20 pictures beside the nearest of training; how near, beside real pictures."""
@@ -163,9 +185,22 @@ class DrawingBenchmark(BenchmarkConfig):
         drawn = [(item, picture) for item, picture in zip(items, pictures, strict=True) if picture is not None]
         if not drawn:
             return {"files": ["drawing.png"]} | empty
-        near, real = write_neighbours(folder / "drawing_neighbours.png", [p for _, p in drawn],
-                                      [self.real(i) for i, _ in drawn], self.neighbours)  # fmt: skip
-        return {"files": ["drawing.png", "drawing_neighbours.png"], "nearest_training_rms": near, "nearest_training_rms_of_real": real} | empty
+        return {"files": ["drawing.png", "drawing_neighbours.png"]} | self._beside_training(drawn, folder / "drawing_neighbours.png") | empty
+
+    def _beside_training(self, drawn: Sequence[tuple[Item, PILImage.Image]], sheet: Path) -> dict[str, Any]:
+        """Write the sheet of drawings and their nearest pictures of training; how near these are, and those of real pictures."""
+        (source,), _ = open_sources((self.trained_on,))
+        # Both at once: most of the time goes into drawing what they are compared with.
+        found = nearest([*(picture for _, picture in drawn), *(self.real(item) for item, _ in drawn)], source, self.neighbours)
+        (items, pictures), count = zip(*drawn[:PAIRS], strict=True), len(drawn)
+        beside = [cast(PILImage.Image, picture_of_row(source, int(row))) for row in found.row_N[: len(items)]]
+        write_neighbours(sheet, pictures, beside, [", ".join(item.gold) for item in items], found.distance_N.tolist())
+        near, real = (float(np.median(half_N)) for half_N in (found.distance_N[:count], found.distance_N[count:]))
+        rows = f"{found.looked_through:,} pictures of the {len(source):,} rows of {_told(self.trained_on)}"
+        said = f"nearest training picture: {near:.3f} away, that of a real held-out picture {real:.3f} (medians of {count}; among {rows})"
+        return {"nearest_training_rms": near, "nearest_training_rms_of_real": real,
+                "nearest_training_rms_least": float(found.distance_N[:count].min()),
+                "nearest_among": found.looked_through, "nearest_of": len(source), "said": [said]}  # fmt: skip
 
 
 def picture_of(answer: Answer) -> PILImage.Image | None:
@@ -189,6 +224,12 @@ def _judge(seed: int, count: int, epochs: int) -> Judge:
 def _named(scores_K: torch.Tensor, count: int) -> set[str]:
     """The shapes that the judge is surest of, so many."""
     return {NAMES[i] for i in scores_K.topk(count).indices.tolist()}
+
+
+def _told(source: SourceConfig) -> str:
+    """A source by its kind and what was set of it."""
+    values = source.model_dump(exclude_unset=True, exclude={"kind"})
+    return f"{source.kind} ({', '.join(f'{key}={value}' for key, value in values.items())})" if values else source.kind
 
 
 def _shuffled(ids: Sequence[str], seed: int) -> dict[str, str]:
