@@ -195,11 +195,13 @@ class DrawingBenchmark(BenchmarkConfig):
         (items, pictures), count = zip(*drawn[:PAIRS], strict=True), len(drawn)
         beside = [cast(PILImage.Image, picture_of_row(source, int(row))) for row in found.row_N[: len(items)]]
         write_neighbours(sheet, pictures, beside, [", ".join(item.gold) for item in items], found.distance_N.tolist())
-        near, real = (float(np.median(half_N)) for half_N in (found.distance_N[:count], found.distance_N[count:]))
+        halves = (found.distance_N[:count], found.distance_N[count:])
+        (near, real), (least, least_real) = ([float(of(half_N)) for half_N in halves] for of in (np.median, np.min))
         rows = f"{found.looked_through:,} pictures of the {len(source):,} rows of {_told(self.trained_on)}"
-        said = f"nearest training picture: {near:.3f} away, that of a real held-out picture {real:.3f} (medians of {count}; among {rows})"
+        said = (f"nearest training picture: {near:.3f} away, that of a real held-out picture {real:.3f} "
+                f"(medians of {count}, least {least:.3f} and {least_real:.3f}; among {rows})")  # fmt: skip
         return {"nearest_training_rms": near, "nearest_training_rms_of_real": real,
-                "nearest_training_rms_least": float(found.distance_N[:count].min()),
+                "nearest_training_rms_least": least, "nearest_training_rms_of_real_least": least_real,
                 "nearest_among": found.looked_through, "nearest_of": len(source), "said": [said]}  # fmt: skip
 
 
