@@ -72,7 +72,7 @@ class ChameleonVqConfig(PublishedVqConfig):
     def load(self, model: Any, tensors: dict[str, Tensor], where: str) -> None:
         if not any(name.startswith("decoder.") for name in tensors):
             model.decoder = None
-        load_exact(model, tensors, where)
+        load_exact(model, tensors, where, self.fetch(where))
 
     def ids_of(self, model: Any, values_BCHW: Tensor) -> Tensor:
         return model.encode(values_BCHW).image_tokens

@@ -71,7 +71,7 @@ class CutterConfig(GeneratorConfig):
         cutter = Cutter(self)
         if folder is not None:
             need_weights(folder, self.fetch(str(folder)))
-            load_folder(cutter, folder)
+            load_folder(cutter, folder, self.fetch(str(folder)))
         return cutter.eval()
 
 

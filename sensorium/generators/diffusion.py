@@ -69,7 +69,8 @@ class DiffusionConfig(GeneratorConfig):
             raise WeightsError(
                 "no folder, and a pipeline of published size with random weights makes noise",
                 where=f"generator {self.kind}",
-                fix=f"name a folder or hub id in `weights`, such as {self.layout.published}, or set scale: tiny",
+                fix=(self.fetch("FOLDER") if self.layout.made_by else f"name a folder or hub id in `weights`, such as {self.layout.published}")
+                + ", or set scale: tiny",
             )
         self.check_pipeline(pipe)
         return self.generator(pipe)

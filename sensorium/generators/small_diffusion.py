@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sensorium.core.hands import Made, Making
 from sensorium.generators import tiny_parts
-from sensorium.generators.pipeline_folder import check_sizes
+from sensorium.generators.pipeline_folder import Layout, check_sizes
 from sensorium.generators.stable_diffusion import StableDiffusion, StableDiffusionConfig
 
 GROUPS = 4
@@ -43,6 +43,10 @@ class SmallDiffusionConfig(StableDiffusionConfig):
     @classmethod
     def tiny(cls) -> SmallDiffusionConfig:
         return cls(length=2, width=16, vae_widths=(8, 8, 8, 8), unet_widths=(16, 16))
+
+    @property
+    def layout(self) -> Layout:
+        return replace(super().layout, published="", made_by="sensorium train nano-diffuses")
 
     def tiny_pipeline(self, diffusers: Any) -> Any:
         levels, depth = len(self.vae_widths), len(self.unet_widths)

@@ -19,10 +19,13 @@ from sensorium.core.errors import ConfigError, MissingDependencyError, WeightsEr
 from sensorium.core.hands import Making
 from sensorium.generators import tiny_parts
 from sensorium.generators.speech import Speaker, SpeechConfig, count, seeded
-from sensorium.nn.pretrained import from_folder
+from sensorium.nn.pretrained import from_folder, from_hub, need_files, need_weights
 
 VOCODER = "vocoder"
 VOICE = "speaker.npy"
+VOICE_WIDTH = 512
+HUB, HUB_VOCODER = "microsoft/speecht5_tts", "microsoft/speecht5_hifigan"
+FILES = ("config.json", "spm_char.model", "tokenizer_config.json", f"{VOCODER}/config.json", VOICE)
 
 
 class SpeechT5Config(SpeechConfig):
@@ -36,6 +39,9 @@ class SpeechT5Config(SpeechConfig):
     def tiny(cls) -> SpeechT5Config:
         return cls(scale="tiny")
 
+    def fetch(self, path: str) -> str:
+        return f"{from_hub(HUB, path, '*')}; {_brings(VOCODER, path)}; {_brings(VOICE, path)}"
+
     def build(self, folder: Path | None = None) -> SpeechT5:
         try:
             import_module("sentencepiece")
@@ -43,13 +49,20 @@ class SpeechT5Config(SpeechConfig):
             raise MissingDependencyError("its tokenizer needs a package that is not installed (sentencepiece)",
                                          where="generator speecht5", fix='pip install "sensorium[gen]"') from None  # fmt: skip
         if folder is not None:
-            return SpeechT5(*_load(folder))
+            self._whole(folder)
+            return SpeechT5(*_load(folder, self.fetch(str(folder))))
         if self.scale == "tiny":
             model = tiny_parts.speecht5()
             voice_V = torch.randn(model.config.speaker_embedding_dim)
             return SpeechT5(model, tiny_parts.vocoder(model.config.num_mel_bins), tiny_parts.speecht5_tokenizer(), voice_V)
         raise WeightsError("no folder, and random weights do not speak", where="generator speecht5",
-                           fix="name a folder in `weights`: microsoft/speecht5_tts with vocoder/ and speaker.npy")  # fmt: skip
+                           fix=f"name a folder in `weights`, of three things: {self.fetch('FOLDER')}")  # fmt: skip
+
+    def _whole(self, folder: Path) -> None:
+        """Refuse a folder that lacks a part."""
+        need_files(folder, FILES, lambda name: _brings(name, str(folder)) if name else self.fetch(str(folder)))
+        need_weights(folder, from_hub(HUB, str(folder)))
+        need_weights(folder / VOCODER, _brings(VOCODER, str(folder)))
 
 
 class SpeechT5(Speaker):
@@ -86,7 +99,16 @@ class SpeechT5(Speaker):
         return sound_N.float().cpu().numpy()
 
 
-def _load(folder: Path) -> tuple[Any, Any, Any, Tensor]:
+def _brings(name: str, path: str) -> str:
+    """What brings one thing of a folder."""
+    if name == VOICE:
+        return f"put the voice, an array of numpy of {VOICE_WIDTH} numbers such as a row of Matthijs/cmu-arctic-xvectors, into {path}/{VOICE}"
+    if name.startswith(VOCODER):
+        return f"hf download {HUB_VOCODER} --local-dir {path}/{VOCODER}"
+    return from_hub(HUB, path, name)
+
+
+def _load(folder: Path, fix: str) -> tuple[Any, Any, Any, Tensor]:
     from transformers import SpeechT5Config as Published
     from transformers import (
         SpeechT5ForTextToSpeech,
@@ -95,16 +117,13 @@ def _load(folder: Path) -> tuple[Any, Any, Any, Tensor]:
         SpeechT5Tokenizer,
     )
 
-    for name, wanted in ((VOCODER, "hf download microsoft/speecht5_hifigan --local-dir"), (VOICE, "the voice, an array of numpy, as")):
-        if not (folder / name).exists():
-            raise WeightsError(f"no {name}", expected="it beside the model", where=str(folder), fix=f"{wanted} {folder / name}")
     try:
         config = Published.from_pretrained(folder, local_files_only=True)
         vocoder_config = SpeechT5HifiGanConfig.from_pretrained(folder / VOCODER, local_files_only=True)
         tokenizer = SpeechT5Tokenizer.from_pretrained(folder, local_files_only=True)
         voice_V = torch.from_numpy(np.load(folder / VOICE, allow_pickle=False)).float()
     except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"no SpeechT5 with its tokenizer, vocoder and voice: {error}", where=str(folder)) from None
+        raise WeightsError(f"no SpeechT5 with its tokenizer, vocoder and voice: {error}", where=str(folder), fix=fix) from None
     if voice_V.shape != (config.speaker_embedding_dim,):
         raise WeightsError(f"a voice of shape {tuple(voice_V.shape)}", expected=f"({config.speaker_embedding_dim},)", where=str(folder / VOICE))
     model = from_folder(SpeechT5ForTextToSpeech, config, folder)

@@ -15,7 +15,10 @@ from sensorium.core.errors import MissingDependencyError, WeightsError
 from sensorium.core.hands import Making
 from sensorium.generators import tiny_parts
 from sensorium.generators.speech import Speaker, SpeechConfig, count, seeded
-from sensorium.nn.pretrained import from_folder
+from sensorium.nn.pretrained import from_folder, from_hub, need_files, need_weights
+
+HUB = "facebook/mms-tts-eng"
+FILES = ("config.json", "vocab.json", "tokenizer_config.json")
 
 
 class VitsConfig(SpeechConfig):
@@ -31,13 +34,18 @@ class VitsConfig(SpeechConfig):
     def tiny(cls) -> VitsConfig:
         return cls(scale="tiny")
 
+    def fetch(self, path: str, files: str = "*") -> str:
+        return from_hub(HUB, path, files)
+
     def build(self, folder: Path | None = None) -> Vits:
         if folder is not None:
-            return Vits(self, *_load(folder))
+            need_files(folder, FILES, lambda name: self.fetch(str(folder), name or "*"))
+            need_weights(folder, self.fetch(str(folder), "model*"))
+            return Vits(self, *_load(folder, self.fetch(str(folder))))
         if self.scale == "tiny":
             return Vits(self, tiny_parts.vits(), tiny_parts.vits_tokenizer())
         raise WeightsError("no folder, and random weights do not speak", where="generator vits",
-                           fix="name a folder or hub id in `weights`, such as facebook/mms-tts-eng")  # fmt: skip
+                           fix=f"name a folder or hub id in `weights`, such as {HUB}: {self.fetch('FOLDER')}")  # fmt: skip
 
 
 class Vits(Speaker):
@@ -65,7 +73,7 @@ class Vits(Speaker):
         return made.waveform[0, : int(made.sequence_lengths[0])].float().cpu().numpy()
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def _load(folder: Path, fix: str) -> tuple[Any, Any]:
     from transformers import VitsConfig as Published
     from transformers import VitsModel, VitsTokenizer
 
@@ -73,5 +81,5 @@ def _load(folder: Path) -> tuple[Any, Any]:
         config = Published.from_pretrained(folder, local_files_only=True)
         tokenizer = VitsTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"no VITS with its tokenizer: {error}", where=str(folder)) from None
+        raise WeightsError(f"no VITS with its tokenizer: {error}", where=str(folder), fix=fix) from None
     return from_folder(VitsModel, config, folder), tokenizer

@@ -71,7 +71,7 @@ class VqConfig(PictureTokenizerConfig):
         tokenizer = VqTokenizer(self)
         if folder is not None:
             need_weights(folder, self.fetch(str(folder)))
-            load_folder(tokenizer, folder)
+            load_folder(tokenizer, folder, self.fetch(str(folder)))
         return tokenizer.eval()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,22 @@ def need_weights(folder: Path, fix: str) -> None:
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
         only = f", only {', '.join(pickled)}, which is not read" if pickled else ""
         raise WeightsError(f"no {SINGLE} and no index of shards{only}", where=str(folder), fix=fix)
+
+
+def need_files(folder: Path, names: Iterable[str], fix: Callable[[str], str]) -> None:
+    """Refuse a folder that is not there, or that lacks one of these files, before anything is read of it.
+
+    Args:
+        fix: what brings a file; of an empty name, all of the folder.
+
+    Raises:
+        WeightsError: naming the first one.
+    """
+    if not folder.is_dir():
+        raise WeightsError("no such folder", where=str(folder), fix=fix(""))
+    for name in names:
+        if not (folder / name).is_file():
+            raise WeightsError(f"no {name}", where=str(folder), fix=fix(name))
 
 
 def from_hub(id: str, path: str, files: str = "model*") -> str:
@@ -98,19 +114,31 @@ def read_file(file: Path) -> dict[str, Tensor]:
         raise WeightsError(f"damaged weights file: {error}", where=str(file), fix=AGAIN) from None
 
 
-def load_folder(module: nn.Module, folder: Path) -> None:
-    """Load a folder's tensors into a module of ours; names and shapes must match exactly."""
-    load_exact(module, read_folder(folder), where=str(folder))
+def load_folder(module: nn.Module, folder: Path, fix: str | None = None) -> None:
+    """Load a folder's tensors into a module of ours; names and shapes must match exactly.
+
+    Args:
+        fix: what brings others, for the error.
+    """
+    load_exact(module, read_folder(folder), where=str(folder), fix=fix)
 
 
-def load_exact(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Like `load_state_dict(strict=True)`, with an error that says what to look at."""
+def load_exact(module: nn.Module, tensors: dict[str, Tensor], where: str, fix: str | None = None) -> None:
+    """Like `load_state_dict(strict=True)`, with an error of one line that says what to look at."""
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise WeightsError(
-            f"weights do not fit {type(module).__name__}: {str(error)[:600]}", where=where
-        ) from None
+        wrong = _unlike(module.state_dict(), tensors) or " ".join(str(error).split())[:600]
+        raise WeightsError(f"weights do not fit {type(module).__name__}: {wrong}", where=where, fix=fix) from None
+
+
+def _unlike(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """What tensors lack, what they have beside, and what is of another shape; of each a few."""
+    shapes = [f"{name} is {tuple(value.shape)} in place of {tuple(wanted[name].shape)}"
+              for name, value in found.items() if name in wanted and value.shape != wanted[name].shape]  # fmt: skip
+    kinds = {"lacking": [name for name in wanted if name not in found], "left over": [name for name in found if name not in wanted],
+             "of another shape": shapes}  # fmt: skip
+    return "; ".join(f"{len(names)} {said} ({', '.join(names[:5])}{', ...' * (len(names) > 5)})" for said, names in kinds.items() if names)
 
 
 def load_part(module: nn.Module, folder: Path, prefix: str) -> None:
