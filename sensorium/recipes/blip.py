@@ -24,7 +24,7 @@ def blip() -> Recipe:
         name="blip",
         description="I,T→score, I→T: ViT-B/16 at 224 pixels, BERT encoder and decoder that share all but self-attention",
         published=Published(
-            paper="2201.12086",
+            paper="2201.12086", second="parts of transformers (test_blip_pretrain.py)",
             missing=("captions of web pictures written and filtered by the model itself (CapFilt)",),
             differs=(
                 "transformer and BERT begin at random, not as DeiT-B and BERT-base",

@@ -1,7 +1,6 @@
 """Chameleon-7B (arXiv:2405.09818): text and pictures as one row of tokens, from the first step on.
 
-Also the nearest published stand-in for models like GPT-4o and Gemini that take and give pictures themselves: of those neither tokenizers of
-pictures and sound, nor sizes, data, objectives and rates are known, nor whether pictures are tokens at all or drawn by diffusion behind the LLM."""
+Also the nearest published stand-in for models like GPT-4o and Gemini: what is unknown of them stands in `stand_ins.py`."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from sensorium.model.learning import Learn
 from sensorium.recipes.mixtures import mixed
 from sensorium.recipes.native_parts import chameleon_model
 from sensorium.recipes.shrink import shrink
+from sensorium.recipes.stand_ins import STAND_IN, UNKNOWN
 from sensorium.training.config import Published, Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.next_token import CaptionConfig, InstructConfig
 
@@ -23,9 +23,9 @@ STEPS, LAST = 1_097_000, 0.01  # 9.2 million million tokens, 2^23 at a time; wha
 def chameleon() -> Recipe:
     return Recipe(
         name="chameleon",
-        description="I+T→T+I: VQ of 8,192 codes as words of a Llama of 7B with normed queries; what GPT-4o and Gemini do inside is unknown",
+        description="I+T→T+I: VQ of 8,192 codes as words of a Llama of 7B with normed queries; " + STAND_IN,
         published=Published(
-            paper="2405.09818",
+            paper="2405.09818", unknown=UNKNOWN,
             oracle="ChameleonForConditionalGeneration",
             missing=("training its picture tokenizer as it was: a weight on faces, licensed pictures, the learnt weights of LPIPS",),
             differs=(

@@ -30,7 +30,7 @@ def cogagent() -> Recipe:
     return Recipe(
         name="cogagent", model=cogagent_model(),
         description="I(1120)+box+T→T,box,action: CogVLM/224, EVA2-CLIP-L/1120 attended to in all layers",
-        published=Published(paper="2312.08914", missing=(
+        published=Published(paper="2312.08914", second="parts of transformers (test_cogvlm.py)", missing=(
             "stretching EVA2-CLIP-L's positions from 336 to 1,120 pixels; `start=FOLDER` takes adapter, expert and LLM of a CogVLM",
             "writing pages and text as pictures: rows hold them already"), differs=(
             "decay, warm-up and betas are CogVLM's, shares of the sets by size: both are not published",

@@ -17,7 +17,7 @@ TALK = mixed(dict.fromkeys(("vqa_v2", "ok_vqa", "text_vqa", "ocr_vqa", "science_
                             "llavar")), "samples", root="data/cogvlm", suffix=".jsonl")  # fmt: skip
 BEHIND = CaptionConfig(layout="cogvlm_base")
 PUBLISHED = Published(
-    paper="2311.03079",
+    paper="2311.03079", second="parts of transformers (test_cogvlm.py)",
     differs=(
         "the two sizes are two recipes: `cogvlm start=runs/cogvlm-224` goes on at 490 pixels, positions stretched",
         "shares of the sets are not published; files are named here, not there",

@@ -29,7 +29,7 @@ def emu() -> Recipe:
         name="emu",
         description="I+T→T+I: EVA-CLIP-g/224, Causal Former, LLaMA-13B with a regression head, SD 1.5's UNet",
         published=Published(
-            paper="2307.05222",
+            paper="2307.05222", second="second writing (test_emu.py)",
             differs=(FROM_MEMORY, *UNKNOWN_LOSS, "a system message that tells of a picture is left to the rows of the instructions",
                      "the decoder's rate does not fall once more, to a tenth, for its last thousand steps"),
         ),

@@ -36,7 +36,7 @@ def emu2() -> Recipe:
         name="emu2",
         description="I+T→T+I,box: EVA2-CLIP-E/448, 64 pooled tokens, LLaMA-33B with a regression head, SDXL's UNet",
         published=Published(
-            paper="2312.13286",
+            paper="2312.13286", second="second writing (test_emu.py)",
             missing=("the decoder of videos, Stable Diffusion 2.1 with layers over time, of which no code, weights or rates are published",),
             differs=(*UNKNOWN_EMU2, "rates, batch and warm-up of the captions are printed once for both sizes of pictures, and taken for both",
                      "batches are of pictures' rows; sets are mixed by their sizes, where the original adds so many rows of videos, documents and text",

@@ -24,7 +24,7 @@ def emu2_chat() -> Recipe:
         name="emu2-chat",
         description="I+box+T→T,box: Emu2 with 256 tokens of a picture, tuned to follow instructions",
         published=Published(
-            paper="2312.13286",
+            paper="2312.13286", second="second writing (test_emu.py)",
             differs=(
                 "starts from Emu2, by start=FOLDER",
                 UNKNOWN_DECAY,

@@ -42,7 +42,7 @@ def emu2_gen() -> Recipe:
         name="emu2-gen",
         description="I+T→T+I,box: Emu2 tuned to draw what texts, places and pictures ask for",
         published=Published(
-            paper="2312.13286",
+            paper="2312.13286", second="second writing (test_emu.py)",
             differs=(*UNKNOWN_EMU2[:-1], "starts from Emu2 with its decoder, by start=FOLDER",
                      "sets of one kind have equal shares, which are not published; whether texts are learned, too, is not said: they are",
                      "things are cut out by their boxes, there by SAM, with other backgrounds and at random edges; a tenth of them is left out, and of their places, "

@@ -22,7 +22,7 @@ def flamingo() -> Recipe:
         name="flamingo",
         description="I+T→T, interleaved: SigLIP-2-g for NFNet-F6, resampler of 64, blocks in Pythia-1.4B",
         published=Published(
-            paper="2204.14198",
+            paper="2204.14198", second="of parts alone (test_openflamingo.py)",
             missing=(
                 "NFNet-F6 and Chinchilla, which are closed; SigLIP 2 giant and Pythia stand in for them",
                 "videos (VTP, whose loss weighs 0.03), with embeddings of time",

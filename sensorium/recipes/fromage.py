@@ -22,7 +22,7 @@ def fromage() -> Recipe:
     return Recipe(
         name="fromage",
         description="I+T→T+retrieved I: CLIP-L/224 as one token, OPT-6.7B, [RET] into an index",
-        published=Published(paper="2301.13823", differs=DIFFERS),
+        published=Published(paper="2301.13823", second="second writing (test_koh_losses.py)", differs=DIFFERS),
         model=ModelConfig(
             lanes={"image": clip_lane(tokens=1)},
             backbone=opt_6_7b(PICTURE, *RET),

@@ -36,7 +36,7 @@ def gill() -> Recipe:
     return Recipe(
         name="gill",
         description="I+T→T+I: CLIP-L/224 as four tokens, OPT-6.7B, eight tokens to Stable Diffusion 1.5 or an index",
-        published=Published(paper="2305.17216", differs=differs),
+        published=Published(paper="2305.17216", second="second writing (test_koh_losses.py)", differs=differs),
         model=ModelConfig(lanes={"image": clip_lane(tokens=4)}, backbone=opt_6_7b(PICTURE, *IMG), hands={"image": hand}, template="bare"),
         stages=(
             pairs_stage(RetrieveConfig(draw=1.0), signals=len(IMG), hands=("image", "image_other"), lr=1e-3, weight_decay=0.01,

@@ -1,13 +1,13 @@
 """Janus-1.3B (arXiv:2410.13848) and Janus-Pro-7B (arXiv:2501.17811): SigLIP reads pictures, codes of a VQ model are written.
 
-Also a stand-in for models like GPT-4o and Gemini, of which neither encoders nor tokenizers, sizes, data, objectives and
-rates are known, nor whether what reads and what draws are apart as here."""
+Also a stand-in for models like GPT-4o and Gemini: what is unknown of them stands in `stand_ins.py`."""
 
 from __future__ import annotations
 
-from sensorium.recipes.janus_stages import ADAPTORS, DIFFERS, STAND_IN, janus_stage
+from sensorium.recipes.janus_stages import ADAPTORS, DIFFERS, janus_stage
 from sensorium.recipes.native_parts import JanusSize, janus_model
 from sensorium.recipes.shrink import shrink
+from sensorium.recipes.stand_ins import STAND_IN, UNKNOWN
 from sensorium.training.config import Published, Recipe, StageConfig
 
 ALL = (*ADAPTORS, "backbone")
@@ -36,7 +36,7 @@ def _recipe(name: str, paper: str, size: JanusSize, stages: tuple[StageConfig, .
     return Recipe(
         name=name,
         description=f"I+T→T+I: SigLIP-L/384 reads, 16,384 codes with tables of their own are written, DeepSeek-LLM-{size.upper()}; {STAND_IN}",
-        published=Published(paper=paper, oracle="JanusForConditionalGeneration", differs=DIFFERS),
+        published=Published(paper=paper, oracle="JanusForConditionalGeneration", differs=DIFFERS, unknown=UNKNOWN),
         model=janus_model(size),
         stages=stages,
     )

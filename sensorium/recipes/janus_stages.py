@@ -20,7 +20,6 @@ DIFFERS = (
     "one description of ten is left out for guidance, which is quoted from memory; what stands for it is what drawing is led away from",
     "the picture tokenizer compares vectors as transformers does; the authors' code brings them to length one first",
 )
-STAND_IN = "what GPT-4o and Gemini do inside is unknown"
 
 
 def janus_stage(name: str, parts: tuple[str, ...], rate: float, shares: Shares, *, steps: int, batch: int, warmup: int) -> StageConfig:

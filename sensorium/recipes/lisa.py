@@ -32,7 +32,7 @@ def lisa() -> Recipe:
         name="lisa",
         description="I+T→T,mask: LLaVA at 224 pixels with LoRA, [SEG] → SAM ViT-H",
         published=Published(
-            paper="2308.00692",
+            paper="2308.00692", second="second writing (test_lisa.py)",
             differs=(
                 "starts from Vicuna v1.1; the original from LLaVA-Lightning-7B-v1-1, released as a difference to LLaMA",
                 "rows hold the question, answer and up to three classes of a picture that the original draws anew each time",

@@ -33,7 +33,7 @@ def llama_adapter() -> Recipe:
         name="llama-adapter",
         description="I+T→T: one CLIP-L feature added to the adaption prompts of LLaMA-7B",
         published=Published(
-            paper="2303.16199",
+            paper="2303.16199", second="second writing (test_adapter_layouts.py)",
             missing=("features of several scales of CLIP (not published which), concatenated",), differs=(
                 "CLIP's size and the projection's inner width are ours; the paper says 0.6M parameters",
                 "the wording of ScienceQA's questions is not published: Alpaca's template",

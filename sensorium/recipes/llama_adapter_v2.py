@@ -34,7 +34,7 @@ def llama_adapter_v2() -> Recipe:
     return Recipe(
         name="llama-adapter-v2", model=model,
         description="I+T→T: CLIP-L's tokens read by ten queries, prompts of LLaMA-7B, its norms and new biases",
-        published=Published(paper="2304.15010", differs=(
+        published=Published(paper="2304.15010", second="parts of transformers (test_llama_adapter_v2.py)", differs=(
             "an epoch of the first stage's script is a 50th of the pairs: 150 of them are three passes",
             "the sets of pairs are examples in its documentation; rows hold its prompt, `Generate caption of this image`",
             "rows without a picture meet the prompts alone (the original: with a picture of zeros)",

@@ -29,7 +29,7 @@ def llava_onevision_15(size: Qwen3Size = "4b") -> Recipe:
     return Recipe(
         name="llava-onevision-1.5" + ("" if size == "4b" else f"-{size}"),
         description=f"I+T→T: RICE-ViT-L for any size, 2x2 merger, Qwen3-{size.upper()}",
-        published=Published(paper="2509.23661", missing=MISSING, differs=DIFFERS),
+        published=Published(paper="2509.23661", second="parts of transformers (test_onevision_15.py)", missing=MISSING, differs=DIFFERS),
         model=ModelConfig(lanes={"image": lane}, backbone=qwen3(size), template="qwen2_vl"),
         stages=(stage("align", "LLaVA-558K-Webdataset", (PROJECTOR,), lr=1e-4, batch_size=8, steps=2500),
                 stage("knowledge", "LLaVA-OneVision-1.5-Mid-Training-Quick-Start-3M-Webdataset",

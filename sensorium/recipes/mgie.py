@@ -32,7 +32,7 @@ def mgie() -> Recipe:
         name="mgie",
         description="I+T→T+I: LLaVA at 224 pixels, 8 tokens → mapper → UNet of 8 channels",
         published=Published(
-            paper="2309.17102",
+            paper="2309.17102", second="second writing (test_mgie.py)",
             differs=(
                 "starts from Vicuna v1.1; the original from LLaVA-Lightning-7B-v1-1, released as a difference to LLaMA",
                 "pictures are scaled in one go, not by way of squares of 512 pixels",

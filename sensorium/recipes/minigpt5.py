@@ -31,7 +31,7 @@ def minigpt5() -> Recipe:
     return Recipe(
         name="minigpt-5",
         description="I+T→T+I: MiniGPT-4's frozen path, Vicuna-7B, eight vokens to Stable Diffusion 2.1",
-        published=Published(paper="2310.02239", differs=DIFFERS),
+        published=Published(paper="2310.02239", second="second writing (test_minigpt5_loss.py)", differs=DIFFERS),
         model=ModelConfig(
             lanes={"image": blip2_lane()},
             backbone=vicuna.model_copy(update={"added_tokens": ADDED}),

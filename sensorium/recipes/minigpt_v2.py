@@ -28,7 +28,7 @@ def minigpt_v2() -> Recipe:
         name="minigpt-v2",
         description="I+box+T→T,box: EVA-CLIP-g/448, groups of four, Llama-2-chat-7B with LoRA",
         published=Published(
-            paper="2310.09478",
+            paper="2310.09478", second="parts of transformers (test_minigpt_v2_layout.py)",
             missing=(
                 "writing boxes and task words into the text of rows; the files hold them already",
             ),

@@ -26,7 +26,7 @@ def mm1(size: Mm1Size = "3b") -> Recipe:
         name=f"mm1-{size}",
         description=f"I+T→T: CLIP-H/378, C-Abstractor of 144 tokens, a {size.upper()} language model",
         published=Published(
-            paper="2403.09611",
+            paper="2403.09611", second="of parts alone (test_more_projectors.py)",
             missing=(
                 "pictures of up to 1,344 pixels in five crops of 672, 720 tokens, in the second stage",
                 "the mixtures of experts",

@@ -30,7 +30,7 @@ def mplug_owl() -> Recipe:
         name="mplug-owl",
         description="I+T→T: CLIP-L/224 that learns, abstractor of 64 queries, LLaMA-7B with LoRA",
         published=Published(
-            paper="2304.14178",
+            paper="2304.14178", second="parts of transformers (test_originals.py)",
             differs=(
                 "the paper's batch of 2.1M tokens is taken to be 4,096 rows of 512",
                 "how captions follow pictures in the first stage was not published",

@@ -29,7 +29,7 @@ def next_gpt() -> Recipe:
         name="next-gpt",
         description="I/V/A+T→T+I/V/A: ImageBind-huge as one token, Vicuna-7B, mappers to Stable Diffusion, Zeroscope, AudioLDM",
         published=Published(
-            paper="2309.05519",
+            paper="2309.05519", second="second writing (test_next_gpt_losses.py)",
             differs=(
                 "whether the added tokens' rows learn in the second stage depends on the original's version of transformers; here they do",
                 "a medium's distance weighs as its signal tokens among all that are learned; the original adds means, and a video's twice",

@@ -29,7 +29,7 @@ def next_gpt_15() -> Recipe:
         name="next-gpt-1.5",
         description="I/V/A+T→T+I/V/A: ImageBind-huge, 64 and 8 learned groups, Vicuna-7B v1.5, mappers to SD 2, Zeroscope, AudioLDM",
         published=Published(
-            paper="2309.05519",
+            paper="2309.05519", second="second writing (test_next_gpt_15.py)",
             differs=(
                 "what learns is what the authors' page says; as published, the second script trains sound's mapper alone, and the third nothing",
                 "both tables of words learn in the first two stages, and the next takes the first one's added rows; here the rows learn in the second",

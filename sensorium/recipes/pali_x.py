@@ -34,7 +34,7 @@ def pali_x() -> Recipe:
     return Recipe(
         name="pali-x",
         description="I+T→T: ViT-22B/756, linear, encoder-decoder of 32B",
-        published=Published(paper="2305.18565", missing=MISSING, differs=DIFFERS),
+        published=Published(paper="2305.18565", second="of parts alone (test_vit_22b.py)", missing=MISSING, differs=DIFFERS),
         model=ModelConfig(
             lanes={"image": lane},
             backbone=Seq2SeqLMConfig(arch=dict(UL2_32B)),

@@ -47,7 +47,7 @@ def seed_llama() -> Recipe:
         name="seed-llama",
         description="I+T→T+I: EVA-CLIP-g, causal Q-Former and 8,192 codes, Vicuna-7B that writes 32 of them, unCLIP",
         published=Published(
-            paper="2310.01218",
+            paper="2310.01218", second="second writing (test_seed_file.py)",
             differs=("sets of instructions that share a weight share a file, and their videos have four frames, as WebVid's; batches are of one device",
                      "marks of pictures are words in front of the codes (released: behind); the adapter is not merged between the stages"),
         ),

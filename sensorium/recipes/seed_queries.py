@@ -33,7 +33,7 @@ def seed_queries() -> Recipe:
         name="seed-queries",
         description="I,T→score: EVA-CLIP-g/224, causal Q-Former of 32 queries, the last of which meets captions",
         published=Published(
-            paper="2307.08041",
+            paper="2307.08041", second="second writing (test_seed_queries.py)",
             differs=(
                 "begins at random unless it starts from BLIP-2's first stage, as the original does",
                 "no dropout in the Q-Former; gradients are clipped at a norm of 1",

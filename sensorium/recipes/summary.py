@@ -29,7 +29,8 @@ class Summary:
     trained: tuple[str, ...]
     """What each stage trains."""
     oracle: str | None
-    """The class of transformers, or `recorded: ` and the package whose numbers were written down; None: there is none."""
+    """The class of transformers, or `recorded: ` and the package whose numbers were written down, or what else it is compared with;
+    None: there is none."""
     status: str
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def summary(recipe: Recipe) -> Summary:
 def _oracle(recipe: Recipe) -> str | None:
     published = recipe.published
     if published is None or published.oracle or not published.recorded:
-        return published.oracle if published else None
+        return (published.oracle or published.second) if published else None
     return f"recorded: {published.recorded}"
 
 

@@ -15,10 +15,13 @@ Written by `sensorium recipe table --out docs/systems.md`; `tests/recipes` keeps
 Sizes are counted on models built at published size on the meta device. They are equal, part by part,
 to those of the oracle: the class of transformers that computes the same function. (That class has
 two layers where LLaVA v1, Shikra and ChatSpot have one linear map.) *Recorded* names a package whose
-numbers were written down once. Where there is no class, each part
+numbers were written down once; a *second writing* is the authors' code as the test that is named writes it again, because it does
+not run here; *parts of transformers* were put together in that test as the authors' code does. Of systems whose code is closed,
+no more than the parts can be compared. Where there is no class, each part
 is as large as a class of its own, or as the shapes in the original's code add up to; LLaMA-Adapter's encoder, LLM
 and prompts are as large as those of transformers and peft, whose gates are fewer. *Partial* says
-that a step of the original's training cannot be done here yet; the lists below the table say which.
+that a step of the original's training cannot be done here yet; the lists below the table say which, and what is unknown of models
+that a recipe stands in for.
 Tokens are those of one tile where pictures are cut into several.
 
 Each recipe, or the one that it is a variant of, has a tiny form that trains in seconds on the shipped
@@ -36,7 +39,7 @@ def systems_page() -> str:
     known = [(r, r.published) for r in recipes if r.published is not None]
     rows = [COLUMNS, ("---",) * len(COLUMNS), *(_row(r, p, summary(r)) for r, p in known)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    notes = "".join(_notes(r, p) for r, p in known if p.missing or p.differs)
+    notes = "".join(_notes(r, p) for r, p in known if p.missing or p.differs or p.unknown)
     return f"{HEAD}{table}{notes}"
 
 
@@ -81,4 +84,5 @@ def _input(lane: LaneConfig) -> str:
 def _notes(recipe: Recipe, published: Published) -> str:
     lines = [f"- missing: {text}\n" for text in published.missing]
     lines += [f"- differs: {text}\n" for text in published.differs]
+    lines += [f"- unknown: {text}\n" for text in published.unknown]
     return f"\n## {recipe.name}\n\n{''.join(lines)}"

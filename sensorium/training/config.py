@@ -152,10 +152,14 @@ class Published(Config):
     """The class of transformers that computes the same function; None: there is none."""
     recorded: str | None = None
     """The package whose numbers were written down once and are compared with, where it cannot run beside us."""
+    second: str | None = None
+    """What else it is compared with: the authors' code as a test writes it a second time, or parts of transformers put together there."""
     missing: tuple[str, ...] = ()
     """Steps of the original's training that cannot be done here yet."""
     differs: tuple[str, ...] = ()
     """Details that are done otherwise here, and values that are quoted from memory."""
+    unknown: tuple[str, ...] = ()
+    """What nobody has published of a system for which this one stands in."""
 
 
 class Recipe(Config):

@@ -33,6 +33,29 @@ def test_recorded_oracles_are_named() -> None:
     assert "| recorded: open_flamingo |" in PAGE.read_text(encoding="utf-8")
 
 
+def test_what_stands_for_an_oracle_is_a_test_that_is_there() -> None:
+    """A recipe without a class of transformers names what else it is compared with, and where."""
+    root = Path(__file__).parents[1]
+    for name in RECIPES:
+        published = RECIPES.find(name)().published
+        if published is None:
+            continue
+        told = [published.oracle, published.recorded, published.second]
+        assert len([one for one in told if one]) == 1, name
+        if published.second:
+            file = published.second.rpartition("(")[2].removesuffix(")")
+            assert [*root.glob(f"parity/{file}"), *root.glob(f"unit/{file}")], name
+
+
+@pytest.mark.parametrize("name", ["chameleon", "janus", "janus-pro"])
+def test_what_is_unknown_of_closed_models_is_told(name: str) -> None:
+    page = PAGE.read_text(encoding="utf-8").split(f"\n## {name}\n")[1].split("\n## ")[0]
+    shown = " ".join(said("recipe", "show", name, "--yaml").split())
+    for word in ("sizes", "what reads", "what draws", "data", "training", "prompts"):
+        assert f"- unknown: of both, {word}" in page or f"- unknown: of GPT-4o and Gemini, {word}" in page
+        assert f"of both, {word}:" in shown or f"of GPT-4o and Gemini, {word}:" in shown
+
+
 def test_show_writes_a_prompt() -> None:
     shown = said("recipe", "show", "llava-1.5")
     assert "[image]\\nWhat is this? ASSISTANT: A cat.{eos}" in shown
