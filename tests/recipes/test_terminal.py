@@ -44,7 +44,7 @@ def test_no_line_is_longer_than_the_terminal_and_no_word_is_broken(
 
 def test_what_hands_make_is_among_what_comes_out() -> None:
     told = {name: summary(RECIPES.find(name)()).io for name in ("nano", "nano-points", "nano-draws", "next-gpt")}
-    assert told == {"nano": "I+T→T", "nano-points": "I+T→T,box,mask", "nano-draws": "I+T→T+I", "next-gpt": "I+T→T+I/V/A"}
+    assert told == {"nano": "I+T→T", "nano-points": "I+T→T,box,mask", "nano-draws": "I+T→T+I", "next-gpt": "I/V/A+T→T+I/V/A"}
 
 
 def test_what_a_stage_trains_stands_beside_it(
