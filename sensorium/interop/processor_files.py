@@ -21,6 +21,7 @@ from sensorium.text.chat import choose_template
 from sensorium.text.jinja import CONTENT, as_jinja
 from sensorium.text.tokenizer import Tokenizer
 
+CUT = ("crop", "middle")
 TOKENS = {"image_token_index": "<image>", "image_token_id": "<|image_pad|>"}
 """What a config calls the image token, and what the processors of its families call it."""
 JANUS = "<image_placeholder>"
@@ -126,8 +127,8 @@ def _pixels(lane: LaneConfig, theirs: Mapping[str, Any]) -> dict[str, Any]:
     # Its padding has the mean's colour, ours is white: the picture is whole in both.
     fit = lane.resolution.fit
     short = {"shortest_edge": seen.size_px}
-    return values | {"size": short if fit == "crop" else side, "crop_size": side,
-                     "do_center_crop": fit == "crop", "do_pad": fit == "letterbox"}  # fmt: skip
+    return values | {"size": short if fit in CUT else side, "crop_size": side,
+                     "do_center_crop": fit in CUT, "do_pad": fit == "letterbox"}  # fmt: skip
 
 
 def _own(lane: LaneConfig, theirs: Mapping[str, Any], token: str | None) -> dict[str, Any]:

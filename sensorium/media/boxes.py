@@ -7,6 +7,9 @@ was really done, not by the ideal ratio.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from sensorium.core.batch import MediaShape
 from sensorium.core.boxes import View
 
@@ -19,9 +22,18 @@ def letterbox_size(shape: MediaShape, height: int, width: int) -> tuple[int, int
     return min(new_height, height), min(new_width, width)
 
 
+Corner = Callable[[tuple[int, int], int, int], tuple[int, int]]
+"""Where what is `inner` (height, width) begins on a canvas of height x width: left, top."""
+
+
 def corner(inner: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """Left and top of what is centred on a canvas; the odd pixel of padding goes right and down."""
     return (width - inner[1]) // 2, (height - inner[0]) // 2
+
+
+def middle(inner: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Left and top of what is cut out of a canvas's middle, half a pixel going to the even one, as torchvision's CenterCrop has it."""
+    return round((width - inner[1]) / 2), round((height - inner[0]) / 2)
 
 
 def cover_size(shape: MediaShape, height: int, width: int) -> tuple[int, int]:
@@ -33,11 +45,11 @@ def cover_size(shape: MediaShape, height: int, width: int) -> tuple[int, int]:
     return height, max(width, int(height * shape.width_px / shape.height_px))
 
 
-def crop_box(shape: MediaShape, height: int, width: int) -> tuple[float, float, float, float]:
+def crop_box(shape: MediaShape, height: int, width: int, at: Corner = corner) -> tuple[float, float, float, float]:
     """The middle of the picture (left, top, right, bottom) that fills height x width pixels; it
     begins at a whole pixel of the scaled picture."""
     scaled = cover_size(shape, height, width)
-    left, top = corner((height, width), *scaled)
+    left, top = at((height, width), *scaled)
     pixel_x, pixel_y = shape.width_px / scaled[1], shape.height_px / scaled[0]
     return left * pixel_x, top * pixel_y, (left + width) * pixel_x, (top + height) * pixel_y
 
@@ -63,9 +75,9 @@ def stretched(shape: MediaShape, height: int, width: int) -> View:
     return View(width, height, width / shape.width_px, height / shape.height_px)
 
 
-def cropped(shape: MediaShape, height: int, width: int) -> View:
+def cropped(shape: MediaShape, height: int, width: int, at: Corner = corner) -> View:
     """The middle of the picture; places beyond it are not shown."""
-    x0, y0, x1, y1 = crop_box(shape, height, width)
+    x0, y0, x1, y1 = crop_box(shape, height, width, at)
     scale_x, scale_y = width / (x1 - x0), height / (y1 - y0)
     return View(width, height, scale_x, scale_y, -x0 * scale_x, -y0 * scale_y)
 
@@ -78,4 +90,4 @@ def squared(shape: MediaShape, size_px: int) -> View:
     return View(size_px, size_px, scale, scale, left * scale, top * scale)
 
 
-VIEWS = {"letterbox": letterboxed, "stretch": stretched, "crop": cropped}
+VIEWS = {"letterbox": letterboxed, "stretch": stretched, "crop": cropped, "middle": partial(cropped, at=middle)}

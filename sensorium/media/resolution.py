@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,15 @@ from PIL import Image as PILImage
 from sensorium.core.batch import Grid, MediaShape, Preprocess, TilePlan
 from sensorium.core.boxes import View
 from sensorium.core.parts import ResolutionConfig
-from sensorium.media.boxes import VIEWS, corner, cover_size, crop_box, letterbox_size
+from sensorium.media.boxes import (
+    VIEWS,
+    Corner,
+    corner,
+    cover_size,
+    crop_box,
+    letterbox_size,
+    middle,
+)
 from sensorium.media.image import WHITE, Image
 
 RESAMPLING = {
@@ -29,11 +38,12 @@ class FixedResolution(ResolutionConfig):
     """One input of the encoder's own size.
 
     `letterbox` keeps the whole picture and its proportions and pads with white; `stretch`
-    distorts; `crop` resizes the short side and takes the middle (CLIP's own habit).
+    distorts; `crop` resizes the short side and takes the middle (CLIP's own habit); `middle` does so, too, but where
+    half a pixel is left it rounds as torchvision does (ImageBind).
     """
 
     kind: Literal["fixed"] = "fixed"
-    fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
+    fit: Literal["letterbox", "stretch", "crop", "middle"] = "letterbox"
 
     @classmethod
     def tiny(cls) -> FixedResolution:
@@ -68,20 +78,20 @@ def stretch(image: Image, height: int, width: int, interpolation: str) -> PILIma
     return image.resized(height, width, RESAMPLING[interpolation])
 
 
-def crop(image: Image, height: int, width: int, interpolation: str) -> PILImage.Image:
+def crop(image: Image, height: int, width: int, interpolation: str, at: Corner = corner) -> PILImage.Image:
     """The middle of the picture after its short side has been resized."""
     scaled = cover_size(image.shape, height, width)
     if scaled[0] * scaled[1] <= LARGEST_COVER * height * width:
-        left, top = corner((height, width), *scaled)
+        left, top = at((height, width), *scaled)
         whole = image.resized(*scaled, RESAMPLING[interpolation])
         return whole.crop((left, top, left + width, top + height))
     # Of a 20,000 x 3 strip the box is cut while resizing, so that it never becomes a huge canvas: along
     # rows first, as Pillow does with the whole. In one go it may begin with columns, which rounds otherwise.
     picture = image.to_pil()
-    left, top, right, bottom = crop_box(image.shape, height, width)
+    left, top, right, bottom = crop_box(image.shape, height, width, at)
     method = RESAMPLING[interpolation]
     narrow = picture.resize((width, picture.height), method, box=(left, 0, right, picture.height))
     return narrow.resize((width, height), method, box=(0, top, width, bottom))
 
 
-FIT = {"letterbox": letterbox, "stretch": stretch, "crop": crop}
+FIT = {"letterbox": letterbox, "stretch": stretch, "crop": crop, "middle": partial(crop, at=middle)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sensorium.core.weights import HubSource
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
+from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LoraConfig, ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
@@ -19,6 +20,8 @@ from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Published, Recipe
 from sensorium.training.objectives.diffuse import DiffuseConfig
 
+SEEN = blip2_lane()
+LANE = SEEN.model_copy(update={"encoder": SEEN.encoder.model_copy(update={"interpolation": "bilinear"}), "resolution": FixedResolution(fit="middle")})
 SD_21 = StableDiffusionConfig(width=1024, weights=(HubSource(id="stabilityai/stable-diffusion-2-1-base"),))
 # 0.01 words, 1 picture, 0.1 caption; one condition in ten is that of zeros.
 ALIGN = DiffuseConfig(text_weight=0.01, caption_weight=0.1, unsteered=0.1, gamma=5.0, size_px=512)
@@ -33,7 +36,7 @@ def minigpt5() -> Recipe:
         description="I+T→T+I: MiniGPT-4's frozen path, Vicuna-7B, eight vokens to Stable Diffusion 2.1",
         published=Published(paper="2310.02239", second="second writing (test_minigpt5_loss.py)", differs=DIFFERS),
         model=ModelConfig(
-            lanes={"image": blip2_lane()},
+            lanes={"image": LANE},
             backbone=vicuna.model_copy(update={"added_tokens": ADDED}),
             hands={"image": HandConfig(signals=IMG, projector=EncoderDecoderConfig(), generator=SD_21)},
             adapter=LoraConfig(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj")),

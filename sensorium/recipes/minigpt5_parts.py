@@ -15,7 +15,7 @@ DIFFERS = (
     "rows of the first stage are all asked for as a chat; of the original's, one in a hundred",
     "the second stage is VIST's; the original has another for MMDialog instead",
     "rows of vokens do not decay",
-    "pictures that are seen are squeezed to a square, as MiniGPT-4's are here, not cropped",
+    "a space stands in front of the first voken, and none behind the last, as in MiniGPT-4's rows",
     "pictures are not mirrored at random, and squares to be drawn are cut from them (the original: padded with white)",
     "answers are written greedily unless asked otherwise (the original: nucleus of 0.9, repetition penalty 2)",
     "Vicuna v0's vocabulary is taken to be LLaMA's 32,000",

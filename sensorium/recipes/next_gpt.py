@@ -41,7 +41,7 @@ def next_gpt() -> Recipe:
             ),
         ),
         model=ModelConfig(
-            lanes={"image": imagebind_lane(LinearConfig(), "crop")},
+            lanes={"image": imagebind_lane(LinearConfig(), "middle")},
             backbone=vicuna.model_copy(update={"added_tokens": ADDED}),
             hands=HANDS,
             adapter=LoraConfig(rank=32, alpha=32.0, dropout=0.1, targets=("q_proj", "k_proj", "v_proj", "o_proj")),

@@ -61,7 +61,7 @@ NOISE_15 = DenoiseConfig(image=PictureNoise(size_px=224, gamma=5.0), video=Video
 """Sizes are training_utils.py's."""
 
 
-def imagebind_lane(projector: InputProjectorConfig, fit: Literal["crop", "letterbox"]) -> LaneConfig:
+def imagebind_lane(projector: InputProjectorConfig, fit: Literal["middle", "letterbox"]) -> LaneConfig:
     """ImageBind's pooled vector of pictures, videos and sound, and what makes tokens of them all; its file is put there by hand."""
     weights = (WeightFile(path="weights/imagebind_huge.pth", format="imagebind"),)
     encoder = ImageBindConfig(weights=weights, video=FrameClips(), audio=SoundConfig())

@@ -41,7 +41,7 @@ def stage(name: str, steps: int, lr: float, warmup: float, last: float) -> Stage
 
 
 def seed_llama() -> Recipe:
-    words = PictureWordsConfig(tokenizer=CODES, words=((32002, CODES.codes),), begin=MARKS[:1], end=MARKS[1:], resolution=WHOLE, drawing=DRAWING)
+    words = PictureWordsConfig(tokenizer=CODES, words=((32002, CODES.codes),), begin=MARKS[:1], end=MARKS[1:], resolution=WHOLE, interpolation="bilinear", drawing=DRAWING)
     plain = with_tokens(llama("7b", "lmsys/vicuna-7b-v1.1", vocab_size=32000 + CODES.codes), *MARKS)
     return Recipe(
         name="seed-llama",

@@ -11,8 +11,9 @@ LAYOUTS = ("left", "right", "packed")
 FUNCTION = (*POSITIONS, *COUNTS, *LAYOUTS, "greedy", "export")
 PROCESSING = ("pixels", "ids", "placeholders")
 ASPECTS = (*FUNCTION, *PROCESSING)
-MADE = ("weights", "made", "loss")
-"""Of systems whose media are compared, in a table of their own: tensors by their authors' names, what they make, what teaches that."""
+MADE = ("weights", "made", "loss", *PROCESSING)
+"""Of systems whose media are compared, in a table of their own: tensors by their authors' names, what they make, what teaches that, and how
+prompts and pictures are prepared."""
 DRAWN = ("codes", "values", "pictures", "guidance")
 """Of pictures that a language model writes as tokens, in a table of their own: the tokens, what they are decoded to, that as bytes, and
 tokens that are led away from others."""
@@ -46,6 +47,12 @@ STEERED = "what steers it learns conditions (tests/unit/test_condition_loss.py):
 HEARD = "the loss through it is compared with NExT-GPT 1.5's (`next-gpt-1.5`)"
 REDRAWN = "the loss through it, which Emu2's decoder learns by, is compared with diffusers' scheduler (tests/unit/test_redraw.py)"
 EDITS = "the loss through it is compared with MGIE's (`mgie`)"
+UNASKED = "it is asked by another model's vectors, and reads no prompt: prompts and pictures are prepared by that model, in its row"
+SPOKEN = "its folder's own tokenizer, which is transformers', prepares texts, and there are no pictures"
+MUTE = "speakers do not learn here"
+WORDED = "rows are worded as MiniGPT-4's: a space stands in front of the first voken, and none behind the last"
+MEAN_GREY = "pictures are padded with white, its own with the mean colour"
+SEES_ONLY = "it reads no text, and its clips, which are rounded to bytes here, lie within half a step of its own (test_imagebind.py)"
 
 
 def why(reason: str, *aspects: str) -> dict[str, str]:
@@ -54,6 +61,8 @@ def why(reason: str, *aspects: str) -> dict[str, str]:
 
 TEXT_BESIDE = why(IN_FRONT, *POSITIONS, "2", "3", "placeholders")
 UNTAUGHT = why(STEERED, "loss")
+ALONE = why(UNASKED, *PROCESSING)
+SPEAKER = why(MUTE, "loss") | why(SPOKEN, *PROCESSING)
 COMPARED = why(APART, *POSITIONS, "2", "3", "placeholders") | why(SILENT, "greedy")
 ORACLES: dict[str, Oracle] = {
     "clip": Oracle("transformers.CLIPModel", COMPARED),
@@ -106,19 +115,21 @@ ORACLES: dict[str, Oracle] = {
     "fromage": Oracle("fromage/models.py of FROMAGe, a second time (any_to_any_originals.py, test_koh_losses.py)", aspects=MADE),
     "gill": Oracle("gill/models.py and layers.py of GILL, a second time (any_to_any_originals.py, test_koh_losses.py)", aspects=MADE),
     "next-gpt": Oracle("anyToImageVideoAudio.py and layers.py of NExT-GPT, a second time (any_to_any_originals.py, test_next_gpt_losses.py)", aspects=MADE),
-    "next-gpt-1.5": Oracle("NExT-GPT 1.5's projectors and losses, a second time (test_next_gpt_15.py, test_next_gpt_losses.py)", aspects=MADE),
-    "imagebind": Oracle("ImageBindModel and data.py of ImageBind (golden/imagebind.json)", why(FROZEN, "loss"), MADE),
-    "minigpt-5": Oracle("model.py of MiniGPT-5, a second time (any_to_any_originals.py, test_minigpt5_loss.py)", aspects=MADE),
-    "sam": Oracle("transformers.SamModel", why(MADER, "loss"), MADE),
-    "sam-file": Oracle("segment_anything.modeling.Sam (golden/sam.safetensors)", why(MADER, "loss"), MADE),
-    "stable_diffusion": Oracle("diffusers.StableDiffusionPipeline (1.5: noise foretold)", aspects=MADE),
-    "stable_diffusion-2.1": Oracle("diffusers.StableDiffusionPipeline (2.1: velocity foretold)", aspects=MADE),
-    "unclip": Oracle("diffusers.StableUnCLIPImg2ImgPipeline", UNTAUGHT, MADE),
-    "sdxl": Oracle("diffusers.StableDiffusionXLPipeline", why(REDRAWN, "loss"), MADE),
-    "text_to_video": Oracle("diffusers.TextToVideoSDPipeline", why(HEARD, "loss"), MADE),
-    "audioldm": Oracle("diffusers.AudioLDMPipeline", why(HEARD, "loss"), MADE),
-    "audioldm2": Oracle("diffusers.AudioLDM2Pipeline", UNTAUGHT, MADE),
-    "instruct_pix2pix": Oracle("diffusers.StableDiffusionInstructPix2PixPipeline", why(EDITS, "loss"), MADE),
+    "next-gpt-1.5": Oracle("NExT-GPT 1.5's projectors and losses, a second time (test_next_gpt_15.py, test_next_gpt_losses.py)", why(MEAN_GREY, "pixels"), MADE),
+    "imagebind": Oracle("ImageBindModel and data.py of ImageBind (golden/imagebind.json)", why(FROZEN, "loss") | why(SEES_ONLY, *PROCESSING), MADE),
+    "minigpt-5": Oracle("model.py of MiniGPT-5, a second time (any_to_any_originals.py, test_minigpt5_loss.py)", why(WORDED, "ids"), MADE),
+    "sam": Oracle("transformers.SamModel", why(MADER, "loss") | ALONE, MADE),
+    "sam-file": Oracle("segment_anything.modeling.Sam (golden/sam.safetensors)", why(MADER, "loss") | ALONE, MADE),
+    "stable_diffusion": Oracle("diffusers.StableDiffusionPipeline (1.5: noise foretold)", ALONE, MADE),
+    "stable_diffusion-2.1": Oracle("diffusers.StableDiffusionPipeline (2.1: velocity foretold)", ALONE, MADE),
+    "unclip": Oracle("diffusers.StableUnCLIPImg2ImgPipeline", UNTAUGHT | ALONE, MADE),
+    "sdxl": Oracle("diffusers.StableDiffusionXLPipeline", why(REDRAWN, "loss") | ALONE, MADE),
+    "text_to_video": Oracle("diffusers.TextToVideoSDPipeline", why(HEARD, "loss") | ALONE, MADE),
+    "audioldm": Oracle("diffusers.AudioLDMPipeline", why(HEARD, "loss") | ALONE, MADE),
+    "audioldm2": Oracle("diffusers.AudioLDM2Pipeline", UNTAUGHT | ALONE, MADE),
+    "instruct_pix2pix": Oracle("diffusers.StableDiffusionInstructPix2PixPipeline", why(EDITS, "loss") | ALONE, MADE),
+    "vits": Oracle("transformers.VitsModel", SPEAKER, MADE),
+    "speecht5": Oracle("transformers.SpeechT5ForTextToSpeech", SPEAKER, MADE),
     # Theirs cuts values off to whole numbers; ours rounds.
     "emu3-draws": Oracle("transformers.Emu3ForConditionalGeneration", aspects=DRAWN, bytes_apart=1),
     "chameleon-draws": Oracle("transformers.ChameleonForConditionalGeneration, JanusVQVAEDecoder", aspects=DRAWN),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from matrix import ASPECTS, COUNTS, DRAWN, LAYOUTS, MADE, ORACLES, POSITIONS, PROCESSING
 
 GROUPS = {"picture at": POSITIONS, "pictures": COUNTS, "beside others": LAYOUTS, "text": ("greedy",),
@@ -18,15 +20,19 @@ the same; what is listed was compared, what is not has a note that says why. A c
 logits (vectors and scores where a model writes nothing) each within 1e-5 and 1e-5 of its size, greedy text that is identical,
 and an exported folder that the reference loads and agrees with (where its own code does not run here: the same
 tensors under the same names); one of `processing` by equal pixel values (1e-5), token ids and
-places of the picture's tokens, odd aspect ratios included. Differences, and seconds of the
-processor, are rounded up to powers of ten; a difference above 1e-5 is written as a share of the largest value, and says so.
+places of the picture's tokens, odd aspect ratios included. A difference *below* which a row lies, and seconds of the
+processor, are rounded up to powers of ten, and hold on every processor that was tried; *measured* is the largest difference of the run that wrote the
+row, to one digit, whose last bits differ from one processor and release of torch to another. A difference above 1e-5 is written as a share of the
+largest value, and says so.
 
 Written by `python -m pytest tests/parity --parity-report docs/parity.md`; with `--parity-keep`, some of the tests write their rows alone.
 """
+MACHINE = "Last written on "
 MAKERS = """What these make is compared with the classes of transformers and diffusers, or with their authors' code as it is written a
 second time in the test, because that code does not run here: `weights`, their tensors by their authors' names; `made`, the masks,
 embeddings or conditions of what is drawn, each number within 1e-5 and 1e-5 of its size (seed: 1e-5 of the largest), and codes and media (bytes of pictures and
-videos, as numbers from 0 to 255, and samples of sound); `loss`, what a batch of several rows is taught by.
+videos, as numbers from 0 to 255, and samples of sound); `loss`, what a batch of several rows is taught by; under `processing`, what stands in the
+table above (`test_any_to_any_processing.py`).
 """
 DRAWERS = """Pictures that a language model writes as tokens: `codes`, the tokens, which are identical; `values`, what codes are decoded to, each
 within 1e-5 and 1e-5 of its size; `pictures`, those values as bytes from 0 to 255, which are identical (Emu3's at most 1 apart: the
@@ -34,7 +40,7 @@ reference cuts off what ours rounds); `guidance`, codes that are led away from t
 with one seed, which are identical.
 """
 OF_LARGEST = "(of the largest)"
-DIFFER, REACH, BYTES, SECONDS = "differ by <", "reach", "bytes differ by", "seconds <"
+DIFFER, MEASURED, REACH, BYTES, SECONDS = "differ by <", "measured", "reach", "bytes differ by", "seconds <"
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,9 @@ class Table:
 
 
 TABLES = (
-    Table(ASPECTS, GROUPS, (f"logits {DIFFER}", f"logits {REACH}", SECONDS)),
-    Table(MADE, {"compared": MADE}, (DIFFER, REACH, SECONDS), MAKERS),
-    Table(DRAWN, {"compared": DRAWN}, (f"values {DIFFER}", f"values {REACH}", BYTES, SECONDS), DRAWERS),
+    Table(ASPECTS, GROUPS, (f"logits {DIFFER}", MEASURED, f"logits {REACH}", SECONDS)),
+    Table(MADE, {"compared": MADE[: -len(PROCESSING)], "processing": PROCESSING}, (DIFFER, MEASURED, REACH, SECONDS), MAKERS),
+    Table(DRAWN, {"compared": DRAWN}, (f"values {DIFFER}", MEASURED, f"values {REACH}", BYTES, SECONDS), DRAWERS),
 )
 
 
@@ -81,8 +87,9 @@ class Row:
 
     def figures(self, titles: Collection[str]) -> list[str]:
         """Under these titles."""
-        differ = power(self.difference) if self.difference <= 1e-5 else f"{power(self.share)} {OF_LARGEST}"
-        said = {DIFFER: differ, REACH: f"{self.size:.0e}" if self.size else "0", BYTES: str(self.apart),
+        plain = self.difference <= 1e-5
+        differ = power(self.difference) if plain else f"{power(self.share)} {OF_LARGEST}"
+        said = {DIFFER: differ, MEASURED: digit(self.difference if plain else self.share).replace("e-0", "e-"), REACH: digit(self.size), BYTES: str(self.apart),
                 SECONDS: power(max(1.0, self.seconds))}  # fmt: skip
         return [said.get(title) or said[title.split(maxsplit=1)[1]] for title in titles]
 
@@ -108,6 +115,19 @@ def power(value: float) -> str:
     return "0" if value == 0 else f"1e{math.ceil(math.log10(value))}"
 
 
+def digit(value: float) -> str:
+    """To one digit."""
+    return f"{value:.0e}" if value else "0"
+
+
+def machine() -> str:
+    """The processor and torch that a run's figures are of."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+
+
 def write(rows: dict[str, Row], path: Path, *, keep: bool = False) -> None:
     """
     Args:
@@ -124,7 +144,7 @@ def write(rows: dict[str, Row], path: Path, *, keep: bool = False) -> None:
     reasons: list[str] = []
     tables = [f"{table.before}\n{_table(table, figures, reasons)}".lstrip() for table in TABLES]
     notes_text = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
-    path.write_text("\n\n".join([HEAD.rstrip(), *tables, "Not compared:", notes_text]) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join([HEAD.rstrip(), f"{MACHINE}{machine()}.", *tables, "Not compared:", notes_text]) + "\n", encoding="utf-8")
 
 
 def _table(table: Table, figures: dict[str, list[str]], reasons: list[str]) -> str:

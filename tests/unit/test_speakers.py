@@ -1,4 +1,4 @@
-"""Speakers say a text: eSpeak NG for real, VITS and SpeechT5 as transformers does, with small random weights."""
+"""Speakers say a text: eSpeak NG for real, VITS and SpeechT5 with small random weights (beside transformers: tests/parity/test_speakers_parity.py)."""
 
 from __future__ import annotations
 
@@ -77,18 +77,11 @@ def test_what_cannot_be_said_is_refused(name: str) -> None:
     assert speaker.speak("hi").array.size
 
 
-def test_vits_is_transformers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import VitsModel, VitsTokenizer
-
+def test_vits_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built("vits").model.save_pretrained(tmp_path)
     built("vits").tokenizer.save_pretrained(tmp_path)
     speaker = GENERATORS.find("vits")().build(tmp_path)
     made = speaker.speak("A cat, two dogs!", Making(seed=7))
-    model, tokenizer = VitsModel.from_pretrained(tmp_path).eval(), VitsTokenizer.from_pretrained(tmp_path)
-    torch.manual_seed(7)
-    with torch.no_grad():
-        theirs = model(**tokenizer("A cat, two dogs!", return_tensors="pt")).waveform[0]
-    np.testing.assert_allclose(made.array, theirs.numpy(), atol=1e-5)
     fast = GENERATORS.find("vits")(pace=4.0).build(tmp_path).speak("A cat, two dogs!", Making(seed=7))
     assert fast.array.size < made.array.size
     monkeypatch.setattr(speaker.model, "forward", lambda *_, **__: 1 / 0)
@@ -101,9 +94,7 @@ def test_vits_is_transformers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @needs_sentencepiece
-def test_speecht5_is_transformers_own(tmp_path: Path) -> None:
-    from transformers import SpeechT5ForTextToSpeech, SpeechT5HifiGan
-
+def test_speecht5_of_a_folder(tmp_path: Path) -> None:
     tiny = built("speecht5")
     tiny.model.save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
@@ -117,11 +108,6 @@ def test_speecht5_is_transformers_own(tmp_path: Path) -> None:
         GENERATORS.find("speecht5")().build(tmp_path)
     np.save(tmp_path / "speaker.npy", tiny.voice_V.numpy())
     speaker = GENERATORS.find("speecht5")().build(tmp_path)
-    made = speaker.speak("cat", Making(seed=7))
-    model, vocoder = SpeechT5ForTextToSpeech.from_pretrained(tmp_path).eval(), SpeechT5HifiGan.from_pretrained(tmp_path / "vocoder").eval()
-    torch.manual_seed(7)
-    theirs = model.generate_speech(tiny.tokenizer("cat", return_tensors="pt").input_ids, tiny.voice_V[None], vocoder=vocoder)
-    np.testing.assert_allclose(made.array, theirs.detach().numpy().clip(-1, 1), atol=1e-5)
     with pytest.raises(ConfigError, match="at most 64"):
         speaker.speak("a" * 80)
 

@@ -21,6 +21,7 @@ from sensorium.interop.originals.base import Beside, Found, count, need
 from sensorium.interop.originals.lavis import Lavis
 from sensorium.interop.originals.words import words_of
 from sensorium.interop.output_projectors import PROJECTOR_KEYS
+from sensorium.media.resolution import FixedResolution
 from sensorium.model.config import LoraConfig, ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import LORA_MARK
@@ -63,7 +64,11 @@ class MiniGpt5(Lavis):
         generator = StableDiffusionConfig(length=length, width=width, weights=(HubSource(id="stabilityai/stable-diffusion-2-1-base"),))
         hand = HandConfig(signals=IMG, projector=projector, generator=generator)
         backbone = seeing.backbone.model_copy(update={"arch": arch, "added_tokens": added})
-        return seeing.model_copy(update={"backbone": backbone, "hands": {"image": hand}})
+        lane = seeing.lane("image")
+        # What it sees is cut, where MiniGPT-4 squeezes.
+        encoder = lane.encoder.model_copy(update={"interpolation": "bilinear"})
+        cut = lane.model_copy(update={"encoder": encoder, "resolution": FixedResolution(fit="middle")})
+        return seeing.model_copy(update={"lanes": {"image": cut}, "backbone": backbone, "hands": {"image": hand}})
 
     def key_map(self, names: Collection[str]) -> KeyMap:
         # A file of its own may be without the map that says what the language model is called.

@@ -76,7 +76,7 @@ class NextGpt:
         rows, added = words_of(found, beside, TABLES, WORDS)
         arch = text_arch(read_json(llm_folder(beside, found.path) / "config.json")) | {"vocab_size": rows}
         return ModelConfig(
-            lanes={"image": LaneConfig(encoder=encoder, projector=LinearConfig(), resolution=FixedResolution(fit="crop"))},
+            lanes={"image": LaneConfig(encoder=encoder, projector=LinearConfig(), resolution=FixedResolution(fit="middle"))},
             backbone=CausalLMConfig(arch=arch, added_tokens=added),
             hands={kind: _hand(found, kind) for kind in MAPPERS}, template="next_gpt",
         )  # fmt: skip

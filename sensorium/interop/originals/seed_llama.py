@@ -59,7 +59,7 @@ class SeedLlama:
             raise ConfigError(f"SEED's tokenizer beside {found.config.get('model_type')!r}", expected="a folder of a LLaMA", where=str(found.path))
         tokenizer = seed_config(read_checkpoint(_file(found, beside)), found.path)
         picture = PictureWordsConfig(tokenizer=tokenizer, words=((found.words[FIRST], tokenizer.codes),), begin=MARKS[:1], end=MARKS[1:],
-                                     resolution=FixedResolution(fit="stretch"), drawing=Drawing(top_p=0.5))  # fmt: skip
+                                     resolution=FixedResolution(fit="stretch"), interpolation="bilinear", drawing=Drawing(top_p=0.5))  # fmt: skip
         backbone = CausalLMConfig(arch=text_arch(found.config), added_tokens=tuple(found.words))
         # The 14B is Llama 2's 13B, whose turns stand in brackets.
         larger = backbone.num_layers == LAYERS_13B
