@@ -135,3 +135,28 @@ ORACLES: dict[str, Oracle] = {
     "chameleon-draws": Oracle("transformers.ChameleonForConditionalGeneration, JanusVQVAEDecoder", aspects=DRAWN),
     "janus-draws": Oracle("transformers.JanusForConditionalGeneration", aspects=DRAWN),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """Where the four proofs of a recipe lie: its size and its learning in tests/recipes, the others in rows of oracles.
+
+    `prepared` is the test of its prompts and pictures; `form` the recipe whose tiny form learns for it, if that is another one.
+    """
+
+    rows: tuple[str, ...]
+    prepared: str = "test_any_to_any_processing.py"
+    form: str | None = None
+
+
+WORDS_TEST = "test_picture_words_parity.py"
+PROOFS: dict[str, Proofs] = {
+    "fromage": Proofs(("fromage",)), "gill": Proofs(("gill", "stable_diffusion")), "next-gpt": Proofs(("next-gpt", "imagebind")),
+    "next-gpt-1.5": Proofs(("next-gpt-1.5", "imagebind")), "minigpt-5": Proofs(("minigpt-5", "stable_diffusion-2.1")),
+    "emu": Proofs(("emu", "stable_diffusion")), "emu2": Proofs(("emu2", "sdxl")), "emu3": Proofs(("emu3", "emu3-draws"), WORDS_TEST),
+    "seed-llama": Proofs(("seed", "unclip")), "chameleon": Proofs(("chameleon", "chameleon-draws"), WORDS_TEST),
+    "janus": Proofs(("janus", "janus-draws"), WORDS_TEST), "janus-pro": Proofs(("janus", "janus-draws"), WORDS_TEST, form="janus"),
+    "lisa": Proofs(("lisa", "sam")), "kosmos-2": Proofs(("kosmos-2",), "test_kosmos2.py"), "qwen-vl": Proofs(("qwen-vl",), "test_qwen_vl.py"),
+    "mgie": Proofs(("mgie", "instruct_pix2pix")),
+}  # fmt: skip
+"""Of the systems that read and make media or write places; the first row is that of its prompts and pictures."""

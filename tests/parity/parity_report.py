@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from matrix import ASPECTS, COUNTS, DRAWN, LAYOUTS, MADE, ORACLES, POSITIONS, PROCESSING
+from matrix import ASPECTS, COUNTS, DRAWN, LAYOUTS, MADE, ORACLES, POSITIONS, PROCESSING, PROOFS
+
+from sensorium.recipes import RECIPES
 
 GROUPS = {"picture at": POSITIONS, "pictures": COUNTS, "beside others": LAYOUTS, "text": ("greedy",),
           "back": ("export",), "processing": PROCESSING}  # fmt: skip
@@ -21,8 +23,9 @@ logits (vectors and scores where a model writes nothing) each within 1e-5 and 1e
 and an exported folder that the reference loads and agrees with (where its own code does not run here: the same
 tensors under the same names); one of `processing` by equal pixel values (1e-5), token ids and
 places of the picture's tokens, odd aspect ratios included. A difference *below* which a row lies, and seconds of the
-processor, are rounded up to powers of ten, and hold on every processor that was tried; *measured* is the largest difference of the run that wrote the
-row, to one digit, whose last bits differ from one processor and release of torch to another. A difference above 1e-5 is written as a share of the
+processor, are rounded up to powers of ten; *measured* is the largest difference itself, to one digit. Both are of the run that wrote the row: last
+bits differ from one kind of processor and release of torch to another, and rows that lie near a power of ten were seen on both sides of it. What
+holds everywhere is what the tests refuse, 1e-5. A difference above 1e-5 is written as a share of the
 largest value, and says so.
 
 Written by `python -m pytest tests/parity --parity-report docs/parity.md`; with `--parity-keep`, some of the tests write their rows alone.
@@ -38,6 +41,14 @@ DRAWERS = """Pictures that a language model writes as tokens: `codes`, the token
 within 1e-5 and 1e-5 of its size; `pictures`, those values as bytes from 0 to 255, which are identical (Emu3's at most 1 apart: the
 reference cuts off what ours rounds); `guidance`, codes that are led away from those of other prompts, the likeliest and by chance
 with one seed, which are identical.
+"""
+PROVEN = """## The four proofs of systems that make media, or write places
+
+Of each recipe: parts as large as the original's (a class of transformers, or by parts), the same function (rows above), a tiny form of which nothing
+learns but what should while its losses fall, and prompts and pictures prepared as the original prepares them.
+
+| recipe | size | function | learning | processing |
+|---|---|---|---|---|
 """
 OF_LARGEST = "(of the largest)"
 DIFFER, MEASURED, REACH, BYTES, SECONDS = "differ by <", "measured", "reach", "bytes differ by", "seconds <"
@@ -144,7 +155,22 @@ def write(rows: dict[str, Row], path: Path, *, keep: bool = False) -> None:
     reasons: list[str] = []
     tables = [f"{table.before}\n{_table(table, figures, reasons)}".lstrip() for table in TABLES]
     notes_text = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
-    path.write_text("\n\n".join([HEAD.rstrip(), f"{MACHINE}{machine()}.", *tables, "Not compared:", notes_text]) + "\n", encoding="utf-8")
+    parts = [HEAD.rstrip(), f"{MACHINE}{machine()}.", *tables, "Not compared:", notes_text, proofs()]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def proofs() -> str:
+    """Where the four proofs of each recipe lie."""
+    lines: list[str] = []
+    for name, proof in PROOFS.items():
+        published = RECIPES.find(name)().published
+        sized = f"class `{published.oracle}`" if published is not None and published.oracle else "by parts"
+        oracle = ORACLES[proof.rows[0]]
+        lacking = [f"not {aspect}: {oracle.cannot[aspect]}" for aspect in PROCESSING if aspect in oracle.cannot]
+        prepared = "; ".join([", ".join(aspect for aspect in PROCESSING if aspect not in oracle.cannot), *lacking])
+        cells = [name, f"`test_sizes.py`, {sized}", f"rows {', '.join(proof.rows)}", f"`test_learning.py`, {proof.form or name}/tiny", f"`{proof.prepared}`: {prepared}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return PROVEN + "\n".join(lines)
 
 
 def _table(table: Table, figures: dict[str, list[str]], reasons: list[str]) -> str:
@@ -169,7 +195,8 @@ def _table(table: Table, figures: dict[str, list[str]], reasons: list[str]) -> s
 
 def read(path: Path) -> dict[str, list[str]]:
     """The cells of each oracle's row."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    table = path.read_text(encoding="utf-8").partition("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: row[1:] for row in rows if row[0] != "oracle"}
 

@@ -107,7 +107,7 @@ def clips_own(picture: Image.Image) -> Tensor:
 def normalised(picture: Image.Image) -> Tensor:
     """torchvision's `ToTensor` and `Normalize`."""
     values_HWC = np.asarray(picture, dtype=np.float32) / 255.0
-    return torch.from_numpy((values_HWC - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)).permute(2, 0, 1)
+    return torch.from_numpy((values_HWC - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)).permute(2, 0, 1)
 
 
 def cut(picture: Image.Image, method: Image.Resampling) -> Tensor:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from matrix import ASPECTS, MADE, ORACLES
-from parity_report import BYTES, OF_LARGEST, Row, power, read, table_of, unproven, write
+from matrix import ASPECTS, MADE, ORACLES, PROCESSING, PROOFS
+from parity_report import BYTES, OF_LARGEST, Row, power, proofs, read, table_of, unproven, write
+
+from sensorium.recipes import RECIPES, TINY_FORMS
 
 DOC = Path(__file__).parents[2] / "docs" / "parity.md"
 ALL, FROZEN, DRAWN = "weights, made, loss", "weights, made", "codes, values, pictures, guidance"
@@ -59,6 +61,22 @@ def test_the_document_has_what_is_made() -> None:
     assert {name: " ".join(words) for name, words in said.items()} == COMPARED
     prepared = {name: " ".join(word for word in rows[name][2].split() if not word.startswith("(")) for name in COMPARED if COMPARED[name] != DRAWN}
     assert {name: words for name, words in prepared.items() if words} == PREPARED
+
+
+def test_four_proofs_of_every_system_that_makes_media_are_there() -> None:
+    """Of the named tests each is there and tries the recipe or its row; the page has the table."""
+    tests = DOC.parents[1] / "tests"
+    assert proofs() in DOC.read_text(encoding="utf-8")
+    makes = {name for name in RECIPES if (recipe := RECIPES.find(name)()).published is not None and (recipe.model.hands or recipe.model.picture_words)}
+    variants = {"emu2-chat", "emu2-gen", "seed-llama-14b"}
+    assert makes - variants <= set(PROOFS)
+    learning = (tests / "recipes/test_learning.py").read_text(encoding="utf-8")
+    assert "@pytest.mark.parametrize(\"name\", TINY_FORMS" in learning
+    for name, proof in PROOFS.items():
+        assert (proof.form or name) in TINY_FORMS
+        assert set(proof.rows) <= set(ORACLES)
+        assert set(PROCESSING) & set(ORACLES[proof.rows[0]].proven), name
+        assert "record(" in (tests / "parity" / proof.prepared).read_text(encoding="utf-8")
 
 
 def test_a_run_that_lacks_something_writes_nothing(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ RESOLUTIONS: dict[str, ResolutionConfig] = {
     "letterbox": FixedResolution(fit="letterbox"),
     "stretch": FixedResolution(fit="stretch"),
     "crop": FixedResolution(fit="crop"),
+    "middle": FixedResolution(fit="middle"),
     "tiles": AnyResolution(grids=GRIDS),
     "tiles, thumbnail stretched": AnyResolution(grids=GRIDS, thumbnail_fit="stretch"),
     "tiles, thumbnail cropped": AnyResolution(grids=GRIDS, thumbnail_fit="crop"),

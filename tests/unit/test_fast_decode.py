@@ -26,6 +26,7 @@ from sensorium.text.byte_tokenizer import byte_tokenizer
 
 RESOLUTIONS: dict[str, Any] = {
     "letterbox": FixedResolution(), "stretch": FixedResolution(fit="stretch"), "crop": FixedResolution(fit="crop"),
+    "middle": FixedResolution(fit="middle"),
     "anyres": AnyResolution(), "anyres, stretched": AnyResolution(thumbnail_fit="stretch"),
     "square": AnyResolution(several="square"),
 }  # fmt: skip

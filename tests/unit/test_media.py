@@ -118,7 +118,7 @@ def test_animation_gives_its_first_frame() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 3), (3, 20_000)])
-@pytest.mark.parametrize("fit", ["letterbox", "stretch", "crop"])
+@pytest.mark.parametrize("fit", ["letterbox", "stretch", "crop", "middle"])
 def test_extreme_shapes_become_inputs(size: tuple[int, int], fit: Any) -> None:
     image = load_image(encoded(PILImage.new("RGB", size, (9, 9, 9))))
     resolution = FixedResolution(fit=fit)
