@@ -32,7 +32,8 @@ from sensorium.text.tokenizer import Tokenizer
 SIZES = ((640, 427), (97, 401), (224, 224), (335, 224), (60, 200), (300, 301))
 """Width and height."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-BEGIN, END = object(), object()
+BEGIN = object()
+"""What stands for the token that begins a text."""
 SEEN = object()
 """What stands for a picture."""
 Piece = Any
@@ -165,26 +166,50 @@ def picture(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("name", ORIGINALS)
-def test_ids_and_places(name: str, record: Callable[..., None]) -> None:
-    original = ORIGINALS[name]
-    config, tokenizer = with_begin(TINY_FORMS.find(original.recipe)().model)
+INTERLEAVED: dict[str, tuple[tuple[str, ...], list[Piece]]] = {
+    "text in front": (("First", "image", "What?"), [BEGIN, "First", SEEN, "What?"]),
+    "in turn": (("image", "one", "image", "two"), [SEEN, BEGIN, "one", SEEN, "two"]),
+}
+"""Of FROMAGe's and GILL's prompts, which begin a text once, with its first words."""
+
+
+def check(recipe: str, question: tuple[str, ...], asked: list[Piece]) -> None:
+    """Ids and places of a question are those of these pieces."""
+    config, tokenizer = with_begin(TINY_FORMS.find(recipe)().model)
     processor = Processor(config, tokenizer)
-    content = [{"type": "image", "image": picture((61, 40))} if part == "image" else {"type": "text", "text": part} for part in original.question]
+    content = [{"type": "image", "image": picture((61, 40))} if part == "image" else {"type": "text", "text": part} for part in question]
     made = processor.encode(parse_sample({"messages": [{"role": "user", "content": content}]}), answer_next=True)
-    slots = made.slots[CODES if "codes" in made.slots else "image"]
+    slots = made.slots[CODES if CODES in made.slots else "image"]
+    each = len(slots) // question.count("image")
     expected: list[int] = []
     places: list[int] = []
-    for piece in original.asked():
+    for piece in asked:
         if piece is SEEN:
-            places = list(range(len(expected), len(expected) + len(slots)))
-            expected += [made.input_ids[place] for place in slots]
+            places += range(len(expected), len(expected) + each)
+            # What stands in a slot does not matter: features, or a code's word, take its place.
+            expected += [made.input_ids[slots[0]]] * each
+        elif piece is BEGIN:
+            assert tokenizer.bos_id is not None
+            expected.append(tokenizer.bos_id)
         else:
-            expected += [tokenizer.bos_id or -1] if piece is BEGIN else tokenizer.encode(piece) if isinstance(piece, str) else [tokenizer.special_id(piece[0])]
+            expected += tokenizer.encode(piece) if isinstance(piece, str) else [tokenizer.special_id(piece[0])]
     assert tokenizer.decode(made.input_ids, keep_special=True) == tokenizer.decode(expected, keep_special=True)
     assert made.input_ids == expected
     assert list(slots) == places
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_ids_and_places(name: str, record: Callable[..., None]) -> None:
+    original = ORIGINALS[name]
+    check(original.recipe, original.question, original.asked())
     record(name, *(["placeholders"] if name == "minigpt-5" else ["ids", "placeholders"]))
+
+
+@pytest.mark.parametrize("order", INTERLEAVED)
+@pytest.mark.parametrize("name", ["fromage", "gill"])
+def test_texts_and_pictures_in_turn(name: str, order: str, record: Callable[..., None]) -> None:
+    check(name, *INTERLEAVED[order])
+    record(name, "ids", "placeholders")
 
 
 @pytest.mark.parametrize("size", SIZES)

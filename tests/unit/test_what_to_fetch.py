@@ -91,9 +91,12 @@ def test_a_hand_without_its_weights_says_what_to_fetch(source: Any, said: str, t
         _ = network.generators["mask"]
 
 
-@pytest.mark.parametrize("generator", ["stable_diffusion", "text_route"])
-def test_a_pipeline_that_is_nowhere_says_what_to_fetch(generator: str) -> None:
-    assert "--local-dir weights/sd" in str(tiny(generator).fetch("weights/sd"))
+@pytest.mark.parametrize("kind", [kind for kind in (*GENERATORS, *PICTURE_TOKENIZERS) if kind not in ("espeak", "retrieval_index")])
+def test_weights_that_are_nowhere_say_what_brings_them(kind: str) -> None:
+    """Of one file after another: test_every_component.py. eSpeak has no weights, and an index is made of one's own pictures."""
+    said = str(tiny(kind).fetch("weights/it"))
+    assert "weights/it" in said
+    assert "hf download " in said or "sensorium " in said
 
 
 def test_a_tokenizers_file_that_is_missing_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
