@@ -85,9 +85,11 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=room, making=making,
                                         sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
     text = " ".join(part.value for part in answer.content if part.type == "text")
-    if text and not as_json:
+    # What is heard of an answer without words is to be read, too.
+    shown = text or next((part.prompt for part in answer.content if part.speech and part.type != MISSING), None)
+    if shown and not as_json:
         # First of all: it is not to be lost with a disk that is full.
-        print(text, flush=True)
+        print(shown, flush=True)
     files = save_answer(answer, turn, None if question is None else Path(picture), folder)
     missing = [part.value for part in answer.content if part.type == MISSING]
     if as_json:

@@ -21,6 +21,8 @@ A medium in an answer may have a prompt, which is what a generator that is told 
 is a part that says so:
 
     {"type": "image", "image": "ball.png", "prompt": "a red ball"}
+    {"type": "image", "image": "star.png", "source": {"file": "stars/7.png", "similarity": 0.83}}      one that was found
+    {"type": "audio", "audio": "said.wav", "prompt": "It is on the left.", "speech": true}             the answer, said
     {"type": "missing", "missing": {"kind": "image", "error": "it failed after step 3 of 50 ..."}, "prompt": "a red ball"}
 
 A message's `content` may also be a plain string. In memory a medium may be a path, bytes, a PIL image or an array (of sound a
@@ -34,48 +36,26 @@ its weight, of annotators' answers the share who gave it (BLIP's VQA); whoever e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from sensorium.core.config import as_mapping
 from sensorium.core.errors import DataError
 from sensorium.core.naming import did_you_mean
+from sensorium.core.part import ANSWER_KINDS as ANSWER_KINDS
+from sensorium.core.part import LOCATED_KINDS as LOCATED_KINDS
+from sensorium.core.part import MEDIA_KINDS as MEDIA_KINDS
+from sensorium.core.part import MISSING as MISSING
+from sensorium.core.part import PART_TYPES as PART_TYPES
+from sensorium.core.part import PLACE_KINDS as PLACE_KINDS
+from sensorium.core.part import Part, as_sequence, check_text, read_part, what_is
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = ("system", "user", "assistant")
-MEDIA_KINDS: tuple[str, ...] = ("image", "audio", "video", "points", "series", "document")
-PLACE_KINDS: tuple[str, ...] = ("boxes", "points2d")
-LOCATED_KINDS: tuple[str, ...] = (*PLACE_KINDS, "mask")
-"""Parts that say where in a picture something is; it may not be moved then."""
-MISSING = "missing"
-"""Stands in an answer for a medium that could not be made, or a box that was cut off: its kind, and why."""
-ANSWER_KINDS: tuple[str, ...] = (*LOCATED_KINDS, "retrieved", MISSING)
-PART_TYPES: tuple[str, ...] = ("text", *MEDIA_KINDS, *ANSWER_KINDS)
 KEYS: tuple[str, ...] = ("id", "messages", "meta", "separate_turns", "answers")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One piece of a message: text, a medium, or an answer medium."""
-
-    type: str
-    value: Any
-    prompt: str | None = None
-    """Of a medium in an answer: what its generator is told, where that is told by text."""
-    pool: int = 1
-    """Of a frame that is read: `VideoConfig.pool`."""
-
-    @property
-    def is_media(self) -> bool:
-        return self.type in MEDIA_KINDS
-
-    def to_json(self) -> dict[str, Any]:
-        value = str(self.value) if isinstance(self.value, Path) else self.value
-        told = {} if self.prompt is None else {"prompt": self.prompt}
-        return {"type": self.type, self.type: value, **told}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +98,19 @@ class Sample:
     """Of a question with several, all; the heaviest of them is the last message."""
 
     def media(self) -> Iterator[Part]:
-        """The media parts in reading order."""
+        """The media parts in reading order, without an answer's own words as sound."""
         for message in self.messages:
             for part in message.content:
-                if part.is_media:
+                if part.is_media and not part.speech:
                     yield part
+
+    @property
+    def silent(self) -> Sample:
+        """The conversation without its answers' own words as sound; itself, where there are none."""
+        if not any(part.speech for message in self.messages for part in message.content):
+            return self
+        kept = ((m.role, tuple(part for part in m.content if not part.speech)) for m in self.messages)
+        return replace(self, messages=tuple(Message(role, content or (Part("text", ""),)) for role, content in kept))
 
     def conversations(self, *, answer_next: bool = False) -> list[tuple[Message, ...]]:
         """What is asked at once: the whole conversation, or each pair of separate turns.
@@ -185,7 +173,7 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
     """
     row = as_mapping(value)
     if row is None:
-        raise DataError(f"row is {_kind(value)}", expected="an object with 'messages'", where=where)
+        raise DataError(f"row is {what_is(value)}", expected="an object with 'messages'", where=where)
     extra = {str(key) for key in row} - set(KEYS)
     if extra:
         key = sorted(extra)[0]
@@ -194,10 +182,10 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
         raise DataError("no 'messages'", expected="a list of messages", where=where)
     meta = as_mapping(row.get("meta", {}))
     if meta is None:
-        raise DataError(f"'meta' is {_kind(row['meta'])}", expected="an object", where=where)
+        raise DataError(f"'meta' is {what_is(row['meta'])}", expected="an object", where=where)
     separate = row.get("separate_turns", False)
     if not isinstance(separate, bool):
-        raise DataError(f"'separate_turns' is {_kind(separate)}", expected="true or false", where=where)
+        raise DataError(f"'separate_turns' is {what_is(separate)}", expected="true or false", where=where)
     messages = parse_messages(row["messages"], where=where)
     answers: tuple[WeighedAnswer, ...] = ()
     if "answers" in row:
@@ -212,9 +200,9 @@ def parse_sample(value: Any, *, where: str = "sample", root: Path | None = None)
 
 def _parse_answers(value: Any, where: str) -> tuple[WeighedAnswer, ...]:
     """Each answer once, in the order in which they come."""
-    found = _as_sequence(value)
+    found = as_sequence(value)
     if not found:
-        raise DataError(f"'answers' is {_kind(value)}", expected="a list of texts, or of texts with weights", where=where)
+        raise DataError(f"'answers' is {what_is(value)}", expected="a list of texts, or of texts with weights", where=where)
     weights: dict[str, float] = {}
     said = all(isinstance(one, str) for one in found)
     for one in found:
@@ -225,7 +213,7 @@ def _parse_answers(value: Any, where: str) -> tuple[WeighedAnswer, ...]:
         weight, text = entry["weight"], entry["text"]
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise DataError(f"answer {text!r} with weight {weight!r}", expected="a number above 0", where=where)
-        _check_text(text, where)
+        check_text(text, where)
         weights[text] = weights.get(text, 0.0) + weight
     return tuple(WeighedAnswer(text, weight) for text, weight in weights.items())
 
@@ -236,9 +224,9 @@ def parse_messages(value: Any, *, where: str = "messages") -> tuple[Message, ...
     Raises:
         DataError: the conversation is empty or a message, role or part is malformed.
     """
-    turns = _as_sequence(value)
+    turns = as_sequence(value)
     if turns is None:
-        raise DataError(f"'messages' is {_kind(value)}", expected="a list", where=where)
+        raise DataError(f"'messages' is {what_is(value)}", expected="a list", where=where)
     if not turns:
         raise DataError(
             "the conversation is empty", expected="at least one message", where=where
@@ -252,69 +240,18 @@ def _parse_message(value: Any, where: str) -> Message:
     turn = as_mapping(value)
     if turn is None or "role" not in turn or "content" not in turn:
         raise DataError(
-            f"message is {_kind(value)}", expected="an object with 'role' and 'content'", where=where
+            f"message is {what_is(value)}", expected="an object with 'role' and 'content'", where=where
         )
     role = turn["role"]
     if role not in ROLES:
         raise DataError(f"unknown role {role!r}", where=where, fix=did_you_mean(str(role), ROLES))
     content = turn["content"]
     if isinstance(content, str):
-        _check_text(content, where)
+        check_text(content, where)
         return Message(role=role, content=(Part("text", content),))
-    parts = _as_sequence(content)
+    parts = as_sequence(content)
     if not parts:
         raise DataError(
-            f"'content' is {_kind(content)}", expected="text or a list of parts", where=where
+            f"'content' is {what_is(content)}", expected="text or a list of parts", where=where
         )
-    return Message(role=role, content=tuple(_parse_part(part, where) for part in parts))
-
-
-def _parse_part(value: Any, where: str) -> Part:
-    if isinstance(value, Part):
-        return value
-    if isinstance(value, str):
-        _check_text(value, where)
-        return Part("text", value)
-    part = as_mapping(value)
-    if part is None or "type" not in part:
-        raise DataError(f"part is {_kind(value)}", expected="an object with 'type'", where=where)
-    kind = part["type"]
-    if kind not in PART_TYPES:
-        raise DataError(
-            f"unknown part type {kind!r}", where=where, fix=did_you_mean(str(kind), PART_TYPES)
-        )
-    if kind not in part:
-        raise DataError(f"part of type {kind!r} has no {kind!r} value", where=where)
-    if kind == "text" and not isinstance(part["text"], str):
-        raise DataError(f"text is {_kind(part['text'])}", expected="a string", where=where)
-    if kind == "text":
-        _check_text(part["text"], where)
-    prompt = part.get("prompt", "")
-    if not isinstance(prompt, str):
-        raise DataError(f"prompt is {_kind(prompt)}", expected="a string", where=where)
-    _check_text(prompt, where)
-    return Part(kind, part[kind], part.get("prompt"))
-
-
-def _check_text(text: str, where: str) -> None:
-    """Half a surrogate pair is JSON but not text."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"text is not valid Unicode: {error.reason}", where=where) from None
-
-
-def _as_sequence(value: Any) -> Sequence[Any] | None:
-    """The value as a list-like, or None where it is none; text is not a list."""
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        return None
-    return cast(Sequence[Any], value)
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "empty"
-    sequence = _as_sequence(value)
-    if sequence is not None and not sequence:
-        return "an empty list"
-    return type(value).__name__
+    return Message(role=role, content=tuple(read_part(part, where) for part in parts))

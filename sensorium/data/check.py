@@ -61,6 +61,8 @@ class _Look:
     lost: int = 0
     kinds: tuple[str, ...] = ()
     answered: bool = False
+    spoken: bool = False
+    """Whether it holds an answer as speech beside its words."""
 
 
 def check_source(
@@ -73,7 +75,7 @@ def check_source(
     Args:
         workers: threads that decode; None: one for each processor.
     """
-    report = CheckReport(rows=len(source), notes=list(getattr(source, "notes", ())))
+    report, spoken = CheckReport(rows=len(source), notes=list(getattr(source, "notes", ()))), 0
     title = f"checking {source.name}" + "".join(f" ({note})" for note in report.notes)
 
     def look(row: int) -> _Look:
@@ -85,7 +87,11 @@ def check_source(
                 report.problems.append(seen.problem)
             else:
                 _add(report, seen)
+                spoken += seen.spoken
             meter.update(done, f"{len(report.problems)} problems")
+    if spoken:
+        rows = "1 row holds its answer" if spoken == 1 else f"{spoken} rows hold their answers"
+        report.notes.append(f"{rows} as speech, too, which is left out: it says what is there already")
     return report
 
 
@@ -103,7 +109,8 @@ def _look(source: Source, row: int, processor: Processor, max_length: int) -> _L
     except SensoriumError as error:
         return _Look(where, str(error))
     kinds = tuple(part.type for part in sample.media())
-    return _Look(where, None, length, lost, kinds, any(example.learn))
+    spoken = sample.silent is not sample
+    return _Look(where, None, length, lost, kinds, any(example.learn), spoken)
 
 
 def _add(report: CheckReport, seen: _Look) -> None:

@@ -8,7 +8,7 @@ Shape legend: T tokens, D width, L condition tokens, C condition width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -23,9 +23,11 @@ from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.responder import Request
 from sensorium.core.sample import MISSING, Part, Sample
+from sensorium.inference.asked_media import Found, asked_media, why_cut
 from sensorium.inference.cutting import box_masks, cuts_boxes
 from sensorium.inference.extending import extended
 from sensorium.inference.regressing import Room, go_on, negative
+from sensorium.inference.saying import words_to_say
 from sensorium.media.image import load_image
 from sensorium.model.device import to_device
 from sensorium.model.hand_check import fed_kinds
@@ -37,21 +39,6 @@ from sensorium.processing.processor import Processor
 from sensorium.processing.signals import media_seen, own_signals
 from sensorium.processing.spoken import spoken_parts
 from sensorium.processing.videos import with_frames
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A medium that an answer asks for."""
-
-    kind: MadeKind
-    start: int
-    """Place of its first token among the answer's ids."""
-    stop: int
-    """Behind its last one."""
-    told: tuple[int, ...] | None = None
-    """What its generator is told, where that is told by text."""
-    whole: bool = True
-    """False: the answer ended in its midst."""
 
 
 @dataclass(slots=True)
@@ -104,13 +91,7 @@ class Maker:
 
     def find(self, ids: Sequence[int]) -> list[Found]:
         """The media of an answer in order; the last of them may have been cut off by the answer's end."""
-        found = [one for kind in self.processor.signals for one in self._find(cast(MadeKind, kind), ids)]
-        kept: list[Found] = []
-        for one in sorted(found, key=lambda one: one.start):
-            # What stands inside of what a generator is told belongs to that.
-            if not kept or one.start >= kept[-1].stop:
-                kept.append(one)
-        return kept
+        return asked_media(self.processor, ids)
 
     def said(self, ids: Sequence[int]) -> list[int]:
         """An answer's ids without what generators are told."""
@@ -125,7 +106,7 @@ class Maker:
 
         Args:
             asked: what `prompt` was made of; masks and edits are of its last picture.
-            speak: end with the text as sound.
+            speak: end with the text as sound or, where there is none, with what there is, in words (`words_to_say`).
             room: what may follow a picture that ends `ids`, where the model reads what it makes; where there is none, a box that
                 `ids` end in the midst of was cut off, and is `missing`, too.
         """
@@ -157,8 +138,8 @@ class Maker:
         if cuts_boxes(self.model) and self._makes("mask"):
             parts = [one for part in parts for one in (part, *(self._cut(part, asked) if part.type == "boxes" else ()))]
         if speak:
-            text = " ".join(part.value for part in parts if part.type == "text")
-            parts.append(self._attempt("audio", None, lambda: self._voiced(text)))
+            text = words_to_say(parts, [seen.shape for seen in prompt.seen])
+            parts.append(replace(self._attempt("audio", None, lambda: self._voiced(text)), prompt=text or None, speech=True))
         return ids, tuple(parts) or (Part("text", ""),)
 
     def _drawn(self, prompt: Example, ids: Sequence[int]) -> list[tuple[int, int, Part | None]]:
@@ -193,21 +174,6 @@ class Maker:
     def _is_told(self, kind: str) -> bool:
         return self.processor.config.hands[kind].told
 
-    def _find(self, kind: MadeKind, ids: Sequence[int]) -> Iterator[Found]:
-        signals, ids = self.processor.signals[kind], tuple(ids)
-        place = 0
-        while signals[0] in ids[place:]:
-            start = ids.index(signals[0], place)
-            if self._is_told(kind):
-                whole = signals[1] in ids[start:]
-                end = ids.index(signals[1], start) if whole else len(ids)
-                yield Found(kind, start, place := end + whole, ids[start + 1 : end], whole)
-            else:
-                run = ids[start : start + len(signals)]
-                place = start + 1
-                if run == signals[: len(run)]:
-                    yield Found(kind, start, place := start + len(run), whole=run == signals)
-
     def spoken(self, prompt: Example, ids: Sequence[int], *, cut: bool = False) -> list[Part]:
         """Text and boxes of what is said, its signals left out; `cut`: the answer ended at its longest."""
         frames, added = self.processor.frames, self.processor.tokenizer.added
@@ -222,11 +188,8 @@ class Maker:
         making = replace(self.making, seed=self.making.seed + number)
 
         def make() -> Part:
-            if not found.whole and found.kind in fed_kinds(self.model.config):
-                raise DataError(f"no room for {found.kind}", expected=f"at most {self.model.config.longest_row} tokens and embeddings together",
-                                fix="shorten the conversation")  # fmt: skip
             if not found.whole:
-                raise DataError(f"the answer ended in the midst of the tokens that stand for {found.kind}", fix="raise max_tokens")
+                raise why_cut(found, self.model.config)
             made = self._make(run, found, making) if told is None else self._tell(found.kind, told, making)
             return replace(as_part(made, len(run.prompt.seen)), prompt=told)
 

@@ -140,7 +140,7 @@ class Processor:
         return takes + [*(PLACE_KINDS if self.box_format else ()), *(("video",) if self.config.video else ())]
 
     def _media(self, sample: Sample, augmentation: Augmentation | None, *, decoded: bool) -> SampleMedia:
-        seen = with_frames(sample, self.config.video, self.makes, self.limits)
+        seen = with_frames(sample.silent, self.config.video, self.makes, self.limits)
         return SampleMedia(seen, augmentation, decoded=decoded, kinds=self.makes)
 
     def _example(self, media: SampleMedia, max_length: int | None, *, answer_next: bool, only_last: bool) -> Example:

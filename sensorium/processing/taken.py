@@ -9,6 +9,9 @@ from sensorium.core.sample import Sample
 from sensorium.processing.signals import is_made
 from sensorium.text.render import TOKEN
 
+SHIPPED = {"boxes": "nano-points", "mask": "nano-points", "image": "nano-draws, or nano-finds where it is to be found"}
+"""Who of the models that come along takes parts of these types, in its answers."""
+
 
 def check_parts(sample: Sample, takes: Collection[str], makes: Collection[str]) -> None:
     """Raise a DataError for a part that the model neither takes nor makes.
@@ -19,8 +22,9 @@ def check_parts(sample: Sample, takes: Collection[str], makes: Collection[str]) 
     for message in sample.messages:
         for part in message.content:
             if part.type not in ("text", TOKEN, *takes) and not is_made(message, part, makes):
+                other = f"; or take a model that does: {SHIPPED[part.type]}" if part.type in SHIPPED and message.role == "assistant" else ""
                 raise DataError(
                     f"this model does not take a part of type {part.type!r}",
                     expected=" or ".join(["text", *takes]),
-                    fix="leave the row out, or skip such rows with on_bad_row: skip",
+                    fix=f"leave the row out, or skip such rows with on_bad_row: skip{other}",
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -54,6 +55,21 @@ def test_nano_points_says_where_a_thing_is_and_cuts_it_out(tmp_path: Path) -> No
     shared = max(0, min(x1, true[2]) - max(x0, true[0])) * max(0, min(y1, true[3]) - max(y0, true[1]))
     assert shared / ((x1 - x0) * (y1 - y0) + (true[2] - true[0]) ** 2 - shared) > 0.5
     assert sum(part.type == "mask" for part in answer.content) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("espeakng_loader") is None, reason="espeakng_loader is not installed")
+def test_a_box_is_spoken_and_what_was_saved_is_data_again(tmp_path: Path) -> None:
+    scene("star", "green", 0.25, 0.25).save(tmp_path / "star.png")
+    asked = ["ask", str(tmp_path / "star.png"), "Where is the star?", "--model", "nano-points", "--save", str(tmp_path / "out"), "--speak"]
+    done = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == "It is at the top left."
+    saved = json.loads((tmp_path / "out" / "sample.json").read_text())["messages"][-1]["content"]
+    assert saved[-1] == {"type": "audio", "audio": "part3.wav", "prompt": "It is at the top left.", "speech": True}
+    assert (tmp_path / "out" / "part3.wav").stat().st_size > 1000
+    checked = CliRunner().invoke(app, ["data", "check", str(tmp_path / "out" / "sample.json"), "--model", "nano-points", "--json"])
+    said = json.loads(checked.stdout)
+    assert (said["good_rows"], said["problems"], said["media"]) == (1, [], {"image": 1})
 
 
 def test_a_box_that_the_token_limit_cuts_is_said_and_not_shown(tmp_path: Path) -> None:

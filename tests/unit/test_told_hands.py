@@ -195,6 +195,11 @@ def test_an_answer_is_spoken_where_it_is_asked_for(model: Model, painter: Painte
     nothing = answered(model, monkeypatch, "...", speak=True)[-1]
     assert (nothing.type, nothing.value["kind"]) == ("missing", "audio")
     assert "nothing to say" in nothing.value["error"]
+    # A picture alone is said to be there.
+    *others, sound = answered(model, monkeypatch, MARKS[0], "a red ball", MARKS[1], speak=True)
+    assert [part.type for part in others] == ["image"]
+    assert (sound.prompt, sound.speech) == ("Here is the picture.", True)
+    np.testing.assert_array_equal(sound.value.array, EspeakConfig(words_a_minute=300).build().speak("Here is the picture.").array)
     assert painter.told
     # Whoever has no voice of their own speaks with eSpeak NG's.
     monkeypatch.setitem(model.network.config.hands, "audio", model.network.config.hands["mask"])
