@@ -99,6 +99,9 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
                     "parts": [part.type for part in answer.content], "missing": missing, "folder": str(folder), "files": files})  # fmt: skip
     else:
         print(f"{folder}: {', '.join(files)}")
+        for number, part in enumerate(answer.content, start=1):
+            if part.source is not None:
+                print(f"part{number}.png: found, {part.source}")
         for one in missing:
             print(f"error: no {one['kind']}: {one['error']}", file=sys.stderr)
     if missing:

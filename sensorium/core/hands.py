@@ -51,6 +51,8 @@ class Made:
     fps: float | None = None
     source: str | None = None
     """Of what was found, not made: its id in the index."""
+    similarity: float | None = None
+    """Of what was found: its cosine with what was looked for."""
 
 
 class HandShape(Protocol):

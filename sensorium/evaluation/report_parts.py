@@ -47,7 +47,8 @@ def thumbnail(pictures: Sequence[PILImage.Image], duration_ms: int = 0) -> str:
 
 
 def _part(part: Part) -> str:
-    told = f"<div class=dim>{html.escape(part.prompt)}</div>" if part.prompt else ""
+    notes = [part.prompt, None if part.source is None else f"found: {part.source}"]
+    told = "".join(f"<div class=dim>{html.escape(note)}</div>" for note in notes if note)
     if part.type == "text":
         return f"<b>{html.escape(part.value)}</b>" if part.value else ""
     if part.type == "image":

@@ -115,5 +115,5 @@ class FoundPictures:
                 left = len(self.index.ids) - len(self.lost)
                 raise DataError(f"all {left} pictures of the index are shown already", where=str(self.root))
             shown.append(hits[0].id)
-            made.append(Made("image", load_image(hits[0].id, root=self.root).pixels_HWC, source=hits[0].id))
+            made.append(Made("image", load_image(hits[0].id, root=self.root).pixels_HWC, source=hits[0].id, similarity=hits[0].score))
         return made

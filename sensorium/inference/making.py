@@ -21,6 +21,7 @@ from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError, GenerationError, SensoriumError
 from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
+from sensorium.core.part import Origin
 from sensorium.core.responder import Request
 from sensorium.core.sample import MISSING, Part, Sample
 from sensorium.inference.asked_media import Found, asked_media, why_cut
@@ -273,11 +274,13 @@ def _broken(reason: str) -> Part:
 
 
 def as_part(made: Made, picture: int) -> Part:
-    """The part of a message: a picture as one of PIL's, a mask in run lengths, sound and video as they were made.
+    """The part of a message: a picture as one of PIL's, a mask in run lengths, sound and video as they were made; of what was found,
+    where it lies.
 
     Args:
         picture: number of the picture that a mask is of.
     """
     if made.kind == "mask":
         return mask_part(Mask.from_array(made.array), picture=picture)
-    return Part(made.kind, Image.fromarray(np.ascontiguousarray(made.array)) if made.kind == "image" else made)
+    source = None if made.source is None else Origin(made.source, made.similarity)
+    return Part(made.kind, Image.fromarray(np.ascontiguousarray(made.array)) if made.kind == "image" else made, source=source)

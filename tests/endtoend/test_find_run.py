@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.hands import Making
+from sensorium.core.sample import parse_sample
 from sensorium.encoders import ENCODERS
 from sensorium.generators.retrieval_index import RetrievalIndex
 from sensorium.interop.assemble import build_pretrained
@@ -102,6 +104,14 @@ def test_it_learns_and_answers_with_the_right_picture(trained: Path, tmp_path: P
                           "--max-tokens", "3", "--save", str(out), "--json"))  # fmt: skip
     assert "image" in said["parts"]
     assert all((out / name).exists() for name in said["files"])
+    # Which file of the index it is, and how near, is in all that is said of it.
+    number, told = next((i, one) for i, one in enumerate(said["content"], start=1) if one["type"] == "image")
+    assert told["source"]["file"] == "red.png"
+    assert 0.5 < told["source"]["similarity"] <= 1
+    (_, answer) = parse_sample(json.loads((out / "sample.json").read_text())).messages
+    assert answer.content[number - 1].to_json() == told
+    printed = run("ask", CAPTIONS["red.png"], "--model", str(trained / "run"), "--max-tokens", "1", "--save", str(tmp_path / "again")).splitlines()
+    assert re.fullmatch(r"part1\.png: found, red\.png \(similarity 0\.\d\d\)", printed[-1])
 
 
 def test_two_pictures_of_one_answer_are_two(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sensorium.core.hands import Made
 from sensorium.core.masks import Mask
+from sensorium.core.part import Origin, read_part
 from sensorium.core.responder import Answer
 from sensorium.core.sample import Part
 from sensorium.evaluation.benchmarks.base import BenchmarkConfig, Item, question
@@ -97,3 +98,14 @@ def test_a_plain_answer_is_its_text(tmp_path: Path) -> None:
     page = report(tmp_path, Answer("a", "yes"), Answer("b", ""))
     assert "<div><b>yes</b></div>" in page
     assert "<div><b>—</b></div>" in page
+
+
+def test_a_picture_that_was_found_says_which_file_it_is(tmp_path: Path) -> None:
+    found = Part("image", Image.new("RGB", (8, 8)), source=Origin("stars/<7>.png", 0.8312))
+    page = report(tmp_path, Answer("1", "", 1, (found,)))
+    assert "<div class=dim>found: stars/&lt;7&gt;.png (similarity 0.83)</div>" in page
+    assert found.to_json()["source"] == {"file": "stars/<7>.png", "similarity": 0.8312}
+    # Rows of others may have something else under this name.
+    for other in ("https://example.org", {"url": "x"}, {"file": 7}):
+        assert read_part({"type": "image", "image": "a.png", "source": other}, "row").source is None
+    assert read_part({"type": "image", "image": "a.png", "source": {"file": "b.png"}}, "row").source == Origin("b.png")
