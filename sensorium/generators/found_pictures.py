@@ -7,12 +7,15 @@ Shape legend: B items, L condition tokens (one), C condition width.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sensorium.core.errors import ConfigError, DataError, WeightsError
+from sensorium.core.errors import ConfigError, DataError, MediaError, WeightsError
 from sensorium.core.hands import (
     CancelledError,
     ConditionShape,
@@ -21,8 +24,8 @@ from sensorium.core.hands import (
     MadeKind,
     Making,
 )
-from sensorium.generators.retrieval_index import BRING_BACK, RetrievalIndex, named
-from sensorium.media.image import load_image
+from sensorium.generators.retrieval_index import BRING_BACK, Hit, RetrievalIndex, named
+from sensorium.media.image import Image, load_image
 
 BUILD = "sensorium index build MODEL PICTURES"
 
@@ -81,7 +84,7 @@ class FoundPictures:
                             fix=f"make it again: {BUILD}")  # fmt: skip
         self.config, self.index, self.root = config, index, index.root
         self.lost = index.lost_files(self.root)
-        """Pictures that are gone, in whose place the next best is found."""
+        """Pictures that are gone or cannot be read, in whose place the next best is found."""
         if self.lost:
             print(f"{self.root}: {len(self.lost)} of the index's {len(index.ids)} files are gone, and are passed over: {named(self.lost)}. "
                   f"To mend it: {BRING_BACK}", file=sys.stderr, flush=True)  # fmt: skip
@@ -92,13 +95,13 @@ class FoundPictures:
 
     def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:
         """The nearest picture of each item, as it is: size, steps and seed change nothing. Items of one call get
-        different pictures, and none of `making.without`, nor one that is gone.
+        different pictures, and none of `making.without`, nor one that is gone or cannot be read: of such a one standard error
+        says so, once, and the next best is found.
 
         Raises:
             ConfigError: a condition of another shape, or something to lead away from.
             CancelledError: somebody asked to stop.
             DataError: no picture is left.
-            MediaError: the picture has become unreadable.
         """
         if condition_BLC.ndim != 3 or condition_BLC.shape[1:] != (1, self.config.width):
             raise ConfigError(f"a condition of shape {tuple(condition_BLC.shape)}", expected=f"(items, 1, {self.config.width})",
@@ -106,14 +109,25 @@ class FoundPictures:
         if negative_BLC is not None:
             raise ConfigError("a negative condition where pictures are found", where="generator retrieval_index")
         made: list[Made] = []
-        shown = [*making.without, *self.lost]
+        shown = list(making.without)
         for condition_1C in condition_BLC.detach().float().cpu().numpy():
             if making.cancelled is not None and making.cancelled():
                 raise CancelledError("stopped before a picture was looked for")
-            hits = self.index.search(condition_1C, 1, without=shown)[0]
-            if not hits:
-                left = len(self.index.ids) - len(self.lost)
-                raise DataError(f"all {left} pictures of the index are shown already", where=str(self.root))
-            shown.append(hits[0].id)
-            made.append(Made("image", load_image(hits[0].id, root=self.root).pixels_HWC, source=hits[0].id, similarity=hits[0].score))
+            hit, picture = self._nearest(condition_1C, shown)
+            shown.append(hit.id)
+            made.append(Made("image", picture.pixels_HWC, source=hit.id, similarity=hit.score))
         return made
+
+    def _nearest(self, condition_1C: NDArray[np.float32], shown: Sequence[str]) -> tuple[Hit, Image]:
+        """The nearest picture that can be read and is not shown yet."""
+        while hits := self.index.search(condition_1C, 1, without=[*shown, *self.lost])[0]:
+            try:
+                return hits[0], load_image(hits[0].id, root=self.root)
+            except MediaError as error:
+                self.lost.append(hits[0].id)
+                # Its name stands in the error.
+                print(f"passed over for the next best: {error}. To mend it: {BRING_BACK}", file=sys.stderr, flush=True)
+        left = len(self.index.ids) - len(self.lost)
+        if not left:
+            raise DataError(f"none of the index's {len(self.lost)} files can be read: {named(self.lost)}", where=str(self.root), fix=BRING_BACK)
+        raise DataError(f"all {left} pictures of the index are shown already", where=str(self.root))

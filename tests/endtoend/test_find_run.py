@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,6 @@ def test_two_pictures_of_one_answer_are_two(trained: Path, monkeypatch: pytest.M
 def test_index_and_pictures_move_together_and_what_is_lost_is_named(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
     index = moved / "run" / "model" / "generators" / "image"
     assert RetrievalIndex.open(index).root == (moved / "pictures").resolve()
@@ -158,6 +157,31 @@ def test_index_and_pictures_move_together_and_what_is_lost_is_named(
     assert "not readable" in said
     shutil.rmtree(index)
     assert "sensorium index build" in missing_of(load(moved / "run", "cpu"), max_tokens=1)
+
+
+def test_pictures_that_were_damaged_later_are_passed_over_and_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copytree(trained, tmp_path / "moved"))
+    model = load(moved / "run", "cpu")
+    second = pictures_of(model, CAPTIONS["blue.png"], max_tokens=1, making=Making(without=("blue.png",)))
+    for damaged in ("blue.png", *(name for name in CAPTIONS if name != "blue.png")):
+        whole = (moved / "pictures" / damaged).read_bytes()
+        (moved / "pictures" / damaged).write_bytes(whole[: len(whole) // 2])
+        if damaged == "blue.png":
+            for _ in range(2):
+                assert np.array_equal(pictures_of(model, CAPTIONS["blue.png"], max_tokens=1), second)
+            said = capsys.readouterr().err
+            assert said.count("passed over for the next best: ") == 1
+            assert "blue.png" in said
+            assert "To mend it: bring them back" in said
+    assert "none of the index's 4 files can be read: blue.png, " in missing_of(model, max_tokens=1)
+    # By the command: it names the file, shows another, and ends well.
+    (moved / "pictures" / "red.png").write_bytes((trained / "pictures" / "red.png").read_bytes())
+    asked = CliRunner().invoke(app, ["ask", CAPTIONS["blue.png"], "--model", str(moved / "run"), "--max-tokens", "1", "--save", str(tmp_path / "answer")])
+    assert asked.exit_code == 0
+    assert "blue.png" in asked.stderr
+    assert "found, red.png" in asked.stdout
 
 
 def test_what_cannot_be_indexed_is_said(trained: Path, tmp_path: Path) -> None:
