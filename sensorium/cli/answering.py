@@ -1,4 +1,4 @@
-"""`ask` and `chat`."""
+"""`ask`, where nothing is saved, and what it shares with `chat` and `ask --save`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sensorium.core.errors import ConfigError, SensoriumError
+from sensorium.core.errors import ConfigError, GenerationError
 
 if TYPE_CHECKING:
     from sensorium.core.sample import Part
@@ -75,6 +75,8 @@ class Answerer:
         self._max_tokens = options.max_tokens
         self.unmade: list[str] = []
         """Kinds of media that the last streamed answer asks for; only `ask --save` makes them."""
+        self.missing: list[dict[str, Any]] = []
+        """What the end of that answer went through, so that nobody can make it: kinds and errors."""
         self.boxes: list[str] = []
         """Where the boxes that it names lie, in words, for formats are for models to read."""
         self._last: Any = None
@@ -89,7 +91,7 @@ class Answerer:
 
     def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
         """The answer in pieces; that of a search with beams in one, because only its end tells."""
-        asked, self.unmade, self.boxes = self.told(messages), [], []
+        asked, self.unmade, self.missing, self.boxes = self.told(messages), [], [], []
         engine = self.loaded.engine
         prompt = self.loaded.processor.prompt(asked)
         if self._sampling.beams > 1:
@@ -98,32 +100,36 @@ class Answerer:
             yield engine.text(ids)
         else:
             ids = yield from engine.stream(prompt, max_tokens=self._max_tokens, sampling=self._sampling)
-        self._last = asked, prompt, ids
+        lost = engine.maker.cut_off(prompt, ids, full=len(ids) >= self._max_tokens)
+        self._last, self.missing = (asked, prompt, ids, lost), [part.value for part in lost]
         self.unmade = self._media(ids)
         said = [part for part in engine.maker.spoken(prompt, ids) if part.type == "boxes"]
         self.boxes = [f"box on picture {part.value['picture']}: from ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f}), in pixels"
                       for part in said for left, top, right, bottom in part.value["places"]]  # fmt: skip
 
     def parts(self) -> tuple[Part, ...]:
-        """The last streamed answer as the parts of a message: text, places, and masks, which need no file."""
-        from sensorium.core.sample import Sample
+        """The last streamed answer as the parts of a message: text, places, masks, which need no file, and what is missing."""
+        from sensorium.core.sample import MISSING, Part, Sample
         from sensorium.inference.regressing import Room
         from sensorium.model.hand_check import fed_kinds
 
-        asked, prompt, ids = self._last
+        asked, prompt, ids, lost = self._last
         maker = self.loaded.engine.maker
         if fed_kinds(self.loaded.network.config):
             # The maker would write anew what stands behind pictures.
-            return tuple(maker.spoken(prompt, ids))
+            return (*(part for part in maker.spoken(prompt, ids) if part.type != MISSING), *lost)
         self.unmade = [kind for kind in self.unmade if kind != "mask"]
         room = Room(self._max_tokens - len(ids), self._sampling)
-        return replace(maker, kinds=frozenset({"mask"})).parts(prompt, ids, Sample(asked), room=room)
+        parts = replace(maker, kinds=frozenset({"mask"})).parts(prompt, ids, Sample(asked), room=room)
+        parts = (*(part for part in parts if part != Part("text", "")), *(part for part in lost if part not in parts))
+        self.missing = [part.value for part in parts if part.type == MISSING]
+        return parts or (Part("text", ""),)
 
     def _media(self, ids: Sequence[int]) -> list[str]:
-        """The kinds of the media that an answer asks for, which its text does not show."""
+        """The kinds of the media that an answer asks for, which its text does not show, and that could be made."""
         frames = self.loaded.processor.frames
-        drawn = ["image"] if frames and frames.opening in ids else []
-        return list(dict.fromkeys([*drawn, *(found.kind for found in self.loaded.engine.maker.find(ids))]))
+        drawn = ["image"] if frames and frames.written(ids) else []
+        return list(dict.fromkeys([*drawn, *(found.kind for found in self.loaded.engine.maker.find(ids) if found.whole)]))
 
 
 def kind_of(file: str) -> str:
@@ -151,7 +157,11 @@ def asked_turn(picture: str, question: str | None) -> dict[str, Any]:
 
 
 def ask_command(picture: str, question: str | None, options: AnswerOptions, as_json: bool) -> None:
-    """Answer one question, streaming to the terminal, or all at once as JSON, with the answer's parts."""
+    """Answer one question, streaming to the terminal, or all at once as JSON, with the answer's parts.
+
+    Raises:
+        SystemExit: something is missing from the answer (9), such as a box that the token limit went through.
+    """
     from sensorium.cli.main import print_json
 
     turn, started = asked_turn(picture, question), time.monotonic()
@@ -170,21 +180,23 @@ def ask_command(picture: str, question: str | None, options: AnswerOptions, as_j
     parts = answerer.parts() if as_json else ()
     if not as_json:
         print()
-    _say_unmade(answerer)
-    if not as_json:
-        return
-    first = first or done
-    print_json({
-        "answer": text.strip(),
-        **described(parts, None if question is None else picture),
-        "unmade": answerer.unmade,
-        "model": options.model,
-        "device": str(loaded.network.device),
-        "load_s": round(ready - started, 3),
-        "first_token_s": round(first - ready, 3),
-        "tokens": tokens,
-        "tokens_per_s": round((tokens - 1) / (done - first), 2) if done > first else None,
-    })  # fmt: skip
+    say_beside(answerer)
+    if as_json:
+        first = first or done
+        print_json({
+            "answer": words_of(parts),
+            **described(parts, None if question is None else picture),
+            "unmade": answerer.unmade,
+            "missing": answerer.missing,
+            "model": options.model,
+            "device": str(loaded.network.device),
+            "load_s": round(ready - started, 3),
+            "first_token_s": round(first - ready, 3),
+            "tokens": tokens,
+            "tokens_per_s": round((tokens - 1) / (done - first), 2) if done > first else None,
+        })  # fmt: skip
+    if answerer.missing:
+        sys.exit(GenerationError.exit_code)
 
 
 def described(parts: Sequence[Part], picture: str | None, *, saved: bool = False) -> dict[str, Any]:
@@ -211,95 +223,23 @@ def described(parts: Sequence[Part], picture: str | None, *, saved: bool = False
     }
 
 
-def _say_unmade(answerer: Answerer) -> None:
+def words_of(parts: Sequence[Part]) -> str:
+    """The text of an answer; places, masks and media are no words."""
+    return " ".join(part.value for part in parts if part.type == "text")
+
+
+def say_missing(missing: Sequence[dict[str, Any]]) -> None:
+    """What an answer lacks, on standard error, however the rest of it is shown."""
+    for one in missing:
+        print(f"error: no {one['kind']}: {one['error']}", file=sys.stderr, flush=True)
+
+
+def say_beside(answerer: Answerer) -> None:
     """An answer whose media nobody makes is not to look like none, and where a box lies is to be read by people, too."""
+    say_missing(answerer.missing)
     for line in answerer.boxes:
         print(line, file=sys.stderr, flush=True)
     if answerer.boxes:
         print("To have them drawn over it: sensorium ask --save FOLDER", file=sys.stderr, flush=True)
     for kind in answerer.unmade:
         print(f"{kind}: not made. To have it made: sensorium ask --save FOLDER", file=sys.stderr, flush=True)
-
-
-def chat_command(picture: str | None, options: AnswerOptions) -> None:
-    """A conversation in the terminal.
-
-    Raises:
-        ConfigError: a search with beams, beside what `Answerer` raises.
-    """
-    from sensorium.media.image import load_image
-
-    if options.beams > 1:
-        raise ConfigError(f"a conversation with {options.beams} beams, whose answers come piece by piece",
-                          where="chat", fix="sensorium ask --beams N answers one question")  # fmt: skip
-    answerer = Answerer(options)
-    messages: list[dict[str, Any]] = []
-    pending: list[dict[str, Any]] = []
-    if picture is not None:
-        if kind_of(picture) == "image":
-            load_image(picture)
-        pending.append({"type": kind_of(picture), kind_of(picture): picture})
-    print("Type a question. /image PATH adds a picture, /file PATH a video or sound, /new starts over, /quit leaves.")
-    while True:
-        try:
-            line = input("you> ").strip()
-        except EOFError:
-            print()
-            return
-        if line in ("/quit", "/exit"):
-            return
-        if line == "/new":
-            messages, pending = [], []
-        elif line.startswith("/image"):
-            _add_picture(line.removeprefix("/image").strip(), pending)
-        elif line.startswith("/file"):
-            _add_file(line.removeprefix("/file").strip(), pending)
-        elif line.startswith("/"):
-            print(f"unknown command {line.split()[0]}; there are /image, /file, /new and /quit")
-        elif line:
-            turn = {"role": "user", "content": [*pending, {"type": "text", "text": line}]}
-            answer = _answer(answerer, [*messages, turn])
-            if answer is not None:
-                messages += [turn, {"role": "assistant", "content": answer}]
-                pending = []
-
-
-def _add_picture(path: str, pending: list[dict[str, Any]]) -> None:
-    from sensorium.media.image import load_image
-
-    try:
-        shape = load_image(os.path.expanduser(path)).shape
-    except SensoriumError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return
-    pending.append({"type": "image", "image": os.path.expanduser(path)})
-    print(f"added {path} ({shape.width_px}x{shape.height_px})")
-
-
-def _add_file(path: str, pending: list[dict[str, Any]]) -> None:
-    file, kind = os.path.expanduser(path), kind_of(path)
-    if kind == "image":
-        _add_picture(path, pending)
-        return
-    if not os.path.isfile(file):
-        print(f"error: no such file: {path}", file=sys.stderr)
-        return
-    pending.append({"type": kind, kind: file})
-    print(f"added {path} ({kind})")
-
-
-def _answer(answerer: Answerer, messages: list[dict[str, Any]]) -> str | None:
-    """Stream one answer; an error is printed and leaves the conversation as it was."""
-    text = ""
-    try:
-        for piece in answerer.stream(messages):
-            print(piece, end="", flush=True)
-            text += piece
-        print()
-        _say_unmade(answerer)
-    except SensoriumError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return None
-    except KeyboardInterrupt:
-        print(" [stopped]")
-    return text

@@ -23,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 error, 2 config or usage, 3 data or media, 4 misaligned placeholders, 5 weights, "
-    "6 checkpoint, 7 numbers not finite, 8 missing package, 9 a medium could not be made, 130 interrupted."
+    "6 checkpoint, 7 numbers not finite, 8 missing package, 9 something of an answer could not be made or was cut off, 130 interrupted."
 )
 app = typer.Typer(
     no_args_is_help=True,
@@ -97,7 +97,8 @@ def chat(
     cache_features: CacheFeatures = False,
 ) -> None:
     """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
-    from sensorium.cli.answering import AnswerOptions, chat_command
+    from sensorium.cli.answering import AnswerOptions
+    from sensorium.cli.chatting import chat_command
 
     chat_command(picture, AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), cache_features=cache_features))
 

@@ -66,7 +66,7 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         ConfigError: a folder in use, a search with beams, or what `Answerer` raises.
         SystemExit: a medium could not be made (9), or was stopped by Ctrl-C (130); the rest is written.
     """
-    from sensorium.cli.answering import Answerer, asked_turn, described
+    from sensorium.cli.answering import Answerer, asked_turn, described, say_missing, words_of
     from sensorium.cli.main import print_json
     from sensorium.inference.sampling import Sampling
 
@@ -84,7 +84,7 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         making = plain if saving.steps is None else replace(plain, steps=saving.steps)
         answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=room, making=making,
                                         sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
-    text = " ".join(part.value for part in answer.content if part.type == "text")
+    text = words_of(answer.content)
     # What is heard of an answer without words is to be read, too.
     shown = text or next((part.prompt for part in answer.content if part.speech and part.type != MISSING), None)
     if shown and not as_json:
@@ -102,8 +102,7 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         for number, part in enumerate(answer.content, start=1):
             if part.source is not None:
                 print(f"part{number}.png: found, {part.source}")
-        for one in missing:
-            print(f"error: no {one['kind']}: {one['error']}", file=sys.stderr)
+    say_missing(missing)
     if missing:
         sys.exit(130 if watch.stopped else GenerationError.exit_code)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from sensorium.core.errors import DataError
+from sensorium.core.errors import DataError, GenerationError, SensoriumError
 from sensorium.core.hands import MadeKind
 from sensorium.model.config import ModelConfig
 from sensorium.model.hand_check import fed_kinds
@@ -45,6 +45,17 @@ def why_cut(found: Found, config: ModelConfig) -> DataError:
         return DataError(f"no room for {found.kind}", expected=f"at most {config.longest_row} tokens and embeddings together",
                          fix="shorten the conversation")  # fmt: skip
     return DataError(f"the answer ended in the midst of the tokens that stand for {found.kind}", fix="raise max_tokens")
+
+
+def why_not_drawn(reason: str | None) -> SensoriumError:
+    """Why a picture is none whose opening alone is there.
+
+    Args:
+        reason: what it failed by; None: it was not begun.
+    """
+    if reason is not None:
+        return GenerationError(reason)
+    return DataError("the answer ended where a picture was to begin, which had no room", fix="raise max_tokens, or shorten the conversation")
 
 
 def _of_kind(processor: Processor, kind: MadeKind, ids: tuple[int, ...]) -> Iterator[Found]:

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 from sensorium.core.batch import Batch, Example
-from sensorium.core.errors import DataError, GenerationError, SensoriumError
+from sensorium.core.errors import DataError, SensoriumError
 from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.part import Origin
 from sensorium.core.responder import Request
 from sensorium.core.sample import MISSING, Part, Sample
-from sensorium.inference.asked_media import Found, asked_media, why_cut
+from sensorium.inference.asked_media import Found, asked_media, why_cut, why_not_drawn
 from sensorium.inference.cutting import box_masks, cuts_boxes
 from sensorium.inference.extending import extended
 from sensorium.inference.regressing import Room, go_on, negative
@@ -150,16 +150,33 @@ class Maker:
             return []
         attempt = partial(self._attempt, "image", None) if self._makes("image") else lambda _: None
         found = [(one.start, one.stop, attempt(partial(self._decoded, one, number))) for number, one in enumerate(frames.written(ids))]
-        behind, reason = found[-1][1] if found else 0, self.failed.pop(id(prompt), None)
-        if frames.opening in ids[behind:]:
-            broken = partial(self._decoded, None) if reason is None else partial(_broken, reason)
-            found.append((ids.index(frames.opening, behind), len(ids), attempt(broken)))
+        if (begun := self._begun(ids)) is not None:
+            found.append((begun, len(ids), attempt(partial(_broken, self.failed.pop(id(prompt), None)))))
         return found
 
+    def _begun(self, ids: Sequence[int]) -> int | None:
+        """Where a picture was to be written as tokens, of which there is the opening alone."""
+        frames = self.processor.frames
+        if frames is None:
+            return None
+        behind = max((one.stop for one in frames.written(ids)), default=0)
+        return ids.index(frames.opening, behind) if frames.opening in ids[behind:] else None
+
+    def cut_off(self, prompt: Example, ids: Sequence[int], *, full: bool) -> list[Part]:
+        """What the end of an answer went through: the parts `missing` that `parts` has for it, but nothing is made.
+
+        Args:
+            full: the answer ended at its longest.
+        """
+        lost = [part for part in self.spoken(prompt, self.said(ids), cut=full) if part.type == MISSING]
+        lost += [Part(MISSING, {"kind": one.kind, "error": str(why_cut(one, self.model.config))}, self._told(one))
+                 for one in self.find(ids) if not one.whole]  # fmt: skip
+        if self._begun(ids) is not None:
+            lost.append(Part(MISSING, {"kind": "image", "error": str(why_not_drawn(self.failed.pop(id(prompt), None)))}))
+        return lost
+
     @torch.inference_mode()
-    def _decoded(self, one: Written | None, number: int = 0) -> Part:
-        if one is None:
-            raise DataError("the answer ended where a picture was to begin, which had no room", fix="raise max_tokens, or shorten the conversation")
+    def _decoded(self, one: Written, number: int) -> Part:
         codes_1N = torch.tensor([one.codes], device=self.model.device)
         making = replace(self.making, seed=self.making.seed + number)
         pixels_HWC = self.model.picture_tokenizer.decode(codes_1N, one.grid, making=making)[0].permute(1, 2, 0)
@@ -184,7 +201,7 @@ class Maker:
 
     def _part(self, run: _Run, found: Found, number: int) -> Part:
         """A medium, or what says why there is none."""
-        told = None if found.told is None else self.processor.tokenizer.decode(found.told).strip()
+        told = self._told(found)
         # Two pictures of one answer are two draws.
         making = replace(self.making, seed=self.making.seed + number)
 
@@ -195,6 +212,9 @@ class Maker:
             return replace(as_part(made, len(run.prompt.seen)), prompt=told)
 
         return self._attempt(found.kind, told, make)
+
+    def _told(self, found: Found) -> str | None:
+        return None if found.told is None else self.processor.tokenizer.decode(found.told).strip()
 
     def _attempt(self, kind: MadeKind, prompt: str | None, make: Callable[[], Part]) -> Part:
         """What was made, or the part `missing` with the error: whatever it was, the rest of the answer is not lost by it."""
@@ -269,8 +289,8 @@ class Maker:
         return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
 
 
-def _broken(reason: str) -> Part:
-    raise GenerationError(reason)
+def _broken(reason: str | None) -> Part:
+    raise why_not_drawn(reason)
 
 
 def as_part(made: Made, picture: int) -> Part:

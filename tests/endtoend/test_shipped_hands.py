@@ -83,6 +83,27 @@ def test_a_box_that_the_token_limit_cuts_is_said_and_not_shown(tmp_path: Path) -
     assert [part.type for part in answer.content] == ["missing"]
 
 
+@pytest.mark.parametrize(("model", "words", "tokens", "error"), [
+    ("nano-points", ["star.png", "Where is the star?"], 3, {"kind": "boxes", "error": "the answer ended in the midst of a box. To mend it: raise max_tokens"}),
+    ("nano-draws", ["Draw a red heart."], 2,
+     {"kind": "image", "error": "the answer ended in the midst of the tokens that stand for image. To mend it: raise max_tokens"}),
+])  # fmt: skip
+def test_what_the_token_limit_cuts_ends_alike_whatever_is_asked_for(
+    model: str, words: list[str], tokens: int, error: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene("star", "green").save(tmp_path / "star.png")
+    loaded = sensorium.load(model, "cpu")
+    monkeypatch.setattr("sensorium.api.load", lambda *_: loaded)
+    for form in ([], ["--json"], ["--save", "a"], ["--save", "b", "--json"]):
+        done = CliRunner().invoke(app, ["ask", *words, "--model", model, "--max-tokens", str(tokens), *form], catch_exceptions=False)
+        assert (done.exit_code, done.stderr) == (9, f"error: no {error['kind']}: {error['error']}\n"), form
+        if "--json" in form:
+            said = json.loads(done.stdout)
+            assert (said["answer"], said["missing"], said["content"]) == ("", [error], [{"type": "missing", "missing": error}])
+            assert said.get("unmade", []) == []
+
+
 def test_where_a_box_lies_is_said_to_people_too(tmp_path: Path) -> None:
     scene("star", "green").save(tmp_path / "star.png")
     done = CliRunner().invoke(app, ["ask", str(tmp_path / "star.png"), "Where is the star?", "--model", "nano-points"], catch_exceptions=False)
@@ -110,18 +131,20 @@ def test_places_and_masks_are_in_the_answers_json(tmp_path: Path) -> None:
     assert 0 < mask["area_px"] < side * side / 4
     # What it says is a message of a Sample, and what it is when it is saved.
     (answer,) = parse_messages([{"role": "assistant", "content": said["content"]}])
+    assert said["answer"] == ""
     saved = json.loads(CliRunner().invoke(app, [*asked, "--save", str(tmp_path / "out")], catch_exceptions=False).stdout)
     assert [part.to_json() for part in parse_messages([{"role": "assistant", "content": saved["content"]}])[0].content] == [
         part.to_json() for part in answer.content]  # fmt: skip
+    assert saved["answer"] == ""
     (file,) = [one["file"] for one in saved["content"] if one["type"] == "mask"]
     assert int((np.asarray(Image.open(tmp_path / "out" / file)) > 0).sum()) == mask["area_px"]
 
 
 def test_a_picture_that_nobody_makes_is_said() -> None:
-    # Two of its six tokens: also one that is cut off is said.
-    done = CliRunner().invoke(app, ["ask", "--model", "nano-draws", "Draw a red heart.", "--max-tokens", "2", "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["ask", "--model", "nano-draws", "Draw a red heart.", "--json"], catch_exceptions=False)
     said = json.loads(done.stdout)
-    assert (said["answer"], said["content"], said["unmade"]) == ("", [{"type": "text", "text": ""}], ["image"])
+    assert (said["answer"], said["content"], said["unmade"], said["missing"]) == ("", [{"type": "text", "text": ""}], ["image"], [])
+    assert done.exit_code == 0
     assert done.stderr == "image: not made. To have it made: sensorium ask --save FOLDER\n"
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sensorium.api import load
-from sensorium.cli.answering import AnswerOptions, chat_command
+from sensorium.cli.answering import AnswerOptions
+from sensorium.cli.chatting import chat_command
 from sensorium.cli.exchange import ImportOptions, import_command
 from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import sensorium.api
-from sensorium.cli.answering import AnswerOptions, ask_command, chat_command
+from sensorium.cli.answering import AnswerOptions, ask_command
+from sensorium.cli.chatting import chat_command
 from sensorium.cli.evaluating import parse_benchmarks
 from sensorium.core.errors import ConfigError
 from sensorium.data.augmenting import AugmentConfig
