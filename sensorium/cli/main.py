@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sensorium.cli.data_app import ModelName, data_app
 from sensorium.cli.indexing import index_app
 from sensorium.cli.launching import LaunchCommand, launch
 from sensorium.cli.recipe_app import Json, recipe_app
@@ -32,7 +33,6 @@ app = typer.Typer(
     help="Build, train, measure and serve multimodal language models.",
     epilog=EXIT_CODES,
 )
-data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.", rich_markup_mode=None)
 for name, part in (("data", data_app), ("recipe", recipe_app), ("tokenizer", tokenizer_app), ("index", index_app)):
     app.add_typer(part, name=name)
 app.command("launch", cls=LaunchCommand)(launch)
@@ -42,7 +42,6 @@ Experts = Annotated[
     list[str] | None,
     typer.Option("--expert", help="Who tells the model of pictures, which it then does not see: captioner:model=nano, ocr. May be repeated."),
 ]
-ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, nano-points, nano-draws, nano-finds, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto: the best here.")]
 Beams = Annotated[int, typer.Option(help="More than 1: search with so many beams for the likeliest answer; without temperature.")]
 CacheFeatures = Annotated[bool, typer.Option("--cache-features", help="Keep what the encoder makes of pictures, and use what training or an evaluation kept (`sensorium cache`).")]
@@ -68,6 +67,9 @@ def ask(
     save: Annotated[str | None, typer.Option(help="A new folder for the answer, what it makes, and what it points at, drawn.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="--save: of what is made; 0 if nothing is said.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="--save: of a generator; 50 if nothing is said.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="--save: how strongly a generator keeps to what it is told; 1: not led away from anything.")] = None,
+    size: Annotated[str | None, typer.Option(help="--save: of what is made, in pixels: WIDTHxHEIGHT, or one side of a square.")] = None,
+    negative: Annotated[str | None, typer.Option(help="--save: what a generator is led away from, in words.")] = None,
     speak: Annotated[bool, typer.Option("--speak", help="--save: the answer as sound, too.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="--save: begin with a picture, by an LLM that writes pictures as tokens.")] = False,
     as_json: Json = False,
@@ -75,11 +77,13 @@ def ask(
     """Ask one question, about a picture or none."""
     from sensorium.cli.answering import AnswerOptions, ask_command
     from sensorium.cli.choosing import choose_command
+    from sensorium.cli.making_options import MakingOptions
     from sensorium.cli.saving_answers import Saving, ask_and_save
     from sensorium.core.choices import read_choices
 
     options = AnswerOptions(model, device, max_tokens, temperature, tuple(expert or ()), beams, cache_features)
-    if (saving := Saving(save, steps, seed, speak, draw)).wanted(choosing=choices is not None):
+    asked = MakingOptions(steps, seed, guidance, size, negative)
+    if (saving := Saving(save, asked, speak, draw)).wanted(choosing=choices is not None):
         return ask_and_save(picture, question, options, saving, as_json)
     if choices is not None:
         return choose_command(picture, question, options, read_choices(choices), as_json)
@@ -167,50 +171,6 @@ def demo(
     from sensorium.cli.demo import demo_command
 
     demo_command(out, limit, as_json)
-
-
-@data_app.command("check")
-def data_check(
-    path: Annotated[str, typer.Argument(help="A file or folder in any known format.")],
-    format: Annotated[str, typer.Option(help="Format name; auto finds out.")] = "auto",
-    media_root: Annotated[str | None, typer.Option(help="Where relative media start.")] = None,
-    model: ModelName = "nano",
-    max_length: Annotated[int, typer.Option(help="Tokens a row may have in training.")] = 512,
-    as_json: Json = False,
-) -> None:
-    """Read every row, decode every image, report every problem."""
-    from sensorium.cli.data import check_command
-
-    check_command(path, format, media_root, model, max_length, as_json)
-
-
-@data_app.command("build")
-def data_build(
-    name: Annotated[str, typer.Argument(help="picture-book, drawing-book or scenes.")],
-    out: Annotated[str | None, typer.Option(help="Folder; default: the data folder.")] = None,
-    packages: Annotated[str | None, typer.Option(help="Folder with packages already fetched.")] = None,
-    count: Annotated[int, typer.Option(help="scenes: how many.")] = 1000,
-    seed: Annotated[int, typer.Option(help="scenes: which.")] = 11,
-    as_json: Json = False,
-) -> None:
-    """Build a data set from its sources."""
-    from sensorium.cli.data import build_command
-
-    build_command(name, out, packages, count, seed, as_json)
-
-
-@data_app.command("show")
-def data_show(
-    path: Annotated[str, typer.Argument(help="A file or folder in any known format.")],
-    row: Annotated[int, typer.Option(help="First row to show, from 1.")] = 1,
-    rows: Annotated[int, typer.Option(help="How many.")] = 3,
-    format: Annotated[str, typer.Option(help="Format name; auto finds out.")] = "auto",
-    as_json: Json = False,
-) -> None:
-    """Print rows as the conversations they become."""
-    from sensorium.cli.data import show_command
-
-    show_command(path, format, row, rows, as_json)
 
 
 @app.command("import")

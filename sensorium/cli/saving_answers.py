@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError
 
+from sensorium.cli.making_options import MakingOptions, read_size
 from sensorium.cli.watching import Watch
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, GenerationError, SensoriumError
@@ -21,7 +22,7 @@ from sensorium.core.hands import Made, Making
 from sensorium.core.sample import MISSING, Message, Part, parse_sample
 
 if TYPE_CHECKING:
-    from sensorium.cli.answering import AnswerOptions
+    from sensorium.cli.answering import Answerer, AnswerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,7 @@ class Saving:
     """Where an answer goes, and how its media are made."""
 
     folder: str | None
-    steps: int | None
-    """Of a generator; None: its own number."""
-    seed: int | None
-    """None: 0."""
+    asked: MakingOptions
     speak: bool
     """End with the answer's text as sound."""
     draw: bool = False
@@ -47,13 +45,21 @@ class Saving:
         Raises:
             ConfigError: what is said of what is made would mean nothing.
         """
-        named = {"draw": self.draw, "speak": self.speak, "seed": self.seed is not None, "steps": self.steps is not None}
-        said = [f"--{name}" for name, is_said in named.items() if is_said]
+        said = [f"--{name}" for name in ("draw", "speak") if getattr(self, name)] + [f"--{name}" for name in self.asked.said()]
+        if self.asked.size is not None:
+            read_size(self.asked.size)
         if choosing and (said or self.folder is not None):
             raise ConfigError(f"{', '.join(said or ['--save'])} with --choices", expected="one of them: a choice makes nothing")
         if said and self.folder is None:
             raise ConfigError(f"{', '.join(said)} without --save", fix="--save FOLDER says where what is made goes")
         return self.folder is not None
+
+    def making(self, answerer: Answerer, watch: Watch) -> Making:
+        """How this model makes what it makes; what is asked for and changes nothing is said on standard error."""
+        config = answerer.loaded.network.config
+        for line in self.asked.idle(config):
+            print(line, file=sys.stderr, flush=True)
+        return self.asked.making(config, Making(draw=self.draw, progress=watch.progress, cancelled=watch.cancelled))
 
 
 def ask_and_save(picture: str, question: str | None, options: AnswerOptions, saving: Saving, as_json: bool) -> None:
@@ -76,12 +82,11 @@ def ask_and_save(picture: str, question: str | None, options: AnswerOptions, sav
         raise ConfigError("--save with --beams", expected="one of them")
     turn = asked_turn(picture, question)
     answerer = Answerer(options, looks=question is not None)
-    frames = answerer.loaded.processor.frames if saving.draw else None
-    # What a picture takes is the model's business.
-    room = max(options.max_tokens, len(frames.frame())) if frames else options.max_tokens
     with Watch() as watch:
-        plain = Making(seed=saving.seed or 0, draw=saving.draw, progress=watch.progress, cancelled=watch.cancelled)
-        making = plain if saving.steps is None else replace(plain, steps=saving.steps)
+        making = saving.making(answerer, watch)
+        frames = answerer.loaded.processor.frames if saving.draw else None
+        # What a picture takes is the model's business.
+        room = max(options.max_tokens, len(frames.sized(making.size))) if frames else options.max_tokens
         answer = answerer.loaded.answer(answerer.told([turn]), max_tokens=room, making=making,
                                         sampling=Sampling(temperature=options.temperature), speak=saving.speak)  # fmt: skip
     text = words_of(answer.content)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sensorium.core.boxes import Box
 
 MadeKind = Literal["image", "audio", "video", "mask"]
+Asked = Literal["steps", "guidance", "size", "negative", "seed"]
+"""What of a `Making` somebody may ask for."""
 Space = Literal["llm", "encoder"]
 """Where embeddings of pictures lie: as the LLM reads them, or as the encoder makes them."""
 
@@ -117,6 +119,8 @@ class Making:
     """Ids that are not to be found again, by generators that find: what was shown already."""
     pictures: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
     """What is looked at, by generators that look at pictures: uint8 (H, W, 3), one for all items or one for each."""
+    negative: str | None = None
+    """What is led away from, in words; None: a generator's own. Generators that take a condition get one of it (`negative_BLC`)."""
 
     def pictures_of(self, items: int, where: str) -> tuple[np.ndarray[Any, Any], ...]:
         """The picture that each item looks at.
@@ -198,6 +202,11 @@ class GeneratorConfig(PartConfig):
     def looks(self) -> bool:
         """True: it looks at a picture (`Making.pictures`), that which is masked or edited."""
         return False
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        """What of a `Making` makes a difference to it, or is refused where it cannot be; the rest changes nothing."""
+        return frozenset()
 
     @property
     def needs_folder(self) -> bool:

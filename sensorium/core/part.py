@@ -100,8 +100,9 @@ def _source(value: Any) -> Origin | None:
     if found is None or not isinstance(found.get("file"), str):
         return None
     similarity = found.get("similarity")
-    known = isinstance(similarity, int | float) and not isinstance(similarity, bool)
-    return Origin(found["file"], float(similarity) if known else None)
+    if isinstance(similarity, bool) or not isinstance(similarity, int | float):
+        return Origin(found["file"])
+    return Origin(found["file"], float(similarity))
 
 
 def check_text(text: str, where: str) -> None:

@@ -16,7 +16,7 @@ from sensorium.core.weights import WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sensorium.core.hands import Making
+    from sensorium.core.hands import Asked, Making
 
 
 class PictureTokenizer(Protocol):
@@ -69,6 +69,11 @@ class PictureTokenizerConfig(PartConfig):
     """Where pretrained weights may come from; the first that is reachable wins."""
     size_px: int
     codes: int
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        """What of a `Making` makes a difference to how it decodes codes; of most, nothing."""
+        return frozenset()
 
     @property
     def stride(self) -> int:

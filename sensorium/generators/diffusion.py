@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sensorium.core.errors import ConfigError, GenerationError, WeightsError
-from sensorium.core.hands import ConditionShape, GeneratorConfig, Made, Making
+from sensorium.core.hands import Asked, ConditionShape, GeneratorConfig, Made, Making
 from sensorium.generators.pipeline_folder import (
     Layout,
     fetch_command,
@@ -57,6 +57,11 @@ class DiffusionConfig(GeneratorConfig):
 
     def fetch(self, path: str) -> str:
         return fetch_command(self.layout, Path(path))
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        everything: frozenset[Asked] = frozenset({"steps", "guidance", "negative", "seed", "size"})
+        return everything - {"size"} if self.makes == "audio" else everything
 
     def build(self, folder: Path | None = None) -> DiffusionGenerator:
         diffusers = need_diffusers(self.kind)

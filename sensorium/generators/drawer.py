@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sensorium.core.atomic import write_json
 from sensorium.core.errors import ConfigError, GenerationError, WeightsError
 from sensorium.core.hands import (
+    Asked,
     CancelledError,
     ConditionShape,
     GeneratorConfig,
@@ -35,7 +36,7 @@ PAINTER, TOKENIZER = "painter.safetensors", "tokenizer"
 
 
 class DrawerConfig(GeneratorConfig):
-    """`making.steps` means nothing here: a picture has as many steps as codes."""
+    """A picture has as many steps as codes."""
 
     kind: Literal["drawer"] = "drawer"
     tokenizer: VqConfig = VqConfig()
@@ -58,6 +59,10 @@ class DrawerConfig(GeneratorConfig):
     @property
     def makes(self) -> MadeKind:
         return "image"
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        return frozenset({"guidance", "size", "negative", "seed"})
 
     @property
     def condition(self) -> ConditionShape:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Grid
 from sensorium.core.errors import ConfigError, WeightsError
-from sensorium.core.hands import Making
+from sensorium.core.hands import Asked, Making
 from sensorium.core.picture_tokenizer import PictureTokenizerConfig
 from sensorium.core.weights import FolderSource, WeightSource, with_fetch
 from sensorium.generators.pixel_values import PixelTokenizer
@@ -81,6 +81,11 @@ class SeedConfig(PictureTokenizerConfig):
             size_px=64, codes=16, code_width=4, queries=4, width=32, layers=2, heads=4, mlp_width=48, blocks=1, tower_width=32, tower_layers=2,
             tower_heads=4, tower_mlp_width=48, patch_px=16, generator=UnclipConfig.tiny(), steps=2,
         )  # fmt: skip
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        """Those of the unCLIP that draws what ids mean."""
+        return frozenset({"steps", "guidance"})
 
     @property
     def stride(self) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sensorium.core.errors import ConfigError, MissingDependencyError, WeightsError
-from sensorium.core.hands import Making
+from sensorium.core.hands import Asked, Making
 from sensorium.generators import tiny_parts
 from sensorium.generators.speech import Speaker, SpeechConfig, count, seeded
 from sensorium.nn.pretrained import from_folder, from_hub, need_files, need_weights
@@ -34,6 +34,10 @@ class SpeechT5Config(SpeechConfig):
     kind: Literal["speecht5"] = "speecht5"
     scale: Literal["published", "tiny"] = "published"
     """`tiny`: without a folder, a small one with random weights is made."""
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        return frozenset({"seed"})
 
     @classmethod
     def tiny(cls) -> SpeechT5Config:

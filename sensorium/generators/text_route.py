@@ -15,6 +15,7 @@ from torch import Tensor
 from sensorium.core.config import kinds
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import (
+    Asked,
     ConditionShape,
     Generator,
     GeneratorConfig,
@@ -49,6 +50,10 @@ class TextRouteConfig(GeneratorConfig):
     @property
     def told_by_text(self) -> bool:
         return True
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        return self.generator.heeds
 
     @property
     def condition(self) -> ConditionShape:
@@ -86,7 +91,8 @@ class TextRoute:
 
     def speak(self, text: str, making: Making = Making()) -> Made:
         """The text as a medium; see `core.hands.Speaks`."""
-        return self.generator.generate(self.generator.encode_text([text]), making=making)[0]
+        away_BLC = None if making.negative is None else self.generator.encode_text([making.negative])
+        return self.generator.generate(self.generator.encode_text([text]), negative_BLC=away_BLC, making=making)[0]
 
     def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:
         """Refused.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensorium.core.hands import MadeKind
+from sensorium.core.hands import Asked, MadeKind
 from sensorium.generators import tiny_parts
 from sensorium.generators.diffusion import DiffusionConfig, PictureGenerator
 from sensorium.generators.pipeline_folder import Layout, check_sizes
@@ -36,6 +36,10 @@ class UnclipConfig(DiffusionConfig):
     @property
     def makes(self) -> MadeKind:
         return "image"
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        return super().heeds - {"negative"}
 
     @property
     def layout(self) -> Layout:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from sensorium.core.errors import MissingDependencyError, WeightsError
-from sensorium.core.hands import Making
+from sensorium.core.hands import Asked, Making
 from sensorium.generators import tiny_parts
 from sensorium.generators.speech import Speaker, SpeechConfig, count, seeded
 from sensorium.nn.pretrained import from_folder, from_hub, need_files, need_weights
@@ -29,6 +29,10 @@ class VitsConfig(SpeechConfig):
     """How fast it speaks, beside the folder's own pace."""
     scale: Literal["published", "tiny"] = "published"
     """`tiny`: without a folder, a small one with random weights is made."""
+
+    @property
+    def heeds(self) -> frozenset[Asked]:
+        return frozenset({"seed"})
 
     @classmethod
     def tiny(cls) -> VitsConfig:

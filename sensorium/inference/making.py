@@ -19,7 +19,7 @@ from PIL import Image
 
 from sensorium.core.batch import Batch, Example
 from sensorium.core.errors import DataError, SensoriumError
-from sensorium.core.hands import CancelledError, Made, MadeKind, Making, Speaks
+from sensorium.core.hands import CancelledError, GeneratorConfig, Made, MadeKind, Making, Speaks
 from sensorium.core.masks import Mask
 from sensorium.core.part import Origin
 from sensorium.core.responder import Request
@@ -27,6 +27,7 @@ from sensorium.core.sample import MISSING, Part, Sample
 from sensorium.inference.asked_media import Found, asked_media, why_cut, why_not_drawn
 from sensorium.inference.cutting import box_masks, cuts_boxes
 from sensorium.inference.extending import extended
+from sensorium.inference.leading_away import condition_of
 from sensorium.inference.regressing import Room, go_on, negative
 from sensorium.inference.saying import words_to_say
 from sensorium.media.image import load_image
@@ -242,13 +243,14 @@ class Maker:
         making = replace(making, without=(*making.without, *run.shown))
         if self.model.config.ways[way].generator.looks:
             making = replace(making, pictures=(self._picture(run.asked),))
-        generator = self.model.generators.on(way, self.model.device)
-        made = generator.generate(condition_BLC, negative_BLC=self._negative(way), making=making)[0]
+        generator, making = self.model.generators.on(way, self.model.device), _heeded(making, self.model.config.ways[way].generator)
+        made = generator.generate(condition_BLC, negative_BLC=self._negative(way, making), making=making)[0]
         run.shown += [] if made.source is None else [made.source]
         return made
 
     @torch.inference_mode()
     def _tell(self, kind: MadeKind, text: str, making: Making) -> Made:
+        making = _heeded(making, self.model.config.hands[kind].generator)
         return cast(Speaks, self.model.generators.on(kind, self.model.device)).speak(text, making)
 
     def _cut(self, said: Part, asked: Sample) -> list[Part]:
@@ -268,8 +270,10 @@ class Maker:
         making = replace(self.making, size=None, seconds=None)
         return as_part(self.model.generators.voice().speak(text, making), 0)
 
-    def _negative(self, way: str) -> torch.Tensor | None:
-        """What a projector has learnt to lead away from; None: the generator's own."""
+    def _negative(self, way: str, making: Making) -> torch.Tensor | None:
+        """What words lead away from, or what a projector has learnt to; None: the generator's own."""
+        if making.negative is not None:
+            return condition_of(self.model, self.processor, way, making.negative)
         if self.model.config.ways[way].projector.feeds_back is not None:
             kind = self.model.config.ways[way].kind
             return negative(self.model, self.processor, kind) if self.making.guidance != 1 else None
@@ -287,6 +291,12 @@ class Maker:
             raise DataError("an answer with a mask or an edited picture to a conversation without one",
                             expected="a picture in front of the question")  # fmt: skip
         return load_image(pictures[number].value, root=asked.root, limits=self.processor.limits).pixels_HWC
+
+
+def _heeded(making: Making, generator: GeneratorConfig) -> Making:
+    """Without what a generator has no notion of: another of the same answer may have."""
+    heeds = generator.heeds
+    return replace(making, size=making.size if "size" in heeds else None, negative=making.negative if "negative" in heeds else None)
 
 
 def _broken(reason: str | None) -> Part:

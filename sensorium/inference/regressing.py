@@ -92,4 +92,10 @@ def negative(model: MultimodalModel, processor: Processor, kind: MadeKind) -> Te
     bos = processor.tokenizer.bos_id
     ids = [*([bos] if processor.template.bos and bos is not None else []), processor.signals[kind][0]]
     nothing = Example(input_ids=ids, learn=[False] * len(ids), media_index=[0] * len(ids))
-    return _row(model, nothing, processor.tokenizer.pad_id).picture(kind)
+    return embeddings_behind(model, nothing, kind, processor.tokenizer.pad_id)
+
+
+@torch.inference_mode()
+def embeddings_behind(model: MultimodalModel, begun: Example, kind: MadeKind, pad_id: int) -> Tensor:
+    """The embeddings of a picture behind what ends with its first signal, (1, N, C)."""
+    return _row(model, begun, pad_id).picture(kind)

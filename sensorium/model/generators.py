@@ -48,7 +48,7 @@ class Generators:
 
     def __init__(self, config: ModelConfig, folders: Mapping[str, Path]) -> None:
         self._config = config
-        self._known = _generators(config)
+        self._known = all_generators(config)
         self._folders = folders
         self._built: dict[str, Generator] = {}
         self._voice: Speaks | None = None
@@ -160,13 +160,13 @@ class Generators:
         """
         found = {kind for kind in self._known if (folder / kind).is_dir()}
         if start is not None:
-            theirs = _generators(start)
+            theirs = all_generators(start)
             found = {kind for kind in found if theirs.get(kind) == self._known[kind] and not self._known[kind].needs_folder}
         self._own |= found
         self._folders = {**self._folders, **{f"generators.{kind}": folder / kind for kind in found}}
 
 
-def _generators(config: ModelConfig) -> dict[str, GeneratorConfig]:
+def all_generators(config: ModelConfig) -> dict[str, GeneratorConfig]:
     """By the kind of what they make, or the name of its second way."""
     first = {kind: hand.generator for kind, hand in config.hands.items()}
     return first | {of_other(kind): hand.other.generator for kind, hand in config.hands.items() if hand.other}

@@ -55,6 +55,14 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
+@needs_diffusers
+@pytest.mark.parametrize("name", PIPELINES)
+def test_what_a_pipeline_heeds_is_what_it_takes(name: str) -> None:
+    generator, heeds = built(name), GENERATORS.find(name).tiny().heeds
+    assert {"steps", "guidance", "seed"} <= heeds
+    assert ("size" in heeds, "negative" in heeds) == (generator.sized, not generator.own_negative)
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_config_round_trips(name: str) -> None:
     config = GENERATORS.find(name).tiny()
@@ -298,6 +306,10 @@ def test_the_text_route_tells_a_generator_by_text() -> None:
     same = route.generator.generate(route.generator.encode_text(["a cat"]), making=TWO)[0]
     np.testing.assert_array_equal(made.array, same.array)
     assert (route.speak("a dog", TWO).array != made.array).any()
+    away = route.speak("a cat", replace(TWO, negative="a dog"))
+    led = route.generator.generate(route.generator.encode_text(["a cat"]), negative_BLC=route.generator.encode_text(["a dog"]), making=TWO)[0]
+    np.testing.assert_array_equal(away.array, led.array)
+    assert (away.array != made.array).any()
     with pytest.raises(ConfigError, match="told by text"):
         route.generate(conditions("stable_diffusion"))
     with pytest.raises(ConfigError, match="has no text encoder"):

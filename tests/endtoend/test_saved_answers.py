@@ -25,6 +25,7 @@ from sensorium.core.masks import Mask
 from sensorium.core.sample import Message, Part, parse_sample
 from sensorium.data.config import FileSource
 from sensorium.data.formats.detect import detect_format
+from sensorium.interop.saved import read_model_config
 from sensorium.interop.shipped import find_model
 from sensorium.processing.masks import mask_part
 
@@ -37,12 +38,14 @@ class Fake:
     """Answers with what it is told to."""
 
     loaded: Any
+    network: Any
     parts: tuple[Part, ...] = ()
     asked: list[dict[str, Any]]
 
     def __init__(self, *options: Any, **looks: Any) -> None:
         del options, looks
-        self.loaded = self
+        self.loaded = self.network = self
+        self.config = read_model_config(find_model("nano"))
 
     def told(self, messages: Any) -> Any:
         return messages
@@ -169,7 +172,7 @@ def test_names_that_no_disk_takes_are_refused(ask: Any, tmp_path: Path) -> None:
     for name, message in (("m" * 300, "no model"), (f"{'m' * 300}/model", "cannot be fetched")):
         with pytest.raises(WeightsError, match=message):
             find_model(name)
-    for option in ("--max-tokens=0", "--max-tokens=-5", "--steps=0", "--seed=-1"):
+    for option in ("--max-tokens=0", "--max-tokens=-5", "--steps=0", "--seed=-1", "--guidance=-1"):
         assert ask("--save", "out", option).exit_code == 2
     assert [file.name for file in tmp_path.iterdir()] == ["in.png"]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import sensorium
 from sensorium.cli.main import app
 from sensorium.core.errors import DataError, WeightsError
-from sensorium.core.hands import Making
+from sensorium.core.hands import Made, Making
 from sensorium.core.masks import read_mask
 from sensorium.core.responder import Request
 from sensorium.core.sample import Message, Part, parse_messages, parse_sample
@@ -188,6 +188,41 @@ def test_nano_draws_draws_the_colour_it_is_asked_for() -> None:
         ink_HWC = pixels_HWC[pixels_HWC.std(axis=-1) > 40]
         wanted = np.array(COLORS[color])
         assert np.corrcoef(ink_HWC.mean(axis=0), wanted)[0, 1] > 0.8
+
+
+def test_nano_draws_heeds_how_it_is_asked_and_says_what_it_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = sensorium.load("nano-draws", device="cpu")
+    monkeypatch.setattr("sensorium.api.load", lambda *_: loaded)
+    drawer, led = loaded.network.generators["image"], []
+
+    def spy(condition_BLC: torch.Tensor, *, negative_BLC: torch.Tensor | None, making: Making) -> list[Made]:
+        led.append((condition_BLC, negative_BLC, making))
+        return real(condition_BLC, negative_BLC=negative_BLC, making=making)
+
+    real = drawer.generate
+    monkeypatch.setattr(drawer, "generate", spy)
+
+    def drawn(*options: str) -> tuple[int, str, bytes]:
+        out = tmp_path / str(len(led))
+        done = CliRunner().invoke(app, ["ask", "Draw a red circle.", "--model", "nano-draws", "--save", str(out), *options], catch_exceptions=False)
+        said = "".join(line for line in done.stderr.splitlines(keepends=True) if not line.startswith("making: "))
+        return done.exit_code, said, (out / "part1.png").read_bytes() if done.exit_code == 0 else b""
+
+    plain = drawn("--seed", "3")
+    asked = drawn("--seed", "3", "--guidance", "2", "--size", "64x64", "--negative", "Draw a red circle.", "--steps", "7")
+    assert (plain[:2], asked[:2]) == ((0, ""), (0, "--steps changes nothing: nothing here heeds it (image: drawer)\n"))
+    assert asked[2] != plain[2]
+    # Led away from the very thing that it is to draw: both conditions are one.
+    condition_BLC, negative_BLC, making = led[1]
+    assert led[0][1] is None
+    torch.testing.assert_close(negative_BLC, condition_BLC, atol=1e-4, rtol=1e-4)
+    assert (making.seed, making.guidance, making.size) == (3, 2.0, (64, 64))
+    other = drawn("--seed", "3", "--guidance", "2", "--negative", "Draw a blue square.")
+    assert (led[2][1] - negative_BLC).abs().max() > 0.1
+    assert other[2] != asked[2]
+    code, said, _ = drawn("--size", "128")
+    assert (code, said.count("\n")) == (9, 1)
+    assert "expected 64 x 64, the tokenizer's" in said
 
 
 def test_nano_finds_the_picture_that_is_described() -> None:

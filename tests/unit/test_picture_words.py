@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from sensorium.api import Model
 from sensorium.backbones.causal_lm import CausalLMConfig
 from sensorium.cli.answering import AnswerOptions
+from sensorium.cli.making_options import MakingOptions
 from sensorium.cli.saving_answers import Saving, ask_and_save
 from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.hands import Drawing, Making
@@ -227,7 +228,7 @@ def test_saved_and_loaded(model: Model, tmp_path: Path) -> None:
     if model.network.config.picture_words.shared:  # pyright: ignore[reportOptionalMemberAccess]
         # On the command line a picture takes what it needs, whatever --max-tokens says.
         options = AnswerOptions(str(tmp_path / "m"), "cpu", 8, 0.0)
-        ask_and_save("a cat", None, options, Saving(str(tmp_path / "out"), 1, 0, speak=False, draw=True), as_json=False)
+        ask_and_save("a cat", None, options, Saving(str(tmp_path / "out"), MakingOptions(1, 0), speak=False, draw=True), as_json=False)
         (row,) = [json.loads((tmp_path / "out" / "sample.json").read_text())]
         assert row["messages"][1]["content"][0] == {"type": "image", "image": "part1.png"}
         assert Image.open(tmp_path / "out" / "part1.png").size == (16, 16)

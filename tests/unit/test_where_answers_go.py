@@ -48,5 +48,6 @@ def test_what_is_said_of_what_is_made_wants_a_folder(monkeypatch: pytest.MonkeyP
 
     assert str(refused("--seed", "0")).startswith("--seed without --save. To mend it: --save FOLDER")
     assert str(refused("--steps", "20", "--draw")).startswith("--draw, --steps without --save")
+    assert str(refused("--guidance", "3", "--size", "64", "--negative", "grey")).startswith("--guidance, --size, --negative without --save")
     for words in (("--save", "out"), ("--seed", "1")):
         assert f"{words[0]} with --choices" in str(refused(*words, "--choices", "list.txt"))
