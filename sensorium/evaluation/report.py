@@ -66,7 +66,7 @@ def _summary(columns: Sequence[tuple[str, Sequence[Result]]]) -> str:
             "<th>questions</th></tr>"]  # fmt: skip
     for i, last in enumerate(columns[-1][1]):
         shown = [results[i] for _, results in columns]
-        rows.append(_line(last.benchmark.headline, len(last.items), shown, [r.interval("model") for r in shown]))
+        rows.append(_line(last.benchmark.headline, last.benchmark.counted(last.items), shown, [r.interval("model") for r in shown]))
         for group, count in last.groups().items():
             rows.append(_line(group, count, shown, [r.group_interval("model", group) for r in shown]))
     return f"<table>{''.join(rows)}</table><p class=dim>Small figures: 95 % Wilson interval.</p>"

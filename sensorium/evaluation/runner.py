@@ -67,6 +67,7 @@ class Result:
         return {
             "benchmark": self.benchmark.to_dict(),
             "items": len(self.items),
+            "counted": self.benchmark.counted(self.items),
             "headline": self.benchmark.headline,
             **({"beside": beside} if beside else {}),
             **({"no_shares": numbers} if numbers else {}),

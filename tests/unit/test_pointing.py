@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sensorium.cli.evaluating import print_table, summary
 from sensorium.core.boxes import Box
 from sensorium.core.errors import DataError
 from sensorium.core.masks import Mask, read_mask
@@ -236,6 +238,29 @@ def test_baselines_and_the_report_with_boxes_drawn(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert page.count("<img") == 12
     assert "iou 50" in page
+
+
+def test_the_printed_table_has_baselines_denials_and_the_number_that_each_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark = PointingBenchmark(parts=SHIPPED, limit=12)
+    result = run_benchmark(benchmark, Constant("There is no such thing."))
+    print_table(summary("m", [result]))
+    head, first, absent, chance, mean, *more = capsys.readouterr().out.splitlines()
+    assert head.split()[-1] == "n"
+    assert first.split()[:4] == ["pointing", "iou", "50", "0.0%"]
+    # Eight of the twelve questions ask for what is there.
+    assert first.split()[-1] == "8"
+    assert re.fullmatch(r" +absent denied +100\.0% +51\.0% - 100\.0% .* 4", absent)
+    own = result.scores["model"]
+    assert chance.split() == ["random", "boxes", f"{own['random_iou_50']:.1%}"]
+    assert mean.split("random")[1].split() == ["0.0%", "/", f"{own['random_mean_iou']:.1%}"]
+    assert not more
+    result.scores["model"] |= {"mask_giou": 0.5, "mask_ciou": 0.25}
+    print_table(summary("m", [result]))
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["masks", "gIoU", "/", "cIoU", "50.0%", "/", "25.0%"]
+    write_report("pointing", [("m", [result])], tmp_path / "report.html")
+    assert "<td class=n>8</td></tr>" in (tmp_path / "report.html").read_text()
+    # Where nothing absent is asked for, nothing is said of it.
+    assert benchmark.groups([item for item in result.items if "absent" not in item.tags]) == {}
 
 
 def test_drawn_boxes_lie_where_the_thing_is() -> None:

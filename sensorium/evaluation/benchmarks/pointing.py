@@ -56,6 +56,15 @@ class PointingBenchmark(BenchmarkConfig):
         return "iou_50"
 
     @property
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        return {"random boxes": ("random_iou_50",), "mean IoU / random": ("mean_iou", "random_mean_iou"),
+                "masks gIoU / cIoU": ("mask_giou", "mask_ciou")}  # fmt: skip
+
+    def groups(self, items: Sequence[Item]) -> dict[str, int]:
+        absent = len(items) - self.counted(items)
+        return {"absent_denied": absent} if absent else {}
+
+    @property
     def constant(self) -> str:
         width, height = _mean_size(self.parts, self.frame)
         return GOLD.write([Box(0.5 - width / 2, 0.5 - height / 2, 0.5 + width / 2, 0.5 + height / 2)])
