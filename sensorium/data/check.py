@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from sensorium.core.progress import progress
 from sensorium.data.loader import make_example
 from sensorium.data.source import Source, place_of, read_row
 from sensorium.processing.processor import Processor
+from sensorium.processing.taken import SHIPPED, not_made
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class _Look:
     answered: bool = False
     spoken: bool = False
     """Whether it holds an answer as speech beside its words."""
+    not_made: tuple[str, ...] = ()
+    """Kinds of media in its answers that the model reads there, and does not learn to make."""
 
 
 def check_source(
@@ -75,7 +79,7 @@ def check_source(
     Args:
         workers: threads that decode; None: one for each processor.
     """
-    report, spoken = CheckReport(rows=len(source), notes=list(getattr(source, "notes", ()))), 0
+    report, found = CheckReport(rows=len(source), notes=list(getattr(source, "notes", ()))), Counter[str]()
     title = f"checking {source.name}" + "".join(f" ({note})" for note in report.notes)
 
     def look(row: int) -> _Look:
@@ -87,12 +91,21 @@ def check_source(
                 report.problems.append(seen.problem)
             else:
                 _add(report, seen)
-                spoken += seen.spoken
+                found.update([*(["speech"] if seen.spoken else []), *seen.not_made])
             meter.update(done, f"{len(report.problems)} problems")
-    if spoken:
-        rows = "1 row holds its answer" if spoken == 1 else f"{spoken} rows hold their answers"
-        report.notes.append(f"{rows} as speech, too, which is left out: it says what is there already")
+    report.notes += _notes(found)
     return report
+
+
+def _notes(found: Counter[str]) -> Iterator[str]:
+    """What good rows hold that nothing is learned from, by kind and number of rows."""
+    for kind, count in sorted(found.items()):
+        rows = "1 row holds" if count == 1 else f"{count} rows hold"
+        if kind == "speech":
+            yield f"{rows} an answer as speech, too, which is left out: it says what is there already"
+            continue
+        other = f"; who makes it: {SHIPPED[kind]}" if kind in SHIPPED else ""
+        yield f"{rows} an answer with {kind}, which this model reads and does not learn to make{other}"
 
 
 def _look(source: Source, row: int, processor: Processor, max_length: int) -> _Look:
@@ -109,8 +122,8 @@ def _look(source: Source, row: int, processor: Processor, max_length: int) -> _L
     except SensoriumError as error:
         return _Look(where, str(error))
     kinds = tuple(part.type for part in sample.media())
-    spoken = sample.silent is not sample
-    return _Look(where, None, length, lost, kinds, any(example.learn), spoken)
+    others = tuple(not_made(sample, processor.makes))
+    return _Look(where, None, length, lost, kinds, any(example.learn), sample.silent is not sample, others)
 
 
 def _add(report: CheckReport, seen: _Look) -> None:

@@ -13,6 +13,12 @@ SHIPPED = {"boxes": "nano-points", "mask": "nano-points", "image": "nano-draws, 
 """Who of the models that come along takes parts of these types, in its answers."""
 
 
+def not_made(sample: Sample, makes: Collection[str]) -> list[str]:
+    """Kinds of media in answers that the model does not make: where it takes them, it reads them there and learns nothing from them."""
+    return sorted({part.type for message in sample.messages if message.role == "assistant" for part in message.content
+                   if part.is_media and not part.speech and part.type not in makes})  # fmt: skip
+
+
 def check_parts(sample: Sample, takes: Collection[str], makes: Collection[str]) -> None:
     """Raise a DataError for a part that the model neither takes nor makes.
 

@@ -65,7 +65,7 @@ def test_an_answers_speech_is_left_out_of_what_is_learned_and_this_is_said(spoke
     checked = CliRunner().invoke(app, ["data", "check", str(spoken), "--json"])
     said = json.loads(checked.stdout)
     assert (said["good_rows"], said["problems"], said["media"]) == (2, [], {"image": 2})
-    assert said["notes"] == ["2 rows hold their answers as speech, too, which is left out: it says what is there already"]
+    assert said["notes"] == ["2 rows hold an answer as speech, too, which is left out: it says what is there already"]
     assert len({said["tokens"]["min"], said["tokens"]["max"]}) == 1
     row = json.loads(spoken.read_text())[0]
     sample = parse_sample(row)
@@ -75,6 +75,17 @@ def test_an_answers_speech_is_left_out_of_what_is_learned_and_this_is_said(spoke
     assert silent.silent is silent
     only = parse_sample({"messages": [{"role": "assistant", "content": row["messages"][-1]["content"][1:]}]})
     assert only.silent.messages[0].content == (Part("text", ""),)
+
+
+def test_a_picture_in_an_answer_is_said_to_teach_no_drawing_to_who_only_reads(spoken: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "Draw a wall."}, {"role": "assistant", "content": [{"type": "image", "image": "asked.png"}]}]}
+    spoken.write_text(json.dumps([row]))
+    for model, notes in (
+        ("nano", ["1 row holds an answer with image, which this model reads and does not learn to make; who makes it: " + NAMED["image"]]),
+        ("nano-draws", []),
+    ):
+        said = json.loads(CliRunner().invoke(app, ["data", "check", str(spoken), "--model", model, "--json"]).stdout)
+        assert (said["good_rows"], said["notes"]) == (1, notes)
 
 
 def test_whoever_takes_no_such_answer_is_told_who_does() -> None:
