@@ -28,6 +28,8 @@ from sensorium.generators.retrieval_index import BRING_BACK, Hit, RetrievalIndex
 from sensorium.media.image import Image, load_image
 
 BUILD = "sensorium index build MODEL PICTURES"
+NAMED = 5
+"""Damaged pictures that are named."""
 
 
 class RetrievalIndexConfig(GeneratorConfig):
@@ -85,6 +87,7 @@ class FoundPictures:
         self.config, self.index, self.root = config, index, index.root
         self.lost = index.lost_files(self.root)
         """Pictures that are gone or cannot be read, in whose place the next best is found."""
+        self._damaged = 0
         if self.lost:
             print(f"{self.root}: {len(self.lost)} of the index's {len(index.ids)} files are gone, and are passed over: {named(self.lost)}. "
                   f"To mend it: {BRING_BACK}", file=sys.stderr, flush=True)  # fmt: skip
@@ -125,9 +128,16 @@ class FoundPictures:
                 return hits[0], load_image(hits[0].id, root=self.root)
             except MediaError as error:
                 self.lost.append(hits[0].id)
-                # Its name stands in the error.
-                print(f"passed over for the next best: {error}. To mend it: {BRING_BACK}", file=sys.stderr, flush=True)
+                self._say_damaged(error)
         left = len(self.index.ids) - len(self.lost)
         if not left:
             raise DataError(f"none of the index's {len(self.lost)} files can be read: {named(self.lost)}", where=str(self.root), fix=BRING_BACK)
         raise DataError(f"all {left} pictures of the index are shown already", where=str(self.root))
+
+    def _say_damaged(self, error: MediaError) -> None:
+        """The first few by name, which stands in the error: a whole folder may have been damaged."""
+        self._damaged += 1
+        if self._damaged <= NAMED:
+            print(f"passed over for the next best: {error}. To mend it: {BRING_BACK}", file=sys.stderr, flush=True)
+        elif self._damaged == NAMED + 1:
+            print("passed over for the next best: more that cannot be read, which are not named here", file=sys.stderr, flush=True)

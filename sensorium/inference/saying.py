@@ -32,7 +32,8 @@ def _sentences(parts: Sequence[Part], pictures: Sequence[MediaShape]) -> Iterato
             yield from _places(cast(dict[str, Any], part.value), pictures)
         elif part.type == MISSING:
             kind = part.value["kind"]
-            yield f"There is no {NOUNS.get(kind, kind)}."
+            # Not "there is none": the thing that was asked for may well be there.
+            yield f"The {NOUNS.get(kind, kind)} could not be made."
         elif part.type != "text" and not (part.type == "mask" and located):
             # A mask of a box says nothing more.
             yield f"Here is the {NOUNS.get(part.type, part.type)}."

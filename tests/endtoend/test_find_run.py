@@ -20,6 +20,7 @@ from sensorium.core.errors import ConfigError, DataError
 from sensorium.core.hands import Making
 from sensorium.core.sample import parse_sample
 from sensorium.encoders import ENCODERS
+from sensorium.generators import found_pictures
 from sensorium.generators.retrieval_index import RetrievalIndex
 from sensorium.interop.assemble import build_pretrained
 from sensorium.interop.saved import save_model
@@ -160,11 +161,12 @@ def test_index_and_pictures_move_together_and_what_is_lost_is_named(
 
 
 def test_pictures_that_were_damaged_later_are_passed_over_and_named(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
     model = load(moved / "run", "cpu")
     second = pictures_of(model, CAPTIONS["blue.png"], max_tokens=1, making=Making(without=("blue.png",)))
+    monkeypatch.setattr(found_pictures, "NAMED", 2)
     for damaged in ("blue.png", *(name for name in CAPTIONS if name != "blue.png")):
         whole = (moved / "pictures" / damaged).read_bytes()
         (moved / "pictures" / damaged).write_bytes(whole[: len(whole) // 2])
@@ -176,6 +178,9 @@ def test_pictures_that_were_damaged_later_are_passed_over_and_named(
             assert "blue.png" in said
             assert "To mend it: bring them back" in said
     assert "none of the index's 4 files can be read: blue.png, " in missing_of(model, max_tokens=1)
+    named, *further = capsys.readouterr().err.splitlines()
+    assert "damaged picture" in named
+    assert further == ["passed over for the next best: more that cannot be read, which are not named here"]
     # By the command: it names the file, shows another, and ends well.
     (moved / "pictures" / "red.png").write_bytes((trained / "pictures" / "red.png").read_bytes())
     asked = CliRunner().invoke(app, ["ask", CAPTIONS["blue.png"], "--model", str(moved / "run"), "--max-tokens", "1", "--save", str(tmp_path / "answer")])
