@@ -198,7 +198,8 @@ def print_table(after: dict[str, Any], before: dict[str, Any] | None = None) -> 
     print(head)
     for name, r in after["benchmarks"].items():
         scores = r["scores"]
-        lines = {r["headline"]: r | {"items": r["counted"]}, **r.get("groups", {})}
+        # A demo of an earlier version may have been kept, which counted all.
+        lines = {r["headline"]: r | {"items": r.get("counted", r["items"])}, **r.get("groups", {})}
         for i, (key, counted) in enumerate(lines.items()):
             low, high = counted["interval_95"]["model"]
             line = f"{'' if i else r['benchmark']['kind']:<18}{key.replace('_', ' '):<20}"

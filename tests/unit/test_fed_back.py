@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from sensorium.generators.espeak import EspeakConfig
 from sensorium.generators.sdxl import SdxlConfig
 from sensorium.generators.stable_diffusion import StableDiffusionConfig
 from sensorium.inference.extending import extended
+from sensorium.inference.leading_away import condition_of
 from sensorium.inference.making import Maker
 from sensorium.inference.regressing import Room, go_on, negative
 from sensorium.input_projectors import INPUT_PROJECTORS
@@ -202,6 +204,12 @@ def test_an_answer_holds_the_picture(model: Model, monkeypatch: pytest.MonkeyPat
     _, (made,) = go_on(model.network, model.processor, "image", asked(model), said, Room())
     drawn = model.network.generators["image"].generate(made, negative_BLC=negative(model.network, model.processor, "image"), making=few)
     assert np.array_equal(np.asarray(answer.content[1].value), drawn[0].array)
+    # Led away by words: from what it would write behind these.
+    away = model.answer([message.to_json() for message in sample().messages[:1]], max_tokens=len(said), making=replace(few, negative="grey"))
+    grey = condition_of(model.network, model.processor, "image", "grey")
+    led = model.network.generators["image"].generate(made, negative_BLC=grey, making=few)
+    assert np.array_equal(np.asarray(away.content[1].value), led[0].array)
+    assert (led[0].array != drawn[0].array).any()
     # The begin of a picture ends the text of the engine's own turn.
     assert model.engine.maker.follows() == {(begin,): min(model.processor.stop_ids)}
 

@@ -254,6 +254,10 @@ def test_the_printed_table_has_baselines_denials_and_the_number_that_each_is_of(
     assert chance.split() == ["random", "boxes", f"{own['random_iou_50']:.1%}"]
     assert mean.split("random")[1].split() == ["0.0%", "/", f"{own['random_mean_iou']:.1%}"]
     assert not more
+    older = summary("m", [result])
+    del older["benchmarks"]["pointing"]["counted"]
+    print_table(older)
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "12"
     result.scores["model"] |= {"mask_giou": 0.5, "mask_ciou": 0.25}
     print_table(summary("m", [result]))
     assert capsys.readouterr().out.splitlines()[-1].split() == ["masks", "gIoU", "/", "cIoU", "50.0%", "/", "25.0%"]
