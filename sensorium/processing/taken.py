@@ -28,9 +28,16 @@ def check_parts(sample: Sample, takes: Collection[str], makes: Collection[str]) 
     for message in sample.messages:
         for part in message.content:
             if part.type not in ("text", TOKEN, *takes) and not is_made(message, part, makes):
-                other = f"; or take a model that does: {SHIPPED[part.type]}" if part.type in SHIPPED and message.role == "assistant" else ""
+                other = _other_way(part.type) if message.role == "assistant" else ""
                 raise DataError(
                     f"this model does not take a part of type {part.type!r}",
                     expected=" or ".join(["text", *takes]),
                     fix=f"leave the row out, or skip such rows with on_bad_row: skip{other}",
                 )
+
+
+def _other_way(kind: str) -> str:
+    """What else may be done about a part of an answer, as the end of a sentence."""
+    if kind == "audio":
+        return '; or, where it says what the answer holds already, mark the part: "speech": true'
+    return f"; or take a model that does: {SHIPPED[kind]}" if kind in SHIPPED else ""

@@ -92,6 +92,9 @@ def test_whoever_takes_no_such_answer_is_told_who_does() -> None:
     row = {"messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": [boxes([1, 2, 3, 4]).to_json()]}]}
     with pytest.raises(DataError, match=r"a part of type 'boxes'.*or take a model that does: nano-points"):
         check_parts(parse_sample(row), ["image"], [])
+    row["messages"][1] = {"role": "assistant", "content": [{"type": "text", "text": "Here."}, {"type": "audio", "audio": "x.wav"}]}
+    with pytest.raises(DataError, match=r"a part of type 'audio'.*mark the part: \"speech\": true"):
+        check_parts(parse_sample(row), ["image"], [])
     for kind, names in NAMED.items():
         for name in (name for name in SHIPPED if name != "nano" and name in names):
             config = read_model_config(SHIPPED[name])
