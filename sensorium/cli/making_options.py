@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -35,6 +36,17 @@ class MakingOptions:
     def said(self) -> list[str]:
         """The names of those that something is said of."""
         return [one.name for one in fields(self) if getattr(self, one.name) is not None]
+
+    def check(self) -> None:
+        """Whether what is said means anything; called before weights are read.
+
+        Raises:
+            ConfigError: `size` is no size, or `guidance` no number.
+        """
+        if self.size is not None:
+            read_size(self.size)
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise ConfigError(f"{self.guidance}", expected="a number, 0 or more", where="--guidance")
 
     def making(self, config: ModelConfig, plain: Making) -> Making:
         """How a model makes what is asked for.
@@ -87,6 +99,6 @@ def read_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text.strip().lower())
     sides = [] if found is None else [int(side) for side in (found[2] or found[1], found[1])]
     if not sides or not all(1 <= side <= LONGEST_PX for side in sides):
-        raise ConfigError(f"size {text!r}", expected=f"pixels, WIDTHxHEIGHT or one side of a square, 1 to {LONGEST_PX}", where="--size",
+        raise ConfigError(f"{text!r}", expected=f"pixels, WIDTHxHEIGHT or one side of a square, 1 to {LONGEST_PX}", where="--size",
                           fix="--size 512x384, say")  # fmt: skip
     return sides[0], sides[1]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError
 
-from sensorium.cli.making_options import MakingOptions, read_size
+from sensorium.cli.making_options import MakingOptions
 from sensorium.cli.watching import Watch
 from sensorium.core.atomic import atomic_folder, write_json
 from sensorium.core.errors import ConfigError, GenerationError, SensoriumError
@@ -46,8 +46,7 @@ class Saving:
             ConfigError: what is said of what is made would mean nothing.
         """
         said = [f"--{name}" for name in ("draw", "speak") if getattr(self, name)] + [f"--{name}" for name in self.asked.said()]
-        if self.asked.size is not None:
-            read_size(self.asked.size)
+        self.asked.check()
         if choosing and (said or self.folder is not None):
             raise ConfigError(f"{', '.join(said or ['--save'])} with --choices", expected="one of them: a choice makes nothing")
         if said and self.folder is None:

@@ -23,8 +23,14 @@ def lines(options: MakingOptions, config: ModelConfig) -> list[str]:
 def test_a_size_is_two_sides_or_one() -> None:
     assert (read_size("512x384"), read_size("64"), read_size(" 8X16 ")) == ((384, 512), (64, 64), (16, 8))
     for wrong in ("", "x", "64x", "0", "64x0", "-64", "64.5", "9000", "1e3", "64x64x3", "٣٢"):
-        with pytest.raises(ConfigError, match=r"--size: size .*expected pixels, WIDTHxHEIGHT"):
+        with pytest.raises(ConfigError, match=r"--size: '.*'; expected pixels, WIDTHxHEIGHT"):
             read_size(wrong)
+        with pytest.raises(ConfigError, match="--size"):
+            MakingOptions(size=wrong).check()
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="--guidance: (nan|inf); expected a number"):
+            MakingOptions(guidance=wrong).check()
+    EVERYTHING.check()
 
 
 def test_what_is_asked_for_is_in_the_making_and_nothing_else() -> None:
