@@ -28,7 +28,7 @@ def test_a_size_is_two_sides_or_one() -> None:
         with pytest.raises(ConfigError, match="--size"):
             MakingOptions(size=wrong).check()
     for wrong in (float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="--guidance: (nan|inf); expected a number"):
+        with pytest.raises(ConfigError, match=r"--guidance: (nan|inf); expected a number"):
             MakingOptions(guidance=wrong).check()
     EVERYTHING.check()
 
