@@ -1,6 +1,6 @@
 """Does a model that draws, finds and writes do what a request wants?
 
-    python benchmarks/wishes.py [--models RUN nano-draws nano-finds] [--limit 120]
+    python benchmarks/wishes.py [--models nano-chooses nano-draws nano-finds] [--limit 120]
 
 So many requests of each kind, in wordings (`sensorium/data/wordings.py`, NEW_...) and about names and pairs that no request of training asks for (scenes, a tenth, are drawn anew): to draw something, to
 find a picture of it, and questions that want words, half of which stand behind a picture (`sensorium eval naming existence`). Which way a model goes is
@@ -130,7 +130,7 @@ def share(count: int, of: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["nano-draws", "nano-finds"])
+    parser.add_argument("--models", nargs="+", default=["nano-chooses", "nano-draws", "nano-finds"])
     parser.add_argument("--limit", type=int, default=120, help="requests of each kind")
     options = parser.parse_args()
     kinds, requests = zip(*asked(options.limit), strict=True)

@@ -59,7 +59,7 @@ def nano_chooses() -> Recipe:
     """From nano-draws' weights: what finds, when a picture is wanted, what draws, and which of both."""
     return Recipe(
         name="nano-chooses",
-        description="nano that draws a picture or finds one, as it is asked to; its weights are not shipped",
+        description="nano that draws a picture or finds one, as it is asked to",
         model=nano_chooses_model(),
         start="nano-draws",
         # The state that finds stands in front of all signals, which do not change it.

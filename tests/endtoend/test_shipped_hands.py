@@ -250,3 +250,52 @@ def test_an_index_for_it_comes_with_a_copy_and_not_into_the_installation(tmp_pat
     assert done.exit_code == 0, done.output
     with Image.open(tmp_path / "found" / "part1.png") as found, Image.open(tmp_path / "pictures" / "green.png") as wanted:
         assert np.array_equal(np.asarray(found.convert("RGB")), np.asarray(wanted.convert("RGB")))
+
+
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of nano-chooses with an index of coloured shapes, `mine`, beside them."""
+    folder = tmp_path_factory.mktemp("choosing")
+    (folder / "pictures").mkdir()
+    for shape, color in (("heart", "pink"), ("circle", "green"), ("ring", "blue"), ("star", "yellow")):
+        scene(shape, color).save(folder / "pictures" / f"{shape}.png")
+    done = CliRunner().invoke(app, ["index", "build", "nano-chooses", str(folder / "pictures"), "--out", str(folder / "mine")], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("4 pictures")
+    return folder
+
+
+def answered(model: str, words: str, out: Path, *pictures: str) -> list[Part]:
+    done = CliRunner().invoke(app, ["ask", *pictures, words, "--model", model, "--save", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return list(parse_sample(json.loads((out / "sample.json").read_text())).messages[1].content)
+
+
+def test_nano_chooses_finds_what_is_to_be_found_and_draws_what_is_to_be_drawn(choosing: Path, tmp_path: Path) -> None:
+    mine = str(choosing / "mine")
+    (found,) = answered(mine, "Find a picture of a yellow star.", tmp_path / "found")
+    with Image.open(tmp_path / "found" / found.value) as picture, Image.open(choosing / "pictures" / "star.png") as wanted:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(wanted.convert("RGB")))
+    for name, model in (("with", mine), ("without", "nano-chooses")):
+        # To draw, it needs no index.
+        (drawn,) = answered(model, "Draw a red heart.", tmp_path / name)
+        with Image.open(tmp_path / name / drawn.value) as picture:
+            pixels_HWC = np.asarray(picture.convert("RGB"), dtype=float)
+        assert pixels_HWC.shape == (64, 64, 3)
+        ink_HWC = pixels_HWC[pixels_HWC.std(axis=-1) > 40]
+        assert np.corrcoef(ink_HWC.mean(axis=0), np.array(COLORS["red"]))[0, 1] > 0.8
+
+
+def test_nano_chooses_answers_a_question_in_words(choosing: Path, tmp_path: Path) -> None:
+    (said,) = answered(str(choosing / "mine"), "What is this?", tmp_path / "said", str(choosing / "pictures" / "star.png"))
+    assert said.type == "text"
+    assert "star" in said.value
+    (said,) = answered(str(choosing / "mine"), "What color is a banana?", tmp_path / "words")
+    assert said.type == "text"
+
+
+def test_nano_chooses_says_what_to_do_where_there_is_nothing_to_find_a_picture_in(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["ask", "Find a picture of a star.", "--model", "nano-chooses", "--save", str(tmp_path / "out")])
+    assert done.exit_code == 9
+    assert "no index of pictures to find one in" in done.stderr
+    assert "sensorium index build MODEL PICTURES" in done.stderr
