@@ -18,6 +18,7 @@ from sensorium.data.config import MadeSource, SourceConfig
 from sensorium.data.drawn import asking, drawing, named_entries, shape_names, shape_pairs
 from sensorium.data.picture_book.instruct import with_article
 from sensorium.data.picture_book.place import Part
+from sensorium.data.scenes import SHAPES
 from sensorium.data.sought import listed_names, sought_scene
 from sensorium.data.source import Source
 from sensorium.data.wordings import DRAW, FIND, NEW_DRAW, NEW_FIND, NEW_WRITE, WRITE
@@ -40,18 +41,21 @@ class Something:
 
 
 class Things:
-    """Coloured shapes, pairs of them, things of the picture sets, several of those, scenes."""
+    """Coloured shapes, pairs of them, things of the picture sets, several of those, scenes; in training shapes of no colour, too."""
 
     def __init__(self, parts: Sequence[Part], split: Split) -> None:
         self._shapes, self._pairs = shape_names(split), shape_pairs(split, ALL)
         entries = [entry for part in parts for entry in named_entries(part, split, ALL)]
         self._kinds = {entry["name"]: entry["category"] for entry in sorted(entries, key=lambda one: one["id"])}
         self._names = sorted(self._kinds)
-        self._scenes = HELD_SCENES if split == "heldout" else HELD_SCENES + 1
+        self._scenes, self._plain = (HELD_SCENES, 0) if split == "heldout" else (HELD_SCENES + 1, 1)
 
     def draw(self, rng: random.Random) -> Something:
         """One of them, by chance."""
-        what = rng.choices(("shape", "pair", "named", "several", "scene"), (3, 1, 4, 1, 1))[0]
+        what = rng.choices(("shape", "pair", "named", "several", "scene", "plain"), (3, 1, 4, 1, 1, self._plain))[0]
+        if what == "plain":
+            name = rng.choice(SHAPES)
+            return Something(with_article(name), name, "shape")
         if what == "shape":
             name = rng.choice(self._shapes)
             return Something(with_article(name), name, "shape")

@@ -33,6 +33,7 @@ from sensorium.media.resolution import FixedResolution
 from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdaptionPromptConfig, LaneConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.model.written import refuse_written
 from sensorium.text.chat import choose_template
 from sensorium.text.jinja import as_jinja
 from sensorium.text.tokenizer import Tokenizer
@@ -86,6 +87,7 @@ def export_gguf(folder: Path, out: Path, number: Number = "f16", *, llm_only: bo
         ConfigError: a part is none of llama.cpp's, or its tokenizer is not known there.
     """
     refuse_quantised(read_model_config(folder), "a GGUF file", str(folder))
+    refuse_written(read_model_config(folder).written, str(folder))
     model, tokenizer = load_model(folder)
     config = model.config
     if isinstance(config.adapter, AdaptionPromptConfig):

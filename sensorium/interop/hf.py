@@ -23,6 +23,7 @@ from sensorium.interop.vocabulary_map import with_vocabulary_map
 from sensorium.model.check import refuse_quantised
 from sensorium.model.config import AdaptionPromptConfig, ModelConfig, PrefixConfig
 from sensorium.model.multimodal import MultimodalModel
+from sensorium.model.written import refuse_written
 from sensorium.nn.pretrained import read_folder
 from sensorium.text.reader import FOLDER as READER
 from sensorium.text.tokenizer import Tokenizer
@@ -121,6 +122,7 @@ def export_hf(folder: Path, out: Path, family_name: str | None = None) -> None:
     """
     config = read_model_config(folder)
     refuse_quantised(config, "a copy in a foreign layout", str(folder))
+    refuse_written(config.written, str(folder))
     if config.tuning is not None and config.tuning.added:
         raise ConfigError(
             "a model with biases of its own in the LLM",

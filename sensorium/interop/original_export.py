@@ -23,6 +23,7 @@ from sensorium.interop.original import ADAPTER, IDLE, ORIGINAL
 from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found, Original
 from sensorium.interop.saved import load_model, plain_name
+from sensorium.model.written import refuse_written
 from sensorium.nn.pretrained import read_file
 
 
@@ -50,6 +51,7 @@ def export_original(folder: Path, out: Path) -> str:
     # Some layouts take sizes from their config here.
     layout.gather(Found(folder, kept["config"], {}), Beside())
     model, tokenizer = load_model(folder)
+    refuse_written(model.config.written, str(folder))
     # What is stored has low-rank matrices apart, and what they were added to without them.
     state = model.state_dict() | model.generators.tensors() | whole_tensors(folder)
     idle = read_file(folder / IDLE) if (folder / IDLE).exists() else {}

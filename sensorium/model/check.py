@@ -27,6 +27,7 @@ from sensorium.model.config import AdaptionPromptConfig, LoraConfig, ModelConfig
 from sensorium.model.fitting import check_lane, check_picture_words
 from sensorium.model.hand_check import check_fed_back
 from sensorium.model.inside import check_adapter, check_inside
+from sensorium.model.written import check_written
 
 
 def check_model(config: ModelConfig) -> None:
@@ -48,6 +49,7 @@ def check_model(config: ModelConfig) -> None:
     check_fed_back(config)
     _check_frames(config)
     check_clips(config)
+    check_written(config.written, config.backbone)
 
 
 def _check_frames(config: ModelConfig) -> None:

@@ -240,6 +240,8 @@ class ModelConfig(Config):
     fusion: AnyFusion = SpliceConfig()
     adapter: AnyAdapter = None
     template: TemplateName = "auto"
+    written: tuple[int, ...] = ()
+    """Tokens, by their rows in the vocabulary, whose scores have a row of their own added to them (`model/written.py`, part `written`)."""
     boxes: BoxFormatName | None = None
     """How boxes and points of a Sample are written into its text; None: the model takes none."""
     image_markers: tuple[str, ...] = ()

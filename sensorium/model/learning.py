@@ -34,7 +34,7 @@ class Learn(Config):
 
     part: str
     """`encoders.image`, `adapters.image` (the encoder's), `projectors.image`, `lookups.image`,
-    `places.image`, `newlines.image`, `fusion`, `backbone`, `hands.image`, `code_tables`, `adapter` (the LLM's), `tuning`;
+    `places.image`, `newlines.image`, `fusion`, `backbone`, `hands.image`, `code_tables`, `written`, `adapter` (the LLM's), `tuning`;
     `objective` for what the stage's objective owns."""
     lr: float
     weight_decay: float = 0.0
@@ -76,7 +76,7 @@ def part_names(model: MultimodalModel) -> list[str]:
     names.append("backbone")
     names += [f"hands.{kind}" for kind in model.hands]
     # Codes have no gradient, so that a picture tokenizer could not learn beside the LLM.
-    names += ["code_tables"] if model.code_tables is not None else []
+    names += [name for name in ("code_tables", "written") if getattr(model, name) is not None]
     names += [f"adapters.{kind}" for kind, lane in model.config.lanes.items() if lane.adapter]
     if model.config.adapter is not None:
         names.append("adapter")

@@ -41,6 +41,7 @@ from sensorium.model.lookup import VocabularyLookup
 from sensorium.model.picture_words import CodeTables, codes_of
 from sensorium.model.places import Places
 from sensorium.model.tiles import pack_tiles
+from sensorium.model.written import Written
 
 
 class MultimodalModel(nn.Module):
@@ -65,6 +66,8 @@ class MultimodalModel(nn.Module):
             CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower | QueryTower,
             config.backbone.build(folders.get("backbone")),
         )
+        words, written = config.backbone.vocab_size, config.written
+        self.written = Written(written, words, config.backbone.d_model) if written else None
         self.tuned = self._adapt()
         """Biases and norms of the LLM that are the adapter's, by their names in the model."""
         d_model = config.backbone.d_media
@@ -232,7 +235,7 @@ class MultimodalModel(nn.Module):
         return self.logits(hidden)[..., cast(Tensor, self.code_words)]
 
     def forward(self, batch: Batch) -> Output:
-        """The last hidden states of every token; `backbone.logits` turns them to logits."""
+        """The last hidden states of every token; `logits` turns them to logits."""
         batch = self.read(batch)
         embeds_BTD = self.embed(batch.input_ids_BT)
         features = self.features(batch.media)
@@ -288,8 +291,18 @@ class MultimodalModel(nn.Module):
         return self.hands[way](states_1KD if projector.adds_embeddings else torch.zeros_like(states_1KD))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Vocabulary scores of hidden states."""
-        return self.backbone.logits(hidden)
+        """Vocabulary scores of hidden states, (..., D) -> (..., V)."""
+        logits = self.backbone.logits(hidden)
+        return logits if self.written is None else self.written(hidden, logits)
+
+    @property
+    def head(self) -> tuple[Tensor, float] | None:
+        """The matrix (V, D) that makes `logits`, and their scale; None: there is more to it."""
+        head: tuple[Tensor, float] | None = getattr(self.backbone, "head", None)
+        if head is None or self.written is None:
+            return head
+        weight_VD, scale = head
+        return self.written.folded(weight_VD, scale), scale
 
 
 def texts_of_inputs(media: MediaBatch) -> list[tuple[int, ...]]:

@@ -25,16 +25,15 @@ from sensorium.model.hand import HandConfig, OtherConfig
 from sensorium.model.learning import Learn
 from sensorium.output_projectors.retrieval import RetrievalConfig
 from sensorium.recipes.nano import nano_model
-from sensorium.recipes.nano_draws import ROW, SCENES, SIGNALS, drawing_hand
-from sensorium.recipes.nano_finds import EMBEDDING, WIDTH, finding
+from sensorium.recipes.nano_draws import ROW, SIGNALS, drawing_hand
+from sensorium.recipes.nano_finds import WIDTH, finding
 from sensorium.recipes.shrink import shrink
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.decide import DecideConfig
-from sensorium.training.objectives.draw import DrawConfig
 from sensorium.training.objectives.when import WhenConfig
 
 PAINTER = ShippedSource(path="nano-draws/generators/image")
-WISHES = WishesSource(parts=("full",), count=1500)
+WISHES = WishesSource(parts=("full",), count=1800)
 
 
 def choosing_hand() -> HandConfig:
@@ -52,7 +51,7 @@ def choosing_hand() -> HandConfig:
 
 def nano_chooses_model() -> ModelConfig:
     """nano with both hands."""
-    return nano_model().model_copy(update={"hands": {"image": choosing_hand()}})
+    return nano_model().model_copy(update={"hands": {"image": choosing_hand()}, "written": (ROW,)})
 
 
 def nano_chooses() -> Recipe:
@@ -63,7 +62,7 @@ def nano_chooses() -> Recipe:
         model=nano_chooses_model(),
         start="nano-draws",
         # The state that finds stands in front of all signals, which do not change it.
-        stages=(finding("hands.image_other"), _when(), _what(), _which()),
+        stages=(finding("hands.image_other"), _when(), _which()),
     )
 
 
@@ -76,23 +75,10 @@ def _when() -> StageConfig:
             WISHES.model_copy(update={"words": 0.5, "weight": 3}),
             DrawnScenesSource(count=500, seed=42, requests=len(REQUESTS), words=0.3, weight=1),
         ),
-        learns=(Learn(part="backbone", module=EMBEDDING, rows=(ROW,), lr=2e-3),),
+        learns=(Learn(part="written", lr=2e-3),),
         steps=500,
         batch_size=64,
         schedule=ScheduleConfig(warmup_steps=5, final_ratio=0.02),
-    )
-
-
-def _what() -> StageConfig:
-    """The map in front of the painter learns what the states at the signals have become; the painter stays."""
-    return StageConfig(
-        name="what",
-        objective=DrawConfig(noise=0.3),
-        data=(SCENES.model_copy(update={"requests": 6, "pairs": 250}),),
-        learns=(Learn(part="hands.image", lr=5e-4, weight_decay=0.01),),
-        steps=200,
-        batch_size=32,
-        schedule=ScheduleConfig(warmup_steps=10, final_ratio=0.02),
     )
 
 
@@ -101,8 +87,7 @@ def _which() -> StageConfig:
     return StageConfig(
         name="which",
         objective=DecideConfig(),
-        # As many as GILL's.
-        data=(WISHES.model_copy(update={"count": 600}),),
+        data=(WISHES,),
         learns=(Learn(part="hands.image_choice", lr=1e-3, weight_decay=0.01),),
         steps=600,
         batch_size=64,
@@ -117,12 +102,11 @@ def tiny() -> Recipe:
     backbone = model.backbone.model_copy(update={"added_tokens": SIGNALS})
     full = nano_chooses().model_copy(update={"start": None, "model": model.model_copy(update={"lanes": {"image": lane}, "backbone": backbone})})
     small, few = shrink(full), {"parts": ("shipped",), "take": 4}
-    find, when, what, which = small.stages
-    row = when.learns[0].model_copy(update={"rows": (-len(SIGNALS),)})
+    small = small.model_copy(update={"model": small.model.model_copy(update={"written": (-len(SIGNALS),)})})
+    find, when, which = small.stages
     stages = (
         find.model_copy(update={"data": (SoughtSource.from_dict(few),)}),
-        when.model_copy(update={"data": (WishesSource.from_dict(few | {"words": 0.5}),), "learns": (row,)}),
-        what.model_copy(update={"data": (SCENES.model_copy(update={"take": 4}),)}),
+        when.model_copy(update={"data": (WishesSource.from_dict(few | {"words": 0.5}),)}),
         which.model_copy(update={"data": (WishesSource.from_dict(few),)}),
     )
     return small.model_copy(update={"stages": stages})

@@ -201,6 +201,7 @@ class Recipe(Config):
         known = ["backbone", "adapter", "tuning", "fusion", "objective", *kinds_of, *details, *adapters, *hands]
         told = self.model.picture_words
         known += ["code_tables"] if told and told.tables else []
+        known += ["written"] if self.model.written else []
         for stage in self.stages:
             for learn in stage.learns:
                 if told and learn.part == "picture_tokenizer":

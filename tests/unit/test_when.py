@@ -27,12 +27,13 @@ SIGNALS = ("[IMG0]", "[IMG1]")
 FIRST = -len(SIGNALS)
 
 
-def built(*, tied: bool = False, signals: tuple[str, ...] = SIGNALS) -> Model:
+def built(*, tied: bool = False, signals: tuple[str, ...] = SIGNALS, written: bool = False) -> Model:
     arch = CausalLMConfig.tiny().arch | {"vocab_size": 263 + len(SIGNALS), "tie_word_embeddings": tied, "initializer_range": 0.15}
     hand = HandConfig(signals=SIGNALS, projector=OUTPUT_PROJECTORS.find("mapper").tiny(), generator=GENERATORS.find("drawer").tiny())
     backbone = CausalLMConfig(arch=arch, tokenizer="bytes", added_tokens=SIGNALS)
     torch.manual_seed(0)
-    return Model(*build_pretrained(ModelConfig(backbone=backbone, hands={"image": hand} if signals else {}, template="plain")))
+    told: dict[str, Any] = {"written": (FIRST,)} if written else {}
+    return Model(*build_pretrained(ModelConfig(backbone=backbone, hands={"image": hand} if signals else {}, template="plain", **told)))
 
 
 def rows(model: Model, *, pack: bool = False) -> Batch:
@@ -45,20 +46,25 @@ def rows(model: Model, *, pack: bool = False) -> Batch:
 
 
 def learning(model: Model, module: str) -> torch.nn.Parameter:
-    """Let the first signal's row learn alone; the matrix that holds it."""
-    set_learning(model.network, (Learn(part="backbone", module=module, rows=(FIRST,), lr=1.0),))
+    """Let the first signal's row learn alone; the matrix that holds it. `written`: its row for writing."""
+    learn = Learn(part="written", lr=1.0) if module == "written" else Learn(part="backbone", module=module, rows=(FIRST,), lr=1.0)
+    set_learning(model.network, (learn,))
     return next(one for one in model.network.parameters() if one.requires_grad)
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_its_gradient_is_that_of_the_next_token_up_to_the_first_signal(pack: bool) -> None:
-    model = built()
+@pytest.mark.parametrize("module", ["lm.lm_head", "written"])
+def test_its_gradient_is_that_of_the_next_token_up_to_the_first_signal(module: str, pack: bool) -> None:
+    model = built(written=module == "written")
     batch, first = rows(model, pack=pack), model.processor.signals["image"][0]
-    head = learning(model, "lm.lm_head")
+    head = learning(model, module)
+    row = 0 if module == "written" else first
+    with torch.no_grad():
+        head[row] += 0.1 * torch.randn(head.shape[1])
     ours = WhenConfig().build(model.network, model.processor, ())(model.network, batch)
     ours.total.backward()
     assert head.grad is not None
-    got = head.grad[first].clone()
+    got = head.grad[row].clone()
     head.grad = None
     front = replace(batch, learn_BT=batch.learn_BT & ~behind_a_signal(batch, torch.tensor([first])))
     theirs = next_token_losses(model.network, front)
@@ -67,7 +73,7 @@ def test_its_gradient_is_that_of_the_next_token_up_to_the_first_signal(pack: boo
     assert int(front.learn_BT.sum()) < int(batch.learn_BT.sum())  # "there" stands behind the signals.
     assert ours.count == theirs.count
     assert float(ours.total.detach()) < float(theirs.total.detach())
-    torch.testing.assert_close(got, head.grad[first], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got, head.grad[row], atol=1e-5, rtol=1e-4)
 
 
 def test_what_stands_behind_a_signal_is_of_its_own_sample_alone() -> None:
@@ -79,9 +85,10 @@ def test_what_stands_behind_a_signal_is_of_its_own_sample_alone() -> None:
     assert torch.equal(behind_a_signal(batch, torch.tensor([first]))[row], expected_T)
 
 
-def test_a_row_of_text_is_read_once_and_means_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = built(tied=True)
-    batch, weight = rows(model), learning(model, "lm.model.embed_tokens")
+@pytest.mark.parametrize("module", ["lm.model.embed_tokens", "written"])
+def test_a_row_of_text_is_read_once_and_means_the_same(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = built(tied=True, written=module == "written")
+    batch, weight = rows(model), learning(model, module)
     objective = WhenConfig().build(model.network, model.processor, ())
     assert isinstance(objective, When)
     fresh = objective(model.network, batch)
@@ -93,7 +100,7 @@ def test_a_row_of_text_is_read_once_and_means_the_same(monkeypatch: pytest.Monke
     torch.testing.assert_close(known.total, fresh.total, atol=0, rtol=0)
     # What is learned is not kept: another row of the signal is another loss.
     with torch.no_grad():
-        weight[FIRST] += 1.0
+        weight[0 if module == "written" else FIRST] += 1.0
     other = objective(model.network, batch)
     assert calls == []
     assert abs(float(other.total.detach()) - float(fresh.total.detach())) > 0.01
@@ -102,9 +109,10 @@ def test_a_row_of_text_is_read_once_and_means_the_same(monkeypatch: pytest.Monke
     assert calls == [1, 1, 1]
 
 
-def test_steps_let_it_be_written_where_it_belongs_and_nowhere_else() -> None:
-    model = built()
-    batch, head = rows(model), learning(model, "lm.lm_head")
+@pytest.mark.parametrize("module", ["lm.lm_head", "written"])
+def test_steps_let_it_be_written_where_it_belongs_and_nowhere_else(module: str) -> None:
+    model = built(written=module == "written")
+    batch, head = rows(model), learning(model, module)
     objective, optimiser = WhenConfig().build(model.network, model.processor, ()), torch.optim.Adam([head], lr=0.1)
     parts: dict[str, float] = {}
     for _ in range(80):
@@ -120,8 +128,14 @@ def test_what_it_does_not_teach_is_refused() -> None:
     model = built()
     set_learning(model.network, (Learn(part="hands.image", lr=1.0),))
     objective = WhenConfig().build(model.network, model.processor, ())
-    with pytest.raises(ConfigError, match="rows of the LLM's embedding alone"):
+    with pytest.raises(ConfigError, match="rows of first signals alone"):
         objective(model.network, rows(model))
+    # Nor a row for writing of a token that begins no medium: what is kept of the other words' scores would change.
+    others = built()
+    network = Model(*build_pretrained(others.network.config.model_copy(update={"written": (3,)}))).network
+    set_learning(network, (Learn(part="written", lr=1.0),))
+    with pytest.raises(ConfigError, match="rows of first signals alone"):
+        WhenConfig().build(network, others.processor, ())(network, rows(others))
     silent = built(signals=())
     with pytest.raises(ConfigError, match="without signal tokens"):
         WhenConfig().build(silent.network, silent.processor, ())

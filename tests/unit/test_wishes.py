@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,20 @@ def test_no_wording_is_said_twice_and_each_names_its_thing() -> None:
     assert set(NEW_REQUESTS) <= set(wordings.NEW_DRAW)
     for asked, answer in (*wordings.WRITE, *wordings.NEW_WRITE):
         assert "{" not in (asked + answer).format(a="a cat", n="cat", k="animal")
+
+
+def test_training_lacks_the_words_that_tell_held_out_wordings() -> None:
+    """So that these are measured in words, and not only in sentences, that are new."""
+    train = {*map(words, (*wordings.DRAW, *wordings.FIND, *(asked for asked, _ in wordings.WRITE)))}
+    held = {*map(words, (*wordings.NEW_DRAW, *wordings.NEW_FIND, *(asked for asked, _ in wordings.NEW_WRITE)))}
+    said, kept = frozenset().union(*train), frozenset(wordings.KEPT_BACK)
+    assert not said & kept
+    assert frozenset().union(*held) - said == kept
+    assert not train & held
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", re.sub(r"\{.*?\}", "", text).lower()))
 
 
 def test_held_out_requests_share_no_wording_and_no_name_with_training() -> None:

@@ -210,7 +210,7 @@ def _kind_weights(model: MultimodalModel, targets_N: Tensor, weights: KindWeight
 def _word_losses(
     model: MultimodalModel, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None, smoothing: float, z_loss: float
 ) -> AnswerLoss:
-    head = getattr(model.backbone, "head", None)
+    head = model.head
     # Only learned positions reach the vocabulary: with 49,152 words the full matrix of
     # logits would cost more memory than all layers together.
     if head is not None and not smoothing:

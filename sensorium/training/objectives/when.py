@@ -1,7 +1,7 @@
 """When to make a medium: the next-token loss as the row of a signal token alone sees it.
 
-A row of the vocabulary is two things, a word to be written and one that is read. Here it learns as the first alone: states in front of all places of an
-answer, up to its first signal, are read without gradients, so that nothing need be kept of the LLM's layers, and what follows a signal, which is forced,
+A row of the vocabulary is two things, a word to be written and one that is read. Here it learns as the first alone, or better a row for writing does that is
+none of the vocabulary's (`model/written.py`): what is read then stays as it was. States in front of all places of an answer, up to its first signal, are read without gradients, so that nothing need be kept of the LLM's layers, and what follows a signal, which is forced,
 does not pull at it. Of the cross-entropy what other words share among themselves is left out, which the row does not change. So all that is needed of a row of
 text is known from when it is first read.
 
@@ -37,7 +37,7 @@ Key = tuple[tuple[int, ...], tuple[bool, ...]]
 
 
 class WhenConfig(ObjectiveConfig):
-    """Teaches rows of first signals (`rows` of the LLM's embedding); nothing else of the model may learn beside."""
+    """Teaches rows of first signals, those for writing (part `written`) or those of the LLM's matrix (`rows` of it); nothing else of the model may learn beside."""
 
     kind: Literal["when"] = "when"
 
@@ -81,15 +81,21 @@ class When:
         self._known.clear()
 
     def __call__(self, model: MultimodalModel, batch: Batch) -> Losses:
-        weight_VD, scale = cast("tuple[Tensor, float]", getattr(model.backbone, "head", None))
-        if any(one.requires_grad and one is not weight_VD for one in model.parameters()):
-            raise ConfigError("objective 'when' beside a part that it does not teach", where="learns", expected="rows of the LLM's embedding alone")
+        self._check(model)
         plain = not batch.packed and not any(batch.media.values())
         places = _joined(self._of_rows(model, batch)) if plain else self._read(model, batch)[0]
-        scores_NJ = (places.hidden_ND @ weight_VD[list(self.firsts)].T * scale).float()
+        scores_NJ = first_scores(model, places.hidden_ND, self.firsts).float()
         scores_NK = torch.cat([scores_NJ, places.rest_N[:, None]], dim=1)
         total = F.cross_entropy(scores_NK, places.classes_N, reduction="sum")
         return Losses(total, len(scores_NK), _shares(scores_NJ.detach(), places))
+
+    def _check(self, model: MultimodalModel) -> None:
+        """What may learn: what is kept of places would else not be true in the next step."""
+        (weight_VD, _), own = head_of(model), model.written
+        taught = {id(weight_VD)} | ({id(own.weight)} if own is not None and set(own.tokens) <= set(self.firsts) else set[int]())
+        if any(one.requires_grad and id(one) not in taught for one in model.parameters()):
+            raise ConfigError("objective 'when' beside a part that it does not teach", where="learns",
+                              expected="rows of first signals alone: part written, or rows of the LLM's embedding")  # fmt: skip
 
     def _of_rows(self, model: MultimodalModel, batch: Batch) -> list[Places]:
         """What is known of each row of text."""
@@ -118,6 +124,18 @@ class When:
         classes_N = torch.where(same_NJ.any(dim=1), same_NJ.float().argmax(dim=1), len(firsts_J))
         counts = told.learn_BT[:, 1:].sum(dim=1).tolist()
         return Places(hidden_ND, torch.logsumexp(others_NV, dim=1), others_NV.amax(dim=1), classes_N), counts
+
+
+def head_of(model: MultimodalModel) -> tuple[Tensor, float]:
+    """The LLM's own head, without rows for writing, and the scale of its scores."""
+    return cast("tuple[Tensor, float]", getattr(model.backbone, "head", None))
+
+
+def first_scores(model: MultimodalModel, hidden_ND: Tensor, firsts: Sequence[int]) -> Tensor:
+    """Scores of first signals alone, (N, J)."""
+    weight_VD, scale = head_of(model)
+    rows_JD = weight_VD[list(firsts)] * scale
+    return hidden_ND @ (rows_JD if model.written is None else rows_JD + model.written.of(firsts)).T
 
 
 def behind_a_signal(batch: Batch, firsts_J: Tensor) -> Tensor:
