@@ -66,8 +66,6 @@ class MultimodalModel(nn.Module):
             CausalLM | Seq2SeqLM | TextTower | CrossLM | CrossTower | QueryTower,
             config.backbone.build(folders.get("backbone")),
         )
-        words, written = config.backbone.vocab_size, config.written
-        self.written = Written(written, words, config.backbone.d_model) if written else None
         self.tuned = self._adapt()
         """Biases and norms of the LLM that are the adapter's, by their names in the model."""
         d_model = config.backbone.d_media
@@ -113,6 +111,8 @@ class MultimodalModel(nn.Module):
 
     def _adapt(self) -> frozenset[str]:
         """Build in what no weight could take in later; names of biases and norms that are the adapter's."""
+        words, written = self.config.backbone.vocab_size, self.config.written
+        self.written = Written(written, words, self.config.backbone.d_model) if written else None
         prompts, tuning = self.config.adapter, self.config.tuning
         if isinstance(prompts, AdaptionPromptConfig):
             self.backbone.add_prompts(prompts.layers, prompts.length, prompts.gate)

@@ -156,7 +156,8 @@ def _language_model(model: ModelConfig, table: _Table) -> list[str]:
         lines.append(table.line("adapter", _adapter(model.adapter)))
     if model.tuning is not None and model.tuning is not model.adapter:
         lines.append(table.line("tuning", _adapter(model.tuning)))
-    return [*lines, f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
+    lines += [f"  |  T x {backbone.d_model:,}", "  v", f"{'scores':<{NAME}}T x {backbone.vocab_size:,}"]
+    return [*lines, *([table.line("written", "rows for writing of single words")] if model.written else [])]
 
 
 def _hand(kind: str, hand: HandConfig, model: ModelConfig, table: _Table) -> list[str]:
