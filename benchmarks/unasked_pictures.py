@@ -1,6 +1,6 @@
 """How often a model that draws or finds pictures makes one where none was asked for.
 
-    python benchmarks/unasked_pictures.py [--models nano-draws nano-finds] [--benchmarks naming existence] [--limit 80]
+    python benchmarks/unasked_pictures.py [--models nano-draws nano-finds nano-chooses] [--benchmarks naming existence] [--limit 80]
 
 The questions, which want words, are those that `sensorium eval naming existence --limit 80` asks. An answer is false where it holds
 a picture, or says that one was wanted which could not be made (by a finder without an index). `rate` has a 95 % Wilson interval.
@@ -37,7 +37,7 @@ def rate(pictures: int, questions: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["nano-draws", "nano-finds"])
+    parser.add_argument("--models", nargs="+", default=["nano-draws", "nano-finds", "nano-chooses"])
     parser.add_argument("--benchmarks", nargs="+", default=["naming", "existence"])
     parser.add_argument("--limit", type=int, default=80)
     options = parser.parse_args()

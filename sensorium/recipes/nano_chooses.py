@@ -1,14 +1,10 @@
 """nano-chooses: nano both draws pictures and finds them, by the same signal tokens, and chooses which; or it writes, and makes none.
 
 As GILL does: six signal tokens, two ways, and a linear map of the state at the first token that decides between them. Everything is nano-draws', whose
-painter and tokenizer are weights of this one by name; the language model stays nano's but for the row of the first signal.
-That row learns to be written for requests to find something, too, and not for questions (`when`): what reads the states at the signals then learns anew
-what they were (`what`), before a painter that stays as it is. The head that finds reads the state that foretells the signals, as nano-finds' does.
-
-Behind `when` and `which` as they stand (nano-finds' head in the place of `find`'s; in eight bits), 309 of 360 held-out requests went the right way
-(85.8 %, 81.9 to 89.1; `benchmarks/wishes.py`): 108 of 120 were drawn, 86 of 120 found (31 drawn), 115 of 120 questions answered in words. Naive Bayes over words: 263.
-But it draws badly, and so does not ship: `when` moves the row, which is read as well as written, by half its length; behind `what`, whose loss came back from
-2.05 to nano-draws' 1.65, 4 of 60 drawings are right (questions and judge of `sensorium eval drawing --limit 60`, by a script that was not kept) where nano-draws has 31. The map alone does not mend it.
+painter and tokenizer are weights of this one by name. The first signal learns to be written for requests to find something, too, and not for questions
+(`when`), by a row apart from the one that is read (`model/written.py`): all states, and so all drawings, stay nano-draws', bit for bit. Where the row
+of the vocabulary itself was moved, by half its length, 4 of 60 drawings were right in the place of 31. The head that finds reads the state that foretells the
+signals, as nano-finds' does, and is nano-finds' in the shipped weights.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import sensorium
+from sensorium.api import load
 from sensorium.cli.main import app
 from sensorium.core.errors import DataError, WeightsError
 from sensorium.core.hands import Made, Making
@@ -284,6 +285,24 @@ def test_nano_chooses_finds_what_is_to_be_found_and_draws_what_is_to_be_drawn(ch
         assert pixels_HWC.shape == (64, 64, 3)
         ink_HWC = pixels_HWC[pixels_HWC.std(axis=-1) > 40]
         assert np.corrcoef(ink_HWC.mean(axis=0), np.array(COLORS["red"]))[0, 1] > 0.8
+
+
+def test_nano_chooses_draws_what_nano_draws_draws(tmp_path: Path) -> None:
+    """That a picture is begun oftener, and its way chosen, changes nothing that is read, and so no pixel."""
+    theirs, ours = (load(name, "cpu").network for name in ("nano-draws", "nano-chooses"))
+    state = ours.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
+    assert ours.written is not None
+    assert bool(ours.written.weight.any())
+    finds = {name: value for name, value in load("nano-finds", "cpu").network.state_dict().items() if name.startswith("hands.image.")}
+    assert finds
+    assert all(torch.equal(value, state[name.replace("image", "image_other", 1)]) for name, value in finds.items())
+    drawn: list[np.ndarray] = []
+    for name in ("nano-draws", "nano-chooses"):
+        (part,) = answered(name, "Draw a red heart.", tmp_path / name)
+        with Image.open(tmp_path / name / part.value) as picture:
+            drawn.append(np.asarray(picture.convert("RGB")))
+    assert np.array_equal(*drawn)
 
 
 def test_nano_chooses_answers_a_question_in_words(choosing: Path, tmp_path: Path) -> None:

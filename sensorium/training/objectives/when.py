@@ -1,9 +1,10 @@
 """When to make a medium: the next-token loss as the row of a signal token alone sees it.
 
-A row of the vocabulary is two things, a word to be written and one that is read. Here it learns as the first alone, or better a row for writing does that is
-none of the vocabulary's (`model/written.py`): what is read then stays as it was. States in front of all places of an answer, up to its first signal, are read without gradients, so that nothing need be kept of the LLM's layers, and what follows a signal, which is forced,
-does not pull at it. Of the cross-entropy what other words share among themselves is left out, which the row does not change. So all that is needed of a row of
-text is known from when it is first read.
+A row of the vocabulary is two things, a word to be written and one that is read. Here it learns as the first alone; better still, a row for writing
+does that is none of the vocabulary's (`model/written.py`), for then what is read stays as it was. States in front of all places of an answer, up to its
+first signal, are read without gradients, so that nothing need be kept of the LLM's layers, and what follows a signal, which is forced, does not pull at
+it. Of the cross-entropy what other words share among themselves is left out, which the row does not change. So all that is needed of a row of text is
+known from when it is first read.
 
 Shape legend: B rows, T tokens, N learned places, D width, V vocabulary, J kinds of media.
 """
