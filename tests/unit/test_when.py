@@ -21,7 +21,7 @@ from sensorium.model.learning import Learn, set_learning
 from sensorium.output_projectors import OUTPUT_PROJECTORS
 from sensorium.processing.collate import collate
 from sensorium.training.objectives.next_token import next_token_losses
-from sensorium.training.objectives.when import When, WhenConfig, behind_a_signal
+from sensorium.training.objectives.when import When, WhenConfig, behind_a_signal, forced
 
 SIGNALS = ("[IMG0]", "[IMG1]")
 FIRST = -len(SIGNALS)
@@ -54,9 +54,9 @@ def learning(model: Model, module: str) -> torch.nn.Parameter:
 
 @pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("module", ["lm.lm_head", "written"])
-def test_its_gradient_is_that_of_the_next_token_up_to_the_first_signal(module: str, pack: bool) -> None:
+def test_its_gradient_is_that_of_the_next_token_where_that_is_free(module: str, pack: bool) -> None:
     model = built(written=module == "written")
-    batch, first = rows(model, pack=pack), model.processor.signals["image"][0]
+    batch, (first, second) = rows(model, pack=pack), model.processor.signals["image"]
     head = learning(model, module)
     row = 0 if module == "written" else first
     with torch.no_grad():
@@ -66,14 +66,25 @@ def test_its_gradient_is_that_of_the_next_token_up_to_the_first_signal(module: s
     assert head.grad is not None
     got = head.grad[row].clone()
     head.grad = None
-    front = replace(batch, learn_BT=batch.learn_BT & ~behind_a_signal(batch, torch.tensor([first])))
-    theirs = next_token_losses(model.network, front)
+    assert batch.input_ids_BT[forced(batch, [(first, second)])].tolist() == [second]
+    free = replace(batch, learn_BT=batch.learn_BT & ~forced(batch, [(first, second)]))
+    theirs = next_token_losses(model.network, free)
     theirs.total.backward()
     assert head.grad is not None
-    assert int(front.learn_BT.sum()) < int(batch.learn_BT.sum())  # "there" stands behind the signals.
+    # "there" behind the signals is free, and says that no other picture follows.
+    assert int((free.learn_BT & behind_a_signal(batch, torch.tensor([first]))).sum()) == len("there") + 1
     assert ours.count == theirs.count
     assert float(ours.total.detach()) < float(theirs.total.detach())
     torch.testing.assert_close(got, head.grad[row], atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_that_is_read_too_learns_of_what_stands_in_front_of_it() -> None:
+    counts: list[int] = []
+    for tied, module in ((True, "lm.model.embed_tokens"), (False, "lm.lm_head")):
+        model = built(tied=tied)
+        learning(model, module)
+        counts.append(WhenConfig().build(model.network, model.processor, ())(model.network, rows(model)).count)
+    assert counts[1] - counts[0] == len("there") + 1
 
 
 def test_what_stands_behind_a_signal_is_of_its_own_sample_alone() -> None:

@@ -1,10 +1,10 @@
 """When to make a medium: the next-token loss as the row of a signal token alone sees it.
 
 A row of the vocabulary is two things, a word to be written and one that is read. Here it learns as the first alone; better still, a row for writing
-does that is none of the vocabulary's (`model/written.py`), for then what is read stays as it was. States in front of all places of an answer, up to its
-first signal, are read without gradients, so that nothing need be kept of the LLM's layers, and what follows a signal, which is forced, does not pull at
-it. Of the cross-entropy what other words share among themselves is left out, which the row does not change. So all that is needed of a row of text is
-known from when it is first read.
+does that is none of the vocabulary's (`model/written.py`), for then what is read stays as it was. States in front of all places of an answer that are free
+are read without gradients, so that nothing need be kept of the LLM's layers; signals behind the first one are forced, and do not pull at it. A row that is read, too,
+changes the states behind it: it learns of those in front alone. Of the cross-entropy what other words share among themselves is left out, which the row
+does not change. So all that is needed of a row of text is known from when it is first read.
 
 Shape legend: B rows, T tokens, N learned places, D width, V vocabulary, J kinds of media.
 """
@@ -56,7 +56,7 @@ class WhenConfig(ObjectiveConfig):
             raise ConfigError("objective 'when' for a model without signal tokens", where="objective.kind", expected="hands with signals")
         if getattr(model.backbone, "head", None) is None:
             raise ConfigError("objective 'when' for an LLM whose head is more than a matrix", where="objective.kind", fix="use objective: {kind: instruct}")
-        return When(tuple(ids[0] for ids in processor.signals.values()), processor.tokenizer.pad_id)
+        return When(tuple(processor.signals.values()), processor.tokenizer.pad_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,10 @@ class Places:
 class When:
     """Cross-entropy between each first signal and all other words together."""
 
-    def __init__(self, firsts: tuple[int, ...], pad_id: int) -> None:
-        self.firsts, self.pad_id = firsts, pad_id
+    def __init__(self, runs: Sequence[Sequence[int]], pad_id: int) -> None:
+        """Take the signals of each kind of media, in order."""
+        self.runs, self.pad_id = runs, pad_id
+        self.firsts = tuple(run[0] for run in runs)
         self._known: dict[Key, Places] = {}
 
     def begin(self, model: MultimodalModel) -> None:
@@ -118,7 +120,9 @@ class When:
     def _read(self, model: MultimodalModel, batch: Batch) -> tuple[Places, list[int]]:
         """The learned places of a batch, and how many there are in each row."""
         firsts_J = torch.tensor(self.firsts, device=batch.input_ids_BT.device)
-        told = replace(batch, learn_BT=batch.learn_BT & ~behind_a_signal(batch, firsts_J))
+        read_too = model.backbone.embedding.weight.requires_grad
+        left_out_BT = behind_a_signal(batch, firsts_J) if read_too else forced(batch, self.runs)
+        told = replace(batch, learn_BT=batch.learn_BT & ~left_out_BT)
         hidden_ND, targets_N = learned(model(replace(told, answers_only=True)).hidden_BTD, told)
         others_NV = model.logits(hidden_ND).float().index_fill(1, firsts_J, -torch.inf)
         same_NJ = targets_N[:, None] == firsts_J
@@ -137,6 +141,16 @@ def first_scores(model: MultimodalModel, hidden_ND: Tensor, firsts: Sequence[int
     weight_VD, scale = head_of(model)
     rows_JD = weight_VD[list(firsts)] * scale
     return hidden_ND @ (rows_JD if model.written is None else rows_JD + model.written.of(firsts)).T
+
+
+def forced(batch: Batch, runs: Sequence[Sequence[int]]) -> Tensor:
+    """Places of signals behind the first one of their run, (B, T)."""
+    found_BT = torch.zeros_like(batch.learn_BT)
+    for first, *more in runs:
+        begins_BT = batch.input_ids_BT == first
+        for back in range(1, len(more) + 1):
+            found_BT[:, back:] |= begins_BT[:, :-back]
+    return found_BT
 
 
 def behind_a_signal(batch: Batch, firsts_J: Tensor) -> Tensor:
