@@ -4,7 +4,7 @@
 
 So many requests of each kind, in wordings (`sensorium/data/wordings.py`, NEW_...) and about names and pairs that no request of training asks for (scenes, a tenth, are drawn anew): to draw something, to
 find a picture of it, and questions that want words, half of which stand behind a picture (`sensorium eval naming existence`). Which way a model goes is
-seen end to end: what would draw, and what would find, are stand-ins that leave a mark; `lost` are answers whose picture could not be made. Each share
+seen end to end: what would draw, and what would find, are stand-ins that leave a mark; `lost` are answers whose picture could not be made, `several` those with more than one. Each share
 has a 95 % Wilson interval. Beside the models stands a rule that knows single words alone: naive Bayes over the words of 4,000 training requests,
 which has no picture to go by (`words`).
 """
@@ -79,10 +79,12 @@ def done(model: Model, requests: Sequence[Request]) -> list[str]:
 
 
 def way_of(answer: Answer) -> str:
-    """The way that an answer's first picture came; `write`: there is none."""
+    """The way that an answer's picture came; `write`: there is none."""
     pictures = [part for part in answer.parts if part.type in ("image", "missing")]
     if not pictures:
         return "write"
+    if len(pictures) > 1:
+        return "several"
     if pictures[0].type == "missing":
         return "lost"
     mark = int(np.asarray(pictures[0].value)[0, 0, 0])

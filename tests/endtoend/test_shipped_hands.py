@@ -285,6 +285,9 @@ def test_nano_chooses_finds_what_is_to_be_found_and_draws_what_is_to_be_drawn(ch
         assert pixels_HWC.shape == (64, 64, 3)
         ink_HWC = pixels_HWC[pixels_HWC.std(axis=-1) > 40]
         assert np.corrcoef(ink_HWC.mean(axis=0), np.array(COLORS["red"]))[0, 1] > 0.8
+    # One picture, and no second one behind it, also in words that training never used.
+    (once,) = answered("nano-chooses", "Sketch a star.", tmp_path / "once")
+    assert once.type == "image"
 
 
 def test_nano_chooses_draws_what_nano_draws_draws(tmp_path: Path) -> None:

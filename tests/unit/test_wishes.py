@@ -123,6 +123,7 @@ def test_the_script_counts_ways_as_they_are_gone() -> None:
     assert [script.way_of(mark(script.MARKS[way])) for way in ("draw", "find")] == ["draw", "find"]
     assert script.way_of(Answer("", "a cat", 2, (Part("text", "a cat"),))) == "write"
     assert script.way_of(Answer("", "", 0, (Part(MISSING, {"kind": "image", "error": "x"}),))) == "lost"
+    assert script.way_of(Answer("", "", 0, mark(script.MARKS["draw"]).parts * 2)) == "several"
     request = Request("1", (Message("user", (Part("text", "find it"),)),), 8)
     told = script.table([("draw", "draw", request), ("draw", "find", request), ("find", "find", request), ("write", "write", request)])
     assert told["right"] | {"interval_95": None} == {"count": 3, "of": 4, "share": 0.75, "interval_95": None}
