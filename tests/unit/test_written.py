@@ -76,7 +76,7 @@ def test_it_adds_to_one_score_and_to_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("learns", ["written", "backbone"])
 @pytest.mark.parametrize("options", [{}, {"smoothing": 0.1}, {"z_loss": 0.05}])
 @pytest.mark.parametrize("name", ["apart", "tied", "softcap"])
-def test_the_loss_over_blocks_of_the_vocabulary_is_that_of_these_scores(name: str, options: dict[str, float], learns: str) -> None:
+def test_the_loss_over_blocks_of_the_vocabulary_is_that_of_these_scores(name: str, options: dict[str, Any], learns: str) -> None:
     model = liked(models()[name], 0.3)
     network, batch = model.network, rows(model) if name != "softcap" else texts(model)
     set_learning(network, (Learn(part=learns, lr=1.0),))
