@@ -22,6 +22,7 @@ from sensorium.model.learning import own_names, owner
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.positions import TABLES, refitted
 
+WRITTEN = "written.weight"
 LAST, TEXT = ".out", ".text"
 """A projector's last map, and what it reads words with, as parts of their own."""
 
@@ -46,7 +47,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     it begins as the BERT that the projector's `reader` names, where weights lie with its words. A low-rank adapter of another form, or one
     that this model has no adapter for, is merged into the LLM. Adaption prompts fit where this model
     has them in the same form. Encoders' tables of positions are stretched to the size of this model's
-    pictures (bicubic). Where this model's LLM has the saved one's added words and more behind them, rows of those are its own. Generators that the saved model taught are taken where this one has the same.
+    pictures (bicubic). Where this model's LLM has the saved one's added words and more behind them, rows of those are its own; rows for writing go to the words that they are of. Generators that the saved model taught are taken where this one has the same.
 
     Args:
         model: built, with its adapter (`inject_adapter`).
@@ -59,6 +60,7 @@ def start_from(model: MultimodalModel, folder: Path) -> Started:
     state = model.state_dict()
     by_plain = {plain_name(name): name for name in state}
     _more_words(stored, {plain: state[name] for plain, name in by_plain.items()}, saved, model.config)
+    _rows_of_words(stored, saved, model)
     adapter = {n: stored.pop(n) for n in list(stored) if LORA_MARK in n}
     resized = _refit_positions(stored, {plain: state[name] for plain, name in by_plain.items()})
     unfit = _lost_prompts(saved, model.config, folder)
@@ -191,6 +193,18 @@ def _more_words(stored: dict[str, Tensor], state: Mapping[str, Tensor], saved: M
         here = state.get(name)
         if here is not None and here.ndim == 2 and owner(name) == "backbone" and (len(value), len(here)) == (before.vocab_size, now.vocab_size):
             stored[name] = torch.cat([value, here[len(value) :].to(value)])
+
+
+def _rows_of_words(stored: dict[str, Tensor], saved: ModelConfig, model: MultimodalModel) -> None:
+    """Put rows for writing where this model has their words; rows of words that the saved model has none for begin as nothing."""
+    rows_JD = stored.get(WRITTEN)
+    if rows_JD is None or model.written is None:
+        return
+    of = {token % saved.backbone.vocab_size: row_D for token, row_D in zip(saved.written, rows_JD, strict=True)}
+    if of.keys().isdisjoint(model.written.tokens):
+        del stored[WRITTEN]
+    else:
+        stored[WRITTEN] = torch.stack([of.get(token, torch.zeros_like(rows_JD[0])) for token in model.written.tokens])
 
 
 def _part(name: str) -> str:

@@ -191,6 +191,20 @@ def test_it_is_saved_started_from_and_stored_in_eight_bits(tmp_path: Path) -> No
     assert not bool(fresh.state_dict()["written.weight"].any())
 
 
+@pytest.mark.parametrize(("tokens", "rows", "new"), [((7, 5), [2, 1], False), ((9, 5), [0, 1], False), ((7,), [2], False), ((9, 11), [0, 0], True)])
+def test_a_row_goes_to_the_word_that_it_is_of(tokens: tuple[int, ...], rows: list[float], new: bool, tmp_path: Path) -> None:
+    def of(words: tuple[int, ...]) -> Model:
+        return Model(*build_pretrained(ModelConfig(backbone=CausalLMConfig.tiny(), template="plain", written=words)))
+
+    saved = of((5, 7 - CausalLMConfig.tiny().vocab_size))
+    own = saved.network.state_dict()["written.weight"]
+    own += torch.tensor([[1.0], [2.0]])
+    save_model(saved.network, saved.tokenizer, tmp_path / "m", learnt=set())
+    mine = of(tokens).network
+    assert ("written" in start_from(mine, tmp_path / "m").new) == new
+    assert mine.state_dict()["written.weight"].mean(dim=1).tolist() == rows
+
+
 @pytest.mark.parametrize("export", [lambda folder, out: export_hf(folder, out, "llava"), export_gguf])
 def test_layouts_of_others_have_no_place_for_it(export: Any, tmp_path: Path) -> None:
     model = plain(CausalLMConfig.tiny().arch | {"vocab_size": 263 + len(SIGNALS)})
