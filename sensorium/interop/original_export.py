@@ -22,7 +22,7 @@ from sensorium.interop.onto import whole_tensors
 from sensorium.interop.original import ADAPTER, IDLE, ORIGINAL
 from sensorium.interop.originals import ORIGINALS
 from sensorium.interop.originals.base import Beside, Found, Original
-from sensorium.interop.saved import load_model, plain_name
+from sensorium.interop.saved import load_model, plain_name, read_model_config
 from sensorium.model.written import refuse_written
 from sensorium.nn.pretrained import read_file
 
@@ -34,7 +34,7 @@ def export_original(folder: Path, out: Path) -> str:
         The layout's name.
 
     Raises:
-        ConfigError: it was not imported.
+        ConfigError: it was not imported, or tokens are written by rows of their own.
         WeightsError: a tensor has values that the layout has no place for.
     """
     if (folder / FOREIGN).exists() and not (folder / ORIGINAL).exists():
@@ -50,8 +50,8 @@ def export_original(folder: Path, out: Path) -> str:
     layout: Original = ORIGINALS.find(kept["layout"])()
     # Some layouts take sizes from their config here.
     layout.gather(Found(folder, kept["config"], {}), Beside())
+    refuse_written(read_model_config(folder).written, str(folder))
     model, tokenizer = load_model(folder)
-    refuse_written(model.config.written, str(folder))
     # What is stored has low-rank matrices apart, and what they were added to without them.
     state = model.state_dict() | model.generators.tensors() | whole_tensors(folder)
     idle = read_file(folder / IDLE) if (folder / IDLE).exists() else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from sensorium.cli.main import app
 from sensorium.core.errors import ConfigError, WeightsError
 from sensorium.interop.hf import import_hf, same_tensors
 from sensorium.interop.onto import DIFFERENCE, write_difference
-from sensorium.interop.original import import_original, read_original
+from sensorium.interop.original import ORIGINAL, import_original, read_original
 from sensorium.interop.original_export import export_original
 from sensorium.interop.originals.base import Beside
 from sensorium.interop.saved import load_model, save_model
+from sensorium.model.multimodal import MultimodalModel
 from sensorium.nn.pretrained import HARMLESS, read_file
 
 
@@ -247,3 +249,16 @@ def test_what_came_in_transformers_layout_goes_back_to_it(tmp_path: Path) -> Non
     import_hf(tmp_path / "hf", tmp_path / "ours")
     assert export_original(tmp_path / "ours", tmp_path / "back") == "llava"
     assert same_tensors(tmp_path / "hf", tmp_path / "back")
+
+
+def test_rows_for_writing_have_no_place(tmp_path: Path) -> None:
+    write_folder(tmp_path / "llava", llava_config(), llava_repository(llava_oracle()))
+    import_original(tmp_path / "llava", tmp_path / "ours", Beside())
+    network, tokenizer = load_model(tmp_path / "ours")
+    own = MultimodalModel(network.config.model_copy(update={"written": (3,)}))
+    own.load_state_dict(network.state_dict(), strict=False)
+    save_model(own, tokenizer, tmp_path / "mine", learnt=set())
+    shutil.copy(tmp_path / "ours" / ORIGINAL, tmp_path / "mine" / ORIGINAL)
+    with pytest.raises(ConfigError, match="rows of their own"):
+        export_original(tmp_path / "mine", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
