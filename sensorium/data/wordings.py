@@ -1,7 +1,8 @@
 """Requests in many words: to draw something, to find a picture of it, and questions about it that want words.
 
-What is said in training and what is kept back for measuring are apart, whole wordings at a time; of the words that tell those kept back, training
-has none but the commonest (`KEPT_BACK`). Requests that could mean either (`Show me {}.`, `I want a picture of {}.`) are in neither list.
+What is said in training and what is kept back for measuring are apart, whole wordings at a time. Of the words of those kept back training has the
+commonest (draw, find, picture), and none of `KEPT_BACK`, of which all but three hold one.
+Requests that could mean either (`Show me {}.`, `I want a picture of {}.`) are in neither list.
 """
 
 from __future__ import annotations
