@@ -3,7 +3,7 @@
 As GILL does: six signal tokens, two ways, and a linear map of the state at the first token that decides between them. Everything is nano-draws', whose
 painter and tokenizer are weights of this one by name. The first signal learns to be written for requests to find something, too, and not for questions
 (`when`), by a row apart from the one that is read (`model/written.py`): all states, and so all drawings, stay nano-draws', bit for bit. Where the row
-of the vocabulary itself was moved, by half its length, 4 of 60 drawings were right in the place of 31. The head that finds reads the state that foretells the
+of the vocabulary itself was moved, by half its length, 4 of 60 drawings were right in the place of 31 (a script that was not kept; `docs/log.md`). The head that finds reads the state that foretells the
 signals, as nano-finds' does, and is nano-finds' in the shipped weights.
 """
 
