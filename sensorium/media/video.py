@@ -189,17 +189,25 @@ class Clip:
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
             try:
                 with PILImage.open(self._stored.stream(), formats=FORMATS) as picture:
+                    count, shape = getattr(picture, "n_frames", 1), MediaShape(picture.height, picture.width)
+                    if count > 1 and "duration" not in picture.info:
+                        # WebP says how long a frame is shown when it is decoded.
+                        check_size(picture.size, self.limits, self.where)
+                        picture.load()
                     shown_ms = picture.info.get("duration")
                     self.fps = 1000 / shown_ms if isinstance(shown_ms, int | float) and shown_ms > 0 else None
-                    return True, getattr(picture, "n_frames", 1), MediaShape(picture.height, picture.width)
+                    return True, count, shape
             except UnidentifiedImageError:
                 pass
+            except MediaError:
+                raise
             except Exception as error:
                 raise MediaError(f"damaged animation: {error}", where=self.where) from None
         with Opened(self._stored, "video") as (container, stream):
             # What a header says of their number may be nothing, or wrong.
             self.fps = float(stream.average_rate) if stream.average_rate else None
-            count = sum(1 for packet in container.demux(stream) if packet.size)
+            # Those in front of where a video was cut are there, and are not shown.
+            count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
         frames = self._pyav()
         first_HWC = next(frames, None)
         frames.close()

@@ -29,7 +29,7 @@ from sensorium.media.opened import Stored
 from sensorium.media.video import clips_of
 from sensorium.processing.pictures import Prepared
 
-VERSION = 1
+VERSION = 2
 """Counted up when a file of the same bytes and settings becomes other numbers."""
 NONE = MediaShape(0, 0)
 """Clips are all of one size, whatever they were cut from."""

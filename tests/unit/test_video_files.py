@@ -54,6 +54,20 @@ def film(path: Path, count: int, degrees: int = 0) -> Path:
     return path
 
 
+def from_the_middle(whole: Path, path: Path, first: int) -> Path:
+    """A film that begins to be shown at a frame, as editors cut without encoding again: those in front are in the file."""
+    av = pytest.importorskip("av")
+    with av.open(str(whole)) as found, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out:
+        stream = found.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in found.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts = (at - round(first / 10 / stream.time_base) for at in (packet.pts, packet.dts))
+                packet.stream = copy
+                out.mux(packet)
+    return path
+
+
 @given(st.integers(1, 400), st.integers(1, 16))
 def test_frames_are_picked_as_the_authors_do(count: int, frames: int) -> None:
     # Emu1/utils.py, and torchdata_eval.py of SEED, written down with numpy as they are there.
@@ -208,3 +222,21 @@ def test_clips_of_files(tmp_path: Path) -> None:
         found = clips_of(source, cut, root=None, limits=LIMITS)
         assert [[frame.number for frame in frames] for frames in found] == clip_numbers(25, 10.0, cut) == [[0, 19], [3, 22], [5, 24]]
         assert [shades(frames) for frames in found] == [pytest.approx([10 * i for i in numbers], abs=9) for numbers in clip_numbers(25, 10.0, cut)]
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp"])
+def test_animations_say_how_fast_they_are(name: str, tmp_path: Path) -> None:
+    """WebP does so only once a frame is decoded; where nothing was said, each frame would be a second."""
+    path = tmp_path / name
+    first, *others = (Image.fromarray(grey(5 * i)) for i in range(50))
+    first.save(path, save_all=True, append_images=others, duration=40)
+    clips = clips_of(path, FrameClips(clips=2, seconds=1), root=None, limits=LIMITS)
+    assert [[frame.number for frame in frames] for frames in clips] == [[0, 24], [25, 49]]
+    with pytest.raises(MediaError, match="at most 100 pixels"):
+        clips_of(path, FrameClips(), root=None, limits=ImageLimits(max_pixels=100))
+
+
+def test_what_a_film_was_cut_from_is_not_counted(tmp_path: Path) -> None:
+    part = from_the_middle(film(tmp_path / "whole.mp4", 20), tmp_path / "part.mp4", 5)
+    assert shades(frames_of(part, 99, "middles", root=None, limits=LIMITS)) == pytest.approx([10 * i for i in range(5, 20)], abs=3)
+    assert [shades(frames) for frames in clips_of(part, FrameClips(clips=1), root=None, limits=LIMITS)] == [pytest.approx([50, 190], abs=3)]
