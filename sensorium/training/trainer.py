@@ -247,7 +247,7 @@ class Trainer:
         share = replace(loader_options(stage), rank=self.ranks.rank, world_size=self.ranks.world_size)
         loader = Loader(parts.sources, parts.order, parts.processor, share, transform=run.cuts.watch)
         if self.held.divided:
-            run.pace = Lockstep(self.ranks, loader, self.model.device, self.model.config.lanes)
+            run.pace = Lockstep(self.ranks, loader, self.model.device, self.model.config.takes)
         with (
             self.ranks.progress(stage.name, parts.steps) as meter,
             pictures_of(self.model, stage.picture_px),

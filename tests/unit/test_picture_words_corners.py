@@ -134,10 +134,10 @@ def test_processes_that_divide_a_model_are_lent_no_codes(model: Model) -> None:
         """The other one's rows hold what these do not."""
 
         def gather(self, value: Any) -> list[Any]:
-            told.append(value["kinds"])
-            return [value, {"kinds": [["image"] if "image" in model.network.config.lanes else []], "error": None}]
+            told.append(value["lanes"])
+            return [value, {"lanes": [["image"] if "image" in model.network.config.lanes else []], "error": None}]
 
-    pace = Lockstep(Two(), loader, model.network.device, model.network.config.lanes)  # pyright: ignore[reportArgumentType]
+    pace = Lockstep(Two(), loader, model.network.device, model.network.config.takes)  # pyright: ignore[reportArgumentType]
     batch = collate([[processor.encode(sample())]], model.tokenizer.pad_id)
     _, (part,) = pace.drawn(lambda: (SimpleNamespace(), [batch]))  # pyright: ignore[reportArgumentType]
     # What others hear of is what they could be lent.

@@ -1,13 +1,13 @@
 """Passes that all processes make together, because each of them gathers the layers of a divided model.
 
 All gather the same layers in the same order. So they make as many passes over a batch, and in each of them all run the
-encoders and send gradients there, or none does. A process whose rows hold no picture is lent a row with a blank one, from
+encoders and send gradients there, or none does. A process whose rows hold nothing for a lane is lent a row with a blank picture, from
 which nothing is learned; one with fewer passes makes one over a row of padding. What is lent adds nothing to any sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -47,16 +47,17 @@ class OwnPace:
 class Lockstep(OwnPace):
     """All processes make the same passes."""
 
-    def __init__(self, ranks: Ranks, loader: Loader, device: torch.device, kinds: Collection[str]) -> None:
+    def __init__(self, ranks: Ranks, loader: Loader, device: torch.device, takes: Mapping[str, str]) -> None:
         """Take the loader of the stage.
 
         Args:
-            kinds: of media that the model sees.
+            takes: kind of media -> the lane that it goes through.
         """
         self._ranks = ranks
         pad_id = loader.processor.tokenizer.pad_id
         self._nothing = to_device(collate([[loader.nothing()]], pad_id), device)
-        self._blanks = {kind: to_device(_blank(loader, kind), device) for kind in kinds}
+        self._takes = takes
+        self._blanks = {lane: to_device(_blank(loader, lane), device) for lane in set(takes.values())}
 
     def drawn(self, draw: Callable[[], Drawn]) -> Drawn:
         error, found = None, None
@@ -64,19 +65,22 @@ class Lockstep(OwnPace):
             found = draw()
         except Exception as raised:
             error = raised
-        # Pictures that are tokens go through nothing that is divided.
-        mine = [] if found is None else [sorted(set(part.media) & set(self._blanks)) for part in found[1]]
-        told = self._ranks.gather({"kinds": mine, "error": None if error is None else f"{type(error).__name__}: {error}"})
+        mine = [] if found is None else [sorted(self._lanes(part)) for part in found[1]]
+        told = self._ranks.gather({"lanes": mine, "error": None if error is None else f"{type(error).__name__}: {error}"})
         raise_one(error, [each["error"] for each in told])
         assert found is not None
         loaded, parts = found
         return loaded, [self._lent(parts[i] if i < len(parts) else self._nothing,
-                                   {kind for each in told for kind in (each["kinds"][i : i + 1] or [[]])[0]})
-                        for i in range(max(len(each["kinds"]) for each in told))]  # fmt: skip
+                                   {lane for each in told for lane in (each["lanes"][i : i + 1] or [[]])[0]})
+                        for i in range(max(len(each["lanes"]) for each in told))]  # fmt: skip
 
-    def _lent(self, part: Batch, kinds: Collection[str]) -> Batch:
-        for kind in sorted(set(kinds) - set(part.media)):
-            part = with_row(part, self._blanks[kind])
+    def _lanes(self, part: Batch) -> set[str]:
+        """Those that a pass runs, by whatever kind of media; pictures that are tokens go through nothing that is divided."""
+        return {self._takes[kind] for kind in part.media if kind in self._takes}
+
+    def _lent(self, part: Batch, lanes: Collection[str]) -> Batch:
+        for lane in sorted(set(lanes) - self._lanes(part)):
+            part = with_row(part, self._blanks[lane])
         return part
 
     @contextmanager
