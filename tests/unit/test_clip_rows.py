@@ -16,6 +16,7 @@ from sensorium.cli.main import app
 from sensorium.core.errors import DataError
 from sensorium.core.sample import parse_sample
 from sensorium.data.config import FileSource
+from sensorium.data.formats.rows import turn_row
 from sensorium.data.formats.table import open_table
 from sensorium.data.formats.webdataset import open_webdataset
 from sensorium.interop.saved import save_model
@@ -86,3 +87,15 @@ def test_rows_as_next_gpt_hands_them_out(files: Path) -> None:
     (files / "rows.json").write_text(json.dumps([rows[1] | {"conversations": said("Make a sound", "Ok.")}]), encoding="utf-8")
     with pytest.raises(DataError, match="output_audio without a place in an answer"):
         FileSource(path=str(files / "rows.json")).open()[0]
+
+
+def test_media_of_answers_stand_in_parts_and_keep_their_captions() -> None:
+    """A part without a value takes the next medium of its side, as a placeholder does."""
+    asked = {"role": "user", "content": "Make a sound"}
+    row = {"messages": [asked, {"role": "assistant", "content": [{"type": "audio"}]}], "output_audio": ["a.wav"], "audio_captions": ["a tone"]}
+    assert turn_row(row, "")["messages"][1]["content"] == [{"type": "audio", "audio": "a.wav", "prompt": "a tone"}]
+    with pytest.raises(DataError, match="1 of output_audio and 2 of audio_captions"):
+        turn_row(row | {"audio_captions": ["a tone", "another"]}, "")
+    # What lies in a column is a value, whatever it looks like.
+    shown = {"messages": [{"role": "user", "content": "<image>"}], "image": {"type": "file", "path": "a.png"}, "image_captions": ["of no answer"]}
+    assert turn_row(shown, "")["messages"][0]["content"] == [{"type": "image", "image": {"type": "file", "path": "a.png"}}]

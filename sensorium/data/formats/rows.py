@@ -123,8 +123,8 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
             f"no turns among the keys {sorted(row)}", expected=" or ".join(TURN_COLUMNS), where=where
         )
     media = {kind: _as_list(next((row[name] for name in (kind, f"{kind}s", f"input_{kind}") if row.get(name) is not None), None)) for kind in KINDS}
-    left = {kind: list(items) for kind, items in media.items()}
-    made = {kind: _captioned(kind, row) for kind in KINDS}
+    left = {kind: [{"type": kind, kind: item} for item in items] for kind, items in media.items()}
+    made = {kind: _captioned(kind, row, where) for kind in KINDS}
     lefts = {"user": left, "system": left, "assistant": made if any(made.values()) else left}
     turns: Any = row[key]
     if not isinstance(turns, Sequence) or isinstance(turns, str):
@@ -136,7 +136,7 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
     lost = next((kind for kind, items in made.items() if items), None)
     if lost is not None:
         raise DataError(f"output_{lost} without a place in an answer", expected=f"<{lost}> in one", where=where)
-    unplaced = [(kind, item) for kind, items in left.items() for item in items]
+    unplaced = [(kind, part) for kind, parts in left.items() for part in parts]
     if unplaced and has_slots:
         kind, total = unplaced[0][0], len(media[unplaced[0][0]])
         used = total - len(left[kind])
@@ -150,15 +150,18 @@ def turn_row(row: Row, where: str) -> dict[str, Any]:
         first = next((m for m in messages if m["role"] == "user"), None)
         if first is None:
             raise DataError("media but no user message to put them in", where=where)
-        first["content"] = [*({"type": k, k: v} for k, v in unplaced), *first["content"]]
+        first["content"] = [*(part for _, part in unplaced), *first["content"]]
     return {"id": str(row.get("id", "")), "messages": messages, **_own_keys(row)}
 
 
-def _captioned(kind: str, row: Row) -> list[dict[str, Any]]:
-    """NExT-GPT's media of answers, as parts, each with what its generator is told."""
+def _captioned(kind: str, row: Row, where: str) -> list[dict[str, Any]]:
+    """NExT-GPT's media of answers, as parts, each with what its generator is told, if anything."""
     items, captions = _as_list(row.get(f"output_{kind}")), _as_list(row.get(f"{kind}_captions"))
-    prompts = [{"prompt": text} for text in captions] if len(captions) == len(items) else [{}] * len(items)
-    return [{"type": kind, kind: item, **prompt} for item, prompt in zip(items, prompts, strict=True)]
+    if items and captions and len(captions) != len(items):
+        raise DataError(f"{len(items)} of output_{kind} and {len(captions)} of {kind}_captions", expected="a caption for each, or none at all", where=where)
+    # Captions of nothing are some foreign column.
+    prompts = [{"prompt": text} for text in captions] or [{}] * len(items)
+    return [{"type": kind, kind: item, **prompt} for item, prompt in zip(items, prompts, strict=False)]
 
 
 def _own_keys(row: Row) -> dict[str, Any]:
@@ -176,7 +179,7 @@ def _slotted(turn: Any) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def _turn(turn: Any, lefts: Mapping[str, dict[str, list[Any]]], where: str) -> dict[str, Any]:
+def _turn(turn: Any, lefts: Mapping[str, dict[str, list[dict[str, Any]]]], where: str) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise DataError(f"turn is {type(turn).__name__}", expected="an object", where=where)
     said = turn.get("from", turn.get("role"))
@@ -196,7 +199,7 @@ def _text_of(turn: Mapping[str, Any]) -> Any:
     return turn.get("value", turn.get("content"))
 
 
-def _place(text: str, left: dict[str, list[Any]], where: str) -> list[dict[str, Any]]:
+def _place(text: str, left: dict[str, list[dict[str, Any]]], where: str) -> list[dict[str, Any]]:
     """Text with placeholders -> parts."""
     parts: list[dict[str, Any]] = []
     position = 0
@@ -210,15 +213,14 @@ def _place(text: str, left: dict[str, list[Any]], where: str) -> list[dict[str, 
                 expected="one placeholder for each medium",
                 where=where,
             )
-        item = left[kind].pop(0)
-        parts.append(item if isinstance(item, dict) and "type" in item else {"type": kind, kind: item})
+        parts.append(left[kind].pop(0))
         position = match.end()
     if text[position:] or not parts:
         parts.append({"type": "text", "text": text[position:]})
     return parts
 
 
-def _part(part: Any, left: dict[str, list[Any]], where: str) -> list[dict[str, Any]]:
+def _part(part: Any, left: dict[str, list[dict[str, Any]]], where: str) -> list[dict[str, Any]]:
     """One part of an OpenAI message."""
     if isinstance(part, str):
         return _place(part, left, where)
@@ -231,7 +233,8 @@ def _part(part: Any, left: dict[str, list[Any]], where: str) -> list[dict[str, A
     if kind in KINDS:
         value = part.get(kind, part.get("path", part.get("url")))
         if value is None and left[kind]:
-            value = left[kind].pop(0)
+            found = left[kind].pop(0)
+            return [found | {kind: from_url(found[kind], where)}]
         if value is None:
             raise DataError(f"part of type {kind!r} without a value", where=where)
         return [{"type": kind, kind: from_url(value, where)}]
