@@ -26,9 +26,9 @@ RATES_HZ = (1_000, 768_000)
 WIDTH, ROLLOFF = 6, 0.99
 """Zero crossings on each side of the low-pass filter of `resampled`, and where it cuts off, of half the lower rate: torchaudio's defaults."""
 CHUNK = 16384
+"""Samples that are made at once, which bounds the memory that it takes."""
 WIDEST = 4
 """Bytes of a whole number that is read here."""
-"""Samples that are made at once, which bounds the memory that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,17 @@ def resampled(sound: Sound, rate_hz: int, span: slice = slice(None)) -> NDArray[
     first, last, _ = span.indices(count_at(sound, rate_hz))
     cut = ROLLOFF * min(1.0, 1 / ratio)
     reach = math.ceil(WIDTH / cut)
-    padded_N = np.pad(sound.samples_N, reach + 1)
+    # Those that are read alone, and silence where there are none: clips of a long sound want no copies of it.
+    begin, end = math.floor(first * ratio) - reach, math.floor(max(last - 1, 0) * ratio) + reach + 2
+    there_N = sound.samples_N[max(begin, 0) : max(end, 0)]
+    padded_N = np.pad(there_N, (max(-begin, 0), max(end - max(begin, 0) - len(there_N), 0)))
     made_N = np.empty(max(last - first, 0), np.float32)
     for start in range(0, len(made_N), CHUNK):
         times_M = (first + np.arange(start, min(start + CHUNK, len(made_N)))) * ratio
         places_MK = np.floor(times_M).astype(np.int64)[:, None] + np.arange(-reach, reach + 2)
         crossings_MK = ((places_MK - times_M[:, None]) * cut).clip(-WIDTH, WIDTH)
         weights_MK = cut * np.sinc(crossings_MK) * np.cos(crossings_MK * (math.pi / 2 / WIDTH)) ** 2
-        made_N[start : start + CHUNK] = (padded_N[places_MK + reach + 1] * weights_MK).sum(axis=1)
+        made_N[start : start + CHUNK] = (padded_N[places_MK - begin] * weights_MK).sum(axis=1)
     return made_N
 
 
@@ -113,13 +116,16 @@ def _numbers(content: bytes, width: int, channels: int) -> NDArray[np.float32]:
     """The first channel of whole numbers of so many bytes, the lowest first; those of one byte have no sign."""
     whole = len(content) // (width * channels)
     bytes_NCW = np.frombuffer(content, np.uint8, whole * channels * width).reshape(whole, channels, width)
-    first_NW = bytes_NCW[:, 0].astype(np.uint8)
+    first_NW = bytes_NCW[:, 0]
     if width == 1:
         return ((first_NW[:, 0].astype(np.float32) - 128) / 128).astype(np.float32)
     # As the upper bytes of 32 bits, whatever their number.
     wide_N4 = np.zeros((whole, 4), np.uint8)
     wide_N4[:, 4 - width :] = first_NW
-    return (wide_N4.view("<i4")[:, 0] / 2**31).astype(np.float32)
+    # A power of two divides what is rounded as exactly as what is not; of a long sound every copy counts.
+    samples_N = wide_N4.view("<i4")[:, 0].astype(np.float32)
+    samples_N /= 2**31
+    return samples_N
 
 
 def _decoded(stored: Stored, seconds: float) -> Sound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import wave
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,23 @@ def test_damaged_bytes_are_an_error_of_ours(content: bytes) -> None:
     pytest.importorskip("av")
     with pytest.raises(MediaError, match="audio bytes"):
         load_sound(content, 1.0)
+
+
+def test_a_clip_of_a_long_sound_is_read_without_copies_of_all_of_it() -> None:
+    """One of ten minutes is 110 MiB at 48 kHz: a second costs what a second is, and whole numbers become no larger ones on the way."""
+    sound = Sound(np.ones(48_000 * 60, np.float32), 48_000)
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, 48_000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * len(sound.samples_N)))
+    peaks: list[int] = []
+    tracemalloc.start()
+    for work in (lambda: resampled(sound, 16_000, slice(16_000 * 30, 16_000 * 30 + 160)), lambda: load_sound(buffer.getvalue(), 60)):
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+    assert peaks[0] < 2**20
+    # The file twice, its numbers as 32 bits and as floats.
+    assert peaks[1] < 1.2 * (2 * 2 + 4 + 4) * len(sound.samples_N)
