@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from sensorium.core.batch import Kept, MediaShape, TilePlan
 from sensorium.core.clips import ClipsConfig, FrameClips, MelClips
-from sensorium.core.errors import ConfigError
+from sensorium.core.errors import ConfigError, MediaError
 from sensorium.core.parts import EncoderConfig
 from sensorium.core.shelf import Shelf
 from sensorium.media.image import WHITE, load_image
@@ -31,6 +31,8 @@ from sensorium.processing.pictures import Prepared
 
 VERSION = 2
 """Counted up when a file of the same bytes and settings becomes other numbers."""
+LONGEST = 64
+"""How often a frame's shorter side goes into the longer one at most: the squares are cut out of what is scaled whole."""
 NONE = MediaShape(0, 0)
 """Clips are all of one size, whatever they were cut from."""
 
@@ -83,6 +85,8 @@ class Clips:
             pixels_HWC = load_image(frame, root=root, limits=self.limits, background=WHITE).pixels_HWC
             whole.append(torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1))
         height, width = whole[0].shape[1:]
+        if max(height, width) > LONGEST * min(height, width):
+            raise MediaError(f"a video whose frames are {width}x{height} pixels", expected=f"a side at most {LONGEST} times the other", where=self.kind)
         # Rounded as theirs: a side that divides may lose a pixel to the float.
         shape = (math.floor(height / width * size), size) if width < height else (size, math.floor(width / height * size))
         scaled_TCHW = torch.cat([F.interpolate(one[None].float(), shape, mode="bilinear") for one in whole])
@@ -98,5 +102,7 @@ class Clips:
         stored = Stored(source, root, "video" if self.kind == "video" else "audio", "")
         digest = hashlib.sha256(self._mark)
         with stored.stream() as stream:
-            digest.update(stream.read())
+            # By pieces: a film is no picture, which fits into memory.
+            while piece := stream.read(2**20):
+                digest.update(piece)
         return shelf.find(self.kind, digest.digest()) or Kept(digest.digest(), NONE, repr(TilePlan()))
