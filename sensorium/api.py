@@ -209,7 +209,7 @@ class Model:
     def embed(self, media: Any | Sequence[Any], *, kind: str = "image") -> list[Features]:
         """Projected features of one or several media, one Features each: what the LLM sees.
 
-        They lie on the model's device.
+        They lie on the model's device. In a list each is a medium: a video of pictures is a list in it, `embed([pictures], kind="video")`.
         """
         items = list(media) if isinstance(media, list | tuple) else [media]
         out: list[Features] = []

@@ -14,7 +14,7 @@ def check_clips(config: ModelConfig) -> None:
     """
     ways: dict[str, list[str]] = {}
     for name, lane in config.lanes.items():
-        for kind in lane.encoder.clips():
+        for kind in dict.fromkeys((name, *lane.encoder.clips())):
             ways.setdefault(kind, []).append(name)
         more = [part for part in ("detail", "places") if getattr(lane, part) is not None]
         if lane.encoder.clips() and more:
@@ -27,6 +27,7 @@ def check_clips(config: ModelConfig) -> None:
     for kind, names in ways.items():
         if len(names) > 1:
             raise ConfigError(f"{kind} in {len(names)} lanes, {', '.join(names)}", expected="one", where="model.lanes")
-    if "video" in ways and config.video is not None:
+    cut = [name for name, lane in config.lanes.items() if "video" in lane.encoder.clips()]
+    if cut and config.video is not None:
         raise ConfigError("videos as frames and as clips", expected="one of them", where="model.video",
-                          fix=f"leave it out, or lanes.{ways['video'][0]}.encoder.video")  # fmt: skip
+                          fix=f"leave it out, or lanes.{cut[0]}.encoder.video")  # fmt: skip

@@ -123,6 +123,8 @@ def test_a_still_video_is_its_picture(files: Path) -> None:
     still = np.asarray(Image.open(files / "a.png").convert("RGB").resize((32, 32)))
     pictures, videos = model.embed(still)[0], model.embed(np.stack([still] * 7), kind="video")[0]
     torch.testing.assert_close(videos.values_ND, pictures.values_ND, atol=1e-5, rtol=1e-5)
+    (frames,) = model.embed([[Image.fromarray(still)] * 7], kind="video")
+    assert torch.equal(frames.values_ND, videos.values_ND)
     moves = model.embed(np.stack([still] * 3 + [255 - still] * 4), kind="video")[0]
     assert not torch.allclose(moves.values_ND, pictures.values_ND, atol=1e-3)
 
@@ -279,6 +281,9 @@ def test_two_lanes_for_one_kind_are_refused() -> None:
     lane = changed().lane("image")
     with pytest.raises(ConfigError, match="video in 2 lanes"):
         check_model(changed(lanes={"image": lane, "other": lane}))
+    # A lane by that name would be built, and nothing would go through it.
+    with pytest.raises(ConfigError, match="video in 2 lanes, image, video"):
+        check_model(changed(lanes={"image": lane, "video": lane.model_copy(update={"encoder": ImageBindConfig.tiny()})}))
 
 
 def test_processes_do_not_divide_what_runs_as_often_as_media_ask() -> None:
