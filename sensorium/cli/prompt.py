@@ -41,7 +41,7 @@ def _template(name: str, model: ModelConfig) -> ChatTemplate | None:
 
 def _written(template: ChatTemplate, model: ModelConfig) -> str:
     said = [{"type": "text", "text": "What is this?"}]
-    media = [{"type": kind, kind: f"{kind}.file"} for kind in model.lanes]
+    media = [{"type": kind, kind: f"{kind}.file"} for kind in model.takes]
     sample = parse_sample({"messages": [{"role": "user", "content": media + said},
                                         {"role": "assistant", "content": "A cat."}]})  # fmt: skip
     slot = "".join(model.image_markers)

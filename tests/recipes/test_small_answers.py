@@ -60,6 +60,8 @@ def test_show_writes_a_prompt() -> None:
     shown = said("recipe", "show", "llava-1.5")
     assert "[image]\\nWhat is this? ASSISTANT: A cat.{eos}" in shown
     assert "What is this?" not in said("recipe", "show", "llava-1.5", "--yaml")
+    # One lane takes all three.
+    assert "<Img>[image]</Img> <Img>[video]</Img> <Img>[audio]</Img> What is this?" in said("recipe", "show", "next-gpt")
 
 
 @pytest.mark.parametrize("name", RECIPES)
