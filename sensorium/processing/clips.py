@@ -59,7 +59,9 @@ class Clips:
             return self._prepared(torch.empty(0), kept)
         if isinstance(self.cut, FrameClips):
             clips = clips_of(source, self.cut, root=root, limits=self.limits)
-            return self._prepared(torch.cat([self._places(frames, self.cut.crops, root) for frames in clips])[None], kept)
+            # (S, T, C, H, W) of each clip; pictures in a list may be of several sizes.
+            cut = [torch.stack([self._squares(frame, self.cut.crops, root) for frame in frames], dim=1) for frames in clips]
+            return self._prepared(torch.cat(cut)[None], kept)
         if isinstance(self.cut, MelClips):
             return self._prepared(torch.from_numpy(mel_clips(source, self.cut, root=root))[None], kept)
         raise ConfigError(f"no decoder for {self.kind} as {type(self.cut).__name__}", expected="FrameClips or MelClips")
@@ -77,23 +79,20 @@ class Clips:
     def _prepared(self, clips: Tensor, kept: Kept | None) -> Prepared:
         return Prepared(NONE, TilePlan(), clips, None, kept)
 
-    def _places(self, frames: list[Any], count: int, root: Path | None) -> Tensor:
-        """Squares (S, T, C, H, W) of frames whose shorter side is the encoder's (github.com/facebookresearch/ImageBind, imagebind/data.py)."""
+    def _squares(self, frame: Any, count: int, root: Path | None) -> Tensor:
+        """Squares (S, C, H, W) of a frame whose shorter side is the encoder's (github.com/facebookresearch/ImageBind, imagebind/data.py)."""
         size = self.size_px
-        whole: list[Tensor] = []
-        for frame in frames:
-            pixels_HWC = load_image(frame, root=root, limits=self.limits, background=WHITE).pixels_HWC
-            whole.append(torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1))
-        height, width = whole[0].shape[1:]
+        pixels_HWC = load_image(frame, root=root, limits=self.limits, background=WHITE).pixels_HWC
+        height, width = pixels_HWC.shape[:2]
         if max(height, width) > LONGEST * min(height, width):
             raise MediaError(f"a video whose frames are {width}x{height} pixels", expected=f"a side at most {LONGEST} times the other", where=self.kind)
         # Rounded as theirs: a side that divides may lose a pixel to the float.
         shape = (math.floor(height / width * size), size) if width < height else (size, math.floor(width / height * size))
-        scaled_TCHW = torch.cat([F.interpolate(one[None].float(), shape, mode="bilinear") for one in whole])
-        bytes_TCHW = scaled_TCHW.round().clamp(0, 255).to(torch.uint8)
+        whole_1CHW = torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1)[None].float()
+        scaled_CHW = F.interpolate(whole_1CHW, shape, mode="bilinear")[0].round().clamp(0, 255).to(torch.uint8)
         spare = max(shape) - size
         starts = [-(-spare * i // (count - 1)) if count > 1 else -(-spare // 2) for i in range(count)]
-        return torch.stack([bytes_TCHW.narrow(2 if width < height else 3, start, size) for start in starts])
+        return torch.stack([scaled_CHW.narrow(1 if width < height else 2, start, size) for start in starts])
 
     def _known(self, source: Any, root: Path | None, shelf: Shelf | None) -> Kept | None:
         """As of pictures; None for what is no file."""
