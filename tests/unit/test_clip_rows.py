@@ -16,7 +16,7 @@ from sensorium.cli.main import app
 from sensorium.core.errors import DataError
 from sensorium.core.sample import parse_sample
 from sensorium.data.config import FileSource
-from sensorium.data.formats.rows import turn_row
+from sensorium.data.formats.rows import column_row, turn_row
 from sensorium.data.formats.table import open_table
 from sensorium.data.formats.webdataset import open_webdataset
 from sensorium.interop.saved import save_model
@@ -49,6 +49,13 @@ def test_the_command_line_asks_about_them(kind: str, name: str, files: Path, tmp
     assert f"added {files / name} ({kind})" in talk.stdout
     assert "no such file" in talk.stderr
     assert talk.stderr.count("error:") == 1
+
+
+def test_sound_beside_a_picture_or_a_film_is_left_out_of_tables() -> None:
+    """Most models have no ear, and read such tables before there was one."""
+    for kind, name in (("image", "a.png"), ("video", "a.mp4")):
+        row = column_row({kind: name, "audio": "a.wav", "caption": "a dog"}, "")
+        assert row["messages"][0]["content"] == [{"type": kind, kind: name}]
 
 
 def test_tables_and_shards_hold_sound_with_captions(files: Path) -> None:

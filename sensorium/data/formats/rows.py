@@ -280,7 +280,9 @@ def column_row(row: Row, where: str) -> dict[str, Any]:
     content: list[dict[str, Any]] = []
     for kind, columns in (("image", IMAGE_COLUMNS), ("video", VIDEO_COLUMNS), ("audio", AUDIO_COLUMNS)):
         column = next((k for k in columns if k in row), None)
-        content += [{"type": kind, kind: _cell(v)} for v in _as_list(row[column])] if column else []
+        # Sound beside a picture or a film is mostly its own, which models without an ear would refuse; rows of turns may have both.
+        if column and not (kind == "audio" and content):
+            content += [{"type": kind, kind: _cell(v)} for v in _as_list(row[column])]
     if "question" in row and "answer" in row:
         content.append({"type": "text", "text": str(row["question"])})
         answer = str(row["answer"])
