@@ -95,10 +95,8 @@ class MultimodalModel(nn.Module):
         self.newlines = nn.ParameterDict(
             {kind: nn.Parameter(torch.randn(d_model) * d_model**-0.5) for kind in with_newlines}
         )
-        self.hands = nn.ModuleDict({name: way.build(config.backbone.d_model) for name, way in config.ways.items()})
-        for kind, hand in config.hands.items():
-            if hand.choice is not None:
-                self.hands[of_choice(kind)] = hand.choice.build(config.backbone.d_model)
+        choices = {of_choice(kind): hand.choice for kind, hand in config.hands.items() if hand.choice is not None}
+        self.hands = nn.ModuleDict({name: part.build(config.backbone.d_model) for name, part in (config.ways | choices).items()})
         self.generators = Generators(config, folders)
         self._build_picture_words(folders)
         self.fusion = cast(

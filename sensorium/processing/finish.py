@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -49,21 +50,9 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
             f"after token {max_length}",
             fix="raise max_length or shorten the conversation",
         )
-    slots: dict[str, list[int]] = {}
-    media: dict[str, MediaBatch] = {}
-    for kind in draft.pixels:
-        count = sum(1 for span in kept if span[0] == kind)
-        if not count:
-            continue
-        details = draft.details.get(kind)
-        media[kind] = MediaBatch(
-            join_pixels(draft.pixels[kind][:count]),
-            tuple(draft.plans[kind][:count]),
-            texts=tuple(draft.texts.get(kind, ())[:count]),
-            details_NCHW=torch.cat(details[:count]) if details else None,
-            kept=tuple(draft.kept.get(kind, ())[:count]),
-        )
-        slots[kind] = _places(draft, kind, kept, fusion.fills_slots)
+    counts = Counter(kind for kind, _, _ in kept)
+    media = {kind: _first(draft, kind, counts[kind]) for kind in draft.pixels if counts[kind]}
+    slots = {kind: _places(draft, kind, kept, fusion.fills_slots) for kind in media}
     media_index = draft.media_index[:cut]
     if fusion.reaches_back and kept:
         media_index = [max(1, index) for index in media_index]
@@ -81,6 +70,18 @@ def finish(draft: Draft, name: str, config: ModelShape, max_length: int | None) 
         held=[start + n for _, start, stop in kept
               for n in fusion.same_position(stop - start)],
     )  # fmt: skip
+
+
+def _first(draft: Draft, kind: str, count: int) -> MediaBatch:
+    """So many of a kind's media, the first ones."""
+    details = draft.details.get(kind)
+    return MediaBatch(
+        join_pixels(draft.pixels[kind][:count]),
+        tuple(draft.plans[kind][:count]),
+        texts=tuple(draft.texts.get(kind, ())[:count]),
+        details_NCHW=torch.cat(details[:count]) if details else None,
+        kept=tuple(draft.kept.get(kind, ())[:count]),
+    )
 
 
 def _places(draft: Draft, kind: str, kept: Sequence[tuple[str, int, int]], fills: bool) -> list[int]:
