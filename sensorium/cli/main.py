@@ -100,7 +100,7 @@ def chat(
     expert: Experts = None,
     cache_features: CacheFeatures = False,
 ) -> None:
-    """Talk about pictures: `/image PATH` adds one, `/new` starts over, `/quit` leaves."""
+    """Talk about pictures: `/image PATH` adds one, `/file PATH` a video or sound, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions
     from sensorium.cli.chatting import chat_command
 
