@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from sensorium.core.errors import MediaError, SensoriumError
 from sensorium.media.image import resolve_path
@@ -39,7 +39,7 @@ class Stored:
             if not self.source.is_file():
                 raise MediaError("no such file", where=self.where)
 
-    def stream(self) -> BinaryIO:
+    def stream(self) -> io.BufferedReader | io.BytesIO:
         return self.source.open("rb") if isinstance(self.source, Path) else io.BytesIO(self.source)
 
 

@@ -73,7 +73,7 @@ class Clips:
             MediaError: there is no such file.
         """
         if isinstance(source, str | Path):
-            Stored(source, root, "video" if self.kind == "video" else "audio", "")
+            self._stored(source, root)
         return self._prepared(torch.empty(0), None)
 
     def _prepared(self, clips: Tensor, kept: Kept | None) -> Prepared:
@@ -98,10 +98,10 @@ class Clips:
         """As of pictures; None for what is no file."""
         if shelf is None or not shelf.holds(self.kind) or not isinstance(source, str | Path | bytes):
             return None
-        stored = Stored(source, root, "video" if self.kind == "video" else "audio", "")
-        digest = hashlib.sha256(self._mark)
-        with stored.stream() as stream:
+        with self._stored(source, root).stream() as stream:
             # By pieces: a film is no picture, which fits into memory.
-            while piece := stream.read(2**20):
-                digest.update(piece)
-        return shelf.find(self.kind, digest.digest()) or Kept(digest.digest(), NONE, repr(TilePlan()))
+            key = hashlib.file_digest(stream, lambda: hashlib.sha256(self._mark)).digest()
+        return shelf.find(self.kind, key) or Kept(key, NONE, repr(TilePlan()))
+
+    def _stored(self, source: Any, root: Path | None) -> Stored:
+        return Stored(source, root, "video" if self.kind == "video" else "audio", "")
