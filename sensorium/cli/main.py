@@ -92,7 +92,7 @@ def ask(
 
 @app.command()
 def chat(
-    picture: Annotated[str | None, typer.Argument(help="An image to start with.")] = None,
+    picture: Annotated[str | None, typer.Argument(help="An image, video or sound file to start with.")] = None,
     model: ModelName = "nano",
     device: Device = "auto",
     max_tokens: MaxTokens = 128,
@@ -100,7 +100,7 @@ def chat(
     expert: Experts = None,
     cache_features: CacheFeatures = False,
 ) -> None:
-    """Talk about pictures: `/image PATH` adds one, `/file PATH` a video or sound, `/new` starts over, `/quit` leaves."""
+    """Talk about pictures, videos and sound: `/image PATH` adds a picture, `/file PATH` a video or sound, `/new` starts over, `/quit` leaves."""
     from sensorium.cli.answering import AnswerOptions
     from sensorium.cli.chatting import chat_command
 
