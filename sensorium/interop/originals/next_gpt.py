@@ -1,6 +1,6 @@
 """NExT-GPT's checkpoint, version 1: what learns of it, `pytorch_model.pt`.
 
-It lies over Vicuna (`--llm`) and `imagebind_huge.pth` (`--tower`), of which the eye is taken. Whether both tables of words are in it
+It lies over Vicuna (`--llm`) and `imagebind_huge.pth` (`--tower`), of which eye and ear are taken. Whether both tables of words are in it
 depends on the version of transformers that it was trained with; a last stage without them lies over an earlier one (`--with`). The
 first code that was published adds marks around videos and sound, later ones don't: the number of rows says which.
 Alpha of the low-rank matrices and the mappers' heads are in the code alone.
