@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sensorium.core.hashing import stable_int
 from sensorium.data.config import MadeSource, SourceConfig
-from sensorium.data.drawn import asking, drawing, named_entries, shape_names, shape_pairs
+from sensorium.data.drawn import Split, asking, drawing, named_entries, shape_names, shape_pairs
 from sensorium.data.picture_book.instruct import with_article
 from sensorium.data.picture_book.place import Part
 from sensorium.data.scenes import SHAPES
@@ -23,7 +23,6 @@ from sensorium.data.sought import listed_names, sought_scene
 from sensorium.data.source import Source
 from sensorium.data.wordings import DRAW, FIND, NEW_DRAW, NEW_FIND, NEW_WRITE, WRITE
 
-Split = Literal["train", "heldout"]
 Way = Literal["first", "other"]
 ALL = 10**6
 """More names and pairs than there are."""
