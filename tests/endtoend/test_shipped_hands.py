@@ -31,6 +31,12 @@ MIB = 2**20
 HANDS = sorted(set(SHIPPED) - {"nano"})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _unpacked() -> None:
+    """nano's parts lie in the cache: on a new machine whoever loads it first is told of their unpacking on standard error."""
+    sensorium.load("nano", "cpu")
+
+
 def scene(shape: str, color: str, x: float = 0.6, y: float = 0.4) -> Image.Image:
     return draw_scene(Scene((Thing(shape, color, x, y, 0.25),), (255, 255, 255)))
 
