@@ -120,9 +120,11 @@ class DiffusionGenerator:
     def device(self) -> torch.device:
         return self.pipe.unet.device
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device) -> Self:
         """Move all components."""
-        self.pipe.to(device)
+        # Asked for at every step of a training; diffusers looks at each module of each component, even where nothing moves.
+        if self.device != device:
+            self.pipe.to(device)
         return self
 
     def generate(self, condition_BLC: Tensor, *, negative_BLC: Tensor | None = None, making: Making = Making()) -> list[Made]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sensorium.generators.diffusion import PictureGenerator
 from sensorium.generators.latent import LatentGenerator
+from sensorium.generators.pipeline_folder import quiet
 
 
 class LatentPictures(LatentGenerator, PictureGenerator):
@@ -28,7 +29,9 @@ class LatentPictures(LatentGenerator, PictureGenerator):
 
     def save(self, folder: Path) -> None:
         """Write it in diffusers' layout."""
-        self.pipe.save_pretrained(folder, safe_serialization=True)
+        # It would tell of each component that a pipeline does not have.
+        with quiet():
+            self.pipe.save_pretrained(folder, safe_serialization=True)
 
     @property
     def side_px(self) -> int:

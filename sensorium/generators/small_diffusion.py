@@ -33,9 +33,10 @@ class SmallDiffusionConfig(StableDiffusionConfig):
     reads_text: bool = False
     scale: Literal["published", "tiny"] = "tiny"
     size_px: int = Field(default=64, ge=8)
-    vae_widths: tuple[int, ...] = (8, 16, 32, 64)
+    vae_widths: tuple[int, ...] = (12, 24, 32)
     """Each level behind the first one halves the sides."""
-    unet_widths: tuple[int, ...] = (64, 96)
+    unet_widths: tuple[int, ...] = (32, 64)
+    """Each level behind the first one halves the sides; the last one alone attends, to itself and to the condition."""
     latent_channels: int = Field(default=4, ge=1)
     strongest: float = Field(default=3.0, ge=1)
     """Guidance beyond this is taken as this."""
@@ -56,7 +57,8 @@ class SmallDiffusionConfig(StableDiffusionConfig):
         )  # fmt: skip
         unet = diffusers.UNet2DConditionModel(
             sample_size=self.size_px // 2 ** (levels - 1), in_channels=self.latent_channels, out_channels=self.latent_channels,
-            block_out_channels=self.unet_widths, down_block_types=("CrossAttnDownBlock2D",) * depth, up_block_types=("CrossAttnUpBlock2D",) * depth,
+            block_out_channels=self.unet_widths,
+            down_block_types=("DownBlock2D",) * (depth - 1) + ("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
             layers_per_block=1, attention_head_dim=tiny_parts.HEADS * GROUPS, norm_num_groups=GROUPS, cross_attention_dim=self.width,
         )  # fmt: skip
         scheduler = tiny_parts.scheduler(

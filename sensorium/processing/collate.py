@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -103,9 +103,12 @@ def _wanted(rows: Sequence[Sequence[Example]], segments_BT: torch.Tensor) -> tup
     """The media that answers hold, by their places in the rows."""
     found: list[Wanted] = []
     for b, row in enumerate(rows):
+        if not any(example.wanted for example in row):
+            continue
+        segments_T = cast(list[int], segments_BT[b].tolist())
         for number, example in enumerate(row, start=1):
             if example.wanted:
-                start = int((segments_BT[b] == number).nonzero()[0])
+                start = segments_T.index(number)
                 found += [replace(one, row=b, start=start + one.start) for one in example.wanted]
     return tuple(found)
 

@@ -6,22 +6,25 @@ them out of noise, steered by what the projector makes of all signal tokens' sta
 
 from __future__ import annotations
 
+from sensorium.data.drawn import REQUESTS, DrawnScenesSource
 from sensorium.generators.small_diffusion import SmallDiffusionConfig
 from sensorium.model.config import ModelConfig
 from sensorium.model.hand import HandConfig
 from sensorium.model.learning import Learn
 from sensorium.output_projectors.mapper import MapperConfig
 from sensorium.recipes.nano import nano_model
-from sensorium.recipes.nano_draws import SCENES, SIGNALS
+from sensorium.recipes.nano_draws import SIGNALS
 from sensorium.training.config import Recipe, ScheduleConfig, StageConfig
 from sensorium.training.objectives.diffuse import DiffuseConfig
 from sensorium.training.objectives.picture_latents import PictureLatentsConfig
+
+SCENES = DrawnScenesSource(seed=61, count=4_000_000, pairs=3000, single=0.5, requests=len(REQUESTS))
 
 
 def nano_diffuses_model() -> ModelConfig:
     """nano with a hand that diffuses: 0.7 M parameters of VAE, 2.8 M of UNet."""
     hand = HandConfig(
-        signals=SIGNALS, projector=MapperConfig(mode="linear", guided=True, standard=True, noise=0.1), generator=SmallDiffusionConfig(length=len(SIGNALS)),
+        signals=SIGNALS, projector=MapperConfig(mode="linear", guided=True, standard=True, noise=0.3), generator=SmallDiffusionConfig(length=len(SIGNALS)),
     )  # fmt: skip
     return nano_model().model_copy(update={"hands": {"image": hand}})
 
@@ -29,7 +32,7 @@ def nano_diffuses_model() -> ModelConfig:
 def nano_diffuses() -> Recipe:
     """From nano-draws' weights: latents, then what to draw."""
     latents = StageConfig(
-        name="latents", objective=PictureLatentsConfig(), data=(SCENES,), steps=1500, batch_size=32,
+        name="latents", objective=PictureLatentsConfig(kl=1e-3), data=(SCENES,), steps=2000, batch_size=32,
         learns=(Learn(part="objective", module="vae", lr=2e-3),), schedule=ScheduleConfig(warmup_steps=50, final_ratio=0.05),
     )  # fmt: skip
     what = StageConfig(

@@ -97,4 +97,4 @@ def source_weights(batch_weights_BT: Tensor | None, wanted: Sequence[Wanted], de
     """Of each medium, (B,): its source's."""
     if batch_weights_BT is None:
         return torch.ones(len(wanted), device=device)
-    return torch.stack([batch_weights_BT[one.row, one.start] for one in wanted])
+    return batch_weights_BT[[one.row for one in wanted], [one.start for one in wanted]]
