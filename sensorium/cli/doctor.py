@@ -156,13 +156,13 @@ def _weights() -> list[dict[str, str]]:
 
 
 def _pictures() -> list[dict[str, str]]:
-    from sensorium.data.picture_book.place import SHIPPED, data_folder
+    from sensorium.data.picture_book.place import ROWS, SHIPPED, data_folder, rows_file
 
     out = [_finding("picture-book, shipped part", "here" if SHIPPED.exists() else "not here",
                     *(() if SHIPPED.exists() else ("missing", "reinstall the package")))]  # fmt: skip
     # drawing-book needs picture-book: what looks like its held-out pictures is left out.
     for name, what in (("picture-book", "picture-book, whole"), ("drawing-book", "drawing-book")):
-        built = (data_folder() / name / "pictures.jsonl").exists()
+        built = rows_file(data_folder() / name / ROWS) is not None
         out.append(_finding(what, "built") if built else
                    _finding(what, "not built", "option", f"sensorium data build {name}"))  # fmt: skip
     return out

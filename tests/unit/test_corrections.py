@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import gzip
 from pathlib import Path
 
 import pytest
 
 from sensorium.core.errors import DataError
 from sensorium.data.picture_book.build import _teach_unknown, read_entries
-from sensorium.data.picture_book.corrections import Correction, corrected, read_corrections
+from sensorium.data.picture_book.corrections import (
+    CORRECTIONS,
+    Correction,
+    corrected,
+    read_corrections,
+)
 from sensorium.data.picture_book.entries import Entry
 from sensorium.data.picture_book.place import SHIPPED
+from sensorium.data.picture_book.rows import write_rows
 from sensorium.data.picture_book.words import Naming, accepted_names
 
 
@@ -51,13 +57,22 @@ def test_wrong_answers_and_categories_go_and_nameless_pictures_too() -> None:
         ({"id": "a", "nmae": "cat"}, "unknown key 'nmae'"),
         ({"id": "a", "category": "beast"}, "category 'beast'"),
         ({"id": "b", "name": "cat"}, "'b' is corrected twice"),
+        ({"name": "cat"}, "no id"),
     ],
 )
-def test_bad_lines_are_named(tmp_path: Path, row: dict[str, str], message: str) -> None:
-    file = tmp_path / "corrections.jsonl"
-    file.write_text(json.dumps({"id": "b", "name": "dog"}) + "\n" + json.dumps(row) + "\n")
-    with pytest.raises(DataError, match=f"corrections.jsonl:2: .*{message}"):
-        read_corrections(file)
+@pytest.mark.parametrize("form", ["corrections.jsonl", "corrections.jsonl.gz"])
+def test_bad_lines_are_named(tmp_path: Path, form: str, row: dict[str, str], message: str) -> None:
+    write_rows(tmp_path / form, [{"id": "b", "name": "dog"}, row])
+    with pytest.raises(DataError, match=f"{form}:2: .*{message}"):
+        read_corrections(tmp_path / "corrections.jsonl")
+
+
+def test_corrections_opened_for_editing_are_read(tmp_path: Path) -> None:
+    """As `gunzip` leaves them."""
+    (tmp_path / "corrections.jsonl").write_bytes(gzip.decompress(CORRECTIONS.with_name(f"{CORRECTIONS.name}.gz").read_bytes()))
+    assert read_corrections(tmp_path / "corrections.jsonl") == read_corrections()
+    with pytest.raises(DataError, match="no such file"):
+        read_corrections(tmp_path / "other.jsonl")
 
 
 def test_what_no_training_picture_shows_is_not_asked() -> None:

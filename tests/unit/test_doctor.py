@@ -78,7 +78,7 @@ def test_what_is_there_is_ok(findings: Findings, tmp_path: Path, monkeypatch: py
         (tmp_path / "bin" / name).chmod(0o755)
     for name in ("picture-book", "drawing-book"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "pictures.jsonl").touch()
+        (tmp_path / name / ("pictures.jsonl" if name == "picture-book" else "pictures.jsonl.gz")).touch()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("SENSORIUM_DATA", str(tmp_path))
     found = findings()

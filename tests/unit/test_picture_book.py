@@ -16,7 +16,7 @@ from sensorium.data.picture_book.build import read_entries
 from sensorium.data.picture_book.categories import CATEGORIES, STAMP_FOLDERS, lookup
 from sensorium.data.picture_book.groups import difference_hash, group_pictures
 from sensorium.data.picture_book.instruct import YES_NO, Catalogue, instruct_sample, sheet_sample
-from sensorium.data.picture_book.place import SHIPPED
+from sensorium.data.picture_book.place import ROWS, SHIPPED
 from sensorium.data.picture_book.words import article, clean_title, describe
 from sensorium.data.scenes import COLORS, NUMBERS, TASKS, ask, draw_scene, make_scene
 from sensorium.media.image import load_image
@@ -72,7 +72,7 @@ def test_shipped_part_keeps_its_promise(entries: list[dict[str, Any]]) -> None:
     assert len(entries) >= 1200
     files = list((SHIPPED / "images").iterdir())
     assert len(files) == len(entries)
-    total = sum(f.stat().st_size for f in files) + (SHIPPED / "pictures.jsonl").stat().st_size
+    total = sum(f.stat().st_size for f in files) + (SHIPPED / f"{ROWS}.gz").stat().st_size
     assert total <= 10 * 2**20
     assert sum(bool(e["caption_zh"]) for e in entries) > 200
     for entry in entries:

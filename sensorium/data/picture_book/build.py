@@ -6,7 +6,6 @@ The result is a folder: `images/`, `pictures.jsonl` (one entry a line), and Samp
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.core.atomic import atomic_folder, atomic_writer
+from sensorium.core.atomic import atomic_folder
 from sensorium.core.config import Config
 from sensorium.core.errors import DataError
 from sensorium.core.hashing import stable_int
@@ -31,6 +30,8 @@ from sensorium.data.picture_book.entries import (
 from sensorium.data.picture_book.groups import difference_hash, group_pictures
 from sensorium.data.picture_book.instruct import Catalogue, caption_sample, instruct_sample
 from sensorium.data.picture_book.packages import CLIPART, STAMPS, WORDS, fetch_package
+from sensorium.data.picture_book.place import ROWS, rows_file
+from sensorium.data.picture_book.rows import read_rows, write_rows
 
 Progress = Callable[[str, int, int], None]
 
@@ -56,7 +57,7 @@ def build_picture_book(
     Returns:
         Counts by split and source.
     """
-    if out.exists() and not (out / "pictures.jsonl").exists():
+    if out.exists() and rows_file(out / ROWS) is None:
         raise DataError("the folder exists and is not a picture-book", where=str(out))
     progress("fetching packages", 0, 3)
     stamps = fetch_package(STAMPS, packages)
@@ -83,11 +84,11 @@ def write_samples(
 ) -> None:
     """Write `pictures.jsonl` and the Samples made from it."""
     catalogue = Catalogue.of([e for e in entries if e["split"] == "train"])
-    _write_lines(folder / "pictures.jsonl", entries)
+    write_rows(folder / ROWS, entries)
     for split in ("train", "heldout"):
         mine = [e for e in entries if e["split"] == split]
-        _write_lines(folder / f"captions.{split}.jsonl", [caption_sample(e) for e in mine])
-        _write_lines(
+        write_rows(folder / f"captions.{split}.jsonl", [caption_sample(e) for e in mine])
+        write_rows(
             folder / f"instruct.{split}.jsonl",
             [
                 instruct_sample(e, catalogue, seed, variant)
@@ -95,12 +96,6 @@ def write_samples(
                 for e in mine
             ],
         )
-
-
-def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with atomic_writer(path) as stream:
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_images(
@@ -200,19 +195,20 @@ def small_part(folder: Path, out: Path, config: PictureBookConfig, max_bytes: in
             (target / row["image"]).write_bytes(buffer.getvalue())
             chosen.append(row)
         chosen.sort(key=lambda r: r["id"])
-        _write_lines(target / "pictures.jsonl", chosen)
+        # Ships in every copy of the package: a tenth of the room.
+        write_rows(target / f"{ROWS}.gz", chosen)
     return len(chosen)
 
 
 def read_entries(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `pictures.jsonl`.
+    """The rows of `pictures.jsonl`, or of `pictures.jsonl.gz`.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or it is damaged.
     """
-    file = folder / "pictures.jsonl"
-    if not file.exists():
+    file = rows_file(folder / ROWS)
+    if file is None:
         raise DataError(
-            "no pictures.jsonl", where=str(folder), fix=f"run `sensorium data build {folder.name}`"
+            f"no {ROWS}", where=str(folder), fix=f"run `sensorium data build {folder.name}`"
         )
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in read_rows(file)]

@@ -1,22 +1,22 @@
 """What a look at each picture put right: names, further right answers, categories.
 
 Names are made from file titles and captions, which often name something else: the author, a
-place in a desktop, one half of a compound, or the thing in Italian. `corrections.jsonl` was written
-looking at every picture, without knowing any model's answers.
+place in a desktop, one half of a compound, or the thing in Italian. `corrections.jsonl.gz` was written
+looking at every picture, without knowing any model's answers. To change it: `gunzip` it, edit the lines
+(they are read so, too), and `gzip -9n` it again.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sensorium.core.errors import DataError
 from sensorium.data.picture_book.categories import CATEGORIES, broader_kind
 from sensorium.data.picture_book.entries import Entry
-from sensorium.data.picture_book.place import SHIPPED
+from sensorium.data.picture_book.place import SHIPPED, rows_file
+from sensorium.data.picture_book.rows import read_rows
 from sensorium.data.picture_book.words import Naming, accepted_names, article
 
 CORRECTIONS = SHIPPED / "corrections.jsonl"
@@ -39,15 +39,19 @@ class Correction:
 
 
 def read_corrections(file: Path = CORRECTIONS) -> dict[str, Correction]:
-    """Corrections by picture.
+    """Corrections by picture, from the file or its compressed form beside it.
 
     Raises:
-        DataError: a line names an unknown key or category, or a picture twice.
+        DataError: there is neither, or it is damaged; a line has no id, names an unknown key or
+            category, or a picture twice.
     """
+    there = rows_file(file)
+    if there is None:
+        raise DataError("no such file", where=str(file), fix="install the package again")
     found: dict[str, Correction] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        row: dict[str, Any] = json.loads(line)
-        where = f"{file}:{number}"
+    for where, row in read_rows(there):
+        if "id" not in row:
+            raise DataError("no id", expected="the picture's id in pictures.jsonl", where=where)
         unknown = set(row) - KEYS
         if unknown:
             raise DataError(f"unknown key {min(unknown)!r}", expected=", ".join(sorted(KEYS)), where=where)

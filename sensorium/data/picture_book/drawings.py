@@ -29,6 +29,7 @@ from sensorium.data.picture_book.emoji import NAMES, STYLES, emoji_entries
 from sensorium.data.picture_book.entries import Entry, stamp_entries
 from sensorium.data.picture_book.groups import MAX_BITS_APART, difference_hash
 from sensorium.data.picture_book.packages import STAMPS, fetch_package
+from sensorium.data.picture_book.place import ROWS, rows_file
 from sensorium.data.picture_book.svg import render_svg
 from sensorium.media.image import load_image
 
@@ -48,7 +49,7 @@ def build_drawing_book(
     Returns:
         Counts by source and split.
     """
-    if out.exists() and not (out / "pictures.jsonl").exists():
+    if out.exists() and rows_file(out / ROWS) is None:
         raise DataError("the folder exists and is not a picture set", where=str(out))
     heldout = [e for e in read_entries(book) if e["split"] == "heldout"]
     progress("fetching packages", 0, len(STYLES) + 3)

@@ -10,6 +10,8 @@ from sensorium.core.errors import DataError
 
 Part = Literal["shipped", "full", "best", "drawings"]
 SHIPPED = Path(__file__).parents[2] / "assets" / "picture_book"
+ROWS = "pictures.jsonl"
+"""What a set's folder holds, plain as it is built or compressed as it ships."""
 
 
 def data_folder() -> Path:
@@ -21,6 +23,11 @@ def data_folder() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "sensorium"
 
 
+def rows_file(plain: Path) -> Path | None:
+    """The file, else its compressed form beside it; None where there is neither."""
+    return next((f for f in (plain, plain.with_name(f"{plain.name}.gz")) if f.exists()), None)
+
+
 def book_folder(part: Part) -> Path:
     """The folder of a part.
 
@@ -29,9 +36,10 @@ def book_folder(part: Part) -> Path:
     """
     name = "drawing-book" if part == "drawings" else "picture-book"
     full = data_folder() / name
-    if part == "shipped" or (part == "best" and not (full / "pictures.jsonl").exists()):
+    built = rows_file(full / ROWS) is not None
+    if part == "shipped" or (part == "best" and not built):
         return SHIPPED
-    if not (full / "pictures.jsonl").exists():
+    if not built:
         raise DataError(
             f"the whole {name} has not been built",
             where=str(full),
