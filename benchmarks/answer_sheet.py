@@ -1,7 +1,7 @@
 """Draw a sheet of a model's answers, evenly spaced over each benchmark: not a selection.
 
     sensorium eval --model nano --out runs/eval
-    python benchmarks/answer_sheet.py runs/eval/results.json docs/images/nano_answers.png
+    python benchmarks/answer_sheet.py runs/eval/results.json docs/images/nano_answers.webp
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(results: Path, out: Path) -> None:
             draw.text((x + 12, y + SIDE + 32), row["model"][:30], mark, font_size=15)
             draw.text((x + 12, y + SIDE + 54), f"right: {', '.join(row['gold'][:2])}"[:34], GREY)
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, optimize=True)
+    sheet.save(out, quality=90, method=6)
 
 
 if __name__ == "__main__":
