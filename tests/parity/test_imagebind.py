@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import sys
@@ -39,7 +40,7 @@ HALF_A_STEP = 0.5 / 255 / min(CONFIG.std)
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    return json.loads((GOLDEN / "imagebind.json").read_text(encoding="utf-8"))
+    return json.loads(gzip.decompress((GOLDEN / "imagebind.json.gz").read_bytes()))
 
 
 @pytest.fixture(scope="module")

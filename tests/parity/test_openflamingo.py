@@ -3,6 +3,7 @@ same weights under the same names."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from sensorium.interop.key_map import KeyMap
 from sensorium.model.multimodal import MultimodalModel
 from sensorium.processing.collate import collate
 
-GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("golden").joinpath("openflamingo.json").read_text())
+GOLDEN: dict[str, Any] = json.loads(gzip.decompress(Path(__file__).with_name("golden").joinpath("openflamingo.json.gz").read_bytes()))
 SHOWS = {"start": ("start", "1"), "middle": ("middle",), "end": ("end",), "two": ("2",), "two alike": ("2",)}
 LMS = {"gpt_neox": GPT_NEOX, "opt": OPT}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import sys
@@ -50,7 +51,7 @@ MAKE = _maker()
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    return json.loads((GOLDEN / "qwen_vl.json").read_text(encoding="utf-8"))
+    return json.loads(gzip.decompress((GOLDEN / "qwen_vl.json.gz").read_bytes()))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Writes `imagebind.json`: what ImageBind makes of pictures, videos and sounds, and of their files before.
+"""Writes `imagebind.json.gz`: what ImageBind makes of pictures, videos and sounds, and of their files before.
 
     python tests/parity/golden/make_imagebind.py IMAGEBIND PYTORCHVIDEO TORCHAUDIO
 
@@ -10,6 +10,7 @@ what begins weights and leaves layers out in training.
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import sys
@@ -150,7 +151,7 @@ def main() -> None:
     for name in SOUNDS:
         clips = data.load_and_transform_audio_data([name], "cpu")
         made[name] = {"shape": list(clips.shape), "clips": _short(clips[..., :: MEL[0], :: MEL[1]]), "vector": _short(model({"audio": clips})["audio"][0], 6)}
-    (HERE / "imagebind.json").write_text(json.dumps(made) + "\n", encoding="utf-8")
+    (HERE / "imagebind.json.gz").write_bytes(gzip.compress((json.dumps(made) + "\n").encode(), 9, mtime=0))
 
 
 def _short(values: Tensor, places: int = 4) -> list[float]:

@@ -1,4 +1,4 @@
-"""Writes openflamingo.json: what OpenFlamingo itself computes from weights that any program can write
+"""Writes openflamingo.json.gz: what OpenFlamingo itself computes from weights that any program can write
 down again.
 
     python make_openflamingo.py FOLDER
@@ -9,6 +9,7 @@ which needs open_clip and a network, is not imported: the model is put together 
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import types
@@ -83,5 +84,5 @@ def golden(text: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     found = {text["model_type"]: golden(text) for text in (GPT_NEOX, OPT)}
-    target = Path(__file__).with_name("openflamingo.json")
-    target.write_text(json.dumps(found, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
+    target = Path(__file__).with_name("openflamingo.json.gz")
+    target.write_bytes(gzip.compress((json.dumps(found, indent=None, separators=(",", ":")) + "\n").encode(), 9, mtime=0))

@@ -1,4 +1,4 @@
-"""Writes `qwen_vl.json`: what Qwen-VL's own code computes in a tiny size.
+"""Writes `qwen_vl.json.gz`: what Qwen-VL's own code computes in a tiny size.
 
 The code is not part of this project. It is what the checkpoints bring along (huggingface.co/Qwen/Qwen-VL-Chat,
 `modeling_qwen.py`, `visual.py`, `configuration_qwen.py`, `qwen_generation_utils.py`). Put the four files
@@ -12,6 +12,7 @@ Weights are hashed counters (`noise`), so that the file holds none. Two stand-in
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import math
@@ -190,7 +191,7 @@ def main(folder: Path) -> None:
         "config": CONFIG, "shapes": shapes, "cases": cases,
         "features": [[round(float(v), 6) for v in row[::17]] for row in seen.flatten(0, 1)],
     }  # fmt: skip
-    (HERE / "qwen_vl.json").write_text(json.dumps(out) + "\n", encoding="utf-8")
+    (HERE / "qwen_vl.json.gz").write_bytes(gzip.compress((json.dumps(out) + "\n").encode(), 9, mtime=0))
 
 
 if __name__ == "__main__":
