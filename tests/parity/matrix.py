@@ -119,7 +119,7 @@ ORACLES: dict[str, Oracle] = {
     "imagebind": Oracle("ImageBindModel and data.py of ImageBind (golden/imagebind.json.gz)", why(FROZEN, "loss") | why(SEES_ONLY, *PROCESSING), MADE),
     "minigpt-5": Oracle("model.py of MiniGPT-5, a second time (any_to_any_originals.py, test_minigpt5_loss.py)", why(WORDED, "ids"), MADE),
     "sam": Oracle("transformers.SamModel", why(MADER, "loss") | ALONE, MADE),
-    "sam-file": Oracle("segment_anything.modeling.Sam (golden/sam.safetensors)", why(MADER, "loss") | ALONE, MADE),
+    "sam-file": Oracle("segment_anything.modeling.Sam (golden/sam.safetensors.gz)", why(MADER, "loss") | ALONE, MADE),
     "stable_diffusion": Oracle("diffusers.StableDiffusionPipeline (1.5: noise foretold)", ALONE, MADE),
     "stable_diffusion-2.1": Oracle("diffusers.StableDiffusionPipeline (2.1: velocity foretold)", ALONE, MADE),
     "unclip": Oracle("diffusers.StableUnCLIPImg2ImgPipeline", UNTAUGHT | ALONE, MADE),

@@ -1,11 +1,12 @@
 """LISA, Emu2, SEED-LLaMA, Emu and MGIE as their authors publish them: every tensor in its place, and back bit for bit.
 
-Names are spelt out here from the repositories (or are those of the authors' own classes, as in golden/sam.safetensors), so that
+Names are spelt out here from the repositories (or are those of the authors' own classes, as in golden/sam.safetensors.gz), so that
 a slip in a key map of ours cannot hide.
 """
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 import torch
 from bpe import byte_level
 from original_layouts import TEXT, VISION_16, write_folder
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from sensorium.core.batch import Features, Grid
@@ -38,7 +39,7 @@ from sensorium.text.byte_tokenizer import byte_tokenizer
 
 WORDS = len(byte_tokenizer())
 WIDTH = TEXT["hidden_size"]
-SAM = {k.removeprefix("weights."): v for k, v in load_file(Path(__file__).parent / "golden" / "sam.safetensors").items()
+SAM = {k.removeprefix("weights."): v for k, v in load(gzip.decompress((Path(__file__).parent / "golden" / "sam.safetensors.gz").read_bytes())).items()
        if k.startswith("weights.")}  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from sensorium.core.boxes import Box, Point
@@ -17,7 +18,7 @@ from sensorium.generators.sam import SamConfig
 from sensorium.interop.locate import locate
 from sensorium.interop.sam_file import SAM
 
-GOLDEN = load_file(Path(__file__).parent / "golden" / "sam.safetensors")
+GOLDEN = load(gzip.decompress((Path(__file__).parent / "golden" / "sam.safetensors.gz").read_bytes()))
 WEIGHTS = {k.removeprefix("weights."): v for k, v in GOLDEN.items() if k.startswith("weights.")}
 CONFIG = SamConfig(width=16, layers=2, heads=2, global_layers=(1,), window=3, image_size_px=32, patch_size_px=8,
                    prompt_width=16, decoder_heads=2, decoder_mlp_width=24, decoder_norm_eps=1e-5)  # fmt: skip

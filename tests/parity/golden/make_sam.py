@@ -1,4 +1,4 @@
-"""Writes sam.safetensors: a tiny random SAM of its authors, what it is shown and told, and what it gives.
+"""Writes sam.safetensors.gz: a tiny random SAM of its authors, what it is shown and told, and what it gives.
 Needs torch and a clone of github.com/facebookresearch/segment-anything (dca509f wrote the file).
 
     python tests/parity/golden/make_sam.py CLONE
@@ -6,6 +6,7 @@ Needs torch and a clone of github.com/facebookresearch/segment-anything (dca509f
 
 from __future__ import annotations
 
+import gzip
 import sys
 import types
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 WIDTH, SIDE = 16, 32
 
@@ -70,7 +71,8 @@ def main(clone: Path) -> None:
     sparse, dense = model.prompt_encoder(points=points, boxes=torch.tensor([[2.0, 3.0, 31.0, 20.0]]), masks=None)
     logits, _ = model.mask_decoder(embedding, model.prompt_encoder.get_dense_pe(), sparse, dense, False)
     tensors["placed"] = model.postprocess_masks(logits, (20, SIDE), (20, SIDE))
-    save_file({k: v.contiguous() for k, v in tensors.items()}, Path(__file__).with_name("sam.safetensors"))
+    content = save({k: v.contiguous() for k, v in tensors.items()})
+    Path(__file__).with_name("sam.safetensors.gz").write_bytes(gzip.compress(content, 9, mtime=0))
 
 
 if __name__ == "__main__":
