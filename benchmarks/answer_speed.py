@@ -1,6 +1,6 @@
-"""Seconds from a question to its answer: boxes of nano-points, with and without masks, and drawings of nano-draws.
+"""Seconds from a question to its answer: boxes of nano-points, with and without masks, and drawings of nano-draws and nano-diffuses.
 
-    python benchmarks/answer_speed.py [--threads 2] [--tries 20] [--answers box mask drawing]
+    python benchmarks/answer_speed.py [--threads 2] [--tries 20] [--answers box mask drawing diffusion]
 
 One question after another, weights loaded, the first answer left out. Questions are those of the benchmarks `pointing`
 (about what is there) and `drawing`. Only answers that hold what is timed count; `without` is how many came without it. The
@@ -63,6 +63,7 @@ TIMED = {
     "box": Timed("nano-points", "boxes", frozenset(), _pointing),
     "mask": Timed("nano-points", "mask", frozenset(["mask"]), _pointing),
     "drawing": Timed("nano-draws", "image", frozenset(["image"]), _drawing),
+    "diffusion": Timed("nano-diffuses", "image", frozenset(["image"]), _drawing),
 }
 
 

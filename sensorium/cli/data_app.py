@@ -8,7 +8,9 @@ import typer
 
 from sensorium.cli.recipe_app import Json
 
-ModelName = Annotated[str, typer.Option("--model", "-m", help="nano, nano-points, nano-draws, nano-finds, nano-chooses, a folder, or a hub id.")]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="nano, nano-points, nano-draws, nano-finds, nano-chooses, nano-diffuses, a folder, or a hub id.")
+]
 data_app = typer.Typer(no_args_is_help=True, help="Check, build and look at data.", rich_markup_mode=None)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import ConfigError, MissingDependencyError, WeightsError
+from sensorium.generators.stored_components import fill_stored
 
 INDEX = "model_index.json"
 LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion", "audioldm2"})
@@ -83,6 +84,7 @@ def load_pipeline(kind: str, layout: Layout, folder: Path, dtype: Any) -> Any:
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError, ImportError) as error:
             raise WeightsError(f"cannot load the pipeline: {' '.join(str(error).split())[:600]}", where=str(folder),
                                fix=f"of a file that is missing or damaged: {fetch_command(layout, folder)}") from None  # fmt: skip
+    fill_stored(pipe, folder)
     return settled(pipe)
 
 

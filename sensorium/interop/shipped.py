@@ -10,7 +10,8 @@ from sensorium.core.naming import nearest
 from sensorium.core.weights import HubSource
 from sensorium.interop.locate import locate
 
-SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in ("nano", "nano-points", "nano-draws", "nano-finds", "nano-chooses")}
+NAMES = ("nano", "nano-points", "nano-draws", "nano-finds", "nano-chooses", "nano-diffuses")
+SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in NAMES}
 
 
 def find_model(name: str | Path) -> Path:

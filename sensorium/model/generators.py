@@ -16,6 +16,7 @@ from sensorium.core.hashing import sha256_bytes
 from sensorium.core.naming import of_other
 from sensorium.core.weights import WeightSource, with_fetch
 from sensorium.generators import GENERATORS
+from sensorium.model.origin import forget_origin
 
 if TYPE_CHECKING:
     import torch
@@ -148,6 +149,7 @@ class Generators:
             changed = kind in self._first and _digest(cast(Taught, self._built[kind])) != self._first[kind]
             if changed or kind in self._own:
                 cast(Taught, self[kind]).save(folder / kind)
+                forget_origin(folder / kind)
                 saved += [] if self._known[kind].needs_folder else [kind]
         return saved
 

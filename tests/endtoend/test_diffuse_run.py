@@ -98,6 +98,17 @@ def test_it_diffuses_what_is_asked_for(run: Path) -> None:
     assert not np.array_equal(drawn("blue", seed=1), pictures["blue"])
 
 
+def test_a_copy_tells_of_no_folder_that_it_was_read_from(run: Path, tmp_path: Path) -> None:
+    """diffusers notes it in each config."""
+    model = load(run, "cpu")
+    generators = model.network.generators
+    generators.own("image")
+    assert generators.save(tmp_path / "copy") == ["image"]
+    configs = sorted((tmp_path / "copy").rglob("*.json"))
+    assert {file.parent.name for file in configs} == {"image", "scheduler", "unet", "vae"}
+    assert not [file for file in configs if str(run.parent) in file.read_text() or "name_or_path" in file.read_text()]
+
+
 def test_it_is_asked(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     asked = ["ask", "blue", "--model", str(run), "--save", "out", "--max-tokens", "4", "--seed", "3", "--steps", "2", "--json"]

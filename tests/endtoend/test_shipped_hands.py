@@ -29,6 +29,7 @@ from sensorium.interop.shipped import SHIPPED
 
 MIB = 2**20
 HANDS = sorted(set(SHIPPED) - {"nano"})
+needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="diffusers is not installed")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,7 +163,7 @@ def test_a_request_longer_than_the_context_says_so_and_writes_nothing(tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["nano-points", "nano-draws"])
+@pytest.mark.parametrize("name", ["nano-points", "nano-draws", pytest.param("nano-diffuses", marks=needs_diffusers)])
 def test_a_copy_that_lost_its_generator_is_refused(name: str, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(SHIPPED[name], tmp_path / "copy"))
     shutil.rmtree(copy / "generators")
@@ -185,8 +186,9 @@ def test_a_drawer_that_fails_midway_is_said_and_leaves_the_rest(tmp_path: Path) 
     assert [file.name for file in out.iterdir()] == ["sample.json"]
 
 
-def test_nano_draws_draws_the_colour_it_is_asked_for() -> None:
-    model = sensorium.load("nano-draws", device="cpu")
+@pytest.mark.parametrize("name", ["nano-draws", pytest.param("nano-diffuses", marks=needs_diffusers)])
+def test_it_draws_the_colour_it_is_asked_for(name: str) -> None:
+    model = sensorium.load(name, device="cpu")
     for color in ("red", "blue"):
         answer = model.answer([{"role": "user", "content": f"Draw a {color} circle."}], making=Making(seed=3))
         (picture,) = [part.value for part in answer.content if part.type == "image"]

@@ -56,6 +56,9 @@ def test_it_is_a_stable_diffusion_whose_guidance_has_an_end() -> None:
     small = config.build()
     assert isinstance(small, StableDiffusion)
     assert set(dict(small.decoder.named_children())) == {"vae", "unet"}
+    # The last level alone attends, so that a larger side of latents costs little.
+    assert {name.split(".")[1] for name, _ in small.unet.named_parameters() if "down_blocks" in name and "attentions" in name} == {"1"}
+    assert {name.split(".")[1] for name, _ in small.unet.named_parameters() if "up_blocks" in name and "attentions" in name} == {"0"}
     # It ends in pure noise.
     assert float(small.alphas_T[-1]) == pytest.approx(0, abs=1e-6)
     condition_BLC, negative_1LC = torch.randn(1, 2, 16), torch.zeros(1, 2, 16)
