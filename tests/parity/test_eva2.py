@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from sensorium.encoders.eva2 import Eva2Config
 
-GOLDEN = Path(__file__).parent / "golden" / "eva2.safetensors"
+GOLDEN = Path(__file__).parent / "golden" / "eva2.safetensors.gz"
 SHAPE = {"width": 16, "layers": 2, "heads": 2, "mlp_width": 24, "patch_size_px": 4,
          "feature": "cls_patch"}  # fmt: skip
 CONFIGS = {
@@ -47,7 +48,7 @@ def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
 def test_the_tower_is_timms(name: str) -> None:
-    golden = load_file(GOLDEN)
+    golden = load(gzip.decompress(GOLDEN.read_bytes()))
     prefix = f"{name}.weights."
     tower = CONFIGS[name].build().eval()
     weights = {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import pickle
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from original_layouts import TEXT, lavis, renamed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from test_eva2 import CONFIGS
 from test_original_keys import Evil
 from test_originals import blip2_oracle
@@ -51,7 +52,7 @@ def close(got: Tensor, expected: Tensor) -> None:
 
 def open_clip() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What open_clip itself saved (make_open_clip.py), and what it computed."""
-    golden = load_file(GOLDEN / "open_clip.safetensors")
+    golden = load(gzip.decompress((GOLDEN / "open_clip.safetensors.gz").read_bytes()))
     weights = {k.removeprefix("weights."): v for k, v in golden.items() if k.startswith("weights.")}
     return weights, golden
 
@@ -138,7 +139,7 @@ EVA_NAMES = (
 @pytest.mark.parametrize("layout", ["timm", "eva"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_eva2_without_its_last_block(name: str, layout: str, tmp_path: Path) -> None:
-    golden = load_file(GOLDEN / "eva2.safetensors")
+    golden = load(gzip.decompress((GOLDEN / "eva2.safetensors.gz").read_bytes()))
     prefix = f"{name}.weights."
     weights = {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}
     # What timm computed has no block to lose.

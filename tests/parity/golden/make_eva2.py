@@ -1,4 +1,4 @@
-"""Writes eva2.safetensors: tiny random towers of timm's `Eva`, what they are shown and what they
+"""Writes eva2.safetensors.gz: tiny random towers of timm's `Eva`, what they are shown and what they
 give before their last norm. Needs torch and timm (1.0.31 wrote the file).
 
     python tests/parity/golden/make_eva2.py
@@ -6,10 +6,11 @@ give before their last norm. Needs torch and timm (1.0.31 wrote the file).
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models.eva import Eva
 
 SHAPE = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
@@ -36,9 +37,8 @@ def main() -> None:
         tower.forward_features(pixels)
         tensors |= {f"{name}.weights.{key}": value for key, value in tower.state_dict().items()}
         tensors |= {f"{name}.pixels": pixels, f"{name}.tokens": last[0]}
-    file = Path(__file__).with_name("eva2.safetensors")
-    save_file({key: value.contiguous().half() if ".weights." in key else value.contiguous()
-               for key, value in tensors.items()}, file)  # fmt: skip
+    content = save({key: value.contiguous().half() if ".weights." in key else value.contiguous() for key, value in tensors.items()})
+    Path(__file__).with_name("eva2.safetensors.gz").write_bytes(gzip.compress(content, 9, mtime=0))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes open_clip.safetensors: a tiny random CLIP of open_clip, what it is shown and told, and what it gives.
+"""Writes open_clip.safetensors.gz: a tiny random CLIP of open_clip, what it is shown and told, and what it gives.
 Needs torch and open_clip_torch (3.3.0 wrote the file).
 
     python tests/parity/golden/make_open_clip.py
@@ -6,11 +6,12 @@ Needs torch and open_clip_torch (3.3.0 wrote the file).
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 # Heads as wide as bigG's are not: 16 = 2 x 8.
 VISION = CLIPVisionCfg(layers=3, width=16, head_width=8, mlp_ratio=1.5, patch_size=4, image_size=12)
@@ -30,7 +31,8 @@ def main() -> None:
     tensors = {f"weights.{k}": v.half() for k, v in model.state_dict().items()}
     tensors |= {"pixels": pixels, "ids": ids, "image": model.encode_image(pixels), "text": model.encode_text(ids),
                 "tokens": last[0]}  # fmt: skip
-    save_file({k: v.contiguous() for k, v in tensors.items()}, Path(__file__).with_name("open_clip.safetensors"))
+    content = save({k: v.contiguous() for k, v in tensors.items()})
+    Path(__file__).with_name("open_clip.safetensors.gz").write_bytes(gzip.compress(content, 9, mtime=0))
 
 
 if __name__ == "__main__":
