@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sensorium.core.errors import ConfigError, GenerationError, WeightsError
 from sensorium.core.hands import Asked, ConditionShape, GeneratorConfig, Made, Making
@@ -122,8 +122,10 @@ class DiffusionGenerator:
 
     def to(self, device: torch.device) -> Self:
         """Move all components."""
-        # Asked for at every step of a training; diffusers looks at each module of each component, even where nothing moves.
-        if self.device != device:
+        # Asked for at every step of a training, and diffusers looks at each module of each component even where nothing moves. All are
+        # looked at: where a UNet learns, its stage has moved that one alone.
+        parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
+        if any(cast(Any, part).device != device for part in parts):
             self.pipe.to(device)
         return self
 
@@ -187,7 +189,8 @@ class DiffusionGenerator:
         if making.size is not None:
             if not self.sized:
                 raise ConfigError("a size of sound", expected="none", where=where)
-            side = self.pipe.vae_scale_factor
+            # Whatever its VAE, diffusers asks for multiples of eight.
+            side = max(8, self.pipe.vae_scale_factor)
             if min(making.size) < side or any(pixels % side for pixels in making.size):
                 raise ConfigError(f"a size of {making.size[0]} x {making.size[1]} pixels", expected=f"multiples of {side}", where=where)
         if making.seconds is not None:

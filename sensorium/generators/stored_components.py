@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sensorium.core.errors import WeightsError
-from sensorium.nn.pretrained import read_file
+from sensorium.nn.pretrained import AGAIN, read_file
 from sensorium.nn.stored_numbers import SCALES
 
 
@@ -17,7 +17,7 @@ def fill_stored(pipe: Any, folder: Path) -> None:
     """Give components the numbers that multiples and scales in their files stand for.
 
     Raises:
-        WeightsError: a file holds numbers of what its component has not, or scales that do not fit.
+        WeightsError: a file is damaged, or holds numbers of what its component has not, or scales that do not fit.
     """
     for name, component in pipe.components.items():
         if isinstance(component, nn.Module):
@@ -26,8 +26,12 @@ def fill_stored(pipe: Any, folder: Path) -> None:
 
 
 def _fill(component: nn.Module, file: Path) -> None:
-    with safe_open(file, framework="pt") as opened:
-        stored = [name.removesuffix(SCALES) for name in opened.keys() if name.endswith(SCALES)]  # noqa: SIM118: no mapping
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"damaged weights file: {error}", where=str(file), fix=f"{AGAIN}, or remove it if the pipeline does not use it") from None
+    stored = [name.removesuffix(SCALES) for name in names if name.endswith(SCALES)]
     if not stored:
         return
     tensors, state = read_file(file), component.state_dict()

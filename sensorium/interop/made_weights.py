@@ -9,6 +9,7 @@ from shutil import copytree
 from safetensors.torch import save_file
 
 from sensorium.core.errors import WeightsError
+from sensorium.model.origin import forget_origin
 from sensorium.nn.pretrained import read_file
 from sensorium.nn.stored_numbers import Numbers, stored
 
@@ -34,6 +35,7 @@ def copy_generators(folder: Path, target: Path, numbers: Numbers | None = None) 
     if not (folder / GENERATORS).is_dir():
         return
     copytree(folder / GENERATORS, target / GENERATORS)
+    forget_origin(target / GENERATORS)
     if numbers is None:
         return
     for file in (target / GENERATORS).rglob("*.safetensors"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from sensorium.core.errors import ConfigError
 from sensorium.core.hands import ConditionShape, Making
 from sensorium.generators.small_diffusion import SmallDiffusionConfig
-from sensorium.generators.stable_diffusion import StableDiffusion
+from sensorium.generators.stable_diffusion import StableDiffusion, StableDiffusionConfig
 from sensorium.nn.standard import StandardStates
 from sensorium.output_projectors.mapper import MapperConfig
 
@@ -75,3 +76,20 @@ def test_another_size_is_refused(tmp_path_factory: pytest.TempPathFactory) -> No
     tiny.build().save(folder)  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ConfigError, match="side of a picture is 64; expected 32"):
         tiny.model_copy(update={"size_px": 32}).build(folder)
+
+
+@needs_diffusers
+def test_all_of_a_pipeline_moves_where_a_stage_has_moved_what_learns() -> None:
+    pipeline: Any = StableDiffusionConfig.tiny().build()
+    pipeline.decoder.to("meta")
+    pipeline.to(torch.device("meta"))
+    assert {part.device.type for part in pipeline.pipe.components.values() if isinstance(part, torch.nn.Module)} == {"meta"}
+
+
+@needs_diffusers
+def test_sizes_are_those_that_diffusers_takes() -> None:
+    small = SmallDiffusionConfig(length=2, width=16, vae_widths=(8, 8, 8), unet_widths=(16, 16)).build()
+    condition_BLC = torch.randn(1, 2, 16)
+    with pytest.raises(ConfigError, match="68 x 64 pixels; expected multiples of 8"):
+        small.generate(condition_BLC, making=Making(steps=1, size=(68, 64)))
+    assert small.generate(condition_BLC, making=Making(steps=1, size=(72, 64)))[0].array.shape == (72, 64, 3)

@@ -39,9 +39,9 @@ def test_every_component_gets_its_numbers_back(name: str, tmp_path: Path) -> Non
     again: Any = CONFIGS[name].build(folder)
     parts = [key for key, part in made.pipe.components.items() if isinstance(part, torch.nn.Module)]
     assert {"vae", "unet"} <= set(parts)
+    stored = {part for part in parts for file in (folder / part).glob("*.safetensors") if any(key.endswith(SCALES) for key in load_file(file))}
+    assert stored == ({"text_encoder", "unet"} if name == "with a text encoder" else {"vae", "unet"})
     for part in parts:
-        files = list((folder / part).glob("*.safetensors"))
-        assert any(key.endswith(SCALES) for file in files for key in load_file(file)) or name != "of our own"
         theirs, ours = getattr(made.pipe, part).state_dict(), getattr(again.pipe, part).state_dict()
         assert set(theirs) == set(ours)
         for key, value in theirs.items():
@@ -52,9 +52,11 @@ def test_every_component_gets_its_numbers_back(name: str, tmp_path: Path) -> Non
     assert np.abs(pictures[0] - pictures[1]).mean() < 3
 
 
-def test_a_text_encoder_in_eight_bits_is_read_too(tmp_path: Path) -> None:
-    _, folder = in_eight_bits(CONFIGS["with a text encoder"], tmp_path)
-    assert any(key.endswith(SCALES) for key in load_file(folder / "text_encoder" / "model.safetensors"))
+def test_a_damaged_file_beside_is_named(tmp_path: Path) -> None:
+    _, folder = in_eight_bits(WIDE, tmp_path)
+    (folder / "unet" / "other.safetensors").write_bytes(b"version https://git-lfs")
+    with pytest.raises(WeightsError, match=r"unet/other.safetensors: damaged weights file: .*or remove it"):
+        WIDE.build(folder)
 
 
 def test_scales_of_what_is_no_tensor_of_the_component_are_refused(tmp_path: Path) -> None:
