@@ -11,7 +11,7 @@ ORIGIN = ("_name_or_path", "name_or_path")
 
 
 def forget_origin(folder: Path) -> None:
-    """Take out of all configs in a folder that is being written where their parts were read."""
+    """Take out of the top level of all configs in a folder that is being written where their parts were read."""
     for file in sorted(folder.rglob("*.json")):
         values: Any = json.loads(file.read_bytes())
         if isinstance(values, dict) and not values.keys().isdisjoint(ORIGIN):
